@@ -1,0 +1,1 @@
+"""MICRA-Net: segmentation, detection and counting from image-level labels."""

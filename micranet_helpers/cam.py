@@ -1,0 +1,252 @@
+"""Gradient class-activation maps of all eight layers, of many images and classes at once.
+
+The network is a chain of convolutions, so its gradient is short enough to be written out. That
+buys three things over automatic differentiation: only the (image, class) pairs asked for go
+backwards, the layers below 1b need no backward convolution at all, and nothing of the model
+(hooks, flags, ``.grad``) is ever touched.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from micranet_helpers.model import LAYERS, STRIDES, MICRANet, check_images
+
+Targets = Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
+Weights = list[tuple[Tensor, Tensor]]  # weight and bias of each layer
+
+# Image pixels per pass on a CPU. The largest buffer is then 8 MB: glibc gives buffers over 32 MB
+# back to the system at once, and asking for them again took half of the time (benchmarks/cam.py).
+# A GPU takes 16 times as much.
+PIXELS_PER_PASS = 256 * 256
+
+
+class Cams(NamedTuple):
+    """What :func:`grad_cam` returns.
+
+    Attributes
+    ----------
+    maps : Tensor, float32, (B, K, 8, H, W)
+        One map per image, class and layer, in the order 1a … 4b.
+    logits : Tensor, float32, (B, num_classes)
+        Logits of every class, in evaluation mode.
+    """
+
+    maps: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def grad_cam(
+    model: MICRANet, images: Tensor, targets: Targets = None, normalize: bool = True
+) -> Cams:
+    r"""Compute the gradient class-activation maps of all eight layers.
+
+    For layer l with activations A (after the ReLU) and the logit y of a class,
+
+    .. math:: M_l = \sum_k \alpha_k A^k, \qquad
+              \alpha_k = \frac{1}{hw} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}.
+
+    Maps keep their sign, except 4b, which is cut at 0. They are enlarged by repeating pixels.
+    The model is read in evaluation mode whatever its flag says, and left as it was.
+
+    Parameters
+    ----------
+    model : MICRANet
+        The classifier.
+    images : Tensor, float, (B, C, H, W)
+        Finite values; H and W multiples of 8.
+    targets : optional
+        Which classes to explain. ``None``: every class. A sequence of K class ids: those, for
+        every image. A bool mask (B, num_classes): only the marked pairs are computed, the other
+        maps are 0 (K = num_classes). A function from logits to such a mask, e.g.
+        ``lambda logits: logits > 0`` for the predicted classes, saves a forward pass.
+    normalize : bool
+        Scale each map to [0, 1] by its own minimum and maximum; a constant map becomes 0.
+
+    Returns
+    -------
+    Cams
+        ``maps`` (B, K, 8, H, W) float32 and ``logits`` (B, num_classes) float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images do not fit the model, hold NaN or infinity, or a target does not exist.
+
+    References
+    ----------
+    Grad-CAM: Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74. All layers of one classifier:
+    Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
+
+    Examples
+    --------
+    >>> cams = grad_cam(MICRANet(1, 2), torch.rand(3, 1, 64, 64))
+    >>> cams.maps.shape, cams.logits.shape
+    (torch.Size([3, 2, 8, 64, 64]), torch.Size([3, 2]))
+    """
+    check_images(images, model)
+    if not torch.isfinite(images).all():
+        raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")
+    targets = _check_targets(targets, len(images), model)
+    weights = _fused_weights(model)
+    pixels = PIXELS_PER_PASS if images.device.type == "cpu" else 16 * PIXELS_PER_PASS
+    size = max(1, pixels // images[0, 0].numel())
+    passes = []
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        marked = targets[part] if isinstance(targets, Tensor) else targets
+        passes.append(_one_pass(model.linear1, weights, images[part], marked, normalize))
+    return Cams(*(torch.cat(tensors) for tensors in zip(*passes, strict=True)))
+
+
+def _check_targets(targets: Targets, batch: int, model: MICRANet) -> Targets:
+    """Turn ``None`` into every class; raise one clear sentence for targets that do not exist."""
+    if targets is None:
+        return list(range(model.num_classes))
+    if callable(targets):
+        return targets
+    if isinstance(targets, Tensor) and targets.dtype == torch.bool:
+        _check_mask(targets, batch, model.num_classes)
+        return targets.to(model.linear1.weight.device)
+    ids = [int(target) for target in targets]
+    if not ids or min(ids) < 0 or max(ids) >= model.num_classes:
+        raise ValueError(
+            f"Targets must be class ids from 0 to {model.num_classes - 1}, at least one, not {ids}."
+        )
+    return ids
+
+
+def _check_mask(mask: Tensor, batch: int, num_classes: int) -> None:
+    if mask.dtype != torch.bool or mask.shape != (batch, num_classes):
+        raise ValueError(
+            f"The target mask must be bool of shape (batch, classes) = {(batch, num_classes)}, "
+            f"not {mask.dtype} of shape {tuple(mask.shape)}."
+        )
+
+
+def _fused_weights(model: MICRANet) -> Weights:
+    """Fold each batch norm into its convolution: [(weight, bias), …], exact in evaluation mode."""
+    fused = []
+    for layer in LAYERS:
+        conv, norm = model.get_submodule(f"conv{layer}"), model.get_submodule(f"bnorm{layer}")
+        moments = norm.running_mean, norm.running_var, norm.eps
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, *moments, norm.weight, norm.bias
+        )
+        fused.append((weight.contiguous(memory_format=torch.channels_last), bias))
+    return fused
+
+
+class _Trace(NamedTuple):
+    """What the forward pass leaves behind for the backward one."""
+
+    inputs: list[Tensor]  # of each convolution
+    activations: list[Tensor]  # of each layer, after the ReLU
+    switches: dict[int, Tensor]  # layer -> pixels that the max pool before it took
+
+
+def _forward(images: Tensor, weights: Weights) -> _Trace:
+    x = images.contiguous(memory_format=torch.channels_last)
+    trace = _Trace([], [], {})
+    for layer, (weight, bias) in enumerate(weights):
+        if STRIDES[layer] != STRIDES[max(layer - 1, 0)]:
+            x, trace.switches[layer] = F.max_pool2d(x, 2, return_indices=True)
+        trace.inputs.append(x)
+        x = F.conv2d(x, weight, bias, padding=1).relu_()
+        trace.activations.append(x)
+    return trace
+
+
+def _one_pass(
+    linear: nn.Linear, weights: Weights, images: Tensor, targets: Targets, normalize: bool
+) -> Cams:
+    """Maps and logits of a few images: forward once, then back once for all wanted pairs."""
+    trace = _forward(images, weights)
+    pooled, peaks = F.adaptive_max_pool2d(trace.activations[-1], 1, return_indices=True)
+    logits = linear(pooled.flatten(1)).float()
+    ids, wanted = _resolve(targets, logits)
+    image, column = wanted.nonzero(as_tuple=True)
+    maps = logits.new_zeros((*wanted.shape, len(LAYERS), *images.shape[2:]))
+    if len(image):
+        slopes = linear.weight[ids[column]]
+        alphas = _alphas(slopes, image, pooled > 0, peaks, trace, weights)
+        for layer, (alpha, activation) in enumerate(zip(alphas, trace.activations, strict=True)):
+            dense = alpha.new_zeros((*wanted.shape, alpha.shape[1]))
+            dense[image, column] = alpha
+            maps[:, :, layer] = _map(dense, activation, layer, normalize)
+    return Cams(maps, logits)
+
+
+def _resolve(targets: Targets, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Class id of each of the K columns, and which of the (B, K) maps are wanted."""
+    if isinstance(targets, list):
+        ids = torch.tensor(targets, device=logits.device)
+        return ids, ids.new_ones((len(logits), len(ids)), dtype=torch.bool)
+    mask = targets(logits) if callable(targets) else targets
+    _check_mask(mask, *logits.shape)
+    return torch.arange(logits.shape[1], device=logits.device), mask
+
+
+def _alphas(
+    slopes: Tensor, image: Tensor, alive: Tensor, peaks: Tensor, trace: _Trace, weights: Weights
+) -> list[Tensor]:
+    """Mean gradient of every layer's channels: eight tensors (P, C), float32, for P pairs.
+
+    ``slopes`` (P, 256) is the gradient at the pooled features, ``image`` (P,) the image of each
+    pair, ``alive`` and ``peaks`` (B, 256, 1, 1) whether and where each channel of 4b is active.
+    """
+    height, width = trace.activations[-1].shape[2:]
+    alphas = [slopes.float() / (height * width)]
+    # The global max pool sends each channel's gradient to a single pixel.
+    grad = slopes.new_zeros((*slopes.shape, height * width))
+    at_peak = slopes[..., None] * alive[image].flatten(2)
+    grad = grad.scatter_(2, peaks[image].flatten(2), at_peak).unflatten(2, (height, width))
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    for layer in range(len(LAYERS) - 1, 1, -1):
+        # From before the ReLU of this layer to after the ReLU of the layer below.
+        grad = _transposed(grad, weights[layer][0])
+        pixels = trace.activations[layer - 1][0, 0].numel()
+        alphas.append(grad.sum((2, 3), dtype=torch.float32) / pixels)
+        grad = torch.where((trace.inputs[layer] > 0)[image], grad, 0)
+        if layer in trace.switches:
+            grad = F.max_unpool2d(grad, trace.switches[layer][image], 2)
+    alphas.append(_mean_transposed(grad, weights[1][0]))
+    return alphas[::-1]
+
+
+def _transposed(grad: Tensor, weight: Tensor) -> Tensor:
+    """``conv_transpose2d(grad, weight, padding=1)`` as a convolution, which CPUs do faster."""
+    back = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(grad, back, padding=1)
+
+
+def _mean_transposed(grad: Tensor, weight: Tensor) -> Tensor:
+    """Mean over pixels of ``conv_transpose2d(grad, weight, padding=1)``, without computing it.
+
+    Each of the nine kernel positions sees ``grad`` shifted by one pixel at most, so its sum is
+    the total less the row or the column that the shift pushes over the border.
+    """
+    total = grad.sum((2, 3), dtype=torch.float32)[..., None, None]
+    ends = grad[:, :, [0, -1]]
+    rows = F.pad(ends.sum(3, dtype=torch.float32)[..., None], (0, 0, 0, 1))[:, :, [0, 2, 1]]
+    columns = grad[..., [0, -1]].sum(2, dtype=torch.float32)
+    columns = F.pad(columns[:, :, None], (0, 1))[..., [0, 2, 1]]
+    corners = F.pad(ends[..., [0, -1]].float(), (0, 1, 0, 1))[:, :, [0, 2, 1]][..., [0, 2, 1]]
+    sums = total - rows - columns + corners
+    return torch.einsum("pkij,kcij->pc", sums, weight.float()) / grad[0, 0].numel()
+
+
+def _map(alpha: Tensor, activation: Tensor, layer: int, normalize: bool) -> Tensor:
+    """Weighted sum of a layer's channels, enlarged to the image: (B, K, H, W) float32."""
+    cam = torch.einsum("bkc,bchw->bkhw", alpha.to(activation.dtype), activation).float()
+    if layer == len(LAYERS) - 1:
+        cam = cam.relu()
+    if normalize:
+        lowest = cam.amin((2, 3), keepdim=True)
+        cam = (cam - lowest) / (cam.amax((2, 3), keepdim=True) - lowest + 1e-12)
+    return F.interpolate(cam, scale_factor=STRIDES[layer], mode="nearest")

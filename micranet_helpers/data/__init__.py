@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the datasets of the book, one module each."""

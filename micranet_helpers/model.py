@@ -1,0 +1,123 @@
+"""The network: eight convolutions, one global max pool, one linear layer."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYERS = ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b")
+"""Names of the eight layers, in the order of their maps."""
+
+STRIDES = (1, 1, 2, 2, 4, 4, 8, 8)
+"""Side of the image divided by the side of each layer's map."""
+
+WIDTHS = (32, 32, 64, 64, 128, 128, 256, 256)
+"""Number of channels of each layer."""
+
+
+class MICRANet(nn.Module):
+    """The MICRA-Net classifier of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
+
+    Four blocks of two [3×3 convolution → batch norm → ReLU], a 2×2 max pool after the first
+    three, a global max pool, dropout 0.5 and a linear layer. Parameters carry the names of the
+    published checkpoints. The global pool takes any image side that is a multiple of 8.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the images, 1 for grey, 3 for RGB.
+    num_classes : int
+        Image-level labels to predict; each is a yes or no of its own.
+
+    Raises
+    ------
+    ValueError
+        If ``in_channels`` or ``num_classes`` is less than 1.
+
+    Examples
+    --------
+    >>> MICRANet(in_channels=1, num_classes=10)(torch.rand(2, 1, 64, 64)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10) -> None:
+        super().__init__()
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(
+                f"MICRANet needs at least one input channel and one class, "
+                f"not in_channels={in_channels}, num_classes={num_classes}."
+            )
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        inputs = (in_channels, *WIDTHS)
+        for layer, n_in, n_out in zip(LAYERS, inputs, WIDTHS, strict=False):
+            self.add_module(f"conv{layer}", nn.Conv2d(n_in, n_out, 3, padding=1))
+            self.add_module(f"bnorm{layer}", nn.BatchNorm2d(n_out))
+        self.dropout = nn.Dropout(0.5)
+        self.linear1 = nn.Linear(WIDTHS[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits of a batch.
+
+        Parameters
+        ----------
+        images : Tensor, float, (B, in_channels, H, W)
+            H and W multiples of 8.
+
+        Returns
+        -------
+        Tensor, float, (B, num_classes)
+            Logits: a class is predicted where its logit is above 0 (probability above 0.5).
+
+        Raises
+        ------
+        TypeError
+            If the images are no floating-point tensor of the weights' dtype.
+        ValueError
+            If the batch is empty or its shape does not fit the network.
+        """
+        check_images(images, self)
+        x = images
+        for layer, stride, above in zip(LAYERS, STRIDES, (1, *STRIDES), strict=False):
+            if stride != above:
+                x = F.max_pool2d(x, 2)
+            x = self.get_submodule(f"conv{layer}")(x)
+            x = F.relu(self.get_submodule(f"bnorm{layer}")(x), inplace=True)
+        x = F.adaptive_max_pool2d(x, 1).flatten(1)
+        return self.linear1(self.dropout(x))
+
+
+def check_images(images: Tensor, model: MICRANet) -> None:
+    """Raise one clear sentence if a batch does not fit the network.
+
+    Parameters
+    ----------
+    images : Tensor, float, (B, in_channels, H, W)
+        The batch.
+    model : MICRANet
+        The network it is meant for.
+
+    Raises
+    ------
+    TypeError
+        If ``images`` is no floating-point tensor of the weights' dtype (autocast allows any).
+    ValueError
+        If the batch is empty, has another rank or channel count, or a side is no multiple of 8.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"Images must be a torch tensor, not {type(images).__name__}.")
+    if not images.is_floating_point():
+        raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
+    weight = model.linear1.weight
+    if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"Images are {images.dtype}, the weights {weight.dtype}: convert one.")
+    if images.ndim != 4 or images.shape[1] != model.in_channels:
+        raise ValueError(
+            f"Images must have the shape (batch, {model.in_channels}, height, width), "
+            f"not {tuple(images.shape)}."
+        )
+    if len(images) == 0:
+        raise ValueError("The batch is empty: give at least one image.")
+    if any(side == 0 or side % 8 for side in images.shape[2:]):
+        raise ValueError(
+            f"Image sides must be multiples of 8, not {tuple(images.shape[2:])}: crop or pad them."
+        )

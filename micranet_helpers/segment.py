@@ -1,0 +1,311 @@
+"""From eight maps to one mask: combine, smooth, threshold; whole images by tiles.
+
+Every step works on tensors of any leading shape, on the tensor's own device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.model import LAYERS, MICRANet
+from micranet_helpers.tiles import over_tiles
+
+BINS = 256  # of the histograms behind Otsu and triangle, as in scikit-image
+
+
+def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None) -> Tensor:
+    """Combine the maps of several layers into one.
+
+    Parameters
+    ----------
+    maps : Tensor, float, (..., L, H, W)
+        Maps of L layers, as :func:`~micranet_helpers.cam.grad_cam` gives them (L = 8).
+    how : {"pca", "mean", "sum", "prod"}
+        "pca" projects each pixel's maps on their first principal component; see :func:`pca`.
+    layers : sequence of int, optional
+        Which layers to combine. Default: all, but for "pca" of eight maps 1a … 4a, since 4b says
+        which sign is right.
+
+    Returns
+    -------
+    Tensor, (..., H, W)
+        The combined map.
+
+    Raises
+    ------
+    ValueError
+        If the way, or a layer, does not exist.
+    """
+    if maps.ndim < 3 or 0 in maps.shape[-3:]:
+        raise ValueError(f"Maps must have the shape (..., layers, H, W), not {tuple(maps.shape)}.")
+    num_layers = maps.shape[-3]
+    if layers is None:
+        without_4b = how == "pca" and num_layers == len(LAYERS)
+        layers = range(num_layers - without_4b)
+    if not layers or not all(-num_layers <= layer < num_layers for layer in layers):
+        raise ValueError(f"Layers must be from 0 to {num_layers - 1}, at least one, not {layers}.")
+    chosen = maps[..., list(layers), :, :]
+    if how == "pca":
+        return pca(chosen, reference=maps[..., -1, :, :])
+    if how not in ("mean", "sum", "prod"):
+        raise ValueError(f'Combine by "pca", "mean", "sum" or "prod", not "{how}".')
+    return getattr(torch, how)(chosen, dim=-3)
+
+
+def pca(maps: Tensor, reference: Tensor) -> Tensor:
+    """Project the maps of each pixel on their first principal component.
+
+    Each pixel is a point with L coordinates. The direction of largest variance comes from the
+    eigenvectors of the L×L covariance, so the result is exact and repeatable. A principal
+    component has no sign of its own: here the projection correlates positively with the
+    reference map. Where that correlation is 0 (a constant reference), the layer of largest
+    weight counts positively.
+
+    Parameters
+    ----------
+    maps : Tensor, float, (..., L, H, W)
+        Maps of L layers.
+    reference : Tensor, float, (..., H, W)
+        What is high on the objects: map 4b.
+
+    Returns
+    -------
+    Tensor, (..., H, W)
+        Centred scores (their mean is 0); 0 everywhere if all maps are constant.
+
+    References
+    ----------
+    Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w; the sign rule is theirs for F-actin and
+    EM (s = Σ P·M4b), used here for every dataset.
+    """
+    points = maps.flatten(-2)
+    points = points - points.mean(-1, keepdim=True)
+    covariance = points @ points.mT / points.shape[-1]
+    loadings = torch.linalg.eigh(covariance).eigenvectors[..., -1]
+    scores = (loadings[..., None, :] @ points).squeeze(-2)
+    reference = reference.flatten(-2)
+    agreement = (scores * (reference - reference.mean(-1, keepdim=True))).sum(-1)
+    tiny = 1e-6 * scores.norm(dim=-1) * reference.norm(dim=-1)
+    largest = loadings.gather(-1, loadings.abs().argmax(-1, keepdim=True)).squeeze(-1)
+    sign = torch.where(agreement.abs() > tiny, agreement, largest).sign()
+    return (scores * sign[..., None]).unflatten(-1, maps.shape[-2:])
+
+
+def gaussian(maps: Tensor, sigma: float) -> Tensor:
+    """Smooth by a Gaussian filter of standard deviation ``sigma`` px, mirrored at the border.
+
+    The same numbers as ``scipy.ndimage.gaussian_filter``, for tensors (..., H, W) of any device.
+    """
+    if sigma == 0:
+        return maps
+    rows, columns = (_gaussian_matrix(side, sigma).to(maps) for side in maps.shape[-2:])
+    return rows @ maps @ columns.mT
+
+
+@cache
+def _gaussian_matrix(side: int, sigma: float) -> Tensor:
+    """The filter along one axis as a matrix: filtering becomes two matrix products."""
+    return torch.from_numpy(gaussian_filter1d(np.eye(side), sigma, axis=0)).float()
+
+
+def otsu(maps: Tensor) -> Tensor:
+    """Mark the pixels above Otsu's threshold, each image (..., H, W) by its own.
+
+    Parameters
+    ----------
+    maps : Tensor, float, (..., H, W)
+        Finite values.
+
+    Returns
+    -------
+    Tensor, bool, (..., H, W)
+        Nothing is marked in a constant image. Equal to ``image > threshold_otsu(image)`` of
+        scikit-image.
+
+    References
+    ----------
+    Otsu 1979, doi 10.1109/TSMC.1979.4310076.
+    """
+    counts, centres = _histogram(maps)
+    below, above = counts.cumsum(-1), counts.flip(-1).cumsum(-1).flip(-1)
+    weighted = counts * centres
+    mean_below = weighted.cumsum(-1) / below
+    mean_above = weighted.flip(-1).cumsum(-1).flip(-1) / above
+    between = below[..., :-1] * above[..., 1:] * (mean_below[..., :-1] - mean_above[..., 1:]) ** 2
+    return _above(maps, centres, between.argmax(-1, keepdim=True))
+
+
+def triangle(maps: Tensor) -> Tensor:
+    """Mark the pixels above the triangle threshold, each image (..., H, W) by its own.
+
+    Parameters
+    ----------
+    maps : Tensor, float, (..., H, W)
+        Finite values.
+
+    Returns
+    -------
+    Tensor, bool, (..., H, W)
+        Nothing is marked in a constant image. Equal to ``image > threshold_triangle(image)`` of
+        scikit-image.
+
+    References
+    ----------
+    Zack, Rogers & Latt 1977, doi 10.1177/25.7.70454.
+    """
+    counts, centres = _histogram(maps)
+    bins = torch.arange(BINS, device=maps.device)
+    high = torch.where(counts > 0, bins, 0).amax(-1, keepdim=True)
+    low = torch.where(counts > 0, bins, BINS).amin(-1, keepdim=True)
+    peak = counts.argmax(-1, keepdim=True)
+    # The long tail of the histogram is put on the left of its peak.
+    flipped = peak - low < high - peak
+    counts = torch.where(flipped, counts.flip(-1), counts)
+    low = torch.where(flipped, BINS - 1 - high, low)
+    peak = torch.where(flipped, BINS - 1 - peak, peak)
+    distance = counts.gather(-1, peak) * (bins - low) - (peak - low) * counts
+    distance = distance.masked_fill((bins < low) | (bins >= peak), -torch.inf)
+    level = distance.argmax(-1, keepdim=True)
+    return _above(maps, centres, torch.where(flipped, BINS - 1 - level, level))
+
+
+def percentile(maps: Tensor, q: float) -> Tensor:
+    """Mark the pixels above the q-th percentile of each image (..., H, W).
+
+    Parameters
+    ----------
+    maps : Tensor, float, (..., H, W)
+        Values.
+    q : float
+        0 to 100; about 100 − q percent of the pixels are marked.
+
+    Returns
+    -------
+    Tensor, bool, (..., H, W)
+        Nothing is marked in a constant image.
+
+    Raises
+    ------
+    ValueError
+        If ``q`` is outside [0, 100].
+    """
+    if not 0 <= q <= 100:
+        raise ValueError(f"The percentile must be from 0 to 100, not {q}.")
+    values = maps.flatten(-2)
+    rank = int(q / 100 * (values.shape[-1] - 1))
+    return maps > values.kthvalue(rank + 1, keepdim=True).values[..., None]
+
+
+def _histogram(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts and centres of 256 bins between each image's minimum and maximum: (..., 256)."""
+    values = maps.flatten(-2).reshape(-1, maps[..., :, :].shape[-2] * maps.shape[-1])
+    lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    width = (highest - lowest) / BINS
+    bins = ((values - lowest) / width.clamp(min=torch.finfo(values.dtype).tiny)).long()
+    bins = bins.clamp(max=BINS - 1) + BINS * torch.arange(len(values), device=maps.device)[:, None]
+    counts = torch.bincount(bins.flatten(), minlength=BINS * len(values)).to(values.dtype)
+    centres = lowest + width * (torch.arange(BINS, device=maps.device) + 0.5)
+    shape = (*maps.shape[:-2], BINS)
+    return counts.reshape(shape), centres.reshape(shape)
+
+
+def _above(maps: Tensor, centres: Tensor, level: Tensor) -> Tensor:
+    return maps > centres.gather(-1, level)[..., None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a dataset does between the maps and the masks.
+
+    Attributes
+    ----------
+    name : str
+        How tables and figures call it.
+    score : function of maps (B, K, 8, H, W) -> (B, K, H, W)
+        How strongly each pixel speaks for each class. Maps of classes that are not predicted are
+        0. Scores of overlapping tiles are averaged.
+    mask : function of scores (B, K, H, W) and images (B, C, H, W) -> bool (B, K, H, W)
+        Which pixels belong to each class.
+    normalize : bool
+        Whether each map is scaled to [0, 1] before it is scored.
+    """
+
+    name: str
+    score: Callable[[Tensor], Tensor]
+    mask: Callable[[Tensor, Tensor], Tensor]
+    normalize: bool = True
+
+
+class Segments(NamedTuple):
+    """What :func:`segment` returns.
+
+    Attributes
+    ----------
+    masks : Tensor, bool, (B, K, H, W)
+        Pixels of each class; empty for classes that are not predicted.
+    scores : Tensor, float32, (B, K, H, W)
+        The recipe's scores behind the masks.
+    probabilities : Tensor, float32, (B, K)
+        Probability that the image shows the class (the highest of its tiles).
+    """
+
+    masks: Tensor
+    scores: Tensor
+    probabilities: Tensor
+
+
+@torch.no_grad()
+def segment(
+    model: MICRANet,
+    images: Tensor,
+    recipe: Recipe,
+    side: int | None = None,
+    stride: int | None = None,
+) -> Segments:
+    """Segment images of any size by a recipe.
+
+    Only classes with a probability above 0.5 are explained. Images larger than what the network
+    was trained on must be cut into tiles of about that size: the global max pool accepts any
+    side, but a network that saw three objects at a time has not learnt to see sixty.
+
+    Parameters
+    ----------
+    model : MICRANet
+        The classifier.
+    images : Tensor, float, (B, C, H, W)
+        Finite values. Without tiles, H and W are multiples of 8.
+    recipe : Recipe
+        The dataset's steps.
+    side : int, optional
+        Side of the square tiles, px, a multiple of 8. Default: no tiles.
+    stride : int, optional
+        Distance between tiles, px; at most ``side``. Default: half of ``side``.
+
+    Returns
+    -------
+    Segments
+        Masks, scores and probabilities.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images do not fit the model or the tiles make no sense.
+    """
+
+    def score(part: Tensor) -> tuple[Tensor, Tensor]:
+        cams = grad_cam(model, part, lambda logits: logits > 0, recipe.normalize)
+        return recipe.score(cams.maps), cams.logits.sigmoid()
+
+    if side is None:
+        scores, probabilities = score(images)
+    else:
+        scores, probabilities = over_tiles(images, score, side, stride or side // 2)
+    masks = recipe.mask(scores, images) & (probabilities > 0.5)[:, :, None, None]
+    return Segments(masks, scores, probabilities)

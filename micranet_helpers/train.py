@@ -1,0 +1,414 @@
+"""Train the classifier on image-level labels, with checkpoints that survive a kill."""
+
+import csv
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from micranet_helpers.metrics import exact_match, label_accuracy
+from micranet_helpers.model import MICRANet
+
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+
+
+class Classifier(pl.LightningModule):
+    """MICRA-Net with its loss, optimiser and schedule, for a pytorch-lightning trainer.
+
+    The loss is the binary cross-entropy on logits, one yes or no per class.
+
+    Parameters
+    ----------
+    in_channels, num_classes : int
+        As for :class:`~micranet_helpers.model.MICRANet`.
+    learning_rate : float
+        Highest learning rate.
+    schedule : {"cosine", "plateau"}
+        "cosine": AdamW, the rate rises over the first tenth of the steps, then falls to 0 along
+        a cosine. "plateau": what the paper's code does for F-actin; Adam, the rate is divided by
+        10 after 10 epochs without a lower validation loss, down to 1e-5.
+    pos_weight : sequence of float, optional
+        Weight of each class's positives, e.g. negatives / positives where positives are rare.
+    channels_last : bool
+        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
+    run : dict, optional
+        Facts that make a run what it is; stored in its checkpoints.
+
+    Raises
+    ------
+    ValueError
+        If the schedule does not exist or ``pos_weight`` does not have one value per class.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        learning_rate: float = 1e-3,
+        schedule: str = "cosine",
+        pos_weight: Sequence[float] | None = None,
+        channels_last: bool = True,
+        run: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if schedule not in ("cosine", "plateau"):
+            raise ValueError(f'The schedule must be "cosine" or "plateau", not "{schedule}".')
+        if pos_weight is not None and len(pos_weight) != num_classes:
+            raise ValueError(f"pos_weight needs {num_classes} values, not {len(pos_weight)}.")
+        self.save_hyperparameters()
+        self.model = MICRANet(in_channels, num_classes)
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        weight = None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float32)
+        self.register_buffer("pos_weight", weight, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes) of images (B, in_channels, H, W)."""
+        if self.hparams.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.model(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Loss of a batch of images (B, C, H, W) and labels (B, num_classes) of 0 and 1."""
+        loss = self._loss(self(batch[0]), batch[1])
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Log the validation loss, the share of right labels and of images all right."""
+        logits, labels = self(batch[0]).float(), batch[1]
+        predicted, present = logits > 0, labels > 0.5
+        scores = {
+            "val_loss": self._loss(logits, labels),
+            "val_accuracy": label_accuracy(predicted, present),
+            "val_exact": exact_match(predicted, present),
+        }
+        self.log_dict(scores, on_epoch=True, batch_size=len(labels))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate."""
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+
+    def on_train_epoch_start(self) -> None:
+        """Draw dropout from a seed of this epoch, so that a resumed run repeats it exactly."""
+        torch.manual_seed(self.hparams.run["seed"] * 1_000_003 + self.current_epoch)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with the cosine, Adam with the plateau."""
+        rate = self.hparams.learning_rate
+        if self.hparams.schedule == "plateau":
+            optimizer = torch.optim.Adam(self.parameters(), rate)
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=0.1, patience=10, threshold=0.01, min_lr=1e-5
+            )
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": schedule, "monitor": "val_loss"},
+            }
+        optimizer = torch.optim.AdamW(self.parameters(), rate)
+        # A function of the step alone: a run that is continued for more epochs just stretches it,
+        # which torch's OneCycleLR refuses.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _cosine(self, step: int) -> float:
+        progress = min(1, step / self.trainer.estimated_stepping_batches)
+        if progress < WARM_UP:
+            return max(progress / WARM_UP, 0.01)
+        return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.pos_weight)
+
+
+def fit(
+    train: Dataset,
+    validation: Dataset,
+    folder: Path | str,
+    epochs: int,
+    *,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    schedule: str = "cosine",
+    pos_weight: Sequence[float] | None = None,
+    precision: str = "auto",
+    channels_last: bool = True,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> MICRANet:
+    """Train a classifier, or go on with the run that ``folder`` holds.
+
+    After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` (lowest validation loss) and a
+    line in a CSV log (:func:`history`). A run that was killed goes on after its last whole epoch
+    and ends with the same weights (on one CPU). A finished run is loaded, not repeated; asked for
+    more epochs, it goes on.
+
+    Parameters
+    ----------
+    train, validation : Dataset
+        Items are (image (C, H, W) float32, labels (num_classes,) float32 of 0 and 1). All labels
+        must be at hand as ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
+    folder : path
+        Where the run lives. One run a folder.
+    epochs : int
+        Epochs in all.
+    batch_size : int
+        Images per step.
+    learning_rate, schedule, pos_weight, channels_last
+        See :class:`Classifier`.
+    precision : str
+        "auto", or any precision of pytorch-lightning, e.g. "32-true" or "bf16-mixed". "auto"
+        takes half precision where the processor computes in it, else "32-true".
+    seed : int
+        Seed of the weights, of dropout and of the order of images.
+    num_workers : int
+        Processes that load images; 0 loads them in this one.
+
+    Returns
+    -------
+    MICRANet
+        The network of the best epoch, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a class has no positive training image, or the folder holds another run.
+    """
+    folder = Path(folder)
+    image, labels = train[0]
+    _check_labels(train)
+    settings = {
+        "in_channels": len(image),
+        "num_classes": len(labels),
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "pos_weight": None if pos_weight is None else [float(weight) for weight in pos_weight],
+        "channels_last": channels_last,
+        "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
+    }
+    done = _epochs_done(folder, settings)
+    if done < epochs:
+        last = folder / "last.ckpt" if done else None
+        with isolate_rng(), _quiet(), _clear_write_errors(folder):
+            pl.seed_everything(seed, verbose=False)
+            order = Shuffle(len(train), seed)
+            _trainer(folder, epochs, precision).fit(
+                Classifier(**settings),
+                DataLoader(train, batch_size, sampler=order, num_workers=num_workers),
+                DataLoader(validation, batch_size, num_workers=num_workers),
+                ckpt_path=last,
+                weights_only=True,
+            )
+    return load(folder)
+
+
+def load(folder: Path | str, which: str = "best") -> MICRANet:
+    """Load the network of a run.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of a run of :func:`fit`.
+    which : {"best", "last"}
+        The epoch of lowest validation loss, or the last one.
+
+    Returns
+    -------
+    MICRANet
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such checkpoint, or it is damaged or of another network.
+    """
+    path = Path(folder) / f"{which}.ckpt"
+    checkpoint = _read(path)
+    try:
+        hyper = checkpoint["hyper_parameters"]
+        model = MICRANet(hyper["in_channels"], hyper["num_classes"])
+        prefix = "model."
+        weights = checkpoint["state_dict"].items()
+        model.load_state_dict({name.removeprefix(prefix): value for name, value in weights})
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path} is no checkpoint of MICRA-Net: train again.") from error
+    return model.eval()
+
+
+def history(folder: Path | str) -> dict[str, list[float]]:
+    """Read the log of a run, over all its interruptions.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of a run of :func:`fit`.
+
+    Returns
+    -------
+    dict of lists, one value an epoch
+        ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
+        ``val_exact`` (share of images with all labels right) and ``learning_rate``.
+    """
+    epochs: dict[int, dict[str, float]] = {}
+    logs = (Path(folder) / "log").glob("version_*/metrics.csv")
+    for log in sorted(logs, key=lambda path: int(path.parent.name.removeprefix("version_"))):
+        with log.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                known = {name: float(value) for name, value in row.items() if value}
+                epochs.setdefault(int(known["epoch"]), {}).update(known)
+    names = ("loss", "val_loss", "val_accuracy", "val_exact", "learning_rate")
+    table = {name: [epochs[e].get(name, math.nan) for e in sorted(epochs)] for name in names}
+    return {"epoch": [epoch + 1 for epoch in sorted(epochs)], **table}
+
+
+class Shuffle(Sampler[int]):
+    """A new random order each epoch, from seed and epoch alone: a resumed run sees the same."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+class EpochLines(pl.Callback):
+    """Print one line an epoch: it stays readable in a log and in the book."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the validation scores of this epoch."""
+        scores = trainer.callback_metrics
+        print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+            f"validation loss {scores['val_loss']:.4f}, "
+            f"labels right {scores['val_accuracy']:.2%}, "
+            f"{time.perf_counter() - self.start:.0f} s",
+            flush=True,
+        )
+
+
+def choose_precision() -> str:
+    """Choose the arithmetic in which this machine trains fastest.
+
+    Returns
+    -------
+    str
+        A precision of pytorch-lightning: half precision where the GPU or the CPU computes in it,
+        else "32-true".
+    """
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    if torch.backends.mps.is_available():
+        return "32-true"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bf16-mixed" if native else "32-true"
+
+
+def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
+    every = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="val_loss", **every)
+    last = ModelCheckpoint(filename="last", **every)
+    return pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=choose_precision() if precision == "auto" else precision,
+        max_epochs=epochs,
+        logger=CSVLogger(folder, name="log"),
+        callbacks=[best, last, EpochLines()],
+        # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
+        enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def _check_labels(train: Dataset) -> None:
+    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
+    missing = (torch.as_tensor(labels) > 0.5).sum(0).eq(0).nonzero().flatten().tolist()
+    if missing:
+        raise ValueError(
+            f"No training image is positive for class {', '.join(map(str, missing))}: "
+            "add images that show it, or leave the class out."
+        )
+
+
+def _read(path: Path) -> dict:
+    """Read a checkpoint without running any code that it may hold."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no checkpoint {path}: train first.") from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(
+            f"{path} is damaged or no checkpoint of this package: delete it and train again."
+        ) from error
+
+
+def _epochs_done(folder: Path, settings: dict) -> int:
+    """Whole epochs in the folder's last checkpoint; an error if it is of another run."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return 0
+    checkpoint = _read(path)
+    stored = checkpoint.get("hyper_parameters", {})
+    differs = [name for name in settings if stored.get(name) != settings[name]]
+    other = [f"{name} = {stored.get(name)}" for name in differs]
+    if other:
+        raise ValueError(
+            f"{folder} holds another run ({'; '.join(other)}): choose another folder or delete it."
+        )
+    return checkpoint["epoch"] + 1
+
+
+@contextmanager
+def _clear_write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Could not write to {folder} ({error.strerror}): free some space and run again; "
+            "it goes on after the last whole epoch",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what pytorch-lightning says about its own workings."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+            yield
+    finally:
+        logger.setLevel(level)

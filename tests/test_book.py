@@ -1,0 +1,110 @@
+"""The whole book at the profile `smoke`: executed, built with warnings as errors, opened."""
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from micranet_helpers import runner
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 60  # the aim is 30 s a chapter; a busy machine may take longer
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
+# The theme loads thebe's settings twice, and widgets look for MathJax 2: no reader sees either.
+HARMLESS = ("THEBE_JS_URL", "reading 'Queue'")
+
+
+@pytest.fixture(scope="module")
+def tree() -> Path:
+    """The executed chapters."""
+    return runner.run_book(ROOT, "smoke")
+
+
+@pytest.fixture(scope="module")
+def html(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the pages; those that the reader has built stay as they are."""
+    return runner.build_html(tree, tmp_path_factory.mktemp("pages")).parent
+
+
+@pytest.fixture(scope="module")
+def address(html: Path) -> Iterator[str]:
+    """A web server on this machine, with the pages."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=html)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium, without a window."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = "no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core"
+        (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+def test_chapters_are_executed_without_complaint(tree: Path) -> None:
+    for name, source in runner.chapters(ROOT / "book").items():
+        cells = nbformat.read(tree / source.name, as_version=4).cells
+        for cell in (cell for cell in cells if cell.cell_type == "code"):
+            assert cell.execution_count, f"{name}: {cell.source}"
+            for output in cell.outputs:
+                assert output.output_type != "error", f"{name}: {cell.source}"
+                complaint = output.get("text", "") if output.get("name") == "stderr" else ""
+                assert "Warning" not in complaint, f"{name}: {cell.source}\n{complaint}"
+
+
+def test_chapters_are_quick(tree: Path) -> None:
+    seconds = json.loads((tree / "status.json").read_text(encoding="utf-8"))["seconds"]
+    assert list(seconds) == list(runner.chapters(ROOT / "book"))
+    assert max(seconds.values()) < SECONDS, seconds
+
+
+def test_every_page_opens(html: Path, address: str, browser: Any) -> None:
+    problems: list[str] = []
+    page = browser.new_page()
+    # Nothing but our own server: what a page loads from elsewhere is not ours to check.
+    page.route(lambda url: not url.startswith(address), lambda route: route.abort())
+    page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
+    page.on("response", lambda reply: reply.ok or problems.append(f"{reply.status} {reply.url}"))
+    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    page.goto(address)
+    page.wait_for_url("**/intro.html")  # index.html only leads there
+    pages = [path for path in html.rglob("*.html") if "_static" not in path.parts]
+    for path in sorted(set(pages) - {html / "index.html"}):
+        reply = page.goto(address + path.relative_to(html).as_posix(), wait_until="load")
+        assert reply.status == 200, path
+        # Pictures further down may be loaded only when the reader gets there.
+        page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
+        own = f"[...document.images].filter(img => img.src.startsWith('{address}'))"
+        page.wait_for_function(f"{own}.every(img => img.complete)")
+        broken = page.evaluate(f"{own}.filter(img => img.naturalWidth == 0).map(img => img.src)")
+        problems += [f"{page.url}: no picture at {src}" for src in broken]
+    page.close()
+    ours = [text for text in problems if address in text and not text.endswith("/favicon.ico")]
+    assert not [text for text in ours if not any(known in text for known in HARMLESS)]

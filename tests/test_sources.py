@@ -1,0 +1,294 @@
+"""The sources agree with each other: chapters, badges, profiles, lock file, environment, links."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import rattler
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from micranet_helpers import runner
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ADDRESS = PROJECT["project"]["urls"]["Repository"]
+COLAB = ADDRESS.replace("https://github.com/", "https://colab.research.google.com/github/")
+NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if "_build" not in path.parts)
+MODULES = sorted((ROOT / "micranet_helpers").rglob("*.py"))
+CONDA_NAMES = {"pytorch": "torch"}  # conda's name -> that of the Python package index
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_module = pytest.mark.parametrize(
+    "path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "micranet_helpers"))
+)
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def tagged(path: Path, tag: str) -> list[str]:
+    return [cell.source for cell in code_cells(path) if tag in cell.metadata.get("tags", [])]
+
+
+def functions(source: str) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+
+
+# --- chapters ----------------------------------------------------------------------------------
+
+
+def test_every_chapter_is_listed_and_every_listed_chapter_is_there() -> None:
+    listed = set(runner._toc_names(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))))
+    pages = [*NOTEBOOKS, *BOOK.glob("*.md")]
+    names = {path.relative_to(BOOK).with_suffix("").as_posix() for path in pages}
+    assert {name for name in listed if not name.startswith("api/")} == names
+
+
+@every_notebook
+def test_notebook_is_stripped_and_valid(path: Path) -> None:
+    text = json.loads(path.read_text(encoding="utf-8"))
+    assert (text["nbformat"], text["nbformat_minor"]) >= (4, 5), "older notebooks have no cell ids"
+    nbformat.validate(text)
+    assert set(text["metadata"]) <= {"kernelspec", "language_info"}
+    assert text["metadata"]["kernelspec"]["name"] == "python3"
+    for cell in text["cells"]:
+        assert set(cell["metadata"]) <= {"tags"}, f"run nbstripout on {path.name}"
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+        assert "".join(cell["source"]).strip(), "an empty cell"
+
+
+@every_notebook
+def test_parameters_are_annotated_literals_with_a_comment(path: Path) -> None:
+    if not code_cells(path):
+        return
+    [source] = tagged(path, "parameters")
+    shown = runner.inspect_parameters(path)
+    statements = ast.parse(source).body
+    assert all(isinstance(node, ast.AnnAssign) for node in statements)
+    assert [node.target.id for node in statements] == list(shown)
+    for node in statements:
+        item = shown[node.target.id]
+        assert item["inferred_type_name"] == ast.unparse(node.annotation)
+        assert item["help"].strip(), f"{item['name']} needs a trailing comment"
+        # papermill splits at the first '#', also within a string
+        assert ast.literal_eval(item["default"]) == ast.literal_eval(node.value)
+
+
+@every_notebook
+def test_badge_opens_this_chapter(path: Path) -> None:
+    links = re.findall(r"\]\((https://colab\.[^)]*\.ipynb)\)", path.read_text(encoding="utf-8"))
+    own = f"{COLAB}/blob/main/{path.relative_to(ROOT).as_posix()}"
+    assert links == [own] if code_cells(path) else set(links) <= {own}
+
+
+@every_notebook
+def test_setup_cell_is_first_and_the_same_everywhere(path: Path) -> None:
+    chapters = [other for other in NOTEBOOKS if code_cells(other)]
+    if path in chapters:
+        assert tagged(path, "setup") == [code_cells(path)[0].source]
+        assert tagged(path, "setup") == tagged(chapters[0], "setup")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_setup_cell_installs_only_what_is_missing(missing, tmp_path, monkeypatch) -> None:
+    source = next(tagged(path, "setup")[0] for path in NOTEBOOKS if code_cells(path))
+    magics = []
+
+    class Shell:
+        def run_line_magic(self, *call: str) -> None:
+            magics.append(call)
+
+    monkeypatch.chdir(tmp_path)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec",
+        lambda name: None if missing and name == "micranet_helpers" else found(name),
+    )
+    exec(TransformerManager().transform_cell(source), {"get_ipython": Shell})
+    if missing:
+        [(name, line)] = magics
+        assert name == "pip" and f"micranet-helpers @ git+{ADDRESS}" in line
+        pins = {f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "torch")}
+        assert set((tmp_path / "constraints.txt").read_text().split()) == pins
+        assert "-c constraints.txt" in line
+    else:
+        assert not magics and not list(tmp_path.iterdir())
+
+
+@every_notebook
+def test_functions_in_cells_are_short(path: Path) -> None:
+    for cell in code_cells(path):
+        for node in functions(TransformerManager().transform_cell(cell.source)):
+            assert node.end_lineno - node.lineno < 15, f"{node.name} belongs into the package"
+
+
+# --- package, profiles, links ------------------------------------------------------------------
+
+
+def test_ruff() -> None:
+    folders = [name for name in ("micranet_helpers", "tests", "benchmarks", "book", ".ci")
+               if (ROOT / name).is_dir()]
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", *folders]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@every_module
+def test_functions_of_the_package_are_short(path: Path) -> None:
+    for node in functions(path.read_text(encoding="utf-8")):
+        start = node.body[1].lineno if ast.get_docstring(node) and node.body[1:] else node.lineno
+        assert node.end_lineno - start < 50, node.name
+
+
+@every_module
+def test_public_names_are_documented(path: Path) -> None:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(module)
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full", "gpu"])
+def test_profile_names_known_chapters_and_parameters(name: str) -> None:
+    limit, _ = runner.load_profile(BOOK, name)
+    assert limit > 0
+
+
+def test_links_to_the_repository_have_one_address() -> None:
+    name = ADDRESS.rsplit("/", 1)[1]
+    files = [ROOT / "README.md", ROOT / "LICENSE", *MODULES, *NOTEBOOKS, *BOOK.glob("*.*")]
+    for path in filter(Path.is_file, files):
+        for url in re.findall(r"https?://[^\s\"'<>()\[\]\\]+", path.read_text(encoding="utf-8")):
+            if f"/{name}" in url:
+                assert url.startswith((ADDRESS, COLAB)), f"{path.name}: {url}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE"])
+def test_terms_of_the_original_are_stated(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert all(word in text for word in ("non-commercial", "weights", "data", "MICRA-Net"))
+
+
+def test_set_address(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "README.md").write_text(f"{ADDRESS}/issues {COLAB}/blob/main/x.ipynb\n")
+    (tmp_path / "logo.bin").write_bytes(b"\xff\r\n")
+    script, new = ROOT / ".ci" / "set_address.py", "https://github.com/lab/masks"
+    subprocess.run([sys.executable, script, new], cwd=tmp_path, check=True)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["urls"]["Repository"] == new
+    colab = "https://colab.research.google.com/github/lab/masks/blob/main/x.ipynb"
+    assert (tmp_path / "README.md").read_text() == f"{new}/issues {colab}\n"
+    assert (tmp_path / "logo.bin").read_bytes() == b"\xff\r\n"
+
+
+# --- lock file and conda environment -----------------------------------------------------------
+
+
+def project_requirements() -> list[Requirement]:
+    project = PROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [Requirement(text) for group in groups for text in group]
+
+
+def constraints() -> dict[str, SpecifierSet]:
+    parsed = map(Requirement, PROJECT["tool"]["uv"]["constraint-dependencies"])
+    return {item.name: item.specifier for item in parsed}
+
+
+def lock_blocks() -> list[tuple[Requirement, int]]:
+    """Each pin of the lock file, with the number of its hashes."""
+    blocks = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    pins = [block for block in blocks if not block.startswith("#")]
+    return [
+        (Requirement(block.split("\n")[0].rstrip("\\ ")), block.count("--hash=sha256:"))
+        for block in pins
+    ]
+
+
+def pins_here() -> dict[str, str]:
+    """Version of each package that the lock file pins for this Python and system."""
+    pins = [pin for pin, _ in lock_blocks() if pin.marker is None or pin.marker.evaluate()]
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+
+
+def reached() -> dict[str, list[SpecifierSet]]:
+    """What the project needs, directly or not, by the metadata of the installed packages."""
+    found, seen, todo = defaultdict(list), set(), project_requirements()
+    while todo:
+        item = todo.pop()
+        name = canonicalize_name(item.name)
+        found[name].append(item.specifier)
+        if (name, frozenset(item.extras)) in seen:
+            continue
+        seen.add((name, frozenset(item.extras)))
+        for child in map(Requirement, importlib.metadata.requires(name) or []):
+            extras = ("", *item.extras)
+            if not child.marker or any(child.marker.evaluate({"extra": e}) for e in extras):
+                todo.append(child)
+    return found
+
+
+def test_lock_pins_all_that_is_needed_and_nothing_else() -> None:
+    pins, needed = pins_here(), reached()
+    assert set(pins) == set(needed), "run: make lock"
+    for name, specifiers in needed.items():
+        for specifier in specifiers:
+            assert specifier.contains(pins[name], prereleases=True), f"{name}{specifier}"
+
+
+def test_every_pin_is_exact_and_has_hashes() -> None:
+    for pin, hashes in lock_blocks():
+        assert re.fullmatch(r"==[^,*]+", str(pin.specifier)) and hashes, pin
+
+
+def test_torch_and_torchvision_are_the_pair_that_works() -> None:
+    pinned = {f"{name}=={pins_here()[name]}" for name in ("torch", "torchvision")}
+    assert pinned == set(PROJECT["tool"]["uv"]["constraint-dependencies"])
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2.1], [5, 5, 6, 6]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
+    assert kept.tolist() == [0, 2]
+
+
+def test_conda_environment_agrees_with_the_project() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    *specs, pip = environment["dependencies"]
+    assert pip["pip"][-1] == "-e ."
+    for spec in specs:
+        rattler.MatchSpec(spec, strict=True)
+
+    found = dict((spec.split(" ", 1) + [""])[:2] for spec in specs)
+    assert found.pop("pip") == ""
+    tested = [text.rsplit(".", 1)[1] for text in PROJECT["project"]["classifiers"]
+              if re.search(r":: 3\.\d+$", text)]
+    assert SpecifierSet(found.pop("python")) == SpecifierSet(
+        f"{PROJECT['project']['requires-python']},<3.{max(map(int, tested)) + 1}"
+    )
+    bounds = {CONDA_NAMES.get(name, name): SpecifierSet(text) for name, text in found.items()}
+    bounds |= {item.name: item.specifier for item in map(Requirement, pip["pip"][:-1])}
+    assert bounds == {item.name: item.specifier for item in project_requirements()} | constraints()

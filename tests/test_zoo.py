@@ -1,0 +1,515 @@
+"""The zoo format: round trips, a file in the published style, damaged and hostile files."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from micranet_helpers import zoo
+from micranet_helpers.model import MICRANet
+
+# Written out from the description of the format, not taken from the model.
+WIDTHS = {
+    "1a": (3, 32), "1b": (32, 32), "2a": (32, 64), "2b": (64, 64),
+    "3a": (64, 128), "3b": (128, 128), "4a": (128, 256), "4b": (256, 256),
+}  # fmt: skip
+
+
+def published_weights(rng, num_classes=1):
+    """Make the 58 entries of a published P. vivax model (3 channels), with random numbers."""
+    weights = {}
+    for layer, (n_in, n_out) in WIDTHS.items():
+        weights[f"conv{layer}.weight"] = rng.normal(0, 1 / np.sqrt(9 * n_in), (n_out, n_in, 3, 3))
+        weights[f"conv{layer}.bias"] = rng.normal(0, 0.1, n_out)
+        for entry, centre in zip(("weight", "bias", "running_mean"), (1, 0, 0), strict=True):
+            weights[f"bnorm{layer}.{entry}"] = rng.normal(centre, 0.1, n_out)
+        weights[f"bnorm{layer}.running_var"] = rng.uniform(0.5, 1.5, n_out)
+        weights[f"bnorm{layer}.num_batches_tracked"] = np.int64(700)
+    weights["linear1.weight"] = rng.normal(0, 0.1, (num_classes, 256))
+    weights["linear1.bias"] = rng.normal(0, 0.1, num_classes)
+    return {k: v if v.dtype == np.int64 else v.astype(np.float32) for k, v in weights.items()}
+
+
+def published_forward(weights, x):
+    """Compute the logits from the entries alone."""
+    w = {key: torch.as_tensor(value) for key, value in weights.items()}
+    for layer in WIDTHS:
+        if layer in ("2a", "3a", "4a"):
+            x = F.max_pool2d(x, 2)
+        x = F.conv2d(x, w[f"conv{layer}.weight"], w[f"conv{layer}.bias"], padding=1)
+        norm = [w[f"bnorm{layer}.{e}"] for e in ("running_mean", "running_var", "weight", "bias")]
+        x = F.batch_norm(x, *norm).relu()
+    return F.linear(x.amax((-2, -1)), w["linear1.weight"], w["linear1.bias"])
+
+
+def write(group, weights):
+    for key, value in weights.items():
+        group.create_dataset(key, data=value)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A zoo in the published style, written with h5py alone, and the weights of its folds."""
+    path = tmp_path_factory.mktemp("published") / "PVivaxModelZoo.hdf5"
+    rng = np.random.default_rng(0)
+    folds = [published_weights(rng) for _ in range(3)]
+    with h5py.File(path, "w") as file:
+        naive = file.create_group("MICRANet-naive")
+        flat = {"num_input_images": 3, "num_classes": 1, "size": 256}
+        naive.attrs["trainer_params"] = json.dumps(flat)
+        naive.attrs["class_thresholds"] = np.array([0.25])
+        write(naive.create_group("20200101-000000_1"), folds[1])
+        write(naive.create_group("20200706-101112_42"), folds[0])
+        tuned = file.create_group("MICRANet-finetuned")
+        nested = {"size": 512, "model_params": {"num_input_images": 3, "num_classes": 1}}
+        tuned.attrs["trainer_params"] = json.dumps(nested)
+        model = tuned.create_group("20200807-101112_42")
+        for number, fold in enumerate(folds):
+            write(model.create_group(f"fold-{number}"), fold)
+        unet = file.create_group("UNet")
+        unet.attrs["trainer_params"] = json.dumps({"num_input_images": 1, "num_classes": 2})
+        unet.create_group("m").create_dataset("firstConvolution.conv.0.weight", data=np.ones(3))
+    return path, folds
+
+
+@pytest.fixture
+def file(published, tmp_path):
+    """A copy of the published zoo that a test may damage."""
+    path = tmp_path / "zoo.hdf5"
+    path.write_bytes(published[0].read_bytes())
+    return path
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = MICRANet(1, 2)
+    model(torch.rand(2, 1, 16, 16))  # moves the running statistics away from 0 and 1
+    return model.eval()
+
+
+IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+# Published files
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "fold"), [(None, 0), ("20200101-000000_1", 1)])
+def test_published_model(published, name, fold):
+    path, folds = published
+    entry = zoo.load(path, "MICRANet-naive", name)
+    (model,) = entry.models
+    assert entry.params == {"num_input_images": 3, "num_classes": 1, "size": 256}
+    assert entry.class_thresholds.tolist() == [0.25]
+    assert not model.training
+    assert model.bnorm3b.num_batches_tracked == 700
+    torch.testing.assert_close(model(IMAGES), published_forward(folds[fold], IMAGES))
+
+
+@torch.no_grad()
+def test_published_folds(published):
+    path, folds = published
+    entry = zoo.load(str(path), "MICRANet-finetuned")
+    assert entry.params == {"num_input_images": 3, "num_classes": 1, "size": 512}
+    assert entry.class_thresholds is None
+    for model, fold in zip(entry.models, folds, strict=True):
+        torch.testing.assert_close(model(IMAGES), published_forward(fold, IMAGES))
+
+
+@torch.no_grad()
+def test_other_number_formats_and_compression(file, published):
+    """Big-endian, double and half precision, integers and compressed data are still numbers."""
+    changes = {"conv1a.weight": ">f4", "conv1a.bias": "f8", "bnorm1a.weight": "f2"}
+    with h5py.File(file, "a") as f:
+        group = f["MICRANet-naive/20200706-101112_42"]
+        for key, dtype in changes.items():
+            value = group[key][()].astype(dtype)
+            del group[key]
+            group.create_dataset(key, data=value, compression="gzip")
+        f["MICRANet-naive"].attrs["trainer_params"] = np.bytes_(
+            json.dumps({"num_input_images": 3, "num_classes": 1})
+        )
+    logits = zoo.load(file, "MICRANet-naive").models[0](IMAGES)
+    expected = published_forward(published[1][0], IMAGES)
+    torch.testing.assert_close(logits, expected, atol=1e-2, rtol=1e-2)
+
+
+def test_loading_draws_no_random_number_and_can_train(published):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    model = zoo.load(published[0], "MICRANet-naive").models[0]
+    assert torch.rand(1) == expected
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    model.train()(IMAGES).sum().backward()
+    assert model.conv1a.weight.grad is not None
+
+
+# Round trips
+
+
+@torch.no_grad()
+def test_round_trip(tmp_path, model):
+    params = {"epochs": 3, "classes": ["ring", "fibre"]}
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet-1:5", model, params, [0.5, 0.6])
+    entry = zoo.load(tmp_path / "zoo.hdf5", "MICRANet-1:5")
+    x = torch.rand(2, 1, 24, 24)
+    assert torch.equal(entry.models[0](x), model(x))
+    assert entry.params == {**params, "num_input_images": 1, "num_classes": 2}
+    assert entry.class_thresholds.tolist() == [0.5, 0.6]
+    assert params == {"epochs": 3, "classes": ["ring", "fibre"]}
+    state = entry.models[0].state_dict()
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+def test_layout_on_disk(tmp_path, model):
+    path = tmp_path / "zoo.hdf5"
+    zoo.save(path, "one", model, {"num_classes": 2})
+    zoo.save(path, "folds", [model, model], {"model_params": {"num_input_images": 1}})
+    with h5py.File(path) as f:
+        assert set(f["one/model"]) == set(model.state_dict())
+        assert f["one/model/bnorm1a.num_batches_tracked"].shape == ()
+        assert f["one/model/conv1b.weight"].dtype == np.float32
+        assert list(f["folds/model"]) == ["fold-0", "fold-1"]
+        text = f["folds"].attrs["trainer_params"]
+        assert isinstance(text, str) and json.loads(text)["num_classes"] == 2
+        assert "class_thresholds" not in f["one"].attrs
+
+
+def test_many_folds_keep_their_order(tmp_path, model):
+    models = []
+    for number in range(11):  # by name, fold-10 would come second
+        fold = MICRANet(1, 2)
+        fold.load_state_dict(model.state_dict())
+        fold.linear1.bias.data.fill_(number)
+        models.append(fold)
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", models, {})
+    loaded = zoo.load(tmp_path / "zoo.hdf5", "MICRANet").models
+    assert [m.linear1.bias[0].item() for m in loaded] == list(range(11))
+
+
+@torch.no_grad()
+def test_saving_replaces_one_group_and_keeps_the_others(file, published, model):
+    with h5py.File(file, "a") as f:
+        f.attrs["source"] = "here"
+    for bias in (1.0, 2.0):
+        model.linear1.bias.fill_(bias)
+        zoo.save(file, "MICRANet-naive", model, {})
+        size = file.stat().st_size
+    zoo.save(file, "MICRANet-naive", model, {})
+    assert file.stat().st_size == size  # replaced groups leave no gap behind
+    assert zoo.load(file, "MICRANet-naive").models[0].linear1.bias.tolist() == [2, 2]
+    kept = zoo.load(file, "MICRANet-finetuned")
+    assert kept.params["size"] == 512
+    expected = published_forward(published[1][2], IMAGES)
+    torch.testing.assert_close(kept.models[2](IMAGES), expected)
+    with h5py.File(file) as f:
+        assert f.attrs["source"] == "here"
+        assert f["UNet/m/firstConvolution.conv.0.weight"][()].tolist() == [1, 1, 1]
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_save_follows_a_link_to_the_file(file, tmp_path, model):
+    link = tmp_path / "link.hdf5"
+    link.symlink_to(file)
+    zoo.save(link, "new", model, {})
+    assert link.is_symlink()
+    assert zoo.load(file, "new").params["num_classes"] == 2
+
+
+# What save refuses
+
+
+@pytest.mark.parametrize(
+    ("group", "params", "thresholds", "message"),
+    [
+        ("", {}, None, "without slashes"),
+        ("a/b", {}, None, "without slashes"),
+        ("g", {"num_classes": 3}, None, "contradict"),
+        ("g", {"model_params": {"num_input_images": 3}}, None, "contradict"),
+        ("g", {"model_params": 3}, None, "model_params"),
+        ("g", {"num_classes": "2"}, None, "num_classes"),
+        ("g", {"a": torch.ones(1)}, None, "plain"),
+        ("g", {"a": float("nan")}, None, "plain"),
+        ("g", {}, [0.5], "threshold"),
+        ("g", {}, [0.5, np.nan], "threshold"),
+    ],
+)
+def test_save_refuses(tmp_path, model, group, params, thresholds, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.save(tmp_path / "zoo.hdf5", group, model, params, thresholds)
+    assert os.listdir(tmp_path) == []
+
+
+def test_save_refuses_models(tmp_path, model):
+    path = tmp_path / "zoo.hdf5"
+    with pytest.raises(TypeError, match="MICRANet"):
+        zoo.save(path, "g", torch.nn.Linear(1, 1), {})
+    for models in ([], [model, MICRANet(1, 3)]):
+        with pytest.raises(ValueError, match="same numbers"):
+            zoo.save(path, "g", models, {})
+    model.conv1a.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="conv1a.bias.*diverged"):
+        zoo.save(path, "g", model, {})
+    assert os.listdir(tmp_path) == []
+
+
+# A disk that is full
+
+
+@pytest.mark.parametrize("where", ["h5py.Group.create_dataset", "os.fsync", "os.replace"])
+def test_full_disk_keeps_the_old_file(file, model, monkeypatch, where):
+    before = file.read_bytes()
+    calls = []
+    owner = h5py.Group if "h5py" in where else os
+    original = getattr(owner, where.rsplit(".", 1)[1])
+
+    def fail(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > (20 if owner is h5py.Group else 0):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(OSError, match="as before.*No space left"):
+        zoo.save(file, "new", model, {})
+    assert calls
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file size limits are set as on Linux")
+def test_writes_that_truly_fail(tmp_path, model):
+    """HDF5 writing to the disk itself would crash here when the program ends."""
+    path = tmp_path / "zoo.hdf5"
+    zoo.save(path, "old", model, {})
+    before = path.read_bytes()
+    script = f"""
+        import resource
+        from micranet_helpers import zoo
+        model = zoo.load({str(path)!r}, "old").models[0]
+        for limit in (100, 100_000, 4_000_000, 9_000_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                zoo.save({str(path)!r}, "new", model, {{}})
+            except OSError as error:
+                print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("as before") == result.stdout.count("File too large") == 4
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["zoo.hdf5"]
+
+
+def test_save_beside_a_damaged_file(tmp_path, model):
+    path = tmp_path / "zoo.hdf5"
+    path.write_text("my notes")
+    with pytest.raises(OSError, match="old file is sound"):
+        zoo.save(path, "MICRANet", model, {})
+    assert path.read_text() == "my notes"
+    assert os.listdir(tmp_path) == ["zoo.hdf5"]
+
+
+# Damaged and hostile files
+
+GROUP = "MICRANet-naive"
+MODEL = f"{GROUP}/20200706-101112_42"
+
+
+def replace(key, **kwargs):
+    """Return a change of the file: the dataset ``key`` of the model written anew."""
+
+    def change(f):
+        del f[MODEL][key]
+        if kwargs:
+            f[MODEL].create_dataset(key, **kwargs)
+
+    return change
+
+
+def attribute(key, value):
+    return lambda f: f[GROUP].attrs.__setitem__(key, value)
+
+
+def link(name, target):
+    def change(f):
+        if name in f:
+            del f[name]
+        f[name] = target
+
+    return change
+
+
+def external_storage(f):
+    replace("conv1a.bias")(f)
+    f[MODEL].create_dataset("conv1a.bias", (32,), "f4", external=[("/etc/passwd", 0, 128)])
+
+
+def virtual_dataset(f):
+    replace("conv1a.bias")(f)
+    layout = h5py.VirtualLayout((32,), "f4")
+    layout[:] = h5py.VirtualSource("other.hdf5", "secret", (32,))
+    f[MODEL].create_virtual_dataset("conv1a.bias", layout)
+
+
+def many_links(f):
+    for number in range(zoo.MOST + 1):
+        f[f"{GROUP}/z/{number}"] = f[MODEL]
+
+
+NAN = np.full(32, np.nan)
+SIZES = {"num_input_images": 3, "num_classes": 1}
+BAD = {
+    "missing weight": (replace("conv2a.bias"), "missing.*conv2a.bias"),
+    "extra weight": (lambda f: write(f[MODEL], {"extra": np.ones(1)}), "unexpected.*extra"),
+    "misshapen": (replace("conv1a.bias", data=np.ones(31, "f4")), r"\(31,\), expected is \(32,\)"),
+    "scalar": (replace("conv1a.bias", data=1.0), r"shape \(\)"),
+    "no shape": (replace("conv1a.bias", data=h5py.Empty("f4")), "shape None"),
+    "not a scalar": (replace("bnorm1a.num_batches_tracked", data=np.ones(1)), r"shape \(1,\)"),
+    "huge": (replace("conv1a.bias", shape=(10**13,), dtype="f4"), "shape"),
+    "huge chunk": (
+        replace("conv1a.bias", shape=(32,), maxshape=(None,), chunks=(10**8,), dtype="f4"),
+        r"chunks of \(100000000,\)",
+    ),
+    "text": (replace("conv1a.bias", data=["a"] * 32), "conv1a.bias.*instead of numbers"),
+    "bytes": (replace("conv1a.bias", data=np.full(32, b"a")), "instead of numbers"),
+    "bool": (replace("conv1a.bias", data=np.ones(32, bool)), "instead of numbers"),
+    "complex": (replace("conv1a.bias", data=np.ones(32, complex)), "instead of numbers"),
+    "NaN": (replace("conv1a.bias", data=NAN), "conv1a.bias.*NaN"),
+    "overflow": (replace("conv1a.bias", data=np.full(32, 1e300)), "infinite"),
+    "group for weight": (
+        lambda f: (replace("conv1a.bias")(f), f[MODEL].create_group("conv1a.bias")), "is a Group",
+    ),
+    "weight for model": (link(MODEL, np.ones(3)), "is a Dataset"),
+    "weight for group": (link(GROUP, np.ones(3)), "is a Dataset"),
+    "empty group": (lambda f: f[GROUP].clear(), "holds no model"),
+    "empty model": (lambda f: f[MODEL].clear(), "no MICRA-Net"),
+    "missing group": (lambda f: f.__delitem__(GROUP), "only: MICRANet-finetuned, UNet"),
+    "no params": (lambda f: f[GROUP].attrs.clear(), "trainer_params"),
+    "bad JSON": (attribute("trainer_params", "{'a': 1"), "no JSON text"),
+    "deep JSON": (attribute("trainer_params", np.bytes_("[" * 60000)), "trainer_params|recursion"),
+    "JSON list": (attribute("trainer_params", "[1]"), "no JSON object"),
+    "params array": (attribute("trainer_params", np.ones(3)), "no JSON text"),
+    "params texts": (attribute("trainer_params", ["{}", "{}"]), "trainer_params"),
+    "params object": (attribute("trainer_params", h5py.Empty("f4")), "trainer_params"),
+    "no num_classes": (attribute("trainer_params", '{"num_input_images": 3}'), "num_classes.*None"),
+    "bad model_params": (attribute("trainer_params", '{"model_params": 3}'), "model_params"),
+    **{
+        f"num_classes {n}": (attribute("trainer_params", json.dumps({**SIZES, "num_classes": n})),
+                             "num_classes must be")
+        for n in (0, -1, True, "1", 1.0, 10**12, None)
+    },
+    "other num_classes": (
+        attribute("trainer_params", json.dumps({**SIZES, "num_classes": 2})),
+        r"linear1.weight has the shape \(1, 256\), expected is \(2, 256\)",
+    ),
+    "text thresholds": (attribute("class_thresholds", "high"), "float"),
+    "NaN thresholds": (attribute("class_thresholds", [np.nan]), "class_thresholds"),
+    "object thresholds": (attribute("class_thresholds", ["a", "b"]), "class_thresholds"),
+    "external group": (link(GROUP, h5py.ExternalLink("secret.hdf5", "/")), "refused"),
+    "external model": (link(MODEL, h5py.ExternalLink("secret.hdf5", "/")), "refused"),
+    "external weight": (
+        link(f"{MODEL}/conv1a.bias", h5py.ExternalLink("secret.hdf5", "/x")), "refused",
+    ),
+    "soft link": (link(MODEL, h5py.SoftLink("/MICRANet-finetuned")), "refused"),
+    "external storage": (external_storage, "another file"),
+    "virtual dataset": (virtual_dataset, "another file"),
+    "many links": (many_links, f"at most {zoo.MOST}"),
+    "folds in folds": (
+        lambda f: (f[MODEL].clear(), f.__setitem__(f"{MODEL}/fold-0/fold-0/a", 1)), "no MICRA-Net",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_are_refused_in_one_sentence(file, case):
+    change, message = BAD[case]
+    with h5py.File(file, "a") as f:
+        change(f)
+    with h5py.File(file.with_name("secret.hdf5"), "w") as f:
+        write(f, {"x": np.ones(32)})
+    with pytest.raises(ValueError, match=message) as caught:
+        zoo.load(file, GROUP)
+    text = str(caught.value)
+    assert str(file) in text and GROUP in text and "\n" not in text
+
+
+def test_wrong_names(published):
+    path, _ = published
+    with pytest.raises(FileNotFoundError, match="nowhere.hdf5"):
+        zoo.load(path.with_name("nowhere.hdf5"), GROUP)
+    with pytest.raises(FileNotFoundError, match="There is no zoo file"):
+        zoo.load(path.parent, GROUP)
+    with pytest.raises(ValueError, match="20200101-000000_1, 20200706-101112_42"):
+        zoo.load(path, GROUP, "latest")
+    with pytest.raises(ValueError, match="no MICRA-Net.*missing.*unexpected.*firstConvolution"):
+        zoo.load(path, "UNet")
+    for group in ("", ".", "..", "/", MODEL, f"/{GROUP}", "MICRANet"):
+        with pytest.raises(ValueError, match="Cannot load"):
+            zoo.load(path, group)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"my notes", b"PK\x03\x04" + bytes(5000), b"\x89HDF\r\n\x1a\n" + bytes(5000)]
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "zoo.hdf5"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no HDF5 file or is damaged, download"):
+        zoo.load(path, GROUP)
+
+
+def test_link_to_another_file_is_not_copied(file, model):
+    """Saving into a hostile zoo must not pull other files into it either."""
+    with h5py.File(file, "a") as f:
+        f["a"] = h5py.ExternalLink("secret.hdf5", "/")
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="refused"):
+        zoo.save(file, "MICRANet", model, {})
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_random_damage(tmp_path, model):
+    """Flip bits, mostly outside the weights, and cut the file: refused, or sound weights."""
+    path = tmp_path / "zoo.hdf5"
+    zoo.save(path, "MICRANet", model, {}, [0.5, 0.5])
+    sound = np.frombuffer(path.read_bytes(), np.uint8)
+    structure = np.ones(sound.size, bool)
+    with h5py.File(path) as f:
+        for data in f["MICRANet/model"].values():
+            start = data.id.get_offset()
+            structure[start : start + data.id.get_storage_size()] = False
+    structure = np.flatnonzero(structure)
+    assert 1000 < structure.size < 100_000
+    refused = 0
+    for seed in range(70):
+        rng = np.random.default_rng(seed)
+        damaged = sound.copy()
+        where = structure if seed % 2 else structure[:2000]
+        if seed < 10:
+            damaged = damaged[: rng.integers(1, damaged.size)]
+        else:
+            bits = (1 << rng.integers(0, 8, 4)).astype(np.uint8)
+            damaged[rng.choice(where if seed > 15 else sound.size, 4)] ^= bits
+        path.write_bytes(damaged.tobytes())
+        try:
+            loaded = zoo.load(path, "MICRANet").models[0].state_dict()
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+            continue
+        for key, value in model.state_dict().items():
+            assert loaded[key].shape == value.shape and torch.isfinite(loaded[key]).all()
+    assert 15 < refused < 70  # the damage matters, and not every bit does
