@@ -52,6 +52,8 @@ class MICRANet(nn.Module):
         for layer, n_in, n_out in zip(LAYERS, inputs, WIDTHS, strict=False):
             self.add_module(f"conv{layer}", nn.Conv2d(n_in, n_out, 3, padding=1))
             self.add_module(f"bnorm{layer}", nn.BatchNorm2d(n_out))
+            # Modules, not functions: other tools can hook "the activation of layer 2b".
+            self.add_module(f"relu{layer}", nn.ReLU())
         self.dropout = nn.Dropout(0.5)
         self.linear1 = nn.Linear(WIDTHS[-1], num_classes)
 
@@ -80,8 +82,8 @@ class MICRANet(nn.Module):
         for layer, stride, above in zip(LAYERS, STRIDES, (1, *STRIDES), strict=False):
             if stride != above:
                 x = F.max_pool2d(x, 2)
-            x = self.get_submodule(f"conv{layer}")(x)
-            x = F.relu(self.get_submodule(f"bnorm{layer}")(x), inplace=True)
+            for step in ("conv", "bnorm", "relu"):
+                x = self.get_submodule(step + layer)(x)
         x = F.adaptive_max_pool2d(x, 1).flatten(1)
         return self.linear1(self.dropout(x))
 

@@ -354,19 +354,21 @@ def _kill_family(process: subprocess.Popen) -> None:
 
 
 def kernel_environment() -> dict[str, str]:
-    """Environment for a kernel: that of this process, with glibc told to keep its memory.
+    """Environment for a kernel: glibc is told to keep its memory, tqdm to draw no bars.
 
-    By default glibc gives the memory of each large tensor back to the system as soon as it is
-    freed; the next tensor is then mapped and zeroed again, page by page, which made up half of
-    the CPU time of a forward pass. Systems without glibc do not read these variables.
+    A progress bar is of no use in a saved page. By default glibc gives the memory of each large
+    tensor back to the system as soon as it is freed; the next tensor is then mapped and zeroed
+    again, page by page, which made up half of the CPU time of a forward pass. Systems without
+    glibc do not read these variables.
 
     Returns
     -------
     dict of str to str
-        A copy of ``os.environ``; thresholds that the user has set are kept.
+        A copy of ``os.environ``; what the user has set is kept.
     """
     gib = str(2**30)
-    return {"MALLOC_MMAP_THRESHOLD_": gib, "MALLOC_TRIM_THRESHOLD_": gib, **os.environ}
+    keep = {"MALLOC_MMAP_THRESHOLD_": gib, "MALLOC_TRIM_THRESHOLD_": gib}
+    return {"TQDM_DISABLE": "1", **keep, **os.environ}
 
 
 def _check_executed(notebook: Path, reason: str, log: str) -> None:

@@ -88,7 +88,7 @@ def save(
     models = [models] if isinstance(models, nn.Module) else list(models)
     attributes = _attributes(models, params, class_thresholds)
     weights = [_weights(model) for model in models]
-    if group in ("", ".") or "/" in group:
+    if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

@@ -292,6 +292,13 @@ def test_limit_below_one_half_is_checked_for_every_pair():
     assert metrics.match_objects(pred, true, 0.75).pairs.tolist() == [[1, 1]]
 
 
+def test_objects_left_over_by_the_assignment_are_no_pair():
+    """Prediction 2 and truth 2 share no pixel, though each has a possible partner."""
+    true = np.array([[1] * 10 + [2] * 10])
+    pred = np.array([[2] * 2 + [1] * 11 + [0] * 7])  # IoU: 1-1 8/13, 1-2 3/18, 2-1 2/10
+    assert metrics.match_objects(pred, true, 0.1).pairs.tolist() == [[1, 1]]
+
+
 @quick
 @given(label_images, label_images, st.sampled_from([0.1, 0.3, 0.5, 0.8]))
 def test_object_pairs_overlap_enough_and_are_one_to_one(pred, true, min_iou):

@@ -234,6 +234,7 @@ def test_save_follows_a_link_to_the_file(file, tmp_path, model):
     [
         ("", {}, None, "without slashes"),
         ("a/b", {}, None, "without slashes"),
+        ("a\0b", {}, None, "without slashes"),
         ("g", {"num_classes": 3}, None, "contradict"),
         ("g", {"model_params": {"num_input_images": 3}}, None, "contradict"),
         ("g", {"model_params": 3}, None, "model_params"),
@@ -408,7 +409,7 @@ BAD = {
     **{
         f"num_classes {n}": (attribute("trainer_params", json.dumps({**SIZES, "num_classes": n})),
                              "num_classes must be")
-        for n in (0, -1, True, "1", 1.0, 10**12, None)
+        for n in (0, -1, True, "1", 1.0, zoo.MOST + 1, 10**12, None)
     },
     "other num_classes": (
         attribute("trainer_params", json.dumps({**SIZES, "num_classes": 2})),

@@ -1,0 +1,162 @@
+"""How fast are the maps and the masks? python benchmarks/cam.py [--side 256] [--classes 2] ...
+
+Prints, from one run, seconds an image and ratios for
+  (a) the published procedure written out plainly: one image at a time, one full backward pass per
+      class, maps in NumPy, five randomised PCA fits;
+  (b) captum: eight LayerGradCam, then our combination;
+  (c) ours;
+  (d) the floor: one forward pass and one input-gradient pass per class, nothing else.
+(a) to (c) end with the same mask: PCA, Gaussian of 1 px, pixels above the 80th percentile.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from captum.attr import LayerGradCam
+from scipy.ndimage import gaussian_filter
+from sklearn.decomposition import PCA
+
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.model import LAYERS, MICRANet
+from micranet_helpers.segment import combine, gaussian, percentile
+
+
+def published_maps(model: MICRANet, image: torch.Tensor) -> np.ndarray:
+    """Maps (K, 8, S, S) of one image (1, C, S, S), by one backward pass per class."""
+    kept = {}
+    hooks = [
+        model.get_submodule(f"relu{layer}").register_forward_hook(
+            lambda module, inputs, output, layer=layer: kept.__setitem__(layer, output)
+        )
+        for layer in LAYERS
+    ]
+    maps = []
+    for cls in range(model.num_classes):
+        model.zero_grad()
+        logits = model(image)
+        for activation in kept.values():
+            activation.retain_grad()
+        logits[0, cls].backward()
+        maps.append([_published_map(kept[layer], layer, image.shape[-1]) for layer in LAYERS])
+    for hook in hooks:
+        hook.remove()
+    return np.array(maps)
+
+
+def _published_map(activation: torch.Tensor, layer: str, side: int) -> np.ndarray:
+    gradient = activation.grad[0].cpu().numpy()
+    cam = np.tensordot(gradient.mean((1, 2)), activation[0].detach().cpu().numpy(), 1)
+    if layer == "4b":
+        cam = np.maximum(cam, 0)
+    cam = (cam - cam.min()) / (cam.max() - cam.min() + 1e-12)
+    factor = side // len(cam)
+    return cam.repeat(factor, 0).repeat(factor, 1)
+
+
+def published_mask(maps: np.ndarray) -> np.ndarray:
+    """Mask (S, S) from the maps (8, S, S) of one class."""
+    points, last = maps[:7].reshape(7, -1).T, maps[7]
+    fits = [PCA(1, svd_solver="randomized").fit_transform(points) for _ in range(5)]
+    score = np.mean(fits, 0).reshape(last.shape)
+    if (score * last).sum() < 0:
+        score = -score
+    score = gaussian_filter(score, 1)
+    return score > np.quantile(score, 0.8)
+
+
+def published(model: MICRANet, images: torch.Tensor, masks: bool) -> None:
+    """(a)"""
+    for image in images:
+        maps = published_maps(model, image[None])
+        if masks:
+            [published_mask(of_class) for of_class in maps]
+
+
+def our_masks(maps: torch.Tensor) -> torch.Tensor:
+    """Masks (B, K, S, S) from maps (B, K, 8, S, S)."""
+    return percentile(gaussian(combine(maps), 1.0), 80)
+
+
+def captum(model: MICRANet, images: torch.Tensor, masks: bool) -> None:
+    """(b)"""
+    layers = []
+    for layer in LAYERS:
+        explainer = LayerGradCam(model, model.get_submodule(f"relu{layer}"))
+        of_layer = [explainer.attribute(images, target=c) for c in range(model.num_classes)]
+        cams = torch.cat(of_layer, 1).detach()
+        lowest, highest = cams.amin((2, 3), keepdim=True), cams.amax((2, 3), keepdim=True)
+        cams = (cams - lowest) / (highest - lowest + 1e-12)
+        layers.append(torch.nn.functional.interpolate(cams, images.shape[2:]))
+    maps = torch.stack(layers, 2)
+    if masks:
+        our_masks(maps)
+
+
+def ours(model: MICRANet, images: torch.Tensor, masks: bool) -> None:
+    """(c)"""
+    maps = grad_cam(model, images).maps
+    if masks:
+        our_masks(maps)
+
+
+def floor(model: MICRANet, images: torch.Tensor, masks: bool) -> None:
+    """(d)"""
+    images = images.detach().requires_grad_()
+    logits = model(images)
+    for cls in range(model.num_classes):
+        torch.autograd.grad(logits[:, cls].sum(), images, retain_graph=True)
+
+
+def seconds(function: Callable[[], None], device: str) -> float:
+    """One timed call, to the end of the GPU's work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Time all in turn, several rounds, and print medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    model = MICRANet(1, args.classes).eval().to(device)
+    images = torch.rand(args.batch, 1, args.side, args.side, device=device)
+
+    methods = {"a published": published, "b captum": captum, "c ours": ours, "d floor": floor}
+    times: dict[tuple[str, bool], list[float]] = {}
+    with torch.autocast(device, torch.bfloat16, enabled=args.bf16):
+        for round_ in range(args.rounds + 1):
+            for name, method in methods.items():
+                for masks in (False, True):
+                    took = seconds(lambda: method(model, images, masks), device)  # noqa: B023
+                    if round_:  # the first round warms up
+                        times.setdefault((name, masks), []).append(took / args.batch)
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    chip = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
+    print(f"{chip}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+          f"{'bf16' if args.bf16 else 'fp32'}, batch {args.batch}, "
+          f"{args.side}², {args.classes} classes; median of {args.rounds} rounds")
+    print(f"{'':14}{'maps':>10}{'maps+mask':>12}{'a / this':>10}{'this / d':>10}")
+    for name in methods:
+        maps, both = medians[name, False], medians[name, True]
+        faster, of_floor = medians["a published", True] / both, maps / medians["d floor", False]
+        print(f"{name:14}{maps * 1e3:8.1f}ms{both * 1e3:10.1f}ms{faster:10.1f}{of_floor:10.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Small seeded networks and images that several test modules share."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from micranet_helpers.model import MICRANet
+
+
+def random_model(in_channels: int = 1, num_classes: int = 3, seed: int = 0) -> MICRANet:
+    """Network in eval mode whose every number, batch-norm statistics included, is drawn."""
+    draw = torch.Generator().manual_seed(seed)
+    model = MICRANet(in_channels, num_classes).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            spread = (2 / module.weight[0].numel()) ** 0.5
+            nn.init.normal_(module.weight, 0, spread, generator=draw)
+            nn.init.normal_(module.bias, 0, 0.1, generator=draw)
+        elif isinstance(module, nn.BatchNorm2d):
+            for centred in (module.bias, module.running_mean):
+                nn.init.normal_(centred, 0, 0.2, generator=draw)
+            for positive in (module.weight, module.running_var):
+                nn.init.uniform_(positive, 0.5, 1.5, generator=draw)
+    return model
+
+
+def random_images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="session")
+def model() -> MICRANet:
+    """One grey channel, three classes."""
+    return random_model()

@@ -1,0 +1,511 @@
+"""Maps against captum, automatic differentiation and hand computation; nothing left behind."""
+
+import copy
+import gc
+import itertools
+from collections.abc import Callable
+
+import psutil
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from conftest import random_images, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from micranet_helpers import cam
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.model import LAYERS, STRIDES, MICRANet
+
+
+class WithReLUModules(MICRANet):
+    """The same network, its activations the outputs of modules ``relu1a`` … ``relu4b``."""
+
+    def __init__(self, model: MICRANet) -> None:
+        super().__init__(model.in_channels, model.num_classes)
+        self.load_state_dict(model.state_dict())
+        for layer in LAYERS:
+            self.add_module(f"relu{layer}", nn.ReLU())
+        self.eval()
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        activations = [images]
+        for layer in LAYERS:
+            x = activations[-1]
+            if layer in ("2a", "3a", "4a"):
+                x = F.max_pool2d(x, 2)
+            for kind in ("conv", "bnorm", "relu"):
+                x = self.get_submodule(f"{kind}{layer}")(x)
+            activations.append(x)
+        return activations[1:]
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.linear1(features.amax((2, 3)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images)[-1])
+
+
+def enlarged(small: Tensor, stride: int) -> Tensor:
+    return small.repeat_interleave(stride, -2).repeat_interleave(stride, -1)
+
+
+def maps_by_autograd(model: MICRANet, images: Tensor) -> Tensor:
+    """Write the definition out: one image, one class, one layer at a time."""
+    reference = WithReLUModules(model).to(images.dtype)
+    maps = torch.zeros(len(images), model.num_classes, 8, *images.shape[2:])
+    for b, c in itertools.product(range(len(images)), range(model.num_classes)):
+        activations = reference.features(images[b : b + 1])
+        logit = reference.head(activations[-1])[0, c]
+        for layer, (a, g) in enumerate(
+            zip(activations, torch.autograd.grad(logit, activations), strict=True)
+        ):
+            small = (g.mean((2, 3), keepdim=True) * a).sum(1)[0]
+            small = small.relu() if layer == 7 else small
+            maps[b, c, layer] = enlarged(small, STRIDES[layer])
+    return maps.detach()
+
+
+def assert_same_maps(actual: Tensor, expected: Tensor) -> None:
+    """Compare up to rounding, relative to the largest value of each map."""
+    peak = expected.abs().amax((-2, -1), keepdim=True).clamp(min=1e-30)
+    torch.testing.assert_close(actual / peak, expected / peak, rtol=0, atol=2e-5)
+
+
+# Against oracles
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+@pytest.mark.parametrize("layer", range(8))
+def test_signed_maps_equal_captum(layer: int, in_channels: int) -> None:
+    model = random_model(in_channels, 3, seed=1)
+    images = random_images(3, in_channels, 24, 40)
+    oracle = WithReLUModules(model)
+    maps = grad_cam(model, images, normalize=False).maps[:, :, layer]
+    gradcam = LayerGradCam(oracle, oracle.get_submodule(f"relu{LAYERS[layer]}"))
+    for target in range(3):
+        expected = gradcam.attribute(images, target=target)[:, 0].detach()
+        if layer == 7:
+            expected = expected.relu()
+        else:
+            assert expected.min() < 0 or expected.max() > 0
+        assert_same_maps(maps[:, target], enlarged(expected, STRIDES[layer]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.integers(0, 999), st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 4),
+    st.integers(1, 4),
+)  # fmt: skip
+def test_maps_and_logits_equal_autograd(
+    seed: int, channels: int, batch: int, rows: int, columns: int
+) -> None:
+    model = random_model(channels, 2, seed)
+    images = random_images(batch, channels, 8 * rows, 8 * columns, seed=seed)
+    cams = grad_cam(model, images, normalize=False)
+    assert_same_maps(cams.maps, maps_by_autograd(model, images))
+    torch.testing.assert_close(cams.logits, model(images).detach())
+
+
+def test_seven_maps_keep_their_sign_and_4b_is_cut_at_zero(model: MICRANet) -> None:
+    maps = grad_cam(model, random_images(4, 1, 32, 32), normalize=False).maps
+    assert all(maps[:, :, layer].min() < 0 < maps[:, :, layer].max() for layer in range(7))
+    assert maps[:, :, 7].min() == 0 < maps[:, :, 7].max()
+
+
+def test_4b_is_the_classic_cam(model: MICRANet) -> None:
+    """Because of the global max pool, M_4b = relu(Σ_k w_ck A^k) / (h·w)."""
+    images = random_images(2, 1, 32, 48)
+    activation = WithReLUModules(model).features(images)[-1]
+    expected = torch.einsum("ck,bkhw->bchw", model.linear1.weight, activation) / (4 * 6)
+    maps = grad_cam(model, images, normalize=False).maps[:, :, 7]
+    assert_same_maps(maps, enlarged(expected.relu().detach(), 8))
+
+
+def hand_made_model(gain: float, weight: float) -> MICRANet:
+    """Pass channel 0 on, doubled in 1b; 4b sums its 3×3 neighbourhood, times ``gain``."""
+    model = MICRANet(1, 2).eval()
+    for name, values in model.state_dict().items():
+        is_scale = name.startswith("bnorm") and name.endswith(".weight")
+        values.fill_(1 if is_scale else 1 - 1e-5 if name.endswith("running_var") else 0)
+    with torch.no_grad():
+        for layer in LAYERS[:-1]:
+            model.get_submodule(f"conv{layer}").weight[0, 0, 1, 1] = 2 if layer == "1b" else 1
+        model.conv4b.weight[0, 0] = gain
+        model.linear1.weight[:, 0] = torch.tensor([weight, -weight])
+    return model
+
+
+def test_maps_by_hand() -> None:
+    """A positive image of 32×32 whose brightest 8×8 block is not at the border."""
+    gain, weight = 0.5, 3.0
+    image = 0.1 + random_images(1, 1, 32, 32)
+    image[0, 0, 18, 9] = 20.0  # block (2, 1) of the 4×4 blocks of 8 px
+    cams = grad_cam(hand_made_model(gain, weight), image, normalize=False)
+
+    blocks = F.max_pool2d(image, 8)[0, 0]
+    sums = F.conv2d(blocks[None, None], torch.ones(1, 1, 3, 3), padding=1)[0, 0]
+    # The logit: 2 from 1b, gain from 4b, then the largest 3×3 sum.
+    logit = weight * 2 * gain * sums.max()
+    torch.testing.assert_close(cams.logits, torch.stack([logit, -logit])[None])
+
+    # At 4b the gradient is the weight at one pixel; below, at the nine pixels it sums, times gain;
+    # a max pool passes it on, 1b doubles it.
+    at_4b, below = weight, 9 * gain * weight
+    expected = [
+        (below * 2 / 32**2) * image[0, 0],
+        (below / 32**2) * 2 * image[0, 0],
+        *[(below / 16**2) * 2 * enlarged(F.max_pool2d(image, 2)[0, 0], 2)] * 2,
+        *[(below / 8**2) * 2 * enlarged(F.max_pool2d(image, 4)[0, 0], 4)] * 2,
+        (below / 4**2) * 2 * enlarged(blocks, 8),
+        (at_4b / 4**2) * 2 * gain * enlarged(sums, 8),
+    ]
+    torch.testing.assert_close(cams.maps[0, 0], torch.stack(expected))
+    torch.testing.assert_close(cams.maps[0, 1, :7], -torch.stack(expected[:7]))
+    assert not cams.maps[0, 1, 7].any()
+
+
+# Targets
+
+
+def test_no_targets_means_every_class(model: MICRANet) -> None:
+    images = random_images(2, 1, 16, 24)
+    cams = grad_cam(model, images)
+    assert cams.maps.shape == (2, 3, 8, 16, 24)
+    assert cams.logits.shape == (2, 3)
+    assert cams.maps.dtype == cams.logits.dtype == torch.float32
+    assert torch.equal(cams.maps, grad_cam(model, images, [0, 1, 2]).maps)
+
+
+@pytest.mark.parametrize("targets", [[2], [2, 0], (1, 1, 2), range(2), torch.tensor([2, 1])])
+def test_sequence_of_targets_keeps_order_and_repeats(model: MICRANet, targets) -> None:
+    images = random_images(3, 1, 16, 16)
+    cams, full = grad_cam(model, images, targets), grad_cam(model, images)
+    assert_same_maps(cams.maps, full.maps[:, list(targets)])
+    assert cams.logits.shape == (3, 3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=4, max_size=4))
+def test_only_marked_pairs_are_filled(model: MICRANet, marked: list[list[bool]]) -> None:
+    images, mask = random_images(4, 1, 16, 16), torch.tensor(marked)
+    cams, full = grad_cam(model, images, mask), grad_cam(model, images)
+    assert cams.maps.shape == full.maps.shape
+    assert not cams.maps[~mask].any()
+    assert_same_maps(cams.maps[mask], full.maps[mask])
+    torch.testing.assert_close(cams.logits, full.logits)
+
+
+def test_unmarked_pairs_cost_nothing(model: MICRANet, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = []
+    alphas = cam._alphas
+    monkeypatch.setattr(cam, "_alphas", lambda *args: pairs.append(len(args[0])) or alphas(*args))
+    images, mask = random_images(4, 1, 16, 16), torch.zeros(4, 3, dtype=torch.bool)
+    assert not grad_cam(model, images, mask).maps.any()
+    assert pairs == []
+    mask[[1, 3, 3], [0, 0, 2]] = True
+    grad_cam(model, images, mask)
+    assert pairs == [3]
+
+
+def test_function_of_the_logits_chooses_the_pairs(model: MICRANet) -> None:
+    images = random_images(6, 1, 16, 16)
+    logits = model(images).detach()
+    middle = logits.median()
+    mask = logits > middle
+    assert mask.any() and not mask.all()
+    by_function = grad_cam(model, images, lambda logits: logits > middle)
+    assert_same_maps(by_function.maps, grad_cam(model, images, mask).maps)
+
+
+# Batches and shapes
+
+
+@pytest.mark.parametrize("targets", [None, [2, 0], "mask", "function"])
+@pytest.mark.parametrize("pixels", [1, 2 * 16 * 24 + 5])
+def test_several_passes_equal_one(
+    model: MICRANet, monkeypatch: pytest.MonkeyPatch, targets, pixels: int
+) -> None:
+    images = random_images(5, 1, 16, 24)
+    if targets == "mask":
+        targets = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) > 0.5
+    elif targets == "function":
+        targets = lambda logits: logits > 0  # noqa: E731
+    whole = grad_cam(model, images, targets)
+    monkeypatch.setattr(cam, "PIXELS_PER_PASS", pixels)
+    parts = grad_cam(model, images, targets)
+    assert_same_maps(parts.maps, whole.maps)
+    torch.testing.assert_close(parts.logits, whole.logits)
+
+
+def test_one_pass_takes_no_more_pixels_than_allowed(
+    model: MICRANet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    one_pass = cam._one_pass
+    monkeypatch.setattr(cam, "PIXELS_PER_PASS", 2 * 16 * 16)
+    monkeypatch.setattr(cam, "_one_pass", lambda *a: sizes.append(len(a[2])) or one_pass(*a))
+    grad_cam(model, random_images(5, 1, 16, 16))
+    assert sizes == [2, 2, 1]
+
+
+def test_one_image_equals_the_same_image_in_a_batch(model: MICRANet) -> None:
+    images = random_images(3, 1, 24, 16)
+    assert_same_maps(grad_cam(model, images[1:2]).maps, grad_cam(model, images).maps[1:2])
+
+
+@pytest.mark.parametrize("stride", STRIDES[1:])
+def test_maps_are_enlarged_by_repeating_pixels(model: MICRANet, stride: int) -> None:
+    maps = grad_cam(model, random_images(1, 1, 32, 32)).maps
+    for layer in [i for i, s in enumerate(STRIDES) if s == stride]:
+        small = maps[:, :, layer, ::stride, ::stride]
+        assert torch.equal(maps[:, :, layer], enlarged(small, stride))
+
+
+def test_images_of_any_memory_layout(model: MICRANet) -> None:
+    images = random_images(2, 24, 16, 1).permute(0, 3, 2, 1)
+    assert not images.is_contiguous()
+    assert_same_maps(grad_cam(model, images).maps, grad_cam(model, images.contiguous()).maps)
+
+
+# Normalisation
+
+
+def test_normalised_maps_are_the_raw_ones_scaled(model: MICRANet) -> None:
+    images = random_images(3, 1, 32, 32)
+    raw = grad_cam(model, images, normalize=False).maps
+    lowest, highest = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
+    expected = (raw - lowest) / (highest - lowest)
+    torch.testing.assert_close(grad_cam(model, images).maps, expected, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 99))
+def test_normalised_maps_span_zero_to_one(seed: int) -> None:
+    maps = grad_cam(random_model(seed=seed), random_images(2, 1, 16, 16, seed=seed)).maps
+    assert maps.min() >= 0 and maps.max() <= 1
+    varied = maps.amax((-2, -1)) > 0
+    assert varied[:, :, :7].all()
+    torch.testing.assert_close(maps.amax((-2, -1))[varied], torch.ones(int(varied.sum())))
+    assert not maps.amin((-2, -1)).any()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_dead_network_gives_zeros(normalize: bool) -> None:
+    model = random_model()
+    model.bnorm4b.bias.data.fill_(-1e4)  # nothing gets through the last ReLU
+    cams = grad_cam(model, random_images(2, 1, 16, 16), normalize=normalize)
+    assert not cams.maps.any()
+    torch.testing.assert_close(cams.logits, model.linear1.bias.detach().expand(2, 3))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1.0])
+def test_constant_maps_become_zero(value: float) -> None:
+    """Kernels of one tap and a constant image: every map is constant."""
+    model = random_model()
+    for layer in LAYERS:
+        weight = model.get_submodule(f"conv{layer}").weight.data
+        weight *= 3 * F.pad(torch.ones(1, 1), (1, 1, 1, 1))
+    images = torch.full((2, 1, 40, 24), value)
+    raw = grad_cam(model, images, normalize=False).maps
+    assert raw[:, :, :7].abs().amin() > 0
+    assert not grad_cam(model, images).maps.any()
+
+
+def test_constant_image_gives_no_nan(model: MICRANet) -> None:
+    maps = grad_cam(model, torch.full((1, 1, 16, 16), 0.5)).maps
+    assert maps.isfinite().all()
+
+
+# Nothing left behind
+
+
+def attributes(model: MICRANet) -> list[object]:
+    """All that a careless implementation might change."""
+    hooks = [
+        dict(getattr(module, name))
+        for module in model.modules()
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    ]
+    flags = [module.training for module in model.modules()]
+    tensors = [
+        (t.requires_grad, t.data_ptr(), t._version, t.detach().numpy().tobytes())
+        for t in (*model.parameters(), *model.buffers())
+    ]
+    grads = [None if p.grad is None else p.grad.clone().tolist() for p in model.parameters()]
+    return [hooks, flags, tensors, grads]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_model_and_images_are_left_as_they_were(training: bool) -> None:
+    model, images = random_model().train(training), random_images(2, 1, 16, 16)
+    model.bnorm2a.train(not training)  # a frozen layer keeps its own flag
+    model.conv1a.requires_grad_(False)
+    model.linear1.weight.grad = torch.ones_like(model.linear1.weight)
+    before, pixels = attributes(model), images.clone()
+    grad_cam(model, images)
+    grad_cam(model, images, torch.tensor([[True, False, False], [False, False, True]]))
+    assert attributes(model) == before
+    assert torch.equal(images, pixels)
+
+
+def test_model_in_training_mode_is_read_in_evaluation_mode() -> None:
+    model, images = random_model(), random_images(3, 1, 16, 16)
+    expected = grad_cam(model, images)
+    actual = grad_cam(model.train(), images)
+    assert torch.equal(actual.maps, expected.maps)
+    assert torch.equal(actual.logits, expected.logits)
+
+
+def test_results_need_no_gradient(model: MICRANet) -> None:
+    images = random_images(1, 1, 16, 16).requires_grad_()
+    with torch.enable_grad():
+        cams = grad_cam(model, images)
+        assert torch.is_grad_enabled()
+    assert not cams.maps.requires_grad and not cams.logits.requires_grad
+    assert images.grad is None
+
+
+def test_results_can_be_changed_without_changing_later_ones(model: MICRANet) -> None:
+    images = random_images(1, 1, 16, 16)
+    first = grad_cam(model, images)
+    expected = first.maps.clone()
+    first.maps.zero_()
+    assert torch.equal(grad_cam(model, images).maps, expected)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_without_gradients(model: MICRANet, mode: Callable) -> None:
+    images = random_images(2, 1, 16, 16)
+    expected = grad_cam(model, images).maps
+    with mode():
+        assert torch.equal(grad_cam(model, images).maps, expected)
+
+
+def test_memory_stays_flat_over_100_calls(model: MICRANet) -> None:
+    images = random_images(2, 1, 64, 64)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+
+    for _ in range(10):
+        grad_cam(model, images)
+    process, count = psutil.Process(), tensors()
+    resident = process.memory_info().rss
+    for _ in range(100):
+        grad_cam(model, images)
+    assert tensors() == count
+    assert process.memory_info().rss - resident < 30e6
+
+
+# Precision and devices
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    a, b = (x.flatten(-2) - x.flatten(-2).mean(-1, keepdim=True) for x in (a, b))
+    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+
+
+def test_autocast_stays_close_to_full_precision(model: MICRANet) -> None:
+    images = random_images(2, 1, 32, 32)
+    expected = grad_cam(model, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        cams = grad_cam(model, images)
+        from_bfloat16 = grad_cam(model, images.bfloat16())
+    assert cams.maps.dtype == cams.logits.dtype == torch.float32
+    assert not torch.equal(cams.logits, expected.logits)  # autocast was on
+    for actual in (cams, from_bfloat16):
+        torch.testing.assert_close(actual.logits, expected.logits, rtol=0.05, atol=0.05)
+        varied = expected.maps.amax((-2, -1)) > 0
+        assert (correlation(actual.maps, expected.maps)[varied] > 0.98).all()
+
+
+def test_float64_model() -> None:
+    model, images = random_model().double(), random_images(2, 1, 16, 16).double()
+    cams = grad_cam(model, images, normalize=False)
+    assert cams.maps.dtype == cams.logits.dtype == torch.float32
+    assert_same_maps(cams.maps, maps_by_autograd(random_model(), images.float()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_agrees_with_cpu(model: MICRANet) -> None:
+    images, mask = random_images(3, 1, 32, 40), torch.tensor([[True, False, True]] * 3)
+    expected = grad_cam(model, images, mask)
+    on_gpu = copy.deepcopy(model).cuda()
+    for targets in (mask, mask.cuda(), lambda logits: mask.to(logits.device)):
+        cams = grad_cam(on_gpu, images.cuda(), targets)
+        assert cams.maps.is_cuda and cams.logits.is_cuda
+        torch.testing.assert_close(cams.maps.cpu(), expected.maps, rtol=0, atol=1e-2)
+        torch.testing.assert_close(cams.logits.cpu(), expected.logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_memory_stays_flat(model: MICRANet) -> None:
+    on_gpu, images = copy.deepcopy(model).cuda(), random_images(4, 1, 64, 64).cuda()
+    grad_cam(on_gpu, images)
+    allocated = torch.cuda.memory_allocated()
+    for _ in range(100):
+        grad_cam(on_gpu, images)
+    assert torch.cuda.memory_allocated() == allocated
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("targets", [[3], [-1], [0, 3], torch.tensor([7]), []])
+def test_targets_that_do_not_exist_are_refused(model: MICRANet, targets) -> None:
+    with pytest.raises(ValueError, match="class ids from 0 to 2, at least one"):
+        grad_cam(model, random_images(2, 1, 16, 16), targets)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 4), (1, 3), (2, 3, 1)])
+def test_mask_of_wrong_shape_is_refused(model: MICRANet, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(batch, classes\) = \(2, 3\)"):
+        grad_cam(model, random_images(2, 1, 16, 16), torch.ones(shape, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"\(batch, classes\) = \(2, 3\)"):
+        grad_cam(
+            model, random_images(2, 1, 16, 16), lambda _: torch.ones(shape, dtype=torch.bool)
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.int64])
+def test_mask_of_wrong_dtype_is_refused(model: MICRANet, dtype: torch.dtype) -> None:
+    mask = torch.ones(2, 3, dtype=dtype)
+    for targets in (lambda _: mask, mask):
+        with pytest.raises(ValueError, match="must be bool"):
+            grad_cam(model, random_images(2, 1, 16, 16), targets)
+
+
+@pytest.mark.parametrize("targets", [[0.7], [True, False, True], torch.tensor([0.7])])
+def test_targets_that_are_no_integers_are_refused(model: MICRANet, targets) -> None:
+    with pytest.raises((TypeError, ValueError), match="class ids"):
+        grad_cam(model, random_images(2, 1, 16, 16), targets)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_nan_and_infinity_are_refused(model: MICRANet, value: float) -> None:
+    images = random_images(2, 1, 16, 16)
+    images[1, 0, 3, 4] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        grad_cam(model, images)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.ones(1, 1, 16, 16, dtype=torch.uint8), TypeError, "scale them to float32"),
+        (torch.ones(1, 1, 16, 16).double(), TypeError, "float64.*float32"),
+        (torch.ones(1, 1, 20, 16), ValueError, "multiples of 8"),
+        (torch.ones(0, 1, 16, 16), ValueError, "batch is empty"),
+        (torch.ones(1, 16, 16), ValueError, "shape"),
+        (torch.ones(1, 3, 16, 16), ValueError, "shape"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(
+    model: MICRANet, images: Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        grad_cam(model, images)

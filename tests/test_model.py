@@ -1,0 +1,172 @@
+"""The network: names and shapes of the published checkpoints, any side, clear refusals."""
+
+import pytest
+import torch
+from conftest import random_images, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from micranet_helpers.model import LAYERS, STRIDES, WIDTHS, MICRANet
+
+
+def published_entries(in_channels: int, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the published order, written out."""
+    widths = [("1a", 32), ("1b", 32), ("2a", 64), ("2b", 64)]
+    widths += [("3a", 128), ("3b", 128), ("4a", 256), ("4b", 256)]
+    entries: dict[str, tuple[int, ...]] = {}
+    above = in_channels
+    for layer, width in widths:
+        entries[f"conv{layer}.weight"] = (width, above, 3, 3)
+        entries[f"conv{layer}.bias"] = (width,)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            entries[f"bnorm{layer}.{name}"] = (width,)
+        entries[f"bnorm{layer}.num_batches_tracked"] = ()
+        above = width
+    return entries | {"linear1.weight": (num_classes, 256), "linear1.bias": (num_classes,)}
+
+
+@pytest.mark.parametrize("sizes", [(1, 10), (3, 1)])
+def test_entries_are_those_of_the_published_checkpoints(sizes: tuple[int, int]) -> None:
+    state = MICRANet(*sizes).state_dict()
+    assert len(state) == 58
+    assert [(k, tuple(v.shape)) for k, v in state.items()] == [*published_entries(*sizes).items()]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total"),
+    [
+        ((1, 10), 1_176_170),
+        ((3, 1), 1_174_433),
+        ((1, 2), 1_174_114),
+        ((1, 12), 1_176_684),
+        ((1, 1), 1_173_857),
+    ],
+)
+def test_number_of_learnable_parameters(sizes: tuple[int, int], total: int) -> None:
+    assert sum(p.numel() for p in MICRANet(*sizes).parameters() if p.requires_grad) == total
+
+
+def test_default_is_grey_images_of_ten_classes() -> None:
+    model = MICRANet()
+    assert (model.in_channels, model.num_classes) == (1, 10)
+    assert model.dropout.p == 0.5
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 6), st.integers(1, 6))
+def test_logits_of_any_batch_and_any_multiple_of_8(
+    batch: int, channels: int, rows: int, columns: int
+) -> None:
+    logits = random_model(channels, 2)(random_images(batch, channels, 8 * rows, 8 * columns))
+    assert logits.shape == (batch, 2)
+    assert logits.isfinite().all()
+
+
+def fixed_kernel_logits(model: MICRANet, images: Tensor) -> Tensor:
+    """Write the published network out: named modules, a pool of size // 8, sigmoid outside."""
+    x = images
+    for block in "1234":
+        if block != "1":
+            x = nn.MaxPool2d(2)(x)
+        for half in "ab":
+            x = getattr(model, f"conv{block}{half}")(x)
+            x = F.relu(getattr(model, f"bnorm{block}{half}")(x))
+    pooled = F.max_pool2d(x, kernel_size=images.shape[-1] // 8).squeeze()
+    return model.linear1(pooled)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_global_pool_equals_the_published_fixed_kernel(model: MICRANet, side: int) -> None:
+    images = random_images(3, 1, side, side)
+    torch.testing.assert_close(model(images), fixed_kernel_logits(model, images))
+
+
+def test_one_image_gets_the_logits_that_it_gets_in_a_batch(model: MICRANet) -> None:
+    images = random_images(4, 1, 24, 40)
+    one_by_one = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(one_by_one, model(images))
+
+
+def test_sides_of_the_layers_maps(model: MICRANet) -> None:
+    shapes = {}
+
+    def note(layer: str):
+        return lambda module, inputs, output: shapes.update({layer: tuple(output.shape)})
+
+    hooks = [
+        model.get_submodule(f"bnorm{name}").register_forward_hook(note(name)) for name in LAYERS
+    ]
+    model(random_images(2, 1, 32, 64))
+    for hook in hooks:
+        hook.remove()
+    expected = zip(LAYERS, WIDTHS, STRIDES, strict=True)
+    assert shapes == {name: (2, width, 32 // s, 64 // s) for name, width, s in expected}
+    assert STRIDES == (1, 1, 2, 2, 4, 4, 8, 8)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model, images = random_model(), random_images(2, 1, 16, 16)
+    assert torch.equal(model(images), model(images))
+    model.dropout.train()
+    assert not torch.equal(model(images), model(images))
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = random_model().train()
+    model(random_images(4, 1, 16, 16)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_images_are_not_changed(model: MICRANet) -> None:
+    images = random_images(2, 1, 16, 16)
+    before = images.clone()
+    model(images)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (1, 1, 1, 16, 16)])
+def test_wrong_rank_is_refused(model: MICRANet, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(batch, 1, height, width\), not \("):
+        model(torch.rand(shape))
+
+
+def test_wrong_channels_are_refused(model: MICRANet) -> None:
+    with pytest.raises(ValueError, match=r"batch, 1.*not \(2, 3, 16, 16\)"):
+        model(torch.rand(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize("sides", [(20, 16), (16, 20), (4, 4), (0, 16)])
+def test_side_not_multiple_of_8_is_refused(model: MICRANet, sides: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="multiples of 8"):
+        model(torch.rand(1, 1, *sides))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_integer_images_are_refused(model: MICRANet, dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="scale them to float32"):
+        model(torch.ones(1, 1, 16, 16, dtype=dtype))
+
+
+def test_other_float_dtype_than_the_weights_is_refused(model: MICRANet) -> None:
+    images = random_images(1, 1, 16, 16).double()
+    with pytest.raises(TypeError, match="float64.*float32"):
+        model(images)
+    assert random_model().double()(images).dtype == torch.float64
+
+
+def test_arrays_are_refused(model: MICRANet) -> None:
+    with pytest.raises(TypeError, match="torch tensor, not ndarray"):
+        model(random_images(1, 1, 16, 16).numpy())
+
+
+def test_empty_batch_is_refused(model: MICRANet) -> None:
+    with pytest.raises(ValueError, match="batch is empty"):
+        model(torch.empty(0, 1, 16, 16))
+
+
+@pytest.mark.parametrize("sizes", [(1, 0), (0, 1), (1, -2)])
+def test_zero_channels_or_classes_are_refused(sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one input channel and one class"):
+        MICRANet(*sizes)
