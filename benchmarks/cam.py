@@ -10,10 +10,12 @@ Prints, from one run, seconds an image and ratios for
 """
 
 import argparse
+import datetime
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -131,6 +133,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--save", type=Path, help="write the table to this file, too")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -147,15 +150,24 @@ def main() -> None:
                     if round_:  # the first round warms up
                         times.setdefault((name, masks), []).append(took / args.batch)
     medians = {key: statistics.median(values) for key, values in times.items()}
-    chip = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
-    print(f"{chip}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-          f"{'bf16' if args.bf16 else 'fp32'}, batch {args.batch}, "
-          f"{args.side}², {args.classes} classes; median of {args.rounds} rounds")
-    print(f"{'':14}{'maps':>10}{'maps+mask':>12}{'a / this':>10}{'this / d':>10}")
+    chip = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
+    lines = [
+        f"{datetime.date.today()}, {chip}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, {'bf16' if args.bf16 else 'fp32'}: {args.side}² pixels, "
+        f"{args.classes} classes, batch {args.batch}, median of {args.rounds} rounds.",
+        "",
+        "| | maps, ms an image | maps and masks, ms | times faster than a | maps / floor |",
+        "|---|---|---|---|---|",
+    ]
     for name in methods:
         maps, both = medians[name, False], medians[name, True]
         faster, of_floor = medians["a published", True] / both, maps / medians["d floor", False]
-        print(f"{name:14}{maps * 1e3:8.1f}ms{both * 1e3:10.1f}ms{faster:10.1f}{of_floor:10.2f}")
+        cells = f"{maps * 1e3:.1f} | {both * 1e3:.1f} | {faster:.1f} | {of_floor:.2f}"
+        lines.append(f"| {name} | {cells} |")
+    table = "\n".join(lines)
+    print(table)
+    if args.save:
+        args.save.write_text(table + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Cams(NamedTuple):
     Attributes
     ----------
     maps : Tensor, float32, (B, K, 8, H, W)
-        One map per image, class and layer, in the order 1a … 4b.
+        One map per image, class and layer, in the order 1a … 4b (or the layers asked for).
     logits : Tensor, float32, (B, num_classes)
         Logits of every class, in evaluation mode.
     """
@@ -42,7 +42,11 @@ class Cams(NamedTuple):
 
 @torch.no_grad()
 def grad_cam(
-    model: MICRANet, images: Tensor, targets: Targets = None, normalize: bool = True
+    model: MICRANet,
+    images: Tensor,
+    targets: Targets = None,
+    normalize: bool = True,
+    layers: Sequence[str] = LAYERS,
 ) -> Cams:
     r"""Compute the gradient class-activation maps of all eight layers.
 
@@ -67,11 +71,14 @@ def grad_cam(
         ``lambda logits: logits > 0`` for the predicted classes, saves a forward pass.
     normalize : bool
         Scale each map to [0, 1] by its own minimum and maximum; a constant map becomes 0.
+    layers : sequence of str
+        Which maps to compute, e.g. ``("4b",)``. The backward pass stops at the lowest one; 4b
+        alone needs none.
 
     Returns
     -------
     Cams
-        ``maps`` (B, K, 8, H, W) float32 and ``logits`` (B, num_classes) float32.
+        ``maps`` (B, K, len(layers), H, W) float32 and ``logits`` (B, num_classes) float32.
 
     Raises
     ------
@@ -92,6 +99,9 @@ def grad_cam(
     check_images(images, model)
     if not torch.isfinite(images).all():
         raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")
+    if not layers or not set(layers) <= set(LAYERS):
+        raise ValueError(f"Layers must be among {', '.join(LAYERS)}, at least one, not {layers}.")
+    wanted = [LAYERS.index(layer) for layer in layers]
     targets = _check_targets(targets, len(images), model)
     weights = _fused_weights(model)
     pixels = PIXELS_PER_PASS if images.device.type == "cpu" else 16 * PIXELS_PER_PASS
@@ -100,7 +110,7 @@ def grad_cam(
     for start in range(0, len(images), size):
         part = slice(start, start + size)
         marked = targets[part] if isinstance(targets, Tensor) else targets
-        passes.append(_one_pass(model.linear1, weights, images[part], marked, normalize))
+        passes.append(_one_pass(model.linear1, weights, images[part], marked, normalize, wanted))
     return Cams(*(torch.cat(tensors) for tensors in zip(*passes, strict=True)))
 
 
@@ -163,22 +173,27 @@ def _forward(images: Tensor, weights: Weights) -> _Trace:
 
 
 def _one_pass(
-    linear: nn.Linear, weights: Weights, images: Tensor, targets: Targets, normalize: bool
+    linear: nn.Linear,
+    weights: Weights,
+    images: Tensor,
+    targets: Targets,
+    normalize: bool,
+    layers: list[int],
 ) -> Cams:
-    """Maps and logits of a few images: forward once, then back once for all wanted pairs."""
+    """Maps and logits of a few images: forward once, then back once for all marked pairs."""
     trace = _forward(images, weights)
     pooled, peaks = F.adaptive_max_pool2d(trace.activations[-1], 1, return_indices=True)
     logits = linear(pooled.flatten(1)).float()
-    ids, wanted = _resolve(targets, logits)
-    image, column = wanted.nonzero(as_tuple=True)
-    maps = logits.new_zeros((*wanted.shape, len(LAYERS), *images.shape[2:]))
+    ids, marked = _resolve(targets, logits)
+    image, column = marked.nonzero(as_tuple=True)
+    maps = logits.new_zeros((*marked.shape, len(layers), *images.shape[2:]))
     if len(image):
         slopes = linear.weight[ids[column]]
-        alphas = _alphas(slopes, image, pooled > 0, peaks, trace, weights)
-        for layer, (alpha, activation) in enumerate(zip(alphas, trace.activations, strict=True)):
-            dense = alpha.new_zeros((*wanted.shape, alpha.shape[1]))
-            dense[image, column] = alpha
-            maps[:, :, layer] = _map(dense, activation, layer, normalize)
+        alphas = _alphas(slopes, image, pooled > 0, peaks, trace, weights, min(layers))
+        for place, layer in enumerate(layers):
+            dense = alphas[layer].new_zeros((*marked.shape, alphas[layer].shape[1]))
+            dense[image, column] = alphas[layer]
+            maps[:, :, place] = _map(dense, trace.activations[layer], layer, normalize)
     return Cams(maps, logits)
 
 
@@ -193,30 +208,38 @@ def _resolve(targets: Targets, logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _alphas(
-    slopes: Tensor, image: Tensor, alive: Tensor, peaks: Tensor, trace: _Trace, weights: Weights
-) -> list[Tensor]:
-    """Mean gradient of every layer's channels: eight tensors (P, C), float32, for P pairs.
+    slopes: Tensor,
+    image: Tensor,
+    alive: Tensor,
+    peaks: Tensor,
+    trace: _Trace,
+    weights: Weights,
+    lowest: int,
+) -> dict[int, Tensor]:
+    """Mean gradient of the channels of each layer from ``lowest`` up: (P, C) float32, P pairs.
 
     ``slopes`` (P, 256) is the gradient at the pooled features, ``image`` (P,) the image of each
     pair, ``alive`` and ``peaks`` (B, 256, 1, 1) whether and where each channel of 4b is active.
     """
-    height, width = trace.activations[-1].shape[2:]
-    alphas = [slopes.float() / (height * width)]
+    top = len(LAYERS) - 1
+    height, width = trace.activations[top].shape[2:]
+    alphas = {top: slopes.float() / (height * width)}
     # The global max pool sends each channel's gradient to a single pixel.
     grad = slopes.new_zeros((*slopes.shape, height * width))
     at_peak = slopes[..., None] * alive[image].flatten(2)
     grad = grad.scatter_(2, peaks[image].flatten(2), at_peak).unflatten(2, (height, width))
     grad = grad.contiguous(memory_format=torch.channels_last)
-    for layer in range(len(LAYERS) - 1, 1, -1):
+    for layer in range(top, max(lowest, 1), -1):
         # From before the ReLU of this layer to after the ReLU of the layer below.
         grad = _transposed(grad, weights[layer][0])
         pixels = trace.activations[layer - 1][0, 0].numel()
-        alphas.append(grad.sum((2, 3), dtype=torch.float32) / pixels)
+        alphas[layer - 1] = grad.sum((2, 3), dtype=torch.float32) / pixels
         grad = torch.where((trace.inputs[layer] > 0)[image], grad, 0)
         if layer in trace.switches:
             grad = F.max_unpool2d(grad, trace.switches[layer][image], 2)
-    alphas.append(_mean_transposed(grad, weights[1][0]))
-    return alphas[::-1]
+    if lowest == 0:
+        alphas[0] = _mean_transposed(grad, weights[1][0])
+    return alphas
 
 
 def _transposed(grad: Tensor, weight: Tensor) -> Tensor:

@@ -228,19 +228,19 @@ class Recipe:
     ----------
     name : str
         How tables and figures call it.
-    score : function of maps (B, K, 8, H, W) -> (B, K, H, W)
-        How strongly each pixel speaks for each class. Maps of classes that are not predicted are
-        0. Scores of overlapping tiles are averaged.
+    layers : tuple of str
+        The maps it needs, e.g. ``("4b",)``.
+    score : function of maps (B, K, L, H, W) -> (B, K, H, W)
+        How strongly each pixel speaks for each class. Maps are scaled to [0, 1], those of classes
+        that are not predicted are 0. Scores of overlapping tiles are averaged.
     mask : function of scores (B, K, H, W) and images (B, C, H, W) -> bool (B, K, H, W)
         Which pixels belong to each class.
-    normalize : bool
-        Whether each map is scaled to [0, 1] before it is scored.
     """
 
     name: str
+    layers: tuple[str, ...]
     score: Callable[[Tensor], Tensor]
     mask: Callable[[Tensor, Tensor], Tensor]
-    normalize: bool = True
 
 
 class Segments(NamedTuple):
@@ -286,7 +286,7 @@ def segment(
     side : int, optional
         Side of the square tiles, px, a multiple of 8. Default: no tiles.
     stride : int, optional
-        Distance between tiles, px; at most ``side``. Default: half of ``side``.
+        Distance between tiles, px; at most ``side``. Default: a third of ``side``.
 
     Returns
     -------
@@ -300,12 +300,12 @@ def segment(
     """
 
     def score(part: Tensor) -> tuple[Tensor, Tensor]:
-        cams = grad_cam(model, part, lambda logits: logits > 0, recipe.normalize)
+        cams = grad_cam(model, part, lambda logits: logits > 0, layers=recipe.layers)
         return recipe.score(cams.maps), cams.logits.sigmoid()
 
     if side is None:
         scores, probabilities = score(images)
     else:
-        scores, probabilities = over_tiles(images, score, side, stride or side // 2)
+        scores, probabilities = over_tiles(images, score, side, stride or side // 3)
     masks = recipe.mask(scores, images) & (probabilities > 0.5)[:, :, None, None]
     return Segments(masks, scores, probabilities)

@@ -1,5 +1,7 @@
 """The network: names and shapes of the published checkpoints, any side, clear refusals."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from conftest import random_images, random_model
@@ -89,21 +91,23 @@ def test_one_image_gets_the_logits_that_it_gets_in_a_batch(model: MICRANet) -> N
     torch.testing.assert_close(one_by_one, model(images))
 
 
-def test_sides_of_the_layers_maps(model: MICRANet) -> None:
-    shapes = {}
+def test_activations_can_be_hooked_by_name(model: MICRANet) -> None:
+    seen = {}
 
-    def note(layer: str):
-        return lambda module, inputs, output: shapes.update({layer: tuple(output.shape)})
+    def note(layer: str) -> Callable:
+        return lambda module, inputs, output: seen.update({layer: output})
 
-    hooks = [
-        model.get_submodule(f"bnorm{name}").register_forward_hook(note(name)) for name in LAYERS
-    ]
-    model(random_images(2, 1, 32, 64))
+    hooks = [model.get_submodule(f"relu{k}").register_forward_hook(note(k)) for k in LAYERS]
+    logits = model(random_images(2, 1, 32, 64))
     for hook in hooks:
         hook.remove()
-    expected = zip(LAYERS, WIDTHS, STRIDES, strict=True)
-    assert shapes == {name: (2, width, 32 // s, 64 // s) for name, width, s in expected}
+    assert [seen[layer].shape for layer in LAYERS] == [
+        (2, width, 32 // stride, 64 // stride)
+        for width, stride in zip(WIDTHS, STRIDES, strict=True)
+    ]
     assert STRIDES == (1, 1, 2, 2, 4, 4, 8, 8)
+    assert all(activation.min() == 0 for activation in seen.values())
+    torch.testing.assert_close(model.linear1(seen["4b"].amax((2, 3))), logits)
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -1,0 +1,121 @@
+"""The figures of the book: one visual language, colours that colour-blind readers can tell."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from micranet_helpers.model import LAYERS, STRIDES
+
+CLASS_COLOURS = (
+    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2",
+    "#d55e00", "#cc79a7", "#999999", "#882255", "#44aa99",
+)  # fmt: skip
+"""Colour of each class, the same in every figure: eight of Okabe & Ito, two of Tol."""
+
+
+def show_images(
+    images: Tensor,
+    titles: Sequence[str] = (),
+    masks: Tensor | None = None,
+    names: Sequence[str] | None = None,
+    columns: int = 6,
+) -> None:
+    """Show images in rows, with the pixels of each class in its colour.
+
+    Parameters
+    ----------
+    images : Tensor, float, (N, 1, H, W)
+        Grey images, shown on one scale of grey.
+    titles : sequence of str
+        A title for each image.
+    masks : Tensor, bool, (N, K, H, W), optional
+        Pixels of each class.
+    names : sequence of str, optional
+        Names of the classes, for the legend; their numbers by default.
+    columns : int
+        Images in a row.
+    """
+    columns = min(columns, len(images))
+    rows, width = -(-len(images) // columns), 10 / max(columns, 3)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, (width + 0.2) * rows + 0.4 * (masks is not None)),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    grey = {"cmap": "gray", "vmin": images.min().item(), "vmax": images.max().item()}
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (image, axis) in enumerate(zip(images, axes.flat, strict=False)):
+        axis.imshow(image[0].cpu(), **grey)
+        if masks is not None:
+            _overlay(axis, masks[i])
+        if titles:
+            axis.set_title(titles[i], fontsize=9)
+    if masks is not None:
+        shown = masks.any((0, 2, 3)).nonzero().flatten().tolist()
+        handles = [
+            Patch(color=CLASS_COLOURS[c], label=names[c] if names else str(c)) for c in shown
+        ]
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=10, frameon=False)
+
+
+def _overlay(axis: Axes, masks: Tensor) -> None:
+    colours = np.zeros((*masks.shape[1:], 4))
+    for cls, mask in enumerate(masks.cpu().numpy()):
+        colours[mask] = to_rgba(CLASS_COLOURS[cls], 0.75)
+    axis.imshow(colours, interpolation="nearest")
+
+
+def show_maps(image: Tensor, maps: Tensor, title: str = "") -> None:
+    """Show an image beside its maps of all eight layers.
+
+    Parameters
+    ----------
+    image : Tensor, float, (1, H, W)
+        A grey image.
+    maps : Tensor, float, (8, H, W)
+        Its maps for one class; dark blue is low, yellow is high.
+    title : str
+        Title of the image.
+    """
+    _, axes = plt.subplots(1, 9, figsize=(12, 1.8), layout="constrained")
+    axes[0].imshow(image[0].cpu(), cmap="gray")
+    axes[0].set_title(title, fontsize=9)
+    for axis, cam, layer, stride in zip(axes[1:], maps, LAYERS, STRIDES, strict=True):
+        axis.imshow(cam.cpu(), cmap="cividis")
+        axis.set_title(f"{layer} (1 : {stride})", fontsize=9)
+    for axis in axes:
+        axis.set_axis_off()
+
+
+def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
+    """Plot the losses and the share of right labels of some runs over their epochs.
+
+    Parameters
+    ----------
+    histories : dict
+        Name of each run and what :func:`~micranet_helpers.train.history` says of it.
+    """
+    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    for (name, history), colour in zip(histories.items(), CLASS_COLOURS[4:] * 2, strict=False):
+        epochs = history["epoch"]
+        left.plot(epochs, history["loss"], "--o", color=colour, label=f"{name}, training")
+        left.plot(epochs, history["val_loss"], "-o", color=colour, label=f"{name}, validation")
+        right.plot(epochs, np.array(history["val_accuracy"]) * 100, "-o", color=colour, label=name)
+    left.set(xlabel="epoch", ylabel="loss", yscale="log")
+    right.set(xlabel="epoch", ylabel="validation labels right, %")
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(frameon=False, fontsize=8)
+
+
+def label_titles(counts: Tensor) -> list[str]:
+    """Titles that list the classes present: ``"3, 7"`` for a row of counts or labels (N, K)."""
+    rows = torch.as_tensor(counts) > 0
+    return [", ".join(map(str, row.nonzero().flatten().tolist())) or "none" for row in rows]

@@ -1,0 +1,366 @@
+"""Combination, smoothing and thresholds against NumPy, SciPy, scikit-learn and scikit-image."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_images, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+from skimage.filters import threshold_otsu, threshold_triangle
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from micranet_helpers import segment as seg
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.model import MICRANet
+
+quick = settings(max_examples=20, deadline=None)
+
+
+def correlated_maps(*leading: int, seed: int = 0, layers: int = 8) -> Tensor:
+    """Noisy copies of one pattern: the first component stands out, as in real maps."""
+    pattern = random_images(*leading, 1, 12, 9, seed=seed)
+    gains = torch.linspace(1, 0.3, layers)[:, None, None]
+    return gains * pattern + 0.2 * random_images(*leading, layers, 12, 9, seed=seed + 1)
+
+
+# Combination
+
+
+@quick
+@given(
+    st.sampled_from(["mean", "sum", "prod"]),
+    st.none() | st.lists(st.integers(-8, 7), min_size=1, max_size=9),
+    st.sampled_from([(), (2,), (2, 1, 3)]),
+)
+def test_combination_against_numpy(
+    how: str, layers: list[int] | None, leading: tuple[int, ...]
+) -> None:
+    maps = random_images(*leading, 8, 5, 6)
+    chosen = maps.numpy() if layers is None else maps.numpy()[..., layers, :, :]
+    actual = seg.combine(maps, how, layers)
+    assert actual.shape == (*leading, 5, 6)
+    np.testing.assert_allclose(actual, getattr(np, how)(chosen, axis=-3), rtol=1e-5)
+
+
+def test_pca_leaves_4b_out_and_takes_its_sign_from_it() -> None:
+    maps = correlated_maps(2)
+    maps[:, 7] *= -1
+    expected = seg.pca(maps[:, :7], maps[:, 7])
+    assert torch.equal(seg.combine(maps), expected)
+    assert torch.equal(seg.combine(maps, "pca", range(7)), expected)
+    assert not torch.allclose(seg.combine(maps, "pca", range(8)).abs(), expected.abs())
+    five = maps[:, :5]
+    assert torch.equal(seg.combine(five), seg.pca(five, five[:, 4]))
+
+
+@quick
+@given(st.integers(0, 99), st.lists(st.integers(0, 7), min_size=1, max_size=8, unique=True))
+def test_pca_against_sklearn(seed: int, layers: list[int]) -> None:
+    maps = correlated_maps(seed=seed)
+    points = maps[layers].flatten(1).T.double().numpy()
+    expected = PCA(1, svd_solver="full").fit_transform(points)[:, 0]
+    actual = seg.combine(maps, "pca", layers).flatten().numpy()
+    expected *= np.sign(expected @ actual)
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+@quick
+@given(st.integers(0, 99))
+def test_pca_correlates_positively_with_the_reference(seed: int) -> None:
+    maps = correlated_maps(seed=seed)
+    reference = maps[7]
+    scores = seg.pca(maps[:7], reference)
+
+    def covariance(scores: Tensor, other: Tensor) -> Tensor:
+        return ((scores - scores.mean()) * (other - other.mean())).mean()
+
+    assert covariance(scores, reference) > 0
+    torch.testing.assert_close(seg.pca(-maps[:7], reference), scores)
+    torch.testing.assert_close(seg.pca(maps[:7], -reference), -scores)
+    torch.testing.assert_close(seg.pca(maps[:7], 1e-3 * reference + 5), scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3.0])
+def test_pca_with_a_constant_reference_counts_the_largest_loading(value: float) -> None:
+    """Layer 2 varies most; its loading is positive whatever the signs of the others."""
+    maps = correlated_maps(layers=4)
+    maps[2] *= 10
+    reference = torch.full((12, 9), value)
+    for signs in ([1, 1, 1, 1], [-1, -1, 1, -1], [1, 1, -1, 1]):
+        signed = maps * torch.tensor(signs)[:, None, None]
+        scores = seg.pca(signed, reference)
+        assert (scores * (signed[2] - signed[2].mean())).sum() > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pca_repeats_bit_by_bit(seed: int) -> None:
+    maps = correlated_maps(3, seed=seed)
+    first = seg.combine(maps)
+    torch.manual_seed(seed)
+    assert all(torch.equal(seg.combine(maps.clone()), first) for _ in range(5))
+
+
+@pytest.mark.parametrize("values", [[0.0] * 7, [1.0] * 7, [0.1, -0.3, 0.7, 1 / 3, 0.9, 1e6, -2]])
+def test_pca_of_constant_maps_is_zero(values: list[float]) -> None:
+    maps = torch.tensor(values)[:, None, None].expand(7, 12, 9)
+    assert not seg.pca(maps, random_images(12, 9)).any()
+
+
+def test_pca_of_constant_maps_beside_others_does_not_spread() -> None:
+    maps = correlated_maps(3)
+    maps[1] = 0
+    scores = seg.combine(maps)
+    assert scores.isfinite().all()
+    assert not scores[1].any()
+    torch.testing.assert_close(scores[[0, 2]], seg.combine(maps[[0, 2]]))
+
+
+def test_pca_of_a_batch_equals_one_by_one() -> None:
+    maps = correlated_maps(2, 3)
+    one_by_one = torch.stack([torch.stack([seg.combine(m) for m in row]) for row in maps])
+    torch.testing.assert_close(seg.combine(maps), one_by_one)
+
+
+@pytest.mark.parametrize("layer", range(7))
+def test_pca_of_one_layer_is_that_layer_centred(layer: int) -> None:
+    maps = correlated_maps()
+    expected = maps[layer] - maps[layer].mean()
+    torch.testing.assert_close(seg.combine(maps, "pca", [layer]), expected, atol=1e-6, rtol=0)
+
+
+@quick
+@given(st.lists(st.floats(-10, 10), min_size=8, max_size=8))
+def test_pca_does_not_see_constants_added_to_maps(added: list[float]) -> None:
+    maps = correlated_maps()
+    shifted = maps + torch.tensor(added, dtype=torch.float32)[:, None, None]
+    torch.testing.assert_close(seg.combine(shifted), seg.combine(maps), atol=1e-4, rtol=0)
+
+
+def test_pca_has_mean_zero_and_the_largest_variance_of_all_directions() -> None:
+    maps = correlated_maps(layers=7)
+    scores = seg.pca(maps, maps[0])
+    assert abs(scores.mean()) < 1e-6
+    directions = torch.nn.functional.normalize(random_images(200, 7) - 0.5, dim=1)
+    variances = (directions @ maps.flatten(1)).var(1)
+    assert variances.max() <= scores.var() * (1 + 1e-5)
+
+
+# Smoothing
+
+
+@quick
+@given(st.floats(0.2, 6), st.integers(1, 40), st.integers(1, 40))
+def test_gaussian_against_scipy(sigma: float, height: int, width: int) -> None:
+    maps = random_images(2, 3, height, width)
+    expected = gaussian_filter(maps.numpy(), (0, 0, sigma, sigma))
+    np.testing.assert_allclose(seg.gaussian(maps, sigma), expected, atol=2e-6)
+
+
+def test_gaussian_of_width_zero_changes_nothing() -> None:
+    maps = random_images(2, 5, 6)
+    assert torch.equal(seg.gaussian(maps, 0), maps)
+
+
+# Thresholds
+
+
+THRESHOLDS = {seg.otsu: threshold_otsu, seg.triangle: threshold_triangle}
+
+
+def images_to_threshold(dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random, smooth, two-humped, skewed to either side, and constant: (6, 40, 50)."""
+    noise = random_images(6, 40, 50).to(dtype)
+    noise[1] = seg.gaussian(noise[1], 3)
+    noise[2] = torch.where(noise[2] > 0.7, 2 + noise[1], noise[1])
+    noise[3] = noise[3] ** 6
+    noise[4] = -3 * noise[4] ** 6
+    noise[5] = 0.1
+    return noise
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("function", THRESHOLDS)
+def test_thresholds_against_scikit_image(function, dtype: torch.dtype) -> None:
+    images = images_to_threshold(dtype)
+    masks = function(images)
+    assert masks.dtype == torch.bool and masks.shape == images.shape
+    for mask, image in zip(masks[:-1], images[:-1].numpy(), strict=True):
+        np.testing.assert_array_equal(mask, image > THRESHOLDS[function](image))
+        assert mask.any() and not mask.all()
+    assert not masks[-1].any()
+
+
+@pytest.mark.parametrize("q", [0, 0.5, 29, 50, 80, 99, 100])
+def test_percentile_against_numpy(q: float) -> None:
+    images = images_to_threshold()
+    masks = seg.percentile(images, q)
+    for mask, image in zip(masks, images.double().numpy(), strict=True):
+        np.testing.assert_array_equal(mask, image > np.percentile(image, q, method="lower"))
+    assert masks[0].float().mean() == pytest.approx(1 - q / 100, abs=1 / 40)
+    assert not masks[-1].any()
+
+
+@pytest.mark.parametrize("function", [*THRESHOLDS, lambda maps: seg.percentile(maps, 80)])
+def test_thresholds_of_a_batch_equal_one_by_one(function) -> None:
+    images = images_to_threshold()
+    one_by_one = torch.stack([function(image) for image in images])
+    assert torch.equal(function(images), one_by_one)
+    assert torch.equal(function(images.reshape(2, 3, 40, 50)), one_by_one.reshape(2, 3, 40, 50))
+    across = images.mT.contiguous().mT
+    assert torch.equal(function(across), one_by_one)
+
+
+@quick
+@given(st.integers(0, 99), st.sampled_from([*THRESHOLDS]))
+def test_thresholds_follow_brightness_and_contrast(seed: int, function) -> None:
+    """Powers of two change no digit of the numbers."""
+    image = random_images(30, 30, seed=seed) ** 3
+    assert torch.equal(function(4 * image), function(image))
+
+
+@pytest.mark.parametrize("q", [-0.1, 100.1, float("nan")])
+def test_percentile_outside_0_to_100_is_refused(q: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 100"):
+        seg.percentile(random_images(4, 4), q)
+
+
+# Refusals of combine
+
+
+def test_unknown_way_to_combine_is_refused() -> None:
+    with pytest.raises(ValueError, match='not "median"'):
+        seg.combine(random_images(8, 4, 4), "median")
+
+
+@pytest.mark.parametrize("layers", [[8], [-9], [0, 99], []])
+@pytest.mark.parametrize("how", ["pca", "mean"])
+def test_layers_that_do_not_exist_are_refused(layers: list[int], how: str) -> None:
+    with pytest.raises(ValueError, match="from 0 to 7, at least one"):
+        seg.combine(random_images(8, 4, 4), how, layers)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (0, 4, 4), (8, 0, 4)])
+def test_maps_of_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(\.\.\., layers, H, W\)"):
+        seg.combine(torch.rand(shape))
+
+
+# Recipes
+
+
+def above_half_of_the_peak(scores: Tensor, images: Tensor) -> Tensor:
+    return scores >= scores.amax((-2, -1), keepdim=True) / 2
+
+
+def mean(maps: Tensor) -> Tensor:
+    return seg.combine(maps, "mean")
+
+
+PLAIN = seg.Recipe("plain", ("2b", "4b"), mean, above_half_of_the_peak)
+
+
+@pytest.fixture(scope="module")
+def divided() -> tuple[MICRANet, Tensor]:
+    """A network and four images for which it predicts some classes and others not."""
+    model, images = random_model(num_classes=4, seed=5), random_images(4, 1, 32, 32)
+    with torch.no_grad():
+        logits = model(images)
+        model.linear1.bias -= logits.median(0).values + 1e-3
+        model.linear1.bias[3] = -99
+    return model, images
+
+
+def test_segment_follows_the_recipe(divided: tuple[MICRANet, Tensor]) -> None:
+    model, images = divided
+    masks, scores, probabilities = seg.segment(model, images, PLAIN)
+    torch.testing.assert_close(probabilities, model(images).sigmoid().detach())
+    maps = grad_cam(model, images, probabilities > 0.5).maps
+    torch.testing.assert_close(scores, maps[:, :, [3, 7]].mean(2))
+    assert masks.dtype == torch.bool
+    predicted = probabilities > 0.5
+    assert predicted.any() and not predicted.all()
+    assert torch.equal(masks[predicted], (scores >= scores.amax((-2, -1), True) / 2)[predicted])
+
+
+@pytest.mark.parametrize("side", [None, 16])
+def test_classes_that_are_not_predicted_get_empty_masks(
+    divided: tuple[MICRANet, Tensor], side: int | None
+) -> None:
+    """Even by a recipe that marks every pixel."""
+    recipe = seg.Recipe("all", ("4b",), mean, lambda scores, images: torch.ones_like(scores) > 0)
+    segments = seg.segment(*divided, recipe, side)
+    predicted = segments.probabilities > 0.5
+    assert predicted.any() and not predicted.all()
+    assert torch.equal(segments.masks.all((-2, -1)), predicted)
+    assert torch.equal(segments.masks.any((-2, -1)), predicted)
+
+
+def test_mask_sees_the_images(divided: tuple[MICRANet, Tensor]) -> None:
+    model, images = divided
+    recipe = seg.Recipe("bright", ("1a",), mean, lambda scores, images: images * scores > 0.5)
+    segments = seg.segment(model, images, recipe)
+    assert segments.masks.any()
+    assert not (segments.masks & (images <= 0.5)).any()
+
+
+def test_one_tile_equals_no_tile(divided: tuple[MICRANet, Tensor]) -> None:
+    whole, tiled = seg.segment(*divided, PLAIN), seg.segment(*divided, PLAIN, side=32)
+    torch.testing.assert_close(tiled.scores, whole.scores)
+    torch.testing.assert_close(tiled.probabilities, whole.probabilities)
+    assert (tiled.masks == whole.masks).float().mean() > 0.999
+
+
+def test_tiles_take_images_of_any_size_and_the_highest_probability() -> None:
+    model, image = random_model(3, 2), random_images(1, 3, 37, 50)
+    segments = seg.segment(model, image, PLAIN, side=24, stride=13)
+    assert segments.masks.shape == segments.scores.shape == (1, 2, 37, 50)
+    padded = torch.nn.functional.pad(image, (0, 13, 0, 13), mode="reflect")
+    tiles = [padded[:, :, y : y + 24, x : x + 24] for y in (0, 13) for x in (0, 13, 26)]
+    expected = torch.cat([model(tile) for tile in tiles]).sigmoid().amax(0)
+    torch.testing.assert_close(segments.probabilities[0], expected.detach())
+
+
+def test_default_stride_is_a_third_of_a_tile(divided: tuple[MICRANet, Tensor]) -> None:
+    third, default = (seg.segment(*divided, PLAIN, 24, stride) for stride in (8, None))
+    assert all(torch.equal(a, b) for a, b in zip(third, default, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_agrees_with_cpu() -> None:
+    maps = correlated_maps(2)
+    for how in ("pca", "mean"):
+        on_gpu = seg.combine(maps.cuda(), how)
+        assert on_gpu.is_cuda
+        torch.testing.assert_close(on_gpu.cpu(), seg.combine(maps, how), atol=1e-4, rtol=1e-4)
+    images = images_to_threshold()
+    for function in (*THRESHOLDS, lambda maps: seg.percentile(maps, 80)):
+        assert (function(images.cuda()).cpu() == function(images)).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("side", [None, 16])
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.ones(1, 1, 32, 32, dtype=torch.uint8), TypeError, "scale them to float32"),
+        (torch.ones(0, 1, 32, 32), ValueError, "empty"),
+        (torch.ones(1, 32, 32), ValueError, "shape"),
+        (torch.ones(1, 3, 32, 32), ValueError, "shape"),
+        (torch.full((1, 1, 32, 32), torch.nan), ValueError, "NaN"),
+    ],
+    ids=["uint8", "empty", "rank", "channels", "NaN"],
+)
+def test_images_that_do_not_fit_are_refused(
+    model: MICRANet, images: Tensor, error: type[Exception], message: str, side: int | None
+) -> None:
+    with pytest.raises(error, match=message):
+        seg.segment(model, images, PLAIN, side)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(20, 8), (16, 0), (16, 17), (16, -8), (0, None)])
+def test_tiles_that_make_no_sense_are_refused(
+    model: MICRANet, side: int, stride: int | None
+) -> None:
+    with pytest.raises(ValueError, match="multiples of 8|stride must be"):
+        seg.segment(model, random_images(1, 1, 40, 40), PLAIN, side, stride)

@@ -1,0 +1,127 @@
+"""Tiles: what is put together again is what was cut."""
+
+import pytest
+import torch
+from conftest import random_images
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from micranet_helpers import tiles
+from micranet_helpers.tiles import over_tiles
+
+quick = settings(max_examples=40, deadline=None)
+
+
+def identity(part: Tensor) -> tuple[Tensor, Tensor]:
+    return part, part.amax((2, 3))
+
+
+@quick
+@given(st.integers(1, 2), st.integers(2, 40), st.integers(2, 40), st.integers(1, 24), st.data())
+def test_identity_is_reproduced(batch: int, height: int, width: int, side: int, data) -> None:
+    assume(min(height, width) > side // 2)
+    stride = data.draw(st.integers(max(1, side // 5), side))
+    images = random_images(batch, 2, height, width, seed=height)
+    scores, probabilities = over_tiles(images, identity, side, stride)
+    assert scores.shape == images.shape
+    torch.testing.assert_close(scores, images, rtol=0, atol=1e-6)
+    assert torch.equal(probabilities, images.amax((2, 3)))
+
+
+@quick
+@given(st.integers(9, 50), st.integers(9, 50), st.integers(1, 16))
+def test_constant_function_gives_a_constant(height: int, width: int, stride: int) -> None:
+    def constant(part: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full((len(part), 3, 16, 16), 0.7), torch.full((len(part), 3), 0.2)
+
+    scores, probabilities = over_tiles(torch.zeros(1, 1, height, width), constant, 16, stride)
+    torch.testing.assert_close(scores, torch.full((1, 3, height, width), 0.7))
+    assert torch.equal(probabilities, torch.full((1, 3), 0.2))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 23), (9, 100)])
+def test_function_sees_only_whole_tiles_in_small_batches(height: int, width: int) -> None:
+    shapes = []
+
+    def note(part: Tensor) -> tuple[Tensor, Tensor]:
+        shapes.append(tuple(part.shape))
+        return identity(part)
+
+    over_tiles(random_images(2, 3, height, width), note, 16, 4)
+    assert {shape[1:] for shape in shapes} == {(3, 16, 16)}
+    assert max(shape[0] for shape in shapes) <= tiles.TILES_PER_BATCH
+
+
+def test_size_of_the_batches_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random_images(2, 1, 40, 50)
+
+    def by_tile(part: Tensor) -> tuple[Tensor, Tensor]:
+        return part - part.mean((2, 3), keepdim=True), part.mean((2, 3))
+
+    expected = over_tiles(images, by_tile, 16, 8)
+    for size in (1, 7, 1000):
+        monkeypatch.setattr(tiles, "TILES_PER_BATCH", size)
+        for actual, wanted in zip(over_tiles(images, by_tile, 16, 8), expected, strict=True):
+            torch.testing.assert_close(actual, wanted)
+
+
+def test_one_tile_is_the_function_itself() -> None:
+    images = random_images(3, 1, 16, 16)
+    scores, probabilities = over_tiles(images, lambda x: (x.sqrt(), x.mean((2, 3))), 16, 8)
+    torch.testing.assert_close(scores, images.sqrt())
+    torch.testing.assert_close(probabilities, images.mean((2, 3)))
+
+
+def test_overlap_is_the_mean_weighted_towards_the_centre() -> None:
+    """Two tiles of 4 px, 2 px apart, each painting its number: weights 1, 3, 3, 1."""
+
+    def paint(part: Tensor) -> tuple[Tensor, Tensor]:
+        number = part[:, :, :1, :1] / 2  # the column where the tile starts, over the stride
+        return number.expand_as(part), number.flatten(1)
+
+    images = torch.arange(6.0).expand(1, 1, 4, 6)
+    scores, probabilities = over_tiles(images, paint, 4, 2)
+    torch.testing.assert_close(scores[0, 0, 1], torch.tensor([0, 0, 1 / 4, 3 / 4, 1, 1]))
+    assert probabilities.tolist() == [[1.0]]
+
+
+def test_images_of_a_batch_do_not_mix() -> None:
+    images = random_images(3, 1, 30, 30)
+    together = over_tiles(images, identity, 16, 8)
+    for i in range(3):
+        for alone, all_of_them in zip(
+            over_tiles(images[i : i + 1], identity, 16, 8), together, strict=True
+        ):
+            assert torch.equal(alone[0], all_of_them[i])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_result_stays_on_the_gpu() -> None:
+    images = random_images(1, 1, 30, 20).cuda()
+    scores, probabilities = over_tiles(images, identity, 16, 8)
+    assert scores.is_cuda and probabilities.is_cuda
+    torch.testing.assert_close(scores, images, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [0, -1, 17])
+def test_stride_that_leaves_gaps_is_refused(stride: int) -> None:
+    with pytest.raises(ValueError, match=f"from 1 to the tile's side of 16, not {stride}"):
+        over_tiles(torch.rand(1, 1, 32, 32), identity, 16, stride)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 32), (32, 8), (0, 32)])
+def test_image_smaller_than_half_a_tile_is_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"{height}×{width} px are too small"):
+        over_tiles(torch.rand(1, 1, height, width), identity, 16, 8)
+
+
+def test_empty_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        over_tiles(torch.rand(0, 1, 32, 32), identity, 16, 8)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32)])
+def test_wrong_rank_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        over_tiles(torch.rand(shape), identity, 16, 8)

@@ -1,0 +1,538 @@
+"""Training: the same weights after a kill, nothing lost on a full disk, nothing run from a file."""
+
+import errno
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import random_images
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from micranet_helpers import train as tr
+from micranet_helpers.model import MICRANet
+
+EPOCHS = 3
+SCHEDULES = ("cosine", "plateau")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums are rounded alike in this process and in others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+def examples(n: int = 24, seed: int = 0) -> TensorDataset:
+    """Dark and bright images of 16×16 px; class 0 is bright, class 1 is a coin thrown."""
+    images = random_images(n, 1, 16, 16, seed=seed)
+    bright = torch.arange(n) % 2
+    images = images * (0.3 + 0.7 * bright[:, None, None, None])
+    coin = (random_images(n, seed=seed + 1) > 0.5).long()
+    return TensorDataset(images, torch.stack([bright, coin], 1).float())
+
+
+class Breaking(Dataset):
+    """Examples that raise an error once ``reads`` of them were read."""
+
+    def __init__(self, reads: int, error: Callable[[], BaseException]) -> None:
+        self.data, self.reads, self.error = examples(), reads, error
+        self.labels = self.data.tensors[1]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, ...]:
+        self.reads -= 1
+        if self.reads < 0:
+            raise self.error()
+        return self.data[i]
+
+
+class PowerCut(Exception):
+    pass
+
+
+def in_epoch(epoch: int, error: Callable[[], BaseException] = PowerCut) -> Breaking:
+    """Break in the middle of an epoch, counted from 1; one example is read before the first."""
+    return Breaking(1 + 24 * (epoch - 1) + 10, error)
+
+
+def fit(folder: Path, epochs: int = EPOCHS, train: Dataset | None = None, **options) -> MICRANet:
+    options = {"batch_size": 8, "learning_rate": 2e-3, "precision": "32-true"} | options
+    train = examples() if train is None else train
+    validation = options.pop("validation", examples(12, seed=5))
+    return tr.fit(train, validation, folder, epochs, **options)
+
+
+def weights(model: MICRANet) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def finished(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folder of a run that nothing interrupted, by schedule. Only to be read."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in SCHEDULES}
+    for name, folder in folders.items():
+        fit(folder, schedule=name)
+    return folders
+
+
+@pytest.fixture
+def copied(finished: dict[str, Path], tmp_path: Path) -> Path:
+    """The finished cosine run in a folder that may be changed."""
+    return shutil.copytree(finished["cosine"], tmp_path / "run")
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    for which in ("last", "best"):
+        assert weights(tr.load(folder, which)) == weights(tr.load(expected, which))
+    assert tr.history(folder) == tr.history(expected)
+
+
+# A run and its continuation
+
+
+def test_fit_gives_the_best_epoch_in_evaluation_mode(finished: dict[str, Path]) -> None:
+    folder = finished["cosine"]
+    model = fit(folder)
+    assert not model.training
+    assert (model.in_channels, model.num_classes) == (1, 2)
+    assert weights(model) == weights(tr.load(folder)) == weights(tr.load(folder, "best"))
+    images, labels = examples(12, seed=5).tensors
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), labels)
+    assert loss.item() == pytest.approx(min(tr.history(folder)["val_loss"]), rel=1e-4)
+
+
+def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
+    model = fit(tmp_path, 8, batch_size=4)
+    images, labels = examples(40, seed=9).tensors
+    assert ((model(images) > 0) == labels.bool())[:, 0].float().mean() > 0.9
+    losses = tr.history(tmp_path)["loss"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_interrupted_run_ends_with_the_same_weights(
+    finished: dict[str, Path], tmp_path: Path, schedule: str, epoch: int
+) -> None:
+    with pytest.raises(PowerCut):
+        fit(tmp_path, train=in_epoch(epoch), schedule=schedule)
+    torch.manual_seed(99)
+    fit(tmp_path, schedule=schedule)
+    assert_same_run(tmp_path, finished[schedule])
+
+
+SCRIPT = """
+    import os, signal, sys, torch
+    sys.path.insert(0, {tests!r})
+    import test_train as t
+    torch.set_num_threads(1)
+    kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    t.fit({folder!r}, train=t.in_epoch(2, kill) if sys.argv[1] == "kill" else None)
+"""
+
+
+@posix
+def test_killed_process_goes_on_in_silence(finished: dict[str, Path], tmp_path: Path) -> None:
+    """Run in a process of its own: here pytest would catch the warnings."""
+    tests = str(Path(__file__).parent)
+    script = textwrap.dedent(SCRIPT).format(tests=tests, folder=str(tmp_path / "run"))
+    for what, expected in [("kill", -9), ("finish", 0)]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, what], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == expected, done.stderr
+        assert done.stderr == ""
+        epochs = ["1/3"] if what == "kill" else ["2/3", "3/3"]
+        assert [line.split()[1].strip(":") for line in done.stdout.splitlines()] == epochs
+    assert_same_run(tmp_path / "run", finished["cosine"])
+
+
+def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    same = fit(tmp_path / "same", 1)
+    torch.manual_seed(2)
+    assert weights(same) == weights(fit(tmp_path / "again", 1))
+    assert weights(same) != weights(fit(tmp_path / "other", 1, seed=1))
+
+
+def test_order_of_images_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        shuffle = tr.Shuffle(50, seed)
+        shuffle.set_epoch(epoch)
+        assert len(shuffle) == 50
+        return list(shuffle)
+
+    assert sorted(order(0, 0)) == list(range(50))
+    assert order(3, 4) == order(3, 4)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_global_random_states_are_left_as_they_were(tmp_path: Path) -> None:
+    def states() -> tuple:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    fit(tmp_path, 1)
+    assert states() == before
+
+
+def test_finished_run_is_loaded_not_repeated(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, finished: dict[str, Path]
+) -> None:
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *args, **options: pytest.fail("trains"))
+    before = files(copied)
+    assert weights(fit(copied)) == weights(tr.load(finished["cosine"]))
+    fit(copied, EPOCHS - 1)
+    assert files(copied) == before
+
+
+def test_more_epochs_go_on_where_the_run_ended(finished: dict[str, Path], tmp_path: Path) -> None:
+    fit(tmp_path, 1, schedule="plateau")
+    fit(tmp_path, EPOCHS, schedule="plateau")
+    assert_same_run(tmp_path, finished["plateau"])
+
+
+def test_more_epochs_stretch_the_cosine(tmp_path: Path) -> None:
+    fit(tmp_path, 2)
+    assert tr.history(tmp_path)["learning_rate"][-1] == pytest.approx(0, abs=1e-9)
+    fit(tmp_path, 4)
+    history = tr.history(tmp_path)
+    assert history["epoch"] == [1, 2, 3, 4]
+    progress = (9 / 12 - 0.1) / 0.9  # after 9 of 12 steps, a tenth of them for the warm-up
+    rate = 2e-3 * 0.5 * (1 + math.cos(math.pi * progress))
+    assert history["learning_rate"][2] == pytest.approx(rate)
+    assert history["learning_rate"][3] == pytest.approx(0, abs=1e-9)
+
+
+def test_history_has_one_row_per_epoch(finished: dict[str, Path]) -> None:
+    history = tr.history(finished["plateau"])
+    names = ["epoch", "loss", "val_loss", "val_accuracy", "val_exact", "learning_rate"]
+    assert list(history) == names
+    assert history["epoch"] == [1, 2, 3]
+    assert all(len(values) == 3 and np.isfinite(values).all() for values in history.values())
+    assert history["learning_rate"] == pytest.approx([2e-3] * 3)
+    for exact, accuracy in zip(history["val_exact"], history["val_accuracy"], strict=True):
+        assert 0 <= exact <= accuracy <= 1
+
+
+def test_plateau_divides_the_rate_by_ten() -> None:
+    """After ten epochs without a lower loss, down to 1e-5."""
+    rates = []
+    schedule = tr.Classifier(1, 2, 1e-3, "plateau").configure_optimizers()["lr_scheduler"]
+    for _ in range(40):
+        schedule["scheduler"].step(1.0)
+        rates.append(schedule["scheduler"].get_last_lr()[0])
+    assert [rates[0], rates[10], rates[11], rates[-1]] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
+    assert schedule["monitor"] == "val_loss"
+
+
+def test_moved_run_keeps_its_best_epoch(tmp_path: Path) -> None:
+    """Validation images are made unrecognisable, so the third epoch is worse."""
+    fit(tmp_path / "here", 2)
+    before = weights(tr.load(tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    images, labels = examples(12, seed=5).tensors
+    fit(tmp_path / "there", 3, validation=TensorDataset(-1000 * images, labels))
+    losses = tr.history(tmp_path / "there")["val_loss"]
+    assert min(losses[:2]) < losses[2]
+    assert weights(tr.load(tmp_path / "there")) == before
+
+
+# Options
+
+
+def test_pos_weight_reaches_the_loss(tmp_path: Path) -> None:
+    fit(tmp_path, 1, pos_weight=[3, 0.5])
+    images, labels = examples(12, seed=5).tensors
+    p = tr.load(tmp_path, "last")(images).sigmoid().double()
+    by_hand = -(torch.tensor([3, 0.5]) * labels * p.log() + (1 - labels) * (1 - p).log())
+    assert tr.history(tmp_path)["val_loss"][0] == pytest.approx(by_hand.mean().item(), rel=1e-4)
+
+
+def test_memory_layout_changes_nothing_but_rounding(tmp_path: Path) -> None:
+    models = [
+        fit(tmp_path / str(last), 1, channels_last=last, schedule="plateau", learning_rate=1e-5)
+        for last in (True, False)
+    ]
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-2)
+    conv = tr.Classifier(channels_last=True).model.conv2a.weight
+    assert conv.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bfloat16_run_keeps_float32_weights(tmp_path: Path) -> None:
+    model = fit(tmp_path, 2, precision="bf16-mixed")
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    assert np.isfinite(tr.history(tmp_path)["val_loss"]).all()
+    assert weights(model) != weights(fit(tmp_path / "full", 2))
+
+
+def test_chosen_precision_is_one_that_lightning_knows() -> None:
+    assert tr.choose_precision() in ("32-true", "16-mixed", "bf16-mixed")
+    pl.Trainer(precision=tr.choose_precision(), logger=False, enable_checkpointing=False)
+
+
+def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
+    fit(tmp_path, num_workers=1)
+    assert_same_run(tmp_path, finished["cosine"])
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_classifier_trains_with_a_trainer_of_ones_own() -> None:
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    module = tr.Classifier(1, 2)
+    before = weights(module.model)
+    trainer.fit(module, DataLoader(examples(), 8), DataLoader(examples(), 8))
+    assert weights(module.model) != before
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_one_line_an_epoch_and_a_bar_unless_disabled(
+    tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch, bar: bool
+) -> None:
+    if bar:
+        monkeypatch.delenv("TQDM_DISABLE")
+    with warnings.catch_warnings(record=True) as caught:
+        fit(tmp_path, 2)
+    out, err = capfd.readouterr()
+    assert [str(warning.message) for warning in caught] == []
+    assert "epoch 1/2: validation loss" in out and "epoch 2/2: validation loss" in out
+    assert ("it/s" in out + err) == bar
+    if not bar:
+        assert len(out.splitlines()) == 2
+        assert err == ""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_training_on_a_gpu(tmp_path: Path) -> None:
+    model = fit(tmp_path, 2, precision="auto")
+    assert not model.linear1.weight.is_cuda
+    assert np.isfinite(tr.history(tmp_path)["val_loss"]).all()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"seed": 1}, "'seed': 0"),
+        ({"batch_size": 4}, "'batch_size': 8"),
+        ({"learning_rate": 1.0}, "learning_rate = 0.002"),
+        ({"schedule": "plateau"}, "schedule = cosine"),
+        ({"pos_weight": [1, 2]}, "pos_weight = None"),
+        ({"train": TensorDataset(torch.rand(24, 3, 16, 16), torch.ones(24, 2))}, "in_channels = 1"),
+        ({"train": TensorDataset(torch.rand(24, 1, 16, 16), torch.ones(24, 4))}, "num_classes = 2"),
+        ({"train": examples(16)}, "'images': 24"),
+    ],
+    ids=["seed", "batch", "rate", "schedule", "weight", "channels", "classes", "images"],
+)
+@pytest.mark.parametrize("epochs", [1, EPOCHS + 1])
+def test_folder_of_another_run_is_refused(
+    finished: dict[str, Path], options: dict, named: str, epochs: int
+) -> None:
+    folder = finished["cosine"]
+    before = files(folder)
+    with pytest.raises(ValueError, match="holds another run") as error:
+        fit(folder, epochs, **options)
+    assert named in str(error.value) and str(folder) in str(error.value)
+    assert files(folder) == before
+
+
+def test_class_without_positives_is_refused(tmp_path: Path) -> None:
+    images, labels = examples().tensors
+    labels = torch.cat([labels, torch.zeros(24, 2)], 1)
+    with pytest.raises(ValueError, match="positive for class 2, 3:"):
+        fit(tmp_path / "run", train=TensorDataset(images, labels))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "linear"}, 'must be "cosine" or "plateau", not "linear"'),
+        ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
+        ({"train": TensorDataset(torch.rand(0, 1, 16, 16), torch.rand(0, 2))}, "empty|no .*image"),
+    ],
+    ids=["schedule", "weight", "no images"],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No image", "a.tif"), OSError("bad TIFF")])
+def test_unreadable_image_is_not_taken_for_a_full_disk(tmp_path: Path, error: OSError) -> None:
+    with pytest.raises(OSError) as caught:
+        fit(tmp_path, train=in_epoch(1, lambda: error))
+    assert caught.value is error
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_missing_checkpoint_is_named(tmp_path: Path, which: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"no checkpoint .*{which}\.ckpt"):
+        tr.load(tmp_path, which)
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def plant(path: Path) -> None:
+    torch.save({"epoch": 2, "state_dict": Hostile(path.parent / "ran")}, path)
+
+
+def edit(key: str, value: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint["hyper_parameters"][key] = value
+        torch.save(checkpoint, path)
+
+    return change
+
+
+DAMAGES = {
+    "cut": truncate,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("<html>"),
+    "code": plant,
+    "list": lambda path: torch.save([1, 2], path),
+    "bare": lambda path: torch.save({"epoch": 2, "state_dict": {}}, path),
+}
+every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+@every_damage
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_damaged_checkpoint_is_refused(copied: Path, damage: Callable, which: str) -> None:
+    damage(copied / f"{which}.ckpt")
+    with pytest.raises(ValueError, match=rf"{which}\.ckpt is (damaged|no checkpoint)"):
+        tr.load(copied, which)
+    assert not (copied / "ran").exists()
+
+
+@every_damage
+def test_damaged_run_is_not_continued(copied: Path, damage: Callable) -> None:
+    damage(copied / "last.ckpt")
+    before = files(copied)
+    with pytest.raises(ValueError, match=r"last\.ckpt is (damaged|no checkpoint)|another run"):
+        fit(copied, EPOCHS + 1)
+    assert files(copied) == before
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_classes", 3), ("in_channels", 3)])
+def test_checkpoint_of_another_network_is_refused(copied: Path, key: str, value: int) -> None:
+    edit(key, value)(copied / "best.ckpt")
+    with pytest.raises(ValueError, match=r"best\.ckpt is no checkpoint of MICRA-Net"):
+        tr.load(copied)
+
+
+def test_checkpoint_of_another_module_is_refused(copied: Path) -> None:
+    checkpoint = torch.load(copied / "best.ckpt", weights_only=True)
+    checkpoint["state_dict"] = {"model.fc.weight": torch.ones(2, 2)}
+    torch.save(checkpoint, copied / "best.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of MICRA-Net"):
+        tr.load(copied)
+
+
+# Full disks
+
+
+@posix
+def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
+    """The system itself refuses to write more than 1 MB to a file."""
+    import resource
+
+    fit(tmp_path / "run", 1, schedule="plateau")
+    before = files(tmp_path / "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="Could not write to .*run.*free some space") as error:
+            fit(tmp_path / "run", schedule="plateau")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == errno.EFBIG
+    after = files(tmp_path / "run")
+    checkpoints = {"last.ckpt", "best.ckpt"}
+    assert {name for name in after if not name.startswith("log")} == checkpoints
+    assert all(after[name] == before[name] for name in checkpoints)
+    fit(tmp_path / "run", schedule="plateau")
+    assert_same_run(tmp_path / "run", finished["plateau"])
+
+
+def test_disk_that_fills_up_behind_a_temporary_folder_elsewhere_loses_nothing(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move from another disk is a copy, and a copy that breaks off leaves half a file."""
+    whole = files(copied)["last.ckpt"]
+    rename, replace = os.rename, os.replace
+
+    def within_a_folder(move: Callable) -> Callable:
+        def guarded(source: str, target: str) -> None:
+            if Path(source).resolve().parent != Path(target).resolve().parent:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            move(source, target)
+
+        return guarded
+
+    def copy_half(source: str, target: str, **_: object) -> None:
+        data = Path(source).read_bytes()
+        Path(target).write_bytes(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", within_a_folder(rename))
+        patch.setattr(os, "replace", within_a_folder(replace))
+        patch.setattr(shutil, "copyfile", copy_half)
+        try:
+            fit(copied, EPOCHS + 1)
+        except OSError as error:
+            assert "free some space" in str(error)
+            assert files(copied)["last.ckpt"] == whole
+    assert not tr.load(copied, "last").training
+    assert not tr.load(copied, "best").training
