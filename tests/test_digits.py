@@ -111,7 +111,7 @@ def test_every_digit_on_a_canvas_is_a_piece_of_its_own() -> None:
     for class_map, counts in zip(canvases.class_map.numpy(), canvases.counts, strict=True):
         pieces = regionprops(label(class_map > 0, connectivity=2), class_map)
         assert len(pieces) == counts.sum()
-        classes = [piece.intensity_max - 1 for piece in pieces]
+        classes = [int(piece.intensity_max) - 1 for piece in pieces]
         assert np.bincount(classes, minlength=10).tolist() == counts.tolist()
         assert all(piece.intensity_min == piece.intensity_max for piece in pieces)
         areas = [piece.area for piece in pieces]  # scaled by 1 to 1.2
