@@ -7,6 +7,7 @@ backwards, the layers below 1b need no backward convolution at all, and nothing 
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -120,15 +121,16 @@ def _check_targets(targets: Targets, batch: int, model: MICRANet) -> Targets:
         return list(range(model.num_classes))
     if callable(targets):
         return targets
-    if isinstance(targets, Tensor) and targets.dtype == torch.bool:
+    if isinstance(targets, Tensor) and (targets.dtype == torch.bool or targets.ndim != 1):
         _check_mask(targets, batch, model.num_classes)
         return targets.to(model.linear1.weight.device)
-    ids = [int(target) for target in targets]
-    if not ids or min(ids) < 0 or max(ids) >= model.num_classes:
+    ids = targets.tolist() if isinstance(targets, Tensor) else list(targets)
+    whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids)
+    if not ids or not whole or min(ids) < 0 or max(ids) >= model.num_classes:
         raise ValueError(
             f"Targets must be class ids from 0 to {model.num_classes - 1}, at least one, not {ids}."
         )
-    return ids
+    return [int(i) for i in ids]
 
 
 def _check_mask(mask: Tensor, batch: int, num_classes: int) -> None:
@@ -270,6 +272,9 @@ def _map(alpha: Tensor, activation: Tensor, layer: int, normalize: bool) -> Tens
     if layer == len(LAYERS) - 1:
         cam = cam.relu()
     if normalize:
-        lowest = cam.amin((2, 3), keepdim=True)
-        cam = (cam - lowest) / (cam.amax((2, 3), keepdim=True) - lowest + 1e-12)
+        lowest, highest = cam.amin((2, 3), keepdim=True), cam.amax((2, 3), keepdim=True)
+        span = highest - lowest
+        # A range within rounding is that of a constant map.
+        varies = span > 1e-5 * torch.maximum(highest.abs(), lowest.abs())
+        cam = torch.where(varies, (cam - lowest) / (span + 1e-12), 0)
     return F.interpolate(cam, scale_factor=STRIDES[layer], mode="nearest")

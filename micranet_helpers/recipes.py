@@ -15,16 +15,19 @@ def _smooth_4b(maps: Tensor) -> Tensor:
 
 
 def _winner_in_foreground(scores: Tensor, images: Tensor) -> Tensor:
-    """Bright pixels (Otsu), each given to the class of highest score."""
+    """Bright pixels (Otsu, after some sharpening), each given to the class of highest score."""
+    grey = images.mean(1, keepdim=True)
+    sharp = grey + 0.5 * (grey - gaussian(grey, sigma=2))
     classes = torch.arange(scores.shape[1], device=scores.device)
     winner = scores.argmax(1, keepdim=True) == classes[:, None, None]
-    return winner & otsu(images.mean(1, keepdim=True))
+    return winner & (scores > 0.05) & otsu(sharp)
 
 
 DIGITS = Recipe("default", ("4b",), _smooth_4b, _winner_in_foreground)
 """Ours for digits: map 4b says which digit, the image says where the ink is.
 
-The steps were chosen on canvases of validation digits; nothing is tuned on masks of test digits.
+Steps and constants (3 px, 2 px, 0.5, 0.05) were chosen by the masks of *validation* digits; no
+mask of a test digit was looked at.
 """
 
 

@@ -86,6 +86,7 @@ def pca(maps: Tensor, reference: Tensor) -> Tensor:
     EM (s = Σ P·M4b), used here for every dataset.
     """
     points = maps.flatten(-2)
+    points = points - points[..., :1]  # a constant map becomes exactly 0
     points = points - points.mean(-1, keepdim=True)
     covariance = points @ points.mT / points.shape[-1]
     loadings = torch.linalg.eigh(covariance).eigenvectors[..., -1]
@@ -306,6 +307,7 @@ def segment(
     if side is None:
         scores, probabilities = score(images)
     else:
-        scores, probabilities = over_tiles(images, score, side, stride or side // 3)
+        stride = side // 3 if stride is None else stride
+        scores, probabilities = over_tiles(images, score, side, stride)
     masks = recipe.mask(scores, images) & (probabilities > 0.5)[:, :, None, None]
     return Segments(masks, scores, probabilities)

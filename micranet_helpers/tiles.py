@@ -40,8 +40,13 @@ def over_tiles(
     Raises
     ------
     ValueError
-        If the stride leaves gaps or an image is smaller than half a tile.
+        If there is no image, the stride leaves gaps or an image is smaller than half a tile.
     """
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(
+            f"Images must have the shape (batch, channels, height, width), at least one, "
+            f"not {tuple(images.shape)}: the batch is empty or of another rank."
+        )
     height, width = images.shape[2:]
     if not 0 < stride <= side:
         raise ValueError(f"The stride must be from 1 to the tile's side of {side}, not {stride}.")

@@ -1,6 +1,7 @@
 """Train the classifier on image-level labels, with checkpoints that survive a kill."""
 
 import csv
+import errno
 import logging
 import math
 import os
@@ -12,17 +13,19 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from micranet_helpers.checkpoints import AtomicCheckpointIO, EpochCheckpoint, read_checkpoint
 from micranet_helpers.metrics import exact_match, label_accuracy
 from micranet_helpers.model import MICRANet
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
+# What the system says when a file cannot be written: no space, over quota, too large, read-only.
+WRITE_ERRORS = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")]
 
 
 class Classifier(pl.LightningModule):
@@ -102,9 +105,10 @@ class Classifier(pl.LightningModule):
         """Log the learning rate."""
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
 
-    def on_train_epoch_start(self) -> None:
-        """Draw dropout from a seed of this epoch, so that a resumed run repeats it exactly."""
-        torch.manual_seed(self.hparams.run["seed"] * 1_000_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Draw dropout from a seed of this step, so that a resumed run repeats it exactly."""
+        seed = (self.hparams.run or {}).get("seed", 0)
+        torch.manual_seed(seed * 1_000_003 + self.global_step)
 
     def configure_optimizers(self) -> dict:
         """AdamW with the cosine, Adam with the plateau."""
@@ -185,11 +189,14 @@ def fit(
     Raises
     ------
     ValueError
-        If a class has no positive training image, or the folder holds another run.
+        If there is no training image, or none that is positive for some class, or the folder
+        holds another run.
+    OSError
+        If a checkpoint cannot be written; the earlier ones are intact.
     """
     folder = Path(folder)
-    image, labels = train[0]
     _check_labels(train)
+    image, labels = train[0]
     settings = {
         "in_channels": len(image),
         "num_classes": len(labels),
@@ -236,10 +243,11 @@ def load(folder: Path | str, which: str = "best") -> MICRANet:
         If there is no such checkpoint, or it is damaged or of another network.
     """
     path = Path(folder) / f"{which}.ckpt"
-    checkpoint = _read(path)
+    checkpoint = read_checkpoint(path)
     try:
         hyper = checkpoint["hyper_parameters"]
-        model = MICRANet(hyper["in_channels"], hyper["num_classes"])
+        with isolate_rng():  # drawing the weights that are replaced at once
+            model = MICRANet(hyper["in_channels"], hyper["num_classes"])
         prefix = "model."
         weights = checkpoint["state_dict"].items()
         model.load_state_dict({name.removeprefix(prefix): value for name, value in weights})
@@ -330,9 +338,8 @@ def choose_precision() -> str:
 
 
 def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
-    every = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val_loss", **every)
-    last = ModelCheckpoint(filename="last", **every)
+    best = EpochCheckpoint(folder, "best", monitor="val_loss")
+    last = EpochCheckpoint(folder, "last")
     return pl.Trainer(
         accelerator="auto",
         devices=1,
@@ -340,6 +347,7 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
         max_epochs=epochs,
         logger=CSVLogger(folder, name="log"),
         callbacks=[best, last, EpochLines()],
+        plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
         enable_model_summary=False,
@@ -349,6 +357,8 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
 
 
 def _check_labels(train: Dataset) -> None:
+    if len(train) == 0:
+        raise ValueError("The training set is empty: give at least one image.")
     labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
     missing = (torch.as_tensor(labels) > 0.5).sum(0).eq(0).nonzero().flatten().tolist()
     if missing:
@@ -358,25 +368,13 @@ def _check_labels(train: Dataset) -> None:
         )
 
 
-def _read(path: Path) -> dict:
-    """Read a checkpoint without running any code that it may hold."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no checkpoint {path}: train first.") from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise ValueError(
-            f"{path} is damaged or no checkpoint of this package: delete it and train again."
-        ) from error
-
-
 def _epochs_done(folder: Path, settings: dict) -> int:
     """Whole epochs in the folder's last checkpoint; an error if it is of another run."""
     path = folder / "last.ckpt"
     if not path.exists():
         return 0
-    checkpoint = _read(path)
-    stored = checkpoint.get("hyper_parameters", {})
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["hyper_parameters"]
     differs = [name for name in settings if stored.get(name) != settings[name]]
     other = [f"{name} = {stored.get(name)}" for name in differs]
     if other:
@@ -391,6 +389,8 @@ def _clear_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in WRITE_ERRORS:
+            raise
         raise OSError(
             error.errno,
             f"Could not write to {folder} ({error.strerror}): free some space and run again; "

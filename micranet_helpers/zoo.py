@@ -9,7 +9,6 @@ other files.
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from micranet_helpers.files import write_atomically
 from micranet_helpers.model import MICRANet
 
 MODEL = "model"
@@ -90,25 +90,18 @@ def save(
     weights = [_weights(model) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # In memory first: after a failed write to disk, HDF5 crashes when the program ends.
         with h5py.File(image := io.BytesIO(), "w") as file:
             if path.exists():
                 _copy_others(path, file, group)
             _write(file.create_group(group), weights, attributes)
-        with temporary.open("wb") as copy:
-            copy.write(image.getbuffer())
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, image.getbuffer())
     except (OSError, RuntimeError, KeyError) as error:
         raise OSError(
             f"The zoo {path} could not be written and is as before; "
             f"make sure that the disk has room and the old file is sound ({error})."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:

@@ -49,7 +49,7 @@ def test_split_shares_no_digit_and_keeps_the_classes(bundled: dg.Digits) -> None
     parts = dg.split(numbered)
     ids = np.concatenate([part.images[:, 0, 0] for part in parts])
     assert sorted(ids) == list(range(1797))
-    for part, share in zip(parts, (0.6, 0.2, 0.2), strict=True):
+    for part, share in zip(parts, (0.7, 0.15, 0.15), strict=True):
         own_ids = part.images[:, 0, 0].astype(int)
         np.testing.assert_array_equal(part.classes, bundled.classes[own_ids])
         counts = np.bincount(part.classes, minlength=10)

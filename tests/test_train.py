@@ -17,7 +17,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import random_images
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from micranet_helpers import train as tr
@@ -194,6 +195,23 @@ def test_order_of_images_depends_on_seed_and_epoch_alone() -> None:
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
+def test_dropout_differs_from_step_to_step(tmp_path: Path) -> None:
+    inputs, outputs = [], []
+
+    def note(module: nn.Module, args: tuple, output: Tensor) -> None:
+        if isinstance(module, nn.Dropout) and module.training:
+            inputs.append(args[0] != 0)
+            outputs.append(output != 0)
+
+    hook = register_module_forward_hook(note)
+    fit(tmp_path, 2)
+    hook.remove()
+    alive = torch.stack(inputs).all(0)
+    assert alive.sum() > 100
+    kept = {tuple(output[alive].tolist()) for output in outputs}
+    assert len(kept) == len(outputs) == 6
+
+
 def test_global_random_states_are_left_as_they_were(tmp_path: Path) -> None:
     def states() -> tuple:
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
@@ -253,6 +271,7 @@ def test_plateau_divides_the_rate_by_ten() -> None:
     assert schedule["monitor"] == "val_loss"
 
 
+@pytest.mark.filterwarnings("error:The dirpath has changed")
 def test_moved_run_keeps_its_best_epoch(tmp_path: Path) -> None:
     """Validation images are made unrecognisable, so the third epoch is worse."""
     fit(tmp_path / "here", 2)
@@ -304,7 +323,7 @@ def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> No
     assert_same_run(tmp_path, finished["cosine"])
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*LeafSpec")
 def test_classifier_trains_with_a_trainer_of_ones_own() -> None:
     trainer = pl.Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
