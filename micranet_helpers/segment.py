@@ -206,7 +206,8 @@ def percentile(maps: Tensor, q: float) -> Tensor:
 
 def _histogram(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Counts and centres of 256 bins between each image's minimum and maximum: (..., 256)."""
-    values = maps.flatten(-2).reshape(-1, maps[..., :, :].shape[-2] * maps.shape[-1])
+    values = maps.flatten(-2)
+    values = values.reshape(-1, values.shape[-1])
     lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
     width = (highest - lowest) / BINS
     bins = ((values - lowest) / width.clamp(min=torch.finfo(values.dtype).tiny)).long()
