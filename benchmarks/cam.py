@@ -37,22 +37,24 @@ def published_maps(model: MICRANet, image: torch.Tensor) -> np.ndarray:
         )
         for layer in LAYERS
     ]
+    logits = model(image)
+    for hook in hooks:
+        hook.remove()
+    for activation in kept.values():
+        activation.retain_grad()
     maps = []
     for cls in range(model.num_classes):
         model.zero_grad()
-        logits = model(image)
         for activation in kept.values():
-            activation.retain_grad()
-        logits[0, cls].backward()
+            activation.grad = None
+        logits[0, cls].backward(retain_graph=True)
         maps.append([_published_map(kept[layer], layer, image.shape[-1]) for layer in LAYERS])
-    for hook in hooks:
-        hook.remove()
     return np.array(maps)
 
 
 def _published_map(activation: torch.Tensor, layer: str, side: int) -> np.ndarray:
-    gradient = activation.grad[0].cpu().numpy()
-    cam = np.tensordot(gradient.mean((1, 2)), activation[0].detach().cpu().numpy(), 1)
+    gradient = activation.grad[0].float().cpu().numpy()
+    cam = np.tensordot(gradient.mean((1, 2)), activation[0].detach().float().cpu().numpy(), 1)
     if layer == "4b":
         cam = np.maximum(cam, 0)
     cam = (cam - cam.min()) / (cam.max() - cam.min() + 1e-12)
