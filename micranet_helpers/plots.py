@@ -51,7 +51,7 @@ def show_images(
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (image, axis) in enumerate(zip(images, axes.flat, strict=False)):
-        axis.imshow(image[0].cpu(), **grey)
+        axis.imshow(image[0].cpu().numpy(), **grey)
         if masks is not None:
             _overlay(axis, masks[i])
         if titles:
@@ -85,10 +85,10 @@ def show_maps(image: Tensor, maps: Tensor, title: str = "") -> None:
         Title of the image.
     """
     _, axes = plt.subplots(1, 9, figsize=(12, 1.8), layout="constrained")
-    axes[0].imshow(image[0].cpu(), cmap="gray")
+    axes[0].imshow(image[0].cpu().numpy(), cmap="gray")
     axes[0].set_title(title, fontsize=9)
     for axis, cam, layer, stride in zip(axes[1:], maps, LAYERS, STRIDES, strict=True):
-        axis.imshow(cam.cpu(), cmap="cividis")
+        axis.imshow(cam.cpu().numpy(), cmap="cividis")
         axis.set_title(f"{layer} (1 : {stride})", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
