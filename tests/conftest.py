@@ -1,10 +1,15 @@
 """Small seeded networks and images that several test modules share."""
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
 
 from micranet_helpers.model import MICRANet
+
+# The same examples in every run: a change is judged by its own effect.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 def random_model(in_channels: int = 1, num_classes: int = 3, seed: int = 0) -> MICRANet:
