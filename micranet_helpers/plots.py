@@ -112,7 +112,7 @@ def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
     right.set(xlabel="epoch", ylabel="validation labels right, %")
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, handlelength=3.5)
 
 
 def label_titles(counts: Tensor) -> list[str]:
