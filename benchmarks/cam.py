@@ -22,6 +22,7 @@ import torch
 from captum.attr import LayerGradCam
 from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
+from table import report
 
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.model import LAYERS, MICRANet
@@ -153,23 +154,19 @@ def main() -> None:
                         times.setdefault((name, masks), []).append(took / args.batch)
     medians = {key: statistics.median(values) for key, values in times.items()}
     chip = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
-    lines = [
+    head = (
         f"{datetime.date.today()}, {chip}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, {'bf16' if args.bf16 else 'fp32'}: {args.side}² pixels, "
-        f"{args.classes} classes, batch {args.batch}, median of {args.rounds} rounds.",
-        "",
-        "| | maps, ms an image | maps and masks, ms | times faster than a | maps / floor |",
-        "|---|---|---|---|---|",
-    ]
+        f"{args.classes} classes, batch {args.batch}, median of {args.rounds} rounds."
+    )
+    rows = [["", "maps, ms an image", "maps and masks, ms", "times faster than a", "maps / floor"]]
     for name in methods:
         maps, both = medians[name, False], medians[name, True]
         faster, of_floor = medians["a published", True] / both, maps / medians["d floor", False]
-        cells = f"{maps * 1e3:.1f} | {both * 1e3:.1f} | {faster:.1f} | {of_floor:.2f}"
-        lines.append(f"| {name} | {cells} |")
-    table = "\n".join(lines)
-    print(table)
-    if args.save:
-        args.save.write_text(table + "\n", encoding="utf-8")
+        rows.append(
+            [name, f"{maps * 1e3:.1f}", f"{both * 1e3:.1f}", f"{faster:.1f}", f"{of_floor:.2f}"]
+        )
+    report(head, rows, args.save)
 
 
 if __name__ == "__main__":

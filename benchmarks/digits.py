@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import papermill
+from table import report
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"
 SHOWN = (
@@ -42,24 +43,19 @@ def main() -> None:
         runs.append(results_of(seed))
         print(f"seed {seed}: {runs[-1]}", flush=True)
     first, seconds = runs[0], [run["seconds of training"] for run in runs]
-    lines = [
+    head = (
         f"{datetime.date.today()}, {first['device']} with {os.cpu_count()} cores, "
         f"{platform.system()} {platform.machine()}, torch {first['torch']}. "
         f"{first['dataset']}, {first['split']} (n = {first['n']}, crowded {first['n crowded']}), "
         f"labels used: {first['labels used']}; mean ± sd of {len(runs)} seeds; "
-        f"training {min(seconds)} to {max(seconds)} s.",
-        "",
-        "| | mean ± sd |",
-        "|---|---|",
-    ]
+        f"training {min(seconds)} to {max(seconds)} s."
+    )
+    rows = [["", "mean ± sd"]]
     for name in SHOWN:
         values = [run[name] for run in runs]
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        lines.append(f"| {name} | {statistics.mean(values):.4f} ± {spread:.4f} |")
-    table = "\n".join(lines)
-    print(table)
-    if args.save:
-        args.save.write_text(table + "\n", encoding="utf-8")
+        rows.append([name, f"{statistics.mean(values):.4f} ± {spread:.4f}"])
+    report(head, rows, args.save)
 
 
 if __name__ == "__main__":

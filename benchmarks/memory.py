@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from table import report
 
 from micranet_helpers.model import MICRANet
 from micranet_helpers.runner import kernel_environment
@@ -54,22 +55,17 @@ def main() -> None:
     if args.one:
         print(forward_ms(int(args.one[0]), getattr(torch, args.one[1])))
         return
-    lines = [
+    head = (
         f"{datetime.date.today()}, CPU {platform.machine()}, {platform.system()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, fp32: one forward pass "
-        f"of 256² images, median of {ROUNDS - 2} rounds.",
-        "",
-        "| images at a time | layout | glibc as it is, ms an image | thresholds raised |",
-        "|---|---|---|---|",
-    ]
+        f"of 256² images, median of {ROUNDS - 2} rounds."
+    )
+    rows = [["images at a time", "layout", "glibc as it is, ms an image", "thresholds raised"]]
     for batch in (1, 4, 16):
         for layout in ("contiguous_format", "channels_last"):
             default, raised = (measured(batch, layout, raised) for raised in (False, True))
-            lines.append(f"| {batch} | {layout} | {default:.1f} | {raised:.1f} |")
-    table = "\n".join(lines)
-    print(table)
-    if args.save:
-        args.save.write_text(table + "\n", encoding="utf-8")
+            rows.append([str(batch), layout, f"{default:.1f}", f"{raised:.1f}"])
+    report(head, rows, args.save)
 
 
 if __name__ == "__main__":
