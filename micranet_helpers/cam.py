@@ -21,8 +21,8 @@ Targets = Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 Weights = list[tuple[Tensor, Tensor]]  # weight and bias of each layer
 
 # Image pixels per pass on a CPU. The largest buffer is then 8 MB: glibc gives buffers over 32 MB
-# back to the system at once, and asking for them again took half of the time (benchmarks/cam.py).
-# A GPU takes 16 times as much.
+# back to the system at once, and asking for them again took up to half of the time
+# (benchmarks/memory.py). A GPU takes 16 times as much.
 PIXELS_PER_PASS = 256 * 256
 
 

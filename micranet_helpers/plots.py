@@ -23,7 +23,6 @@ def show_images(
     images: Tensor,
     titles: Sequence[str] = (),
     masks: Tensor | None = None,
-    names: Sequence[str] | None = None,
     columns: int = 6,
 ) -> None:
     """Show images in rows, with the pixels of each class in its colour.
@@ -35,9 +34,7 @@ def show_images(
     titles : sequence of str
         A title for each image.
     masks : Tensor, bool, (N, K, H, W), optional
-        Pixels of each class.
-    names : sequence of str, optional
-        Names of the classes, for the legend; their numbers by default.
+        Pixels of each class; the legend shows the numbers of those present.
     columns : int
         Images in a row.
     """
@@ -58,9 +55,7 @@ def show_images(
             axis.set_title(titles[i], fontsize=9)
     if masks is not None:
         shown = masks.any((0, 2, 3)).nonzero().flatten().tolist()
-        handles = [
-            Patch(color=CLASS_COLOURS[c], label=names[c] if names else str(c)) for c in shown
-        ]
+        handles = [Patch(color=CLASS_COLOURS[cls], label=str(cls)) for cls in shown]
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=10, frameon=False)
 

@@ -36,7 +36,7 @@ def _pca_in_regions(maps: Tensor) -> Tensor:
     scores, last = combine(maps), maps[:, :, -1].cpu().numpy()
     keep = np.zeros(last.shape, bool)
     for place in np.ndindex(last.shape[:2]):
-        regions, count = label(last[place] > 0)
+        regions, _ = label(last[place] > 0)
         for region, box in enumerate(find_objects(regions), 1):
             if last[place][box].max() >= 0.3:
                 keep[place] |= regions == region

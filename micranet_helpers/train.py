@@ -25,7 +25,8 @@ from micranet_helpers.model import MICRANet
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 # What the system says when a file cannot be written: no space, over quota, too large, read-only.
-WRITE_ERRORS = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")]
+_NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
+WRITE_ERRORS = [getattr(errno, name) for name in _NAMES if hasattr(errno, name)]
 
 
 class Classifier(pl.LightningModule):
