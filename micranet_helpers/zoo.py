@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from micranet_helpers.files import write_atomically
+from micranet_helpers.hdf5 import attribute, member, reading
 from micranet_helpers.model import MICRANet
 
 MODEL = "model"
@@ -133,18 +134,8 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on
     damaged text. Take zoos from a source that gives a checksum, and compare it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no zoo file {path}: check the path or download it.")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, group, name)
-    except ValueError as error:
-        raise ValueError(f"Cannot load {group!r} from {path}: {error}") from error
-    except (OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
-        raise ValueError(
-            f"Cannot load {group!r} from {path}: it is no HDF5 file or is damaged, "
-            f"download or copy it again ({error})."
-        ) from error
+    with reading(path, repr(group)) as file:
+        return _read(file, group, name)
 
 
 def _attributes(
@@ -187,7 +178,7 @@ def _copy_others(path: Path, file: h5py.File, group: str) -> None:
             file.attrs[name] = value
         for name in old:
             if name != group:
-                old.copy(_member(old, name, h5py.Group | h5py.Dataset), file, name)
+                old.copy(member(old, name, h5py.Group | h5py.Dataset), file, name)
 
 
 def _write(
@@ -202,18 +193,18 @@ def _write(
 
 
 def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
-    architecture = _member(file, group)
+    architecture = member(file, group)
     params = _params(architecture)
     names = list(architecture)
     if not names:
         raise ValueError("the group holds no model.")
-    model = _member(architecture, names[-1] if name is None else name)
+    model = member(architecture, names[-1] if name is None else name)
     if len(model) > MOST:
         raise ValueError(f"{model.name} has {len(model)} members, at most {MOST} are expected.")
-    members = [_member(model, key, h5py.Group | h5py.Dataset) for key in model]
-    in_folds = members and all(isinstance(member, h5py.Group) for member in members)
+    members = [member(model, key, h5py.Group | h5py.Dataset) for key in model]
+    in_folds = members and all(isinstance(found, h5py.Group) for found in members)
     folds = members if in_folds else [model]
-    thresholds = _attribute(architecture, "class_thresholds")
+    thresholds = attribute(architecture, "class_thresholds")
     if thresholds is not None:
         thresholds = np.asarray(thresholds, np.float64)
         if not np.isfinite(thresholds).all():
@@ -221,31 +212,8 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
     return ZooEntry([_model(fold, params) for fold in folds], params, thresholds)
 
 
-def _member(parent: h5py.Group, name: str, kind: Any = h5py.Group) -> h5py.Group | h5py.Dataset:
-    # Without slashes, or h5py would follow the name from group to group, through any link.
-    link = None if "/" in name else parent.get(name, getlink=True)
-    if link is None:
-        raise ValueError(f"{parent.name} has no {name!r}, only: {', '.join(parent) or 'nothing'}.")
-    if not isinstance(link, h5py.HardLink):
-        raise ValueError(f"{name!r} in {parent.name} is a link to another place, which is refused.")
-    if not isinstance(member := parent[name], kind):
-        raise ValueError(f"{member.name} is a {type(member).__name__} where none is expected.")
-    return member
-
-
-def _attribute(group: h5py.Group, key: str) -> Any:
-    if key not in group.attrs:
-        return None
-    # Looked at before it is read: HDF5 crashes on some damaged attributes of other types.
-    attribute = group.attrs.get_id(key)
-    text = h5py.check_string_dtype(attribute.dtype) and attribute.shape == ()
-    if not text and attribute.dtype.kind not in "fiu":
-        raise ValueError(f"its attribute {key} holds neither numbers nor one text.")
-    return group.attrs[key]
-
-
 def _params(architecture: h5py.Group) -> dict[str, Any]:
-    text = _attribute(architecture, "trainer_params")
+    text = attribute(architecture, "trainer_params")
     if not isinstance(text, str | bytes):
         raise ValueError("the group has no JSON text in its attribute trainer_params.")
     try:
@@ -291,9 +259,7 @@ def _model(group: h5py.Group, params: dict[str, Any]) -> MICRANet:
 
 
 def _tensor(group: h5py.Group, key: str, expected: Tensor) -> Tensor:
-    data = _member(group, key, h5py.Dataset)
-    if data.is_virtual or data.external:
-        raise ValueError(f"{data.name} keeps its numbers in another file, which is refused.")
+    data = member(group, key, h5py.Dataset)
     if data.dtype.kind not in "fiu":
         raise ValueError(f"{data.name} holds {data.dtype} values instead of numbers.")
     # Before anything is read: a small file may declare any size.

@@ -450,7 +450,7 @@ def test_wrong_names(published):
     path, _ = published
     with pytest.raises(FileNotFoundError, match="nowhere.hdf5"):
         zoo.load(path.with_name("nowhere.hdf5"), GROUP)
-    with pytest.raises(FileNotFoundError, match="There is no zoo file"):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
         zoo.load(path.parent, GROUP)
     with pytest.raises(ValueError, match="20200101-000000_1, 20200706-101112_42"):
         zoo.load(path, GROUP, "latest")

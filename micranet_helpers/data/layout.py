@@ -1,0 +1,444 @@
+"""The HDF5 layout of datasets: images with masks, objects or image-level labels.
+
+The layout is that of the original MICRA-Net F-actin files, extended so that those still load:
+each top-level group (a split: ``training``, ``validation``, ``testing``) holds
+
+=================  =====================================  =========================================
+``data``           (N, H, W) or (N, C, H, W)              images as published, padded with zeros to
+                                                          one size
+``label``          (N, K, H, W) or (N, K)                 object numbers (0: none), one plane for
+                                                          each class, or image-level labels 0 and 1;
+                                                          its attribute ``shapes`` (N, 2) holds the
+                                                          true height and width of each image
+``name``           (N,), optional                         names of the images
+``normalization``  (N, C, 2), optional                    offset o and factor f: the network sees
+                                                          (image - o) f
+``boxes``          (M, 6), optional                       image, class, top, left, bottom, right, px
+=================  =====================================  =========================================
+
+The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``source``, ``licence``
+and ``version`` (of this package). Every chunk carries a checksum, and so do the file's own
+tables: a damaged file gives an error, not a wrong image.
+"""
+
+import importlib.metadata
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from micranet_helpers.files import replacing
+from micranet_helpers.hdf5 import attribute, member, reading
+
+CHUNK = 128
+"""Side of the tiles in which images are packed, px: a crop reads few of them."""
+
+MOST_PIXELS = 2**30
+"""Most values of one image or label; a file that declares more is taken for damaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image with its labels.
+
+    Attributes
+    ----------
+    name : str
+        File name, frame or section: what a reader looks for in the source.
+    image : ndarray, uint8, uint16 or float32, (C, H, W)
+        As published.
+    label : ndarray, uint8 or uint16, (K, H, W) or (K,)
+        For each class the objects, numbered from 1, or a mask of 0 and 1; or image-level labels.
+    offset, factor : ndarray, float32, (C,)
+        The network sees ``(image - offset) * factor``.
+    boxes : ndarray, float32, (M, 5), or None
+        Class, top, left, bottom, right of annotated boxes, px, the last two exclusive.
+    """
+
+    name: str
+    image: NDArray[Any]
+    label: NDArray[Any]
+    offset: Any = 0.0
+    factor: Any = 1.0
+    boxes: NDArray[np.float32] | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """What the network sees: float32 (C, H, W)."""
+        return normalize(self.image, self.offset, self.factor)
+
+    @property
+    def present(self) -> NDArray[np.uint8]:
+        """Image-level labels: uint8 (K,), 1 where the class is present."""
+        return (self.label.reshape(len(self.label), -1) > 0).any(1).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a file says of itself.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names of the K planes of the label.
+    source : str
+        Where the images come from, with the citation.
+    licence : str
+        Under which terms they may be used.
+    pixel_size_um : float or None
+        Side of a pixel in µm, where it is known.
+    """
+
+    classes: tuple[str, ...]
+    source: str
+    licence: str
+    pixel_size_um: float | None = None
+
+
+def normalize(image: NDArray[Any], offset: Any, factor: Any) -> NDArray[np.float32]:
+    """Compute ``(image - offset) * factor``, channel by channel.
+
+    Parameters
+    ----------
+    image : ndarray, any real dtype, (C, H, W)
+        Image as published.
+    offset, factor : float or ndarray, (C,)
+        One number each, or one a channel.
+
+    Returns
+    -------
+    ndarray, float32, (C, H, W)
+        What the network sees.
+    """
+    offset, factor = (np.asarray(value, np.float32).reshape(-1, 1, 1) for value in (offset, factor))
+    return (image - offset) * factor
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About) -> Path:
+    """Write a dataset, image by image: any number of them in the memory of one.
+
+    The file appears under its name only when it is complete; what a killed run left is removed.
+
+    Parameters
+    ----------
+    path : path
+        The new file, usually ``*.hdf5``. An old one is replaced. One writer at a time.
+    splits : mapping of str to iterable of Sample
+        Usually ``training``, ``validation`` and ``testing``. Within a split all images have the
+        same channels, dtype and kind of label; heights and widths may differ.
+    about : About
+        Names of the classes, source, licence, pixel size.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If a sample contradicts the others or ``about``, or holds NaN; nothing is written.
+    OSError
+        If the disk is full; the old file is then as before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f"{path.name}.*.part"):
+        left_over.unlink()
+    with replacing(path) as part, _PartFile(part, "w+b") as raw:
+        # Tables of this version and later have checksums.
+        with h5py.File(raw, "w", libver=("v110", "v110"), track_order=True) as file:
+            _describe(file, about)
+            for split, samples in splits.items():
+                _write_split(file.create_group(split), tqdm(samples, split, unit=" images"), about)
+                raw.check()
+        raw.check()
+    return path
+
+
+class _PartFile(io.FileIO):
+    """A file that remembers a failed write: told of it, HDF5 would crash when Python ends."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while len(rest) and not self.failure:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return memoryview(data).nbytes
+
+    def check(self) -> None:
+        if self.failure:
+            raise OSError(
+                self.failure.errno,
+                f"Could not write {self.name} ({self.failure.strerror}): free some space and run "
+                "again",
+            ) from self.failure
+
+
+def _describe(file: h5py.File, about: About) -> None:
+    file.attrs["classes"] = json.dumps(about.classes)
+    file.attrs["source"], file.attrs["licence"] = about.source, about.licence
+    file.attrs["version"] = importlib.metadata.version("micranet-helpers")
+    if about.pixel_size_um is not None:
+        file.attrs["pixel_size_um"] = about.pixel_size_um
+
+
+def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> None:
+    group.attrs["split"] = group.name.strip("/")
+    shapes, names, normalization, boxes = [], [], [], []
+    for number, sample in enumerate(samples):
+        _check(sample, about)
+        channels = len(sample.image)
+        plane = sample.image if channels > 1 else sample.image[0]
+        _append(group, "data", number, plane)
+        _append(group, "label", number, sample.label)
+        shapes.append(sample.image.shape[1:])
+        names.append(sample.name.encode())
+        scale = np.stack(np.broadcast_arrays(sample.offset, sample.factor), -1)
+        normalization.append(np.broadcast_to(scale, (channels, 2)))
+        if sample.boxes is not None:
+            boxes += [(number, *box) for box in sample.boxes]
+    if not shapes:
+        raise ValueError(f"The split {group.name!r} would hold no image: give at least one.")
+    group["label"].attrs["shapes"] = np.asarray(shapes, np.int32)
+    _checked(group, "name", np.asarray(names))
+    _checked(group, "normalization", np.asarray(normalization, np.float32))
+    if boxes:
+        _checked(group, "boxes", np.asarray(boxes, np.float32))
+
+
+def _check(sample: Sample, about: About) -> None:
+    image, label = sample.image, sample.label
+    wrong = None
+    if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
+        wrong = f"its image is {image.dtype} {image.shape}, not uint8, uint16 or float32 (C, H, W)"
+    elif label.dtype not in (np.uint8, np.uint16) or len(label) != len(about.classes):
+        wrong = f"its label is {label.dtype} {label.shape} for {len(about.classes)} classes"
+    elif label.shape[1:] not in ((), image.shape[1:]):
+        wrong = f"its label {label.shape} is of another size than its image {image.shape}"
+    elif not (np.isfinite(image).all() and np.isfinite(sample.offset).all()
+              and np.isfinite(sample.factor).all()):
+        wrong = "it holds NaN or infinite numbers"
+    if wrong:
+        raise ValueError(f"{sample.name} cannot be stored: {wrong}.")
+
+
+def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> None:
+    """Store ``value`` as member ``number`` of a stack that grows with its largest member."""
+    if number == 0:
+        plane = tuple(min(CHUNK, side) for side in value.shape[-2:]) if value.ndim > 1 else ()
+        chunks = (1, *value.shape[: value.ndim - len(plane)], *plane)
+        group.create_dataset(
+            name, (0, *value.shape), value.dtype, chunks=chunks, maxshape=(None,) * len(chunks),
+            compression="gzip", shuffle=True, fletcher32=True,
+        )
+    stack = group[name]
+    if value.dtype != stack.dtype or value.ndim + 1 != stack.ndim:
+        raise ValueError(f"All {name} of a split must be alike: {stack.dtype} {stack.shape[1:]}.")
+    if value.ndim > 2 and value.shape[:-2] != stack.shape[1:-2]:
+        raise ValueError(f"All {name} of a split must have {stack.shape[1]} planes.")
+    stack.resize((number + 1, *map(max, stack.shape[1:], value.shape)))
+    stack[(number, *map(slice, value.shape))] = value
+
+
+def _checked(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    group.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def describe(path: str | Path) -> tuple[About, dict[str, int]]:
+    """Read what a file says of itself.
+
+    Parameters
+    ----------
+    path : path
+        A dataset.
+
+    Returns
+    -------
+    About
+        Classes (``"0"``, ``"1"``, … where the file does not name them), source, licence and
+        pixel size.
+    dict of str to int
+        Splits and their numbers of images.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is damaged or no dataset.
+    """
+    with reading(path, "the dataset") as file:
+        splits = {name: Split(member(file, name)) for name in file}
+        if not splits:
+            raise ValueError("it holds no split.")
+        count = next(iter(splits.values())).label.shape[1]
+        return _about(file, count), {name: len(split) for name, split in splits.items()}
+
+
+def _about(file: h5py.File, count: int) -> About:
+    text = attribute(file, "classes")
+    classes = tuple(map(str, range(count))) if text is None else tuple(json.loads(text))
+    if len(classes) != count or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"its attribute classes does not name the {count} planes of the label.")
+    size = attribute(file, "pixel_size_um")
+    return About(
+        classes, str(attribute(file, "source") or "unknown"),
+        str(attribute(file, "licence") or "unknown"), None if size is None else float(size),
+    )
+
+
+def read(path: str | Path, split: str) -> Iterator[Sample]:
+    """Read the images of a split, one after the other.
+
+    Parameters
+    ----------
+    path : path
+        A dataset.
+    split : str
+        Name of the split.
+
+    Yields
+    ------
+    Sample
+        Image and label at their true size.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file or split, or it is damaged.
+    """
+    with reading(path, f"the split {split!r}") as file:
+        images = Split(member(file, split))
+        for number in range(len(images)):
+            yield images.sample(number)
+
+
+class Split:
+    """The images of a split of an open file; a pixel is read when it is asked for.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        The split; the file must stay open as long as this is used.
+
+    Attributes
+    ----------
+    shapes : ndarray, int64, (N, 2)
+        True height and width of each image, px.
+    label : h5py.Dataset
+        Shape (N, K, H, W) or (N, K).
+
+    Raises
+    ------
+    ValueError
+        If the members of the group contradict each other.
+    """
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._data = member(group, "data", h5py.Dataset)
+        self.label = member(group, "label", h5py.Dataset)
+        _check_stacks(self._data, self.label)
+        self._channels = self._data.shape[1] if self._data.ndim == 4 else 1
+        shapes = attribute(self.label, "shapes")
+        full = np.tile(self._data.shape[-2:], (len(self), 1))
+        self.shapes = full if shapes is None else np.asarray(shapes, np.int64)
+        if self.shapes.shape != full.shape or (self.shapes < 1).any() or (self.shapes > full).any():
+            raise ValueError(f"the shapes of {group.name} do not fit its images.")
+        names = _optional(group, "name", (len(self),), "S")
+        self.names = (
+            [f"{group.name.strip('/')}-{number}" for number in range(len(self))]
+            if names is None else [name.decode(errors="replace") for name in names]
+        )
+        self._scale = _optional(group, "normalization", (len(self), self._channels, 2), "f")
+        self._boxes = _optional(group, "boxes", (None, 6), "f")
+
+    def __len__(self) -> int:
+        return self._data.shape[0]
+
+    def scale(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Offset and factor of an image's channels, each float32 (C,)."""
+        if self._scale is None:
+            return np.zeros(self._channels, np.float32), np.ones(self._channels, np.float32)
+        return self._scale[number, :, 0], self._scale[number, :, 1]
+
+    def sample(self, number: int) -> Sample:
+        """Read a whole image with its label, at their true size."""
+        height, width = self.shapes[number]
+        image = self._data[number, ..., :height, :width].reshape(self._channels, height, width)
+        boxes = None
+        if self._boxes is not None:
+            boxes = self._boxes[self._boxes[:, 0] == number, 1:]
+        if not np.isfinite(image).all():
+            raise ValueError(f"{self.names[number]} holds NaN or infinite numbers.")
+        return Sample(
+            self.names[number], image, self.label_of(number), *self.scale(number), boxes
+        )
+
+    def label_of(self, number: int) -> NDArray[Any]:
+        """Read the label of an image: (K, H, W) at its true size, or (K,)."""
+        if self.label.ndim == 2:
+            return self.label[number]
+        height, width = self.shapes[number]
+        return self.label[number, :, :height, :width]
+
+    def crop(self, number: int, top: int, left: int, side: int) -> NDArray[np.float32]:
+        """Read what the network sees in a square: float32 (C, side, side), zeros outside."""
+        height, width = self.shapes[number]
+        inside = (..., slice(top, min(top + side, height)), slice(left, min(left + side, width)))
+        values = self._data[(number, *inside)]
+        pixels = normalize(values.reshape(self._channels, *values.shape[-2:]), *self.scale(number))
+        if not np.isfinite(pixels).all():
+            raise ValueError(f"{self.names[number]} holds NaN or infinite numbers.")
+        missing = [(0, side - length) for length in pixels.shape[1:]]
+        return np.pad(pixels, [(0, 0), *missing]) if any(map(sum, missing)) else pixels
+
+
+def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
+    wrong = None
+    if data.ndim not in (3, 4) or data.dtype.kind not in "fiu":
+        wrong = f"{data.name} is {data.dtype} {data.shape}, not numbers (N, H, W) or (N, C, H, W)"
+    elif label.ndim not in (2, 4) or label.dtype.kind not in "fiu":
+        wrong = f"{label.name} is {label.dtype} {label.shape}, not numbers (N, K, H, W) or (N, K)"
+    elif len(data) != len(label) or (label.ndim == 4 and label.shape[2:] != data.shape[-2:]):
+        wrong = f"{data.name} {data.shape} and {label.name} {label.shape} do not belong together"
+    elif 0 in data.shape + label.shape:
+        wrong = f"{data.name} or {label.name} is empty"
+    for stack in (data, label):
+        # A small file may declare any size: nothing larger than an image is believed.
+        parts = stack.shape[1:], stack.chunks or (1,)
+        if any(math.prod(part) > MOST_PIXELS for part in parts):
+            wrong = f"{stack.name} declares images or tiles of more than {MOST_PIXELS} values"
+    if wrong:
+        raise ValueError(f"{wrong}.")
+
+
+def _optional(
+    group: h5py.Group, name: str, shape: tuple[int | None, ...], kind: str
+) -> NDArray[Any] | None:
+    """Read a small member if it is there: of this shape (None: any length) and kind of dtype."""
+    if name not in group:
+        return None
+    found = member(group, name, h5py.Dataset)
+    fits = len(found.shape) == len(shape) and all(
+        want in (None, is_) for want, is_ in zip(shape, found.shape, strict=True)
+    )
+    if not fits or found.dtype.kind != kind or math.prod(found.shape) > MOST_PIXELS:
+        raise ValueError(f"{found.name} is {found.dtype} {found.shape}, expected is {shape}.")
+    return found[()]
