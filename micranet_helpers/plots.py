@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
+from skimage.segmentation import find_boundaries
 from torch import Tensor
 
+from micranet_helpers.data.layout import Sample
 from micranet_helpers.model import LAYERS, STRIDES
 
 CLASS_COLOURS = (
@@ -65,6 +67,76 @@ def _overlay(axis: Axes, masks: Tensor) -> None:
     for cls, mask in enumerate(masks.cpu().numpy()):
         colours[mask] = to_rgba(CLASS_COLOURS[cls], 0.75)
     axis.imshow(colours, interpolation="nearest")
+
+
+def show_samples(
+    samples: Sequence[Sample],
+    titles: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    columns: int = 6,
+    pixel_size_um: float | None = None,
+) -> None:
+    """Show images in rows, each on its own scale of grey, with outlines of their objects.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        One channel is shown in grey, three as red, green and blue. Boxes are drawn where there
+        are some, else outlines of the label's planes.
+    titles : sequence of str
+        A title for each image.
+    classes : sequence of str
+        Names of the label's planes for the legend; without them no outline is drawn.
+    columns : int
+        Images in a row.
+    pixel_size_um : float, optional
+        Side of a pixel, µm, for a scale bar in the first image.
+    """
+    columns = min(columns, len(samples))
+    rows, width = -(-len(samples) // columns), 10 / max(columns, 3)
+    _, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, (width + 0.25) * rows),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (sample, axis) in enumerate(zip(samples, axes.flat, strict=False)):
+        pixels = sample.pixels.transpose(1, 2, 0)
+        low, high = pixels.min((0, 1)), pixels.max((0, 1))
+        axis.imshow((pixels - low) / np.maximum(high - low, 1e-6), cmap="gray")
+        if classes:
+            _outline(axis, sample, len(classes))
+        if titles:
+            axis.set_title(titles[i], fontsize=9)
+    if pixel_size_um:
+        _scale_bar(axes.flat[0], samples[0].image.shape[-1], pixel_size_um)
+    colours = zip(CLASS_COLOURS, classes, strict=False)
+    if handles := [Patch(color=colour, label=name) for colour, name in colours]:
+        axes.flat[0].figure.legend(
+            handles=handles, loc="outside lower center", ncols=5, frameon=False
+        )
+
+
+def _outline(axis: Axes, sample: Sample, count: int) -> None:
+    if sample.boxes is not None:
+        for cls, top, left, bottom, right in sample.boxes[sample.boxes[:, 0] < count]:
+            place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+            colour = CLASS_COLOURS[int(cls)]
+            axis.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linewidth=1.2))
+    elif sample.label.ndim == 3:
+        for plane, colour in zip(sample.label[:count], CLASS_COLOURS, strict=False):
+            lines = np.zeros((*plane.shape, 4))
+            lines[find_boundaries(plane)] = to_rgba(colour)
+            axis.imshow(lines, interpolation="nearest")
+
+
+def _scale_bar(axis: Axes, width: int, pixel_size_um: float) -> None:
+    most = width * pixel_size_um / 3
+    length = max(n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5) if n * 10.0**k <= most)
+    y = axis.get_ylim()[0] * 0.94
+    x = np.array([0.05 * width, 0.05 * width + length / pixel_size_um])
+    axis.plot(x, [y, y], color="white", linewidth=3)
+    axis.text(x.mean(), y * 0.97, f"{length:g} µm", color="white", ha="center", fontsize=8)
 
 
 def show_maps(image: Tensor, maps: Tensor, title: str = "") -> None:

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgba
 
 from micranet_helpers import plots
+from micranet_helpers.data.layout import Sample
 from micranet_helpers.model import LAYERS
 
 
@@ -41,6 +43,32 @@ def test_images_share_one_scale_and_masks_their_colour() -> None:
 def test_rows_are_filled_and_the_rest_stays_empty() -> None:
     plots.show_images(torch.rand(5, 1, 8, 8), columns=3)
     assert [len(axis.images) for axis in plt.gcf().axes] == [1, 1, 1, 1, 1, 0]
+
+
+def test_samples_show_their_own_range_boxes_and_outlines() -> None:
+    label = np.zeros((2, 16, 16), np.uint8)
+    label[1, 4:8, 4:8] = 1
+    grey = Sample("grey", np.arange(256, dtype=np.uint8).reshape(1, 16, 16), label)
+    box = np.array([[1, 2, 3, 10, 12]], np.float32)
+    colours = np.random.default_rng(0).random((3, 16, 16), np.float32)
+    coloured = Sample("rgb", colours, label, boxes=box)
+    plots.show_samples([grey, coloured], ["a", "b"], ["cell", "gap"], pixel_size_um=0.5)
+    left, right = plt.gcf().axes
+    assert (left.images[0].get_array().min(), left.images[0].get_array().max()) == (0, 1)
+    outline = left.images[2].get_array()
+    assert tuple(outline[4, 4]) == to_rgba(plots.CLASS_COLOURS[1]) and not outline[12, 12].any()
+    [drawn] = right.patches
+    assert (drawn.get_xy(), drawn.get_width(), drawn.get_height()) == ((2.5, 1.5), 9, 8)
+    assert [text.get_text() for text in plt.gcf().legends[0].get_texts()] == ["cell", "gap"]
+    assert left.texts[0].get_text() == "2 µm"
+    [bar] = left.lines
+    assert np.ptp(bar.get_xdata()) == pytest.approx(4)
+
+
+def test_image_level_samples_have_no_outlines() -> None:
+    sample = Sample("x", np.zeros((1, 8, 8), np.uint8), np.array([1], np.uint8))
+    plots.show_samples([sample], classes=["cell"])
+    assert len(plt.gcf().axes[0].images) == 1
 
 
 def test_maps_are_named_by_layer() -> None:
