@@ -1,0 +1,235 @@
+"""Read one image or mask from a file of any usual kind, or say why it cannot be used.
+
+TIFF and OME-TIFF are read by tifffile; PNG, JPEG and BMP by Pillow. A file is known by its
+content, not its name. What it declares is checked before it is decoded: a damaged or hostile
+file gives an error, no endless wait and no full memory, and no other file is ever opened.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+"""Endings, in lower case, of the files that are taken for images."""
+
+MOST_BYTES = 2**31
+"""Most bytes of a file, and of the image in it."""
+
+MOST_PACKED = 2000
+"""Most bytes of an image for one of its file; deflate reaches 1,032, LZW about 1,400."""
+
+JPEG = 7
+COMPRESSIONS = (1, 5, JPEG, 8, 32773, 32946, 50000)
+"""Those of TIFF that are read: none, LZW, JPEG, deflate (twice), PackBits, Zstandard."""
+
+
+class _Unusable(ValueError):
+    """The file is sound, but holds something else than is wanted."""
+
+
+def read_image(path: str | Path) -> NDArray[Any]:
+    """Read an image as its file stores it, channels first.
+
+    Palettes of PNG and BMP files are turned into RGB. Display settings of TIFF files (look-up
+    table, inverted or calibrated greys) and the EXIF orientation are not applied. Images of one
+    bit give 0 and 1. An alpha channel that is opaque everywhere is left out.
+
+    Parameters
+    ----------
+    path : path
+        The file: one plane, of one or more channels. A TIFF stack that does not name its axes is
+        taken for channels if it has 2 to 4 planes.
+
+    Returns
+    -------
+    ndarray, uint8, uint16 or float32, (C, H, W)
+        Whole numbers of other types become uint16 where they fit; all else becomes float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, no image, a stack in time or depth, larger than 2 GiB, or holds NaN.
+        Damage that only changes values cannot be noticed in files without checksums (TIFF, JPEG,
+        BMP).
+    """
+    with _reading(path) as data:
+        return _usual(_planes(data, palette=False))
+
+
+def read_mask(path: str | Path) -> NDArray[Any]:
+    """Read a mask: one plane of whole numbers, such as classes or numbers of objects.
+
+    Parameters
+    ----------
+    path : path
+        The file. A palette gives its indices, not its colours; one bit gives 0 and 1.
+
+    Returns
+    -------
+    ndarray, uint8, uint16 or uint32, (H, W)
+        The values of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, no image, in colours, or holds negative or broken numbers.
+    """
+    with _reading(path) as data:
+        planes = _planes(data, palette=True)
+        mask = planes[0]
+        if not ((mask >= 0) & (mask < 2**32) & (mask % 1 == 0)).all():
+            raise _Unusable("a mask holds whole numbers from 0 on: save it as 8 or 16 bit.")
+        if (planes != mask).any():
+            raise _Unusable("a mask has one plane of numbers: save it grey, not in colours.")
+        return mask.astype(np.min_scalar_type(int(mask.max())))
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[bytes]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}: check the path.")
+    try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise _Unusable("it has more than 2 GiB: save single planes or smaller fields.")
+        yield Path(path).read_bytes()
+    except _Unusable as error:
+        raise ValueError(f"{path} cannot be used: {error}") from None
+    except Exception as error:  # damaged files make the libraries raise anything
+        raise ValueError(
+            f"{path} cannot be read, it is damaged or no TIFF, PNG, JPEG or BMP image: copy it "
+            f"again or save it anew, e.g. with Fiji ({error or type(error).__name__})."
+        ) from error
+
+
+def _planes(data: bytes, palette: bool) -> NDArray[Any]:
+    """Decode to (C, H, W) in the file's own type; with ``palette``, indices stay indices."""
+    is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    planes, alpha = _tiff(data) if is_tiff else _pillow(data, palette)
+    if 0 in planes.shape:
+        raise _Unusable("it has no pixel.")
+    opaque = alpha and (planes[-1] == np.iinfo(planes.dtype).max).all()
+    return planes[:-1] if opaque else planes
+
+
+def _tiff(data: bytes) -> tuple[NDArray[Any], bool]:
+    # From memory: so tifffile has no folder in which to look for other files. Closed, or it would
+    # stay there for long: tifffile's objects hold each other.
+    with _complaints() as complaints, io.BytesIO(data) as memory, tifffile.TiffFile(memory) as file:
+        series = [found for found in file.series if not found.keyframe.is_reduced]
+        if len(series) != 1:
+            raise _Unusable(f"it holds {len(series)} images: save each as a file of its own.")
+        _check(series[0], data)
+        sizes = {axis: n for axis, n in zip(series[0].axes, series[0].shape, strict=True)
+                 if n > 1 or axis in "YX"}
+        axes = "".join(sizes)
+        rest = axes.replace("Y", "").replace("X", "")
+        # Q and I: axes without a name
+        if rest not in ("", "C", "S") and not (rest in ("Q", "I") and sizes[rest] <= 4):
+            raise _Unusable(
+                f"it is a stack with the axes {axes}: save single planes, or, if these are "
+                "channels, as a hyperstack of channels (CYX)."
+            )
+        values = series[0].asarray(maxworkers=1).reshape(tuple(sizes.values()))
+        if complaints:
+            raise ValueError(complaints[0])
+        alpha = values.dtype.kind == "u" and bool({1, 2} & {*series[0].keyframe.extrasamples})
+    return (np.moveaxis(values, axes.find(rest), 0), alpha) if rest else (values[None], False)
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect what tifffile only logs when it guesses how planes belong together, or fails."""
+    found: list[str] = []
+
+    def note(record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR or "series" in record.getMessage():
+            found.append(record.getMessage())
+
+    handler = logging.Handler()
+    handler.emit = note
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)  # also where the reader silenced it
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
+    """Refuse what tifffile would fill with zeros, and sizes that so small a file cannot hold."""
+    size, compression = len(data), int(series.keyframe.compression)
+    if compression not in COMPRESSIONS:
+        raise _Unusable(f"its compression ({compression}) is unusual: save it with deflate or LZW.")
+    if series.nbytes > min(MOST_BYTES, MOST_PACKED * size):
+        raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again.")
+    if series.dataoffset is not None:  # one uncompressed piece
+        complete = series.dataoffset + series.nbytes <= size
+    else:
+        complete = all(
+            page is not None
+            and len(page.dataoffsets) == len(page.databytecounts) == np.prod(page.chunked)
+            and all(start > 0 and n > 0 and start + n <= size
+                    for start, n in zip(page.dataoffsets, page.databytecounts, strict=True))
+            for page in series
+        )
+    if not complete:
+        raise _Unusable("parts of it are missing or in other files: copy it again, as one file.")
+    if compression == JPEG:  # each piece declares a size of its own, which Pillow checks
+        for page in series:
+            for start, n in zip(page.dataoffsets, page.databytecounts, strict=True):
+                _open(data[start : start + n], "JPEG").close()
+
+
+def _open(data: bytes, *kinds: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(data), formats=kinds)
+
+
+def _pillow(data: bytes, palette: bool) -> tuple[NDArray[Any], bool]:
+    with _open(data, "PNG", "JPEG", "BMP") as file:
+        file.verify()  # the checksums of PNG, which decoding skips
+    with _open(data, "PNG", "JPEG", "BMP") as file:
+        if file.mode == "CMYK" or getattr(file, "n_frames", 1) > 1:
+            raise _Unusable("it is a film or made for print: save it grey or in RGB.")
+        if file.format == "PNG" and data[24] == 16:
+            values = imagecodecs.png_decode(data)  # Pillow would cut colours to 8 bits
+        else:
+            indices = file.mode == "P" and not palette
+            values = np.asarray(file.convert("RGBA") if indices else file)
+    planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
+    return planes, len(planes) in (2, 4)
+
+
+def _usual(planes: NDArray[Any]) -> NDArray[Any]:
+    """Convert to uint8, uint16 or float32; what these cannot hold is refused."""
+    kind, low, high = planes.dtype.kind, planes.min(), planes.max()
+    if kind == "b" or planes.dtype == np.uint8:
+        usual = np.uint8
+    elif kind in "iu" and low >= 0 and high < 2**16:
+        usual = np.uint16
+    else:
+        usual = np.float32
+        most = 2**24 if kind in "iu" else np.finfo(np.float32).max
+        if kind not in "iuf" or not -most <= low <= high <= most:  # not so: NaN
+            raise _Unusable(
+                f"its {planes.dtype} numbers are NaN, infinite or too large: save it as 16 bit."
+            )
+    return np.ascontiguousarray(planes, usual)

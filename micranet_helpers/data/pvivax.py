@@ -1,0 +1,296 @@
+"""Malaria in blood smears: red cells infected by Plasmodium vivax, from boxes or simulated.
+
+Three sources: ``"open"`` is IML_Malaria (Arshad et al. 2022), ``"original"`` is BBBC041 (Hung et
+al. 2018), which the MICRA-Net article used, ``"simulated"`` needs no download.
+
+Gametocytes, rings, trophozoites and schizonts are infected cells. White cells are neither
+infected nor red cells: only BBBC041 marks them, and its marks are left out. Every image is
+standardised per channel, as in the original: offset = mean, factor = 1 / standard deviation.
+"""
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from micranet_helpers.data import layout
+from micranet_helpers.data.crops import Rule
+from micranet_helpers.data.download import fetch
+from micranet_helpers.data.images import read_image
+from micranet_helpers.data.layout import About, Sample
+from micranet_helpers.data.registry import items
+from micranet_helpers.data.simulated import smear
+from micranet_helpers.data.simulated.smear import DIFFICULT, INFECTED, UNINFECTED
+from micranet_helpers.data.simulated.splits import LICENCE, share_out
+
+CLASSES = ("infected", "uninfected", "difficult")
+"""Planes of the label; difficult cells are those on which the annotators did not decide."""
+
+RULE = Rule(classes=("infected",), visible_share=0.5, ignore="difficult")
+"""A crop is positive if it shows at least half of an infected cell. It is ambiguous, and dropped,
+if it cuts off more than half of one, or if it is negative but touches a difficult cell."""
+
+KINDS = {
+    "gametocyte": INFECTED, "ring": INFECTED, "trophozoite": INFECTED, "schizont": INFECTED,
+    "red blood cell": UNINFECTED, "difficult": DIFFICULT, "leukocyte": None,
+}  # fmt: skip
+ITEMS = {"open": "pvivax", "original": "bbbc041"}
+
+
+# --- real images -------------------------------------------------------------------------------
+
+
+def read(annotations: str | Path, images: Iterable[str | Path], scale: int = 2) -> Iterator[Sample]:
+    """Read fields of IML_Malaria or BBBC041, one at a time.
+
+    Boxes are filled in the label, larger ones first, so that of overlapping cells the smaller
+    stays whole; a box wholly under smaller ones has no pixel, but is still in ``Sample.boxes``.
+    Boxes that reach over the border (in IML_Malaria by up to 5 px) are clipped; one marked twice
+    counts once.
+
+    Parameters
+    ----------
+    annotations : path
+        ``annotations.json`` of IML_Malaria: a list of ``{"image_name", "objects": [{"type",
+        "bbox": {"x", "y", "w", "h"}}]}``, numbers written as text; or ``training.json`` or
+        ``test.json`` of BBBC041: a list of ``{"image": {"pathname"}, "objects": [{"category",
+        "bounding_box": {"minimum": {"r", "c"}, "maximum": {"r", "c"}}}]}``. The latter was
+        written against public programs that read it, not against the file itself.
+    images : iterable of path
+        The images to read, known to the annotations by their file names.
+    scale : int
+        Images are reduced by this factor, by the mean over squares of pixels, boxes with them.
+        The box of a red cell of IML_Malaria is 82 px wide; 41 px show a ring as well, and a crop
+        then holds four times as many cells.
+
+    Yields
+    ------
+    Sample
+        Image uint8 (3, H, W), label uint16 (3, H, W), a plane for each of :data:`CLASSES`, with
+        cells numbered in the order of the boxes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file is damaged, an image has no annotations, or a box is empty, not centred on the
+        image or of an unknown kind.
+    """
+    annotations = Path(annotations)
+    known = _entries(annotations)
+    for path in map(Path, images):
+        if path.name not in known:
+            raise ValueError(f"{annotations} says nothing of {path.name}: leave the image out.")
+        image = read_image(path)
+        if image.dtype != np.uint8 or len(image) != 3:
+            raise ValueError(f"{path} is no colour image with 8 bits a channel: download it again.")
+        if not 1 <= scale <= min(image.shape[1:]):
+            raise ValueError(f"{path} of {image.shape[1:]} px cannot be reduced by {scale}.")
+        boxes = _fit(known[path.name], image.shape[1:], scale, f"{annotations}, {path.name}")
+        image = _reduce(image, scale)
+        yield _sample(path.name, image, _paint(boxes, image.shape[1:]), boxes)
+
+
+def _entries(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Boxes (M, 5) of each image name: class, top, left, bottom, right, px as published."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: check the path or download it again.")
+    entries: dict[str, NDArray[np.float64]] = {}
+    try:
+        for entry in json.loads(path.read_bytes()):
+            name = entry["image_name"] if "image_name" in entry else entry["image"]["pathname"]
+            name = name.rpartition("/")[2]
+            if name in entries:
+                raise ValueError(f"{name} is listed twice")
+            boxes = dict.fromkeys(filter(None, map(_box, entry["objects"])))
+            entries[name] = np.array(list(boxes), float).reshape(-1, 5)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise ValueError(
+            f"{path} is damaged or no list of boxes, at entry {len(entries)} "
+            f"({type(e).__name__}: {e}): download it again."
+        ) from e
+    return entries
+
+
+def _box(thing: dict[str, Any]) -> tuple[float, ...] | None:
+    kind = thing["type"] if "type" in thing else thing["category"]
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
+    if "bbox" in thing:
+        left, top, width, height = (float(thing["bbox"][key]) for key in "xywh")
+        bottom, right = top + height, left + width
+    else:
+        corners = thing["bounding_box"]["minimum"], thing["bounding_box"]["maximum"]
+        top, left, bottom, right = (float(corner[key]) for corner in corners for key in "rc")
+    return None if KINDS[kind] is None else (KINDS[kind], top, left, bottom, right)
+
+
+def _fit(
+    boxes: NDArray[np.float64], shape: tuple[int, ...], scale: int, where: str
+) -> NDArray[np.float64]:
+    """Check boxes, clip them to the image and reduce them with it."""
+    sides = np.array([*shape, *shape])
+    corners, lengths = boxes[:, 1:], boxes[:, 3:] - boxes[:, 1:3]
+    middles = corners[:, :2] + lengths / 2
+    # NaN and infinity fail these comparisons too.
+    sound = ((lengths > 0) & (middles > 0) & (middles < shape)).all(1)
+    if not sound.all():
+        raise ValueError(
+            f"{where}: box {sound.argmin()} is empty or not centred on the image of {shape} px: "
+            "download both files again."
+        )
+    return np.c_[boxes[:, 0], corners.clip(0, sides // scale * scale) / scale]
+
+
+def _reduce(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Mean over squares; rows and columns that fill no square are left out."""
+    height, width = (side // scale for side in image.shape[1:])
+    squares = image[:, : height * scale, : width * scale].reshape(3, height, scale, width, scale)
+    return np.rint(squares.mean((2, 4))).astype(np.uint8)
+
+
+def _paint(boxes: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    label = np.zeros((len(CLASSES), *shape), np.uint16)
+    classes = boxes[:, 0].astype(int)
+    numbers = np.tril(classes[:, None] == classes).sum(1)
+    areas = (boxes[:, 3:] - boxes[:, 1:3]).prod(1)
+    for i in np.argsort(-areas, kind="stable"):
+        top, left = np.floor(boxes[i, 1:3]).astype(int)
+        bottom, right = np.ceil(boxes[i, 3:]).astype(int)
+        label[classes[i], top:bottom, left:right] = numbers[i]
+    return label
+
+
+def _sample(name: str, image: NDArray[np.uint8], label: NDArray[np.uint16], boxes: Any) -> Sample:
+    offset, spread = image.mean((1, 2)), image.std((1, 2))
+    factor = 1 / np.where(spread > 0, spread, 1)
+    return Sample(name, image, label, offset.astype("f4"), factor.astype("f4"), boxes.astype("f4"))
+
+
+# --- the dataset file --------------------------------------------------------------------------
+
+
+def build(
+    path: str | Path,
+    source: str = "simulated",
+    *,
+    subset: str | None = None,
+    scale: int = 2,
+    num_images: int = 40,
+    size: int = 512,
+    seed: int = 0,
+) -> Path:
+    """Write a dataset with the splits training, validation and testing.
+
+    IML_Malaria is split by the numbers of the photographs. Those that follow each other often
+    show overlapping parts of a slide (of the 126 looked at, only some one or two numbers apart),
+    so blocks are taken, with gaps that are left out: of the number modulo 50, 0 to 31 are
+    training, 34 to 39 validation, 42 to 47 testing. The splits share their slides, about four by
+    tint and time: the test says nothing of a slide that was stained elsewhere.
+
+    Of BBBC041, testing is the published test set; of its training images about one in eight is
+    validation, by a checksum of its name. Which of them overlap is not known.
+
+    Parameters
+    ----------
+    path : path
+        The new file.
+    source : str
+        ``"simulated"``, ``"open"`` (IML_Malaria) or ``"original"`` (BBBC041).
+    subset : str, optional
+        A part of the download, e.g. ``"small"``; by default everything.
+    scale : int
+        By how much real images are reduced, see :func:`read`.
+    num_images, size, seed : int
+        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such source or subset, or a file is damaged.
+    OSError
+        If the download fails or the disk is full.
+    """
+    if source == "simulated":
+        splits = share_out(num_images, lambda number: _draw(size, seed, number))
+        text, licence = "simulated by micranet_helpers.data.pvivax", LICENCE
+    elif source in ITEMS:
+        item = items()[ITEMS[source]]
+        splits = (_open if source == "open" else _original)(fetch(item.name, subset), scale)
+        text, licence = item.citation, item.licence
+    else:
+        raise ValueError(f"There is no source {source!r}: take 'simulated', 'open' or 'original'.")
+    # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
+    return layout.write(path, splits, About(CLASSES, text, licence))
+
+
+def _open(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
+    annotations, *images = files
+    blocks = {"training": range(32), "validation": range(34, 40), "testing": range(42, 48)}
+    return {
+        split: read(annotations, [p for p in images if int(p.stem[2:]) % 50 in block], scale)
+        for split, block in blocks.items()
+    }
+
+
+def _original(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
+    # The archive holds one folder; its name is not relied on.
+    folder = next((found.parent for found in files[0].rglob("training.json")), files[0])
+    training, test = folder / "training.json", folder / "test.json"
+
+    def chosen(annotations: Path, wanted: Callable[[str], bool]) -> Iterator[Sample]:
+        names = filter(wanted, _entries(annotations))
+        return read(annotations, [folder / "images" / name for name in names], scale)
+
+    return {
+        "training": chosen(training, lambda name: zlib.crc32(name.encode()) % 8 > 0),
+        "validation": chosen(training, lambda name: zlib.crc32(name.encode()) % 8 == 0),
+        "testing": chosen(test, lambda name: True),
+    }
+
+
+# --- simulated images ----------------------------------------------------------------------------
+
+
+def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
+    """Draw fields of a thin smear: see :mod:`micranet_helpers.data.simulated.smear`.
+
+    Parameters
+    ----------
+    n : int
+        Number of images; image i does not depend on it.
+    size : int
+        Side, px; a red cell is 35 px wide, as in IML_Malaria reduced by 2.
+    seed : int
+        The same seed gives the same images.
+
+    Returns
+    -------
+    list of Sample
+        Image uint8 (3, size, size), label uint16 (3, size, size): cells with their true outlines,
+        of which the upper hides the lower; ``boxes`` bound what is seen. "difficult" are cells
+        with a doubtful mark, and infected ones of which the image shows less than half.
+
+    Raises
+    ------
+    ValueError
+        If n or size is less than 1.
+    """
+    if n < 1 or size < 1:
+        raise ValueError(f"Ask for at least one image of at least 1 px, not {n} of {size} px.")
+    return [_draw(size, seed, number) for number in range(n)]
+
+
+def _draw(size: int, seed: int, number: int) -> Sample:
+    drawn = smear.draw(np.random.default_rng([seed, number]), size)
+    return _sample(f"simulated-{seed}-{number}", *drawn)

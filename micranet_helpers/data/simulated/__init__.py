@@ -1,0 +1,1 @@
+"""Simulated images: what each data set looks like, drawn from random numbers."""

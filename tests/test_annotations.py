@@ -1,0 +1,369 @@
+"""Every format gives the same objects; what contradicts itself or the image is refused."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roifile
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from micranet_helpers.data import annotations
+from micranet_helpers.data.annotations import (
+    Annotations,
+    image_key,
+    read_boxes,
+    read_coco,
+    read_folders,
+    read_masks,
+    read_polygon_files,
+    read_polygons,
+    read_rois,
+    read_table,
+    read_voc,
+)
+
+SIZE = (12, 16)
+BOXES = [("ring", 2, 1, 6, 5), ("fibre", 4, 3, 16, 12), ("ring", 8, 8, 9, 12)]
+
+
+def drawn() -> np.ndarray:
+    """The label of BOXES, classes in the order of the alphabet."""
+    label = np.zeros((2, *SIZE), np.uint16)
+    label[1, 1:5, 2:6], label[0, 3:12, 4:16], label[1, 8:12, 8:9] = 1, 1, 2
+    return label
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def as_boxes(folder: Path) -> Annotations:
+    lines = ["a.tif,{},{},{},{},{}".format(*box) for box in BOXES]
+    text = "\n".join(["file,class,left,top,right,bottom", *lines, "none.tif,,,,,"])
+    return read_boxes(write(folder / "boxes.csv", text))
+
+
+def as_voc(folder: Path) -> Annotations:
+    text = "".join(
+        f"<object><name>{kind}</name><bndbox><xmin>{left}</xmin><ymin>{top}</ymin>"
+        f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+        for kind, left, top, right, bottom in BOXES
+    )
+    size = "<size><width>16</width><height>12</height><depth>1</depth></size>"
+    write(folder / "none.xml", "<annotation/>")
+    write(folder / "a.xml", f"<annotation>{size}{text}</annotation>")
+    return read_voc(folder)
+
+
+def corners(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def coco(polygons: bool) -> dict:
+    kinds = {"fibre": 7, "ring": 3}
+    return {
+        "images": [{"id": 1, "file_name": "a.tif", "height": 12, "width": 16},
+                   {"id": 2, "file_name": "none.tif"}],
+        "categories": [{"id": number, "name": kind} for kind, number in kinds.items()],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": kinds[kind],
+             "bbox": [left, top, right - left, bottom - top],
+             "segmentation": [sum(corners(left, top, right, bottom), ())] if polygons else []}
+            for number, (kind, left, top, right, bottom) in enumerate(BOXES)
+        ],
+    }
+
+
+def as_coco(folder: Path) -> Annotations:
+    return read_coco(write(folder / "coco.json", json.dumps(coco(False))))
+
+
+def as_coco_polygons(folder: Path) -> Annotations:
+    return read_coco(write(folder / "coco.json", json.dumps(coco(True))))
+
+
+def as_polygons(folder: Path) -> Annotations:
+    lines = [f"{['fibre', 'ring'].index(kind)} " + ", ".join(map(str, corners(*edges)))
+             for kind, *edges in BOXES]
+    write(folder / "none.polys.txt", "")
+    write(folder / "a.polys.txt", "\n".join(lines) + "\n")
+    return read_polygon_files(folder, ["fibre", "ring"])
+
+
+def as_rois(folder: Path) -> Annotations:
+    rois = [roifile.ImagejRoi.frompoints(np.asarray(corners(*edges), np.float32),
+                                         name=f"{kind}-{number}")
+            for number, (kind, *edges) in enumerate(BOXES)]
+    roifile.roiwrite(folder / "a.zip", rois)
+    with zipfile.ZipFile(folder / "none.zip", "w"):
+        pass
+    return read_rois(folder)
+
+
+FORMATS: list[Callable[[Path], Annotations]] = [
+    as_boxes, as_voc, as_coco, as_coco_polygons, as_polygons, as_rois
+]
+
+
+@pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
+def test_every_format_gives_the_same_objects(make, tmp_path) -> None:
+    found = make(tmp_path)
+    assert found.classes == ("fibre", "ring")
+    assert {name.removesuffix(".tif") for name in found.images} == {"a", "none"}
+    label, boxes = next(draw for name, draw in found.images.items() if name[0] == "a")(*SIZE)
+    np.testing.assert_array_equal(label, drawn())
+    if make in (as_polygons, as_rois):
+        assert boxes is None
+    else:
+        expected = [(int(kind == "ring"), top, left, bottom, right)
+                    for kind, left, top, right, bottom in BOXES]
+        np.testing.assert_array_equal(boxes, np.asarray(expected, np.float32))
+    nothing, _ = next(draw for name, draw in found.images.items() if name[0] == "n")(*SIZE)
+    assert nothing.shape == (2, *SIZE) and not nothing.any()
+
+
+@given(st.data())
+def test_boxes_fill_the_pixels_whose_centre_they_hold(data) -> None:
+    edge = st.integers(0, 60).map(lambda n: n / 4 + 0.1)
+    left, right = sorted(data.draw(st.lists(edge, min_size=2, max_size=2, unique=True)))
+    top, bottom = sorted(data.draw(st.lists(edge, min_size=2, max_size=2, unique=True)))
+    shape = annotations._box("ring", left, top, right, bottom, where="here")
+    y, x = np.mgrid[:16, :16] + 0.5
+    inside = (y > top) & (y < bottom) & (x > left) & (x < right)
+    make = annotations._collect([("a", [shape], None)]).images["a"]
+    if inside.any():
+        np.testing.assert_array_equal(make(16, 16)[0][0], inside)
+    else:
+        with pytest.raises(ValueError, match="covers no pixel"):
+            make(16, 16)
+
+
+# --- image-level labels and masks --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_tables_in_all_dialects(comma, mark, tmp_path) -> None:
+    lines = ["File, ring ,fibre", "sub\\a.tif,1,0", "", "café.tif,1.0,1"]
+    found = read_table(write(tmp_path / "t.csv", mark + "\r\n".join(lines).replace(",", comma)))
+    assert found.classes == ("ring", "fibre")
+    assert {name: make(9, 9)[0].tolist() for name, make in found.images.items()} == {
+        "sub/a.tif": [1, 0], "café.tif": [1, 1],
+    }
+    assert image_key("cafe\u0301.tif") in found.images  # as macOS writes it
+
+
+def test_folders(tmp_path) -> None:
+    names = "ring/a.tif", "fibre/a.tif", "fibre/in/b.png", "None/c.tif", "d.tif", "ring/e.txt"
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = read_folders(tmp_path)
+    assert found.classes == ("fibre", "ring")
+    assert {name: make(9, 9)[0].tolist() for name, make in found.images.items()} == {
+        "ring/a.tif": [0, 1], "fibre/a.tif": [1, 0], "fibre/in/b.png": [1, 0], "None/c.tif": [0, 0],
+    }
+
+
+def test_masks_of_classes(tmp_path) -> None:
+    label = drawn()
+    mask = np.where(label[1] > 0, 2, label[0] > 0).astype(np.uint8)
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    found, boxes = read_masks(tmp_path, ["fibre", "ring"]).images["a"](*SIZE)
+    np.testing.assert_array_equal(found > 0, [mask == 1, mask == 2])
+    assert boxes is None and [len(np.unique(plane)) - 1 for plane in found] == [1, 2]
+    with pytest.raises(ValueError, match="holds 2 values up to 2 for 1 classes"):
+        read_masks(tmp_path, ["fibre"]).images["a"](*SIZE)
+    with pytest.raises(ValueError, match="make them alike"):
+        read_masks(tmp_path, ["fibre", "ring"]).images["a"](12, 17)
+
+
+def test_masks_of_one_class_and_of_objects(tmp_path) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[2:4, 2:4] = mask[4, 4] = mask[8, 8] = 255
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    [found], _ = read_masks(tmp_path, ["ring"]).images["a"](*SIZE)
+    assert found.max() == 2 and ((found > 0) == (mask > 0)).all()
+    ids = np.where(mask, 70_000, 0).astype(np.uint32)
+    ids[2, 2] = 900  # touches another object
+    tifffile.imwrite(tmp_path / "b.tif", ids)
+    [found], _ = read_masks(tmp_path, ["ring"], instances=True).images["b"](*SIZE)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, np.select([ids == 900, ids > 0], [1, 2]))
+
+
+# --- ImageJ and polygons -----------------------------------------------------------------------
+
+
+def roi(kind: str, **options) -> roifile.ImagejRoi:
+    made = roifile.ImagejRoi()
+    made.roitype, made.name, made.version = roifile.ROI_TYPE[kind], options.pop("name", "ring"), 228
+    for name, value in options.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_ovals_and_rectangles_of_imagej(tmp_path) -> None:
+    edges = {"top": 10, "left": 20, "bottom": 50, "right": 80}
+    roi("OVAL", **edges).tofile(tmp_path / "oval.roi")
+    roi("RECT", **edges).tofile(tmp_path / "rect.roi")
+    found = read_rois(tmp_path).images
+    [oval], _ = found["oval"](100, 100)
+    [rect], _ = found["rect"](100, 100)
+    y, x = np.mgrid[:100, :100] + 0.5
+    ellipse = ((y - 30) / 20) ** 2 + ((x - 50) / 30) ** 2 < 1
+    assert (oval.astype(bool) != ellipse).sum() < 10 and oval.any()
+    assert rect.sum() == 40 * 60 and rect[10:50, 20:80].all()
+
+
+def test_compound_rois_have_holes(tmp_path) -> None:
+    def path(*edges):  # move, three lines, close
+        moves = [(min(n, 1), x, y) for n, (x, y) in enumerate(corners(*edges))]
+        return [*np.ravel(moves), 4]
+
+    steps = np.asarray(path(1, 1, 9, 9) + path(3, 3, 6, 6), np.float32)
+    made = roi("RECT", top=1, left=1, bottom=9, right=9, multi_coordinates=steps,
+               shape_roi_size=len(steps))
+    made.tofile(tmp_path / "a.roi")
+    [label], _ = read_rois(tmp_path).images["a"](*SIZE)
+    expected = np.zeros(SIZE, np.uint16)
+    expected[1:9, 1:9], expected[3:6, 3:6] = 1, 0
+    np.testing.assert_array_equal(label, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"), [("LINE", "ring", "no area"), ("POINT", "ring", "no area"),
+                                ("RECT", "0012-0034", "names no class"),
+                                ("RECT", "", "names no class")],
+)
+def test_rois_that_outline_nothing_or_have_no_name(kind, name, words, tmp_path) -> None:
+    roi(kind, name=name, top=1, left=1, bottom=9, right=9).tofile(tmp_path / "a.roi")
+    with pytest.raises(ValueError, match=words):
+        read_rois(tmp_path)
+    if kind == "RECT":
+        assert read_rois(tmp_path, "ring").classes == ("ring",)
+
+
+def test_polygons_of_sted_actin(mirror) -> None:
+    files = list(mirror.rglob("*.polys.txt"))
+    found = {path.name: read_polygons(path) for path in files}
+    assert len(files) > 5 and sum(map(len, found.values())) > 50
+    assert {kind for polygons in found.values() for kind, _ in polygons} == {0, 1, 2, 3}
+    image = next(mirror.rglob("actin_1.tiff"))
+    label, _ = read_polygon_files(image.parent, ["clear", "unclear"]).images["actin_1"](224, 224)
+    # x is the column: the marked axons are brighter than the rest, and would not be transposed
+    values = tifffile.imread(image)
+    inside = label.any(0)
+    assert values[inside].mean() > 1.5 * values[~inside].mean()
+    assert values[inside].mean() > values[inside.T].mean()
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+ROW = "file,class,left,top,right,bottom\n"
+WRONG = [
+    (read_table, "file,ring\na.tif,2\n", "line 2: write 1"),
+    (read_table, "file,ring\na.tif,yes\n", "line 2: 'yes'"),
+    (read_table, "file,ring\na.tif,nan\n", "line 2: 'nan'"),
+    (read_table, "file,ring\na.tif,1\nA.tif,1\na.tif,0\n", "line 4 names no image, or one"),
+    (read_table, "file,ring\na.tif\n", "line 2 has 1 cells"),
+    (read_table, "file,ring,Ring\na.tif,1,1\n", "a name of its own"),
+    (read_table, "name,ring\na.tif,1\n", "the first line must be"),
+    (read_table, "file,ring\n", "no line after the header"),
+    (read_table, "", "no line after the header"),
+    (read_table, 'file,ring\n"a.tif,1\n', "unexpected end"),
+    (read_boxes, ROW + "a.tif,ring,5,5,4,9\n", "line 2: a box needs"),
+    (read_boxes, ROW + "a.tif,,1,1,4,9\n", "line 2: a box needs"),
+    (read_boxes, ROW + "a.tif,ring,-inf,5,4,9\n", "no usable number"),
+    (read_boxes, ROW + "a.tif,ring,1e300,5,4,9\n", "no usable number"),
+    (read_boxes, "file,class,x,y,w,h\na.tif,ring,1,1,4,9\n", "the first line must be"),
+    (read_coco, "[]", "TypeError"),
+    (read_coco, "{", "Expecting"),
+    (read_coco, "[" * 100_000, "RecursionError"),
+    (read_coco, json.dumps(coco(False) | {"images": []}), "does not list"),
+    (read_coco, json.dumps(coco(False) | {"images": [{"id": 1}, {"id": 1}]}), "same id"),
+    (read_coco, json.dumps(coco(False)).replace('"bbox": [2', '"bbox": [NaN'), "no usable number"),
+    (read_coco, json.dumps(coco(True)).replace('"segmentation": [[', '"segmentation": [[1,'),
+     "a coordinate too much"),
+    (read_coco, json.dumps(coco(False)).replace("[]", '{"counts": [5]}'), "run-length"),
+    (read_polygons, "0 (1, 2), (3, 4)\n", "line 1 has 2 corners"),
+    (read_polygons, "\n0 (1, 2), (3, 4), (5, x)\n", "line 2: ' x'"),
+    (read_polygons, "0 (1, 2), (3, 4), (5, 6) 7\n", "not of the form"),
+    (read_polygons, "ring (1, 2), (3, 4), (5, 6)\n", "not of the form"),
+]
+
+
+@pytest.mark.parametrize(("reader", "text", "words"), WRONG)
+def test_wrong_entries_are_named(reader, text, words, tmp_path) -> None:
+    path = write(tmp_path / "labels", text)
+    with pytest.raises(ValueError, match=words) as caught:
+        reader(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [
+    "<annotation><object/></annotation>", "<html/>", "<annotation>",
+    '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>',
+])
+def test_wrong_xml_is_refused(text, tmp_path) -> None:
+    write(tmp_path / "a.xml", text)
+    with pytest.raises(ValueError, match=r"a\.xml cannot be used"):
+        read_voc(tmp_path)
+
+
+@pytest.mark.parametrize("edges", ["-3,1,5,5", "1,1,5,14", "20,1,25,5", "1,1,18,5"])
+def test_boxes_outside_the_image_are_refused(edges, tmp_path) -> None:
+    found = read_boxes(write(tmp_path / "b.csv", f"{ROW}a.tif,ring,{edges}\n"))
+    with pytest.raises(ValueError, match=r"a\.tif: the ring at row 1, .* outside the image"):
+        found.images["a.tif"](*SIZE)
+
+
+def test_images_of_another_size_than_annotated_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="was annotated as"):
+        as_coco(tmp_path).images["a.tif"](16, 12)
+
+
+def test_text_in_another_encoding_is_refused(tmp_path) -> None:
+    (tmp_path / "t.csv").write_bytes("file,größe\na.tif,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="CSV UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("reader", [read_table, read_boxes, read_coco, read_polygons, read_voc,
+                                    read_folders, read_rois, lambda path: read_masks(path, ["a"])])
+def test_missing_files_and_folders(reader, tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        reader(tmp_path / "none")
+
+
+@pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
+def test_damaged_files_give_an_error_or_a_label(make, tmp_path) -> None:
+    """1,200 damaged files."""
+    make(tmp_path)
+    path = next(path for path in tmp_path.iterdir() if "none" not in path.name)
+    [(reader, arguments)] = {
+        ".csv": [(read_boxes, ())], ".xml": [(read_voc, ())], ".json": [(read_coco, ())],
+        ".txt": [(read_polygon_files, (["fibre", "ring"],))], ".zip": [(read_rois, ())],
+    }[path.suffix]
+    data, before = path.read_bytes(), sorted(tmp_path.iterdir())
+    rng, errors = np.random.default_rng(0), 0
+    for number in range(200):
+        changed = np.frombuffer(data, np.uint8).copy()
+        changed[rng.integers(len(changed), size=1 + number % 3)] ^= np.uint8(1 << rng.integers(8))
+        path.write_bytes(changed[: rng.integers(len(data)) if number % 4 == 0 else None].tobytes())
+        try:
+            found = reader(path if path.suffix in (".csv", ".json") else tmp_path, *arguments)
+            for draw in found.images.values():
+                label, _ = draw(*SIZE)
+                assert label.shape == (len(found.classes), *SIZE) and label.dtype == np.uint16
+        except ValueError:
+            errors += 1
+    assert errors > 20 and sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,229 @@
+"""Electron micrographs: simulated sections, the real stack, damaged files, splits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from skimage.measure import label as components
+from sklearn.metrics import roc_auc_score
+
+from micranet_helpers.data import em, layout
+from micranet_helpers.data.crops import CropDataset
+from micranet_helpers.data.simulated import neuropil
+
+STACK = (
+    "raw.githubusercontent.com/unidesigner/groundtruth-drosophila-vnc/"
+    "4a5f051466d24d8dc1e855ab55658bb1b1dcd6bf/stack1"
+)
+
+
+# --- simulated sections ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sections() -> list[layout.Sample]:
+    return em.simulate(16, 256, seed=1)
+
+
+def test_a_section_depends_on_its_number_and_seed_only() -> None:
+    few, many, other = em.simulate(2, 96, 5), em.simulate(3, 96, 5), em.simulate(2, 96, 6)
+    for a, b, c in zip(few, many, other, strict=False):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.label, b.label)
+        assert a.name == b.name != c.name and (a.image != c.image).mean() > 0.9
+    assert (many[0].image != many[2].image).mean() > 0.9
+
+
+@settings(max_examples=25)
+@given(size=st.integers(neuropil.SMALLEST, 150), seed=st.integers(0, 1000))
+def test_labels_number_objects_exactly(size: int, seed: int) -> None:
+    (sample,) = em.simulate(1, size, seed)
+    assert sample.image.dtype == np.uint8 and sample.image.shape == (1, size, size)
+    assert sample.label.dtype == np.uint16 and sample.label.shape == (3, size, size)
+    mitochondria, membranes, synapses = sample.label
+    for plane in (mitochondria, synapses):
+        # Each number is one connected piece, no two pieces touch, and no number is left out.
+        assert components(plane > 0).max() == plane.max() == len(np.unique(plane[plane > 0]))
+        assert components(plane, background=0).max() == plane.max()
+    assert membranes.max() <= 1 and not (membranes & (mitochondria > 0)).any()
+
+
+def test_classes_are_present_and_absent(sections: list[layout.Sample]) -> None:
+    present = np.array([sample.present for sample in sections])
+    for column in (em.CLASSES.index("mitochondria"), em.CLASSES.index("synapses")):
+        assert 0.2 < present[:, column].mean() < 0.95
+    # In small sections even membranes are absent at times: one cell fills them.
+    small = np.array([sample.present for sample in em.simulate(40, 64)])
+    assert 0 < small[:, 1].mean() < 1
+
+
+def test_sections_resemble_the_stack(sections: list[layout.Sample]) -> None:
+    """Bounds around what the real sections 00–15 give."""
+    images = np.stack([sample.image[0] for sample in sections]).astype(float)
+    labels = np.stack([sample.label for sample in sections]) > 0
+    assert 118 < images.mean() < 138 and 48 < images.std() < 60
+    assert 0.02 < labels[:, 0].mean() < 0.075  # 16 sections are few: the mean is 0.047
+    assert 0.18 < labels[:, 1].mean() < 0.23
+    assert 0.003 < labels[:, 2].mean() < 0.01
+    assert 75 < images[labels[:, 0]].mean() < 100
+    assert 50 < images[labels[:, 1]].mean() < 75
+    assert images[labels[:, 2]].mean() < 50
+
+
+def test_a_threshold_does_not_find_mitochondria(sections: list[layout.Sample]) -> None:
+    smooth = [gaussian_filter(-sample.image[0].astype(float), 6)[::4, ::4] for sample in sections]
+    truth = [sample.label[0, ::4, ::4] > 0 for sample in sections]
+    # In the real sections 00 and 08 it is 0.84.
+    assert 0.7 < roc_auc_score(np.ravel(truth), np.ravel(smooth)) < 0.88
+
+
+def test_too_small_a_section_is_refused() -> None:
+    with pytest.raises(ValueError, match="give 64 or more"):
+        em.simulate(1, neuropil.SMALLEST - 1)
+
+
+# --- the stack ---------------------------------------------------------------------------------
+
+
+def stack(folder: Path, masks: dict[str, np.ndarray], image: np.ndarray | None = None) -> Path:
+    """Write a section ``raw/00.tif`` with its masks."""
+    shape = next(iter(masks.values())).shape
+    for name in ("raw", *em.CLASSES):
+        (folder / name).mkdir(exist_ok=True)
+    for name, mask in masks.items():
+        Image.fromarray(mask).save(folder / name / "00.png")
+    tifffile.imwrite(folder / "raw/00.tif", np.full(shape, 9, np.uint8) if image is None else image)
+    return folder / "raw/00.tif"
+
+
+@pytest.fixture
+def masks() -> dict[str, np.ndarray]:
+    """Two mitochondria with smooth edges, membranes of one bit, no synapse."""
+    mitochondria = np.zeros((40, 64), np.uint8)
+    mitochondria[2:12, 2:12] = mitochondria[20:30, 40:60] = 127
+    mitochondria[3:11, 3:11] = mitochondria[21:29, 41:59] = 128
+    membranes = np.zeros((40, 64), bool)
+    membranes[:, 30:33] = True
+    mitochondria[5:9, 5:9] = 255
+    return {
+        "mitochondria": mitochondria, "membranes": membranes,
+        "synapses": np.zeros((40, 64), np.uint8),
+    }  # fmt: skip
+
+
+def test_masks_are_cut_at_half_of_their_maximum(tmp_path: Path, masks: dict) -> None:
+    (sample,) = em.read([stack(tmp_path, masks)])
+    expected = np.zeros((3, 40, 64), np.uint16)
+    expected[0, 3:11, 3:11], expected[0, 21:29, 41:59], expected[1, :, 30:33] = 1, 2, 1
+    np.testing.assert_array_equal(sample.label, expected)
+    np.testing.assert_allclose(sample.pixels, np.full((1, 40, 64), 9 / 255, np.float32))
+    assert sample.name == "00.tif" and sample.image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", em.CLASSES)
+def test_an_inverted_mask_is_refused(tmp_path: Path, masks: dict, name: str) -> None:
+    inverted = ~masks[name] if masks[name].dtype == bool else 255 - masks[name]
+    file = stack(tmp_path, masks | {name: inverted})
+    with pytest.raises(ValueError, match=rf"{name}.00\.png is no mask .* download it again"):
+        list(em.read([file]))
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path, masks: dict) -> None:
+    file = stack(tmp_path, masks | {"synapses": np.zeros((40, 60), np.uint8)})
+    with pytest.raises(ValueError, match=r"00\.png is no mask"):
+        list(em.read([file]))
+    for image in (np.zeros((40, 64, 3), np.uint8), np.zeros((40, 64), np.uint16)):
+        with pytest.raises(ValueError, match=r"00\.tif is no micrograph"):
+            list(em.read([stack(tmp_path, masks, image)]))
+    file = stack(tmp_path, masks)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"00\.tif"):
+        list(em.read([file]))
+    (stack(tmp_path, masks).parents[1] / "synapses/00.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"synapses.00\.png"):
+        list(em.read([file]))
+
+
+def test_a_damaged_mask_gives_an_error_or_the_right_label(tmp_path: Path, masks: dict) -> None:
+    file, rng, refused = stack(tmp_path, masks), np.random.default_rng(0), 0
+    (sound,) = em.read([file])
+    mask = tmp_path / "mitochondria/00.png"
+    data = mask.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        mask.write_bytes(damaged)
+        try:
+            (sample,) = em.read([file])
+        except ValueError as error:
+            assert str(mask) in str(error)
+            refused += 1
+        else:
+            np.testing.assert_array_equal(sample.label, sound.label)
+    assert refused > 50
+
+
+def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
+    samples = em.read([mirror / STACK / f"raw/{number:02}.tif" for number in (0, 8)])
+    for sample, mitochondria, synapses in zip(samples, (26, 16), (3, 13), strict=True):
+        image, label = sample.image[0], sample.label
+        assert image.shape == (1024, 1024)
+        assert label[0].max() == mitochondria and label[2].max() == synapses
+        assert 0.04 < (label[0] > 0).mean() < 0.08 and 0.18 < label[1].mean() < 0.23
+        # Mitochondria, membranes, synapses: each darker than the one before.
+        greys = [image[plane > 0].mean() for plane in (label.max(0) == 0, *label)]
+        assert (np.diff(greys) < -15).all()
+
+
+# --- datasets ----------------------------------------------------------------------------------
+
+
+def test_blocks_are_apart_and_cover_the_small_subset() -> None:
+    blocks = list(em.BLOCKS.values())
+    for before, after in zip(blocks, blocks[1:], strict=False):
+        assert after.start - before.stop == 2
+    assert blocks[0].start == 0 and blocks[-1].start < 16 and blocks[-1].stop == 20
+
+
+def test_a_simulated_dataset(tmp_path: Path) -> None:
+    path = em.build(tmp_path / "em.hdf5", num_images=5, size=256, seed=2)
+    about, splits = layout.describe(path)
+    assert splits == {"training": 3, "validation": 1, "testing": 1}
+    assert about.classes == em.CLASSES and about.pixel_size_um == 0.0046
+    stored = [sample for split in splits for sample in layout.read(path, split)]
+    for expected, sample in zip(em.simulate(5, 256, 2), stored, strict=True):
+        assert sample.name == expected.name
+        np.testing.assert_array_equal(sample.image, expected.image)
+        np.testing.assert_array_equal(sample.label, expected.label)
+    crops = CropDataset(path, "training", 128, 64, em.RULE, ratio=(1, 2))
+    assert 2 * crops.labels.sum() == (1 - crops.labels).sum() > 0
+
+
+def test_the_open_dataset(tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
+    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "cache"))
+    path = em.build(tmp_path / "em.hdf5", "open", subset="small")
+    names = {split: [sample.name for sample in layout.read(path, split)] for split in em.BLOCKS}
+    assert names == {
+        "training": [f"{number:02}.tif" for number in range(8)],
+        "validation": ["10.tif", "11.tif"],
+        "testing": ["14.tif", "15.tif"],
+    }
+    about, _ = layout.describe(path)
+    assert "CC BY-NC-SA 3.0" in about.licence and "10.6084/m9.figshare.856713" in about.source
+
+
+def test_what_cannot_be_built_is_said(tmp_path: Path) -> None:
+    for source in ("original", "real"):
+        with pytest.raises(ValueError, match="take 'simulated' or 'open'.*never published"):
+            em.build(tmp_path / "em.hdf5", source)
+    with pytest.raises(ValueError, match="at least 3 images, not 2"):
+        em.build(tmp_path / "em.hdf5", num_images=2)
+    with pytest.raises(ValueError, match="give 64 or more"):
+        em.build(tmp_path / "em.hdf5", num_images=3, size=32)
+    assert not list(tmp_path.iterdir())

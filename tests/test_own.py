@@ -1,0 +1,264 @@
+"""A folder of one's own images: what is found in it, and the dataset that is made of it."""
+
+import shutil
+import tracemalloc
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micranet_helpers.data import layout, own
+from micranet_helpers.data.annotations import Annotations, read_boxes, read_masks, read_table
+
+ABOUT = {"source": "our microscope", "licence": "CC0"}
+
+
+def picture(seed: int, shape: tuple[int, ...] = (20, 24), most: int = 4000) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, most, shape, np.uint16)
+
+
+def labels(folder: Path, rows: dict[str, str]) -> Annotations:
+    path = folder.parent / "labels.csv"
+    lines = [f"{name},{row}" for name, row in rows.items()]
+    path.write_text("\n".join(["file,ring,fibre", *lines]), encoding="utf-8")
+    return read_table(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """20 images of 5 specimens; every second shows rings, every fifth fibres."""
+    for number in range(20):
+        path = tmp_path / "images" / f"cell{number % 5}" / f"{number:02}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, picture(number))
+    return tmp_path / "images"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tif"))
+
+
+@pytest.fixture
+def found(folder: Path) -> own.Survey:
+    rows = {name: f"{n % 2},{int(n % 5 == 0)}" for n, name in enumerate(names(folder))}
+    return own.survey(folder, labels(folder, rows))
+
+
+# --- survey ------------------------------------------------------------------------------------
+
+
+def test_survey_of_a_sound_folder(found) -> None:
+    assert len(found.labelled) == 20 and not found.errors and not found.warnings
+    assert {(item.shape, item.dtype) for item in found.images} == {((1, 20, 24), "uint16")}
+    np.testing.assert_array_equal(found.pos_weight, [1, 4])
+    text = own.report(found)
+    assert "20 images, 20 of them with a label" in text and "put right: nothing" in text
+    [line] = [line for line in text.splitlines() if line.startswith("fibre")]
+    assert line.split() == ["fibre", "4", "16", "4", "4.00"]
+    assert "uint16 (20 images)" in text
+
+
+def test_survey_names_what_is_wrong(folder) -> None:
+    some = names(folder)
+    rows = {name: "1,0" for name in some} | {"cell9/none.tif": "0,1"}
+    (folder / some[0]).write_bytes((folder / some[0]).read_bytes()[:-50])
+    tifffile.imwrite(folder / some[1], np.minimum(picture(1), 3000).astype(np.float32))
+    shutil.copy(folder / some[2], folder / "copy.tif")
+    rows["copy.tif"] = "0,1"
+    tifffile.imwrite(folder / some[3], np.stack([picture(3)] * 3, -1), photometric="rgb")
+    tifffile.imwrite(folder / some[4], np.full((20, 24), 7, np.uint16))
+    tifffile.imwrite(folder / some[5], picture(5, most=9000).clip(0, 4095))
+    del rows[some[6]]
+    found = own.survey(folder, labels(folder, rows))
+    assert list(found.unreadable) == [some[0]] and found.unlabelled == (some[6],)
+    assert found.missing == ("cell9/none.tif",)
+    [twins] = found.duplicates
+    assert {item.name for item in twins} == {"copy.tif", some[2]}
+    for words in ("parts of it are missing", "same picture with different labels",
+                  "different numbers of channels", "different types of numbers"):
+        assert sum(words in error for error in found.errors) == 1, words
+    for words, name in (("end of the range", some[5]), ("only one grey picture", some[3]),
+                        ("the same value", some[4]), ("No label", some[6]),
+                        ("without an image", "cell9/none.tif")):
+        [warning] = [text for text in found.warnings if words in text]
+        assert name in warning
+    text = own.report(found)
+    assert all(f"- {sentence}" in text for sentence in [*found.errors, *found.warnings])
+    with pytest.raises(ValueError, match="Put this right") as caught:
+        own.build(folder / "x.hdf5", found, **ABOUT)
+    assert all(error in str(caught.value) for error in found.errors)
+    assert not (folder / "x.hdf5").exists()
+
+
+def test_labels_that_do_not_fit_their_image_are_errors(folder) -> None:
+    path = folder.parent / "boxes.csv"
+    rows = [f"{name},ring,1,1,5,{40 if n == 3 else 5}" for n, name in enumerate(names(folder))]
+    path.write_text("\n".join(["file,class,left,top,right,bottom", *rows]))
+    found = own.survey(folder, read_boxes(path))
+    assert list(found.contradictory) == [names(folder)[3]] and len(found.labelled) == 19
+    assert any("outside the image" in error for error in found.errors)
+
+
+def test_many_errors_of_a_kind_are_counted(folder) -> None:
+    for name in names(folder)[:8]:
+        (folder / name).write_bytes(b"II*\0")
+    found = own.survey(folder, labels(folder, {name: "1,0" for name in names(folder)}))
+    assert len(found.unreadable) == 8 and len(found.errors) == 6
+    assert found.errors[-1] == "… and 3 more of this kind."
+
+
+def test_classes_that_all_or_no_images_show(folder) -> None:
+    found = own.survey(folder, labels(folder, {name: "1,0" for name in names(folder)}))
+    np.testing.assert_array_equal(found.pos_weight, [0, np.inf])
+    assert sum("images show" in text for text in found.warnings) == 2
+
+
+@pytest.mark.parametrize("name", ["empty", "none"])
+def test_folders_without_images(name, tmp_path, found) -> None:
+    (tmp_path / "empty").mkdir()
+    if name == "none":
+        with pytest.raises(FileNotFoundError, match="check the path"):
+            own.survey(tmp_path / name, found.annotations)
+    else:
+        empty = own.survey(tmp_path / name, found.annotations)
+        assert "No image has a label" in own.report(empty)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(lambda a, b: (a, a, a), True),
+                                                    (lambda a, b: (0 * a, a, 0 * a), True),
+                                                    (lambda a, b: (a, b, 0 * a), False),
+                                                    (lambda a, b: (a, b), False)])
+def test_false_colour(channels, expected) -> None:
+    image = np.stack(channels(picture(0), picture(1)))
+    assert own._facts("a", image, None).false_colour == expected
+
+
+# --- dataset -----------------------------------------------------------------------------------
+
+
+def splits(path: Path) -> dict[str, list[layout.Sample]]:
+    return {split: list(layout.read(path, split)) for split in layout.describe(path)[1]}
+
+
+def test_dataset_holds_every_image_once_with_its_label(found, folder, tmp_path) -> None:
+    made = splits(own.build(tmp_path / "own.hdf5", found, pixel_size_um=0.02, **ABOUT))
+    assert {split: len(items) for split, items in made.items()} == {
+        "training": 14, "validation": 3, "testing": 3,
+    }
+    samples = {item.name: item for items in made.values() for item in items}
+    assert sorted(samples) == names(folder)
+    for number, name in enumerate(names(folder)):
+        np.testing.assert_array_equal(samples[name].image[0], tifffile.imread(folder / name))
+        assert samples[name].label.tolist() == [number % 2, int(number % 5 == 0)]
+    about = layout.describe(tmp_path / "own.hdf5")[0]
+    assert about == layout.About(("ring", "fibre"), "our microscope", "CC0", 0.02)
+    assert own.check_split(tmp_path / "own.hdf5") == []
+
+
+def test_dataset_of_masks(folder, tmp_path) -> None:
+    for name in names(folder):
+        mask = np.zeros((20, 24), np.uint8)
+        mask[2:5, 3:9] = 2
+        path = tmp_path / "masks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path.with_suffix(".tiff"), mask)
+    found = own.survey(folder, read_masks(tmp_path / "masks", ["ring", "fibre"]))
+    made = splits(own.build(tmp_path / "own.hdf5", found, **ABOUT))
+    for sample in made["training"]:
+        assert sample.label.shape == (2, 20, 24) and sample.present.tolist() == [0, 1]
+        assert sample.label[1, 2:5, 3:9].all() and sample.label.sum() == 18
+
+
+def test_normalisations(found, tmp_path) -> None:
+    def pixels(kind: str) -> list[np.ndarray]:
+        path = own.build(tmp_path / "own.hdf5", found, normalisation=kind, **ABOUT)
+        return [item.pixels for item in splits(path)["training"]]
+
+    for image in pixels("minmax"):
+        np.testing.assert_allclose([image.min(), image.max()], [0, 1], atol=1e-6)
+    for image in pixels("standard"):
+        np.testing.assert_allclose([image.mean(), image.std()], [0, 1], atol=1e-5)
+    together = np.stack(pixels("range"))
+    np.testing.assert_allclose([together.min(), together.max()], [0, 1], atol=1e-6)
+    assert len({image.max() for image in together}) > 1
+
+
+def test_specimens_and_copies_stay_in_one_split(found, folder, tmp_path) -> None:
+    tifffile.imwrite(folder / "cell4" / "copy.tif", tifffile.imread(folder / "cell0" / "00.tif"))
+    rows = {name: "1,0" for name in names(folder)}
+    found = own.survey(folder, labels(folder, rows))
+    path = own.build(tmp_path / "own.hdf5", found, group=lambda name: name.split("/")[0],
+                     shares=(0.4, 0.3, 0.3), **ABOUT)
+    places = defaultdict(set)
+    for split, samples in splits(path).items():
+        for sample in samples:
+            places[sample.name.split("/")[0]].add(split)
+    assert all(len(place) == 1 for place in places.values())
+    assert places["cell0"] == places["cell4"] and own.check_split(path) == []
+
+
+@given(st.integers(0, 9), st.integers(5, 60), st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0, 0.5)]))
+def test_splits_keep_shares_and_classes(seed, count, shares) -> None:
+    rng = np.random.default_rng(count)
+    objects = rng.integers(0, 2, (count, 2))
+    items = tuple(own.Facts(f"{n}.tif", (1, 9, 9), "uint8", 0, 1, 0, False, f"{n}", tuple(row))
+                  for n, row in enumerate(objects.tolist()))
+    found = own.Survey(Path(), Annotations(("a", "b"), {}), items, {}, {}, (), ())
+    split = own._split(found, shares, str, seed)
+    sizes = np.bincount(split, minlength=3)
+    assert (np.abs(sizes - np.multiply(shares, count)) <= 3).all()
+    assert (sizes > 0).tolist() == [share > 0 for share in shares]
+    for plane in objects.T:
+        counts = np.bincount(split[plane > 0], minlength=3)
+        assert (np.abs(counts - np.multiply(shares, plane.sum())) <= 2).all()
+    np.testing.assert_array_equal(split, own._split(found, shares, str, seed))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"shares": (0.9, 0.2, 0)}, "add up to 1"), ({"shares": (0, 0.5, 0.5)}, "the first above 0"),
+     ({"normalisation": "best"}, "'minmax', 'standard' or 'range'"),
+     ({"group": lambda name: name[:4]}, "1 specimens for 3 splits")],
+)
+def test_wrong_options_are_refused(options, words, found, tmp_path) -> None:
+    with pytest.raises(ValueError, match=words):
+        own.build(tmp_path / "own.hdf5", found, **ABOUT, **options)
+    assert not (tmp_path / "own.hdf5").exists()
+
+
+def test_images_that_changed_since_the_survey_are_refused(found, folder, tmp_path) -> None:
+    tifffile.imwrite(folder / names(folder)[7], picture(99))
+    with pytest.raises(ValueError, match="changed since the survey"):
+        own.build(tmp_path / "own.hdf5", found, **ABOUT)
+    assert not list(tmp_path.glob("own*"))
+
+
+def test_only_one_image_is_in_memory(tmp_path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(16):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", picture(number, (512, 512)))
+    table = labels(tmp_path / "images", {f"{n}.tif": f"{n % 2},{n // 8}" for n in range(16)})
+    own.survey(tmp_path / "images", table)  # imports
+    tracemalloc.start()
+    own.build(tmp_path / "own.hdf5", own.survey(tmp_path / "images", table), **ABOUT)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 512 * 512 * 2  # half of the images
+
+
+def test_leaks_are_found(tmp_path) -> None:
+    def sample(name: str, seed: int) -> layout.Sample:
+        return layout.Sample(name, picture(seed)[None], np.ones(1, np.uint8))
+
+    path = layout.write(
+        tmp_path / "leaky.hdf5",
+        {"training": [sample("a", 1), sample("b", 2)], "testing": [sample("c", 2), sample("a", 3)]},
+        layout.About(("ring",), "here", "CC0"),
+    )
+    assert own.check_split(path) == [
+        "c (testing) and b (training): same pixels.", "a (testing) and a (training): same name.",
+    ]

@@ -1,0 +1,426 @@
+"""Blood smears: boxes of two published formats, splits, and the simulated fields."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import find_objects
+
+from micranet_helpers.data import crops, layout, pvivax
+from micranet_helpers.data.simulated import smear
+
+SPLITS = ("training", "validation", "testing")
+
+
+def photo(path: Path, height: int = 48, width: int = 64, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def marked(kind: str, x: Any, y: Any, w: Any, h: Any) -> dict[str, Any]:
+    """A box as IML_Malaria writes it."""
+    box = {"x": str(x), "y": str(y), "h": str(h), "w": str(w)}
+    return {"type": kind, "bbox": box}
+
+
+def annotate(path: Path, *entries: tuple[str, list[dict[str, Any]]]) -> Path:
+    text = [{"image_name": name, "objects": objects} for name, objects in entries]
+    path.write_text(json.dumps(text))
+    return path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return photo(tmp_path / "PA1.PNG")
+
+
+def read_one(image: Path, *objects: dict[str, Any], scale: int = 1) -> layout.Sample:
+    annotations = annotate(image.parent / "annotations.json", (image.name, list(objects)))
+    (sample,) = pvivax.read(annotations, [image], scale)
+    return sample
+
+
+# --- boxes -------------------------------------------------------------------------------------
+
+
+def test_boxes_are_filled_clipped_and_numbered(image: Path) -> None:
+    sample = read_one(
+        image,
+        marked("red blood cell", -5, 30, 15, 23),
+        marked("ring", 10, 10, 10, 10),
+        marked("red blood cell", 40, 5, 8, 6),
+        marked("red blood cell", 40, 5, 8, 6),  # marked twice
+        marked("difficult", 60, 0, 7, 4),
+    )
+    expected = np.zeros((3, 48, 64), np.uint16)
+    expected[1, 30:48, 0:10] = 1
+    expected[0, 10:20, 10:20] = 1
+    expected[1, 5:11, 40:48] = 2
+    expected[2, 0:4, 60:64] = 1
+    assert np.array_equal(sample.label, expected)
+    assert sample.boxes is not None
+    boxes = [[1, 30, 0, 48, 10], [0, 10, 10, 20, 20], [1, 5, 40, 11, 48], [2, 0, 60, 4, 64]]
+    assert np.array_equal(sample.boxes, boxes)
+    assert sample.present.tolist() == [1, 1, 1]
+
+
+def test_of_overlapping_cells_the_smaller_stays_whole(image: Path) -> None:
+    small, large = marked("ring", 5, 5, 4, 4), marked("schizont", 0, 0, 20, 20)
+    for pair in ((small, large), (large, small)):
+        label = read_one(image, *pair).label[0]
+        assert (label > 0).sum() == 400
+        assert (label == label[6, 6]).sum() == 16
+
+
+def test_scale_takes_the_mean_of_squares_and_moves_the_boxes(tmp_path: Path) -> None:
+    image = photo(tmp_path / "odd.png", 49, 65)
+    sample = read_one(image, marked("ring", 7, 10, 9, 10), marked("ring", 60, 40, 9, 9), scale=2)
+    with Image.open(image) as file:
+        reduced = np.asarray(file.crop((0, 0, 64, 48)).reduce(2))
+    assert sample.image.shape == (3, 24, 32)
+    assert np.abs(np.moveaxis(sample.image, 0, -1) - reduced.astype(float)).max() <= 1
+    assert sample.boxes is not None
+    assert sample.boxes.tolist() == [[0, 5, 3.5, 10, 8], [0, 20, 30, 24, 32]]
+    assert (sample.label[0] == 1).sum() == 5 * 5  # half-covered pixels count
+
+
+def test_pixels_are_standardised_per_channel(image: Path, tmp_path: Path) -> None:
+    pixels = read_one(image).pixels
+    assert np.allclose(pixels.mean((1, 2)), 0, atol=1e-4)
+    assert np.allclose(pixels.std((1, 2)), 1, atol=1e-4)
+    Image.new("RGB", (16, 16), (9, 8, 7)).save(tmp_path / "flat.png")
+    assert np.allclose(read_one(tmp_path / "flat.png").pixels, 0)
+
+
+@st.composite
+def box(draw: st.DrawFn) -> dict[str, Any]:
+    left, top = draw(st.integers(-6, 63)), draw(st.integers(-6, 47))
+    # Centred on an image of 48 x 64 px.
+    width = draw(st.integers(max(1, 1 - 2 * left), 127 - 2 * left))
+    height = draw(st.integers(max(1, 1 - 2 * top), 95 - 2 * top))
+    return marked(draw(st.sampled_from(["ring", "red blood cell", "difficult"])), left, top,
+                  width, height)  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(boxes=st.lists(box(), max_size=12), scale=st.integers(1, 4))
+def test_label_covers_what_the_boxes_cover(
+    tmp_path_factory: pytest.TempPathFactory, boxes: list[dict[str, Any]], scale: int
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any_boxes"
+    image = folder / "any.png"
+    sample = read_one(image if image.exists() else photo(image), *boxes, scale=scale)
+    covered = np.zeros(sample.label.shape, bool)
+    assert sample.boxes is not None
+    for kind, top, left, bottom, right in sample.boxes:
+        covered[int(kind), int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
+    assert np.array_equal(sample.label > 0, covered)
+    counts = np.bincount(sample.boxes[:, 0].astype(int), minlength=3)
+    assert (sample.label.max((1, 2)) <= counts).all()
+    distinct = {json.dumps(thing) for thing in boxes}
+    assert len(sample.boxes) == len(distinct)
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        marked("virus", 5, 5, 9, 9),
+        marked("ring", 5, 5, 0, 9),
+        marked("ring", 5, 5, 9, -3),
+        marked("ring", 60, 5, 9, 9),
+        marked("ring", -9, 5, 12, 9),
+        marked("ring", "nan", 5, 9, 9),
+        marked("ring", 5, 5, "inf", 9),
+        marked("ring", "5 px", 5, 9, 9),
+        {"type": "ring"},
+        {"type": ["ring"], "bbox": {}},
+        {"type": "ring", "bbox": {"x": None, "y": 1, "w": 1, "h": 1}},
+        {"type": "ring", "bbox": {"x": 10**400, "y": 1, "w": 1, "h": 1}},
+        "ring",
+        None,
+    ],
+)
+def test_wrong_box_is_refused_and_named(image: Path, thing: Any) -> None:
+    with pytest.raises(ValueError, match=r"annotations\.json.*(box 1|entry 0).*download"):
+        read_one(image, marked("ring", 5, 5, 9, 9), thing)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "7", "null", '{"a": 1}', "[7]", "[null]", '[{"image_name": 7, "objects": []}]',
+     '[{"image_name": "PA1.PNG"}]', "[" * 100_000, "\x00", '[{"image": {"pathname": []}}]',
+     '[{"image_name": "a", "objects": []}, {"image_name": "a", "objects": []}]'],
+)  # fmt: skip
+def test_wrong_annotations_are_refused(image: Path, text: str) -> None:
+    annotations = image.parent / "annotations.json"
+    annotations.write_text(text)
+    with pytest.raises(ValueError, match=r"annotations\.json is damaged.*download it again"):
+        list(pvivax.read(annotations, [image]))
+
+
+def test_missing_or_unusable_files_are_named(image: Path, tmp_path: Path) -> None:
+    annotations = annotate(tmp_path / "a.json", *((n, []) for n in ("PA1.PNG", "no.png", "g.png")))
+    with pytest.raises(FileNotFoundError, match=r"no\.json"):
+        list(pvivax.read(tmp_path / "no.json", [image]))
+    with pytest.raises(FileNotFoundError, match=r"no\.png"):
+        list(pvivax.read(annotations, [tmp_path / "no.png"]))
+    with pytest.raises(ValueError, match=r"says nothing of other\.png"):
+        list(pvivax.read(annotations, [photo(tmp_path / "other.png")]))
+    Image.new("L", (16, 16)).save(tmp_path / "g.png")
+    with pytest.raises(ValueError, match=r"g\.png is no colour image"):
+        list(pvivax.read(annotations, [tmp_path / "g.png"]))
+    for scale in (0, 49):
+        with pytest.raises(ValueError, match="cannot be reduced"):
+            list(pvivax.read(annotations, [image], scale))
+    image.write_bytes(image.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"PA1\.PNG"):
+        list(pvivax.read(annotations, [image]))
+
+
+def test_flipped_bits_give_an_error_or_boxes_within_the_image(image: Path) -> None:
+    annotations = annotate(
+        image.parent / "a.json",
+        (image.name, [marked("ring", 5, 5, 19, 9), marked("difficult", 30, 20, 10, 12)]),
+    )
+    sound, rng = annotations.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(sound)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        annotations.write_bytes(data)
+        try:
+            (sample,) = pvivax.read(annotations, [image], 1)
+        except ValueError as error:
+            assert "a.json" in str(error)
+            refused += 1
+        else:
+            assert sample.boxes is not None
+            assert (sample.boxes[:, 1:] >= 0).all()
+            assert (sample.boxes[:, 3:] <= (48, 64)).all()
+            assert len(sample.boxes) == 2
+    assert 150 < refused < 300
+
+
+# --- published files ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def iml(mirror: Path) -> Path:
+    return next((mirror / "raw.githubusercontent.com/QaziAmmar").glob("*/*"))
+
+
+def test_published_fields_hold_the_published_cells(iml: Path) -> None:
+    images = [iml / "IML_Malaria" / f"PA{number}.JPG" for number in (171690, 171842, 172033)]
+    listed = json.loads((iml / "annotations.json").read_text())
+    objects = {entry["image_name"]: entry["objects"] for entry in listed}
+    for path, sample in zip(images, pvivax.read(iml / "annotations.json", images), strict=True):
+        assert (sample.name, sample.image.shape) == (path.name, (3, 480, 640))
+        with Image.open(path) as file:
+            reduced = np.moveaxis(np.asarray(file.reduce(2)).astype(float), -1, 0)
+        assert np.abs(sample.image - reduced).max() <= 1
+        kinds = [pvivax.KINDS[thing["type"]] for thing in objects[path.name]]
+        assert sample.boxes is not None
+        assert np.array_equal(sample.boxes[:, 0], kinds)
+        assert sample.present[0] == (0 in kinds)
+
+
+def test_open_dataset_from_a_mirror(
+    mirror_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
+    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "cache"))
+    fetch = pvivax.fetch
+
+    def fetch_less(name: str, subset: str | None) -> list[Path]:
+        found = fetch(name, subset)  # all 126, of which every sixth is read
+        assert found[0].name == "annotations.json"
+        return [found[0], *found[1::6]]
+
+    monkeypatch.setattr(pvivax, "fetch", fetch_less)
+    path = pvivax.build(tmp_path / "pvivax.hdf5", "open", subset="small", scale=4)
+    about, sizes = layout.describe(path)
+    assert about.classes == pvivax.CLASSES
+    assert "Arshad" in about.source and about.licence == "none stated"
+    assert set(sizes) == set(SPLITS)
+    for sample in layout.read(path, "testing"):
+        assert sample.image.shape == (3, 240, 320) and 42 <= int(sample.name[6:8]) % 50 < 48
+    with pytest.raises(ValueError, match="no subset 'tiny'.*small"):
+        pvivax.build(path, "open", subset="tiny")
+
+
+def test_photographs_of_overlapping_fields_share_a_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pvivax, "read", lambda annotations, images, scale: iter(images))
+
+    def numbers(of: range) -> dict[str, set[int]]:
+        splits = pvivax._open([Path("a.json"), *(Path(f"PA{n}.JPG") for n in of)], 2)
+        return {split: {int(path.stem[2:]) for path in paths} for split, paths in splits.items()}
+
+    found = numbers(range(171690, 172036))
+    assert [len(found[split]) for split in SPLITS] == [224, 38, 42]
+    everything = [(number, split) for split in SPLITS for number in found[split]]
+    assert all(
+        abs(a - b) > 2 for a, split in everything for b, other in everything if split != other
+    )
+    part = numbers(range(171700, 171800))
+    assert all(part[split] == {n for n in found[split] if 171700 <= n < 171800} for split in SPLITS)
+
+
+def bbbc041(folder: Path, training: int, test: int) -> Path:
+    """Write a small BBBC041, as its archive unpacks."""
+    inside = folder / "malaria"
+    for split, count in (("training", training), ("test", test)):
+        entries = []
+        for number in range(count):
+            name = f"{split}-{number:03}.png"
+            photo(inside / "images" / name, 40, 60, number)
+            box = {"minimum": {"r": 8, "c": 16}, "maximum": {"r": 20, "c": 32}}
+            kinds = ("red blood cell", "leukocyte", "trophozoite")
+            entries.append({
+                "image": {"checksum": "0", "pathname": f"/images/{name}",
+                          "shape": {"r": 40, "c": 60, "channels": 3}},
+                "objects": [{"bounding_box": box, "category": kinds[number % 3]}],
+            })  # fmt: skip
+        (inside / f"{split}.json").write_text(json.dumps(entries))
+    return folder
+
+
+def test_original_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bbbc041(tmp_path / "unpacked", 24, 4)
+    monkeypatch.setattr(pvivax, "fetch", lambda name, subset: [folder])
+    path = pvivax.build(tmp_path / "original.hdf5", "original")
+    names = {split: {sample.name for sample in layout.read(path, split)} for split in SPLITS}
+    assert names["testing"] == {f"test-{number:03}.png" for number in range(4)}
+    assert names["validation"] == {
+        name for name in (f"training-{number:03}.png" for number in range(24))
+        if zlib.crc32(name.encode()) % 8 == 0
+    }  # fmt: skip
+    assert len(names["training"] | names["validation"]) == 24
+    for sample in layout.read(path, "testing"):
+        kind = int(sample.name[5:8]) % 3
+        assert sample.image.shape == (3, 20, 30)
+        assert sample.present.tolist() == [int(kind == 2), int(kind == 0), 0]
+        if kind != 1:  # white cells have no plane
+            assert sample.boxes is not None and sample.boxes[0, 1:].tolist() == [4, 8, 10, 16]
+            assert (sample.label[:, 4:10, 8:16].max(0) == 1).all()
+    (folder / "malaria" / "training.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"training\.json"):
+        pvivax.build(path, "original")
+    assert layout.describe(path)[1]["testing"] == 4  # the old file is as before
+
+
+# --- simulated fields --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[layout.Sample]:
+    return pvivax.simulate(8, 256)
+
+
+def test_simulated_fields_depend_on_seed_and_number_only(fields: list[layout.Sample]) -> None:
+    for again, field in zip(pvivax.simulate(2, 256), fields, strict=False):
+        assert np.array_equal(again.image, field.image)
+        assert np.array_equal(again.label, field.label)
+    other = pvivax.simulate(1, 256, seed=1)[0]
+    assert not any(np.array_equal(other.image, field.image) for field in fields)
+
+
+def test_simulated_cells_are_counted_exactly(fields: list[layout.Sample]) -> None:
+    for field in fields:
+        assert field.image.dtype == np.uint8 and field.image.shape == (3, 256, 256)
+        assert field.boxes is not None
+        assert ((field.label > 0).sum(0) <= 1).all(), "a pixel belongs to one cell"
+        for kind, plane in enumerate(field.label):
+            places = find_objects(plane)
+            expected = [[s.start for s in place] + [s.stop for s in place] for place in places]
+            of_kind = field.boxes[field.boxes[:, 0] == kind, 1:]
+            assert np.array_equal(of_kind, np.reshape(expected, (-1, 4)))
+
+
+def test_infected_cell_that_the_border_mostly_hides_is_difficult() -> None:
+    owner = np.zeros((10, 20), np.int64)
+    owner[4:6, 0:5] = 1  # two of five columns are seen
+    owner[4:6, 8:12] = 2
+    owner[4:6, 14:20] = 3  # three of six columns are seen
+    kinds = [-1, pvivax.INFECTED, pvivax.UNINFECTED, pvivax.INFECTED]
+    label, boxes = smear._numbered(np.pad(owner, ((0, 10), (0, 0))), kinds, slice(3, 17))
+    assert boxes.tolist() == [[2, 1, 0, 3, 2], [1, 1, 5, 3, 9], [0, 1, 11, 3, 14]]
+    assert label.sum((1, 2)).tolist() == [6, 8, 4]
+
+
+def test_simulated_smear_is_plausible(fields: list[layout.Sample]) -> None:
+    infected = [int(field.label[0].max()) for field in fields]
+    assert 0 in infected and 1 <= max(infected) < 10
+    for field in fields:
+        assert 5 <= field.label[1].max() <= 70
+        cells = field.label.any(0)
+        green = field.image[1]
+        assert np.median(green[cells]) < 0.9 * np.median(green[~cells])
+    sizes = np.concatenate([np.bincount(field.label[1].flat)[1:] for field in fields])
+    assert 25 < 2 * np.sqrt(np.median(sizes) / np.pi) < 40  # px, diameter
+
+
+def test_simulated_parasites_stand_out_from_their_cell() -> None:
+    fields = pvivax.simulate(12, 256, seed=1)
+
+    def contrast(kind: int) -> float:
+        """Typical spread of the green light within a cell, as a share of its median."""
+        cells = [
+            field.image[1][field.label[kind] == number]
+            for field in fields for number in range(1, field.label[kind].max() + 1)
+        ]  # fmt: skip
+        return float(np.median([np.std(c) / np.median(c) for c in cells if c.size > 500]))
+
+    assert contrast(pvivax.INFECTED) > 1.15 * contrast(pvivax.UNINFECTED)
+
+
+def test_simulated_dataset_has_independent_splits_and_both_labels(tmp_path: Path) -> None:
+    path = pvivax.build(tmp_path / "simulated.hdf5", num_images=8, size=256)
+    about, sizes = layout.describe(path)
+    assert sizes == {"training": 6, "validation": 1, "testing": 1}
+    assert about.pixel_size_um is None
+    written = [sample for split in SPLITS for sample in layout.read(path, split)]
+    for sample, drawn in zip(written, pvivax.simulate(8, 256), strict=True):
+        assert np.array_equal(sample.image, drawn.image)
+        assert np.array_equal(sample.label, drawn.label)
+        assert np.allclose(sample.pixels, drawn.pixels)
+    data = crops.CropDataset(path, "training", 128, 96, pvivax.RULE)
+    assert 0 < data.labels.mean() < 0.7
+
+
+def test_rule_drops_cut_and_doubtful_cells(tmp_path: Path) -> None:
+    label = np.zeros((3, 64, 192), np.uint16)
+    label[0, 10:20, 54:74] = 1  # half in the first crop, half in the second
+    label[0, 10:20, 126:146] = 2  # 2 of 20 columns in the second
+    label[2, 40:50, 170:180] = 1
+    sample = layout.Sample("cut", np.zeros((3, 64, 192), np.uint8), label)
+    about = layout.About(pvivax.CLASSES, "a test", "none")
+    path = layout.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
+    data = crops.CropDataset(path, "training", 64, 64, pvivax.RULE)
+    assert [left for _, _, left in data.positions] == [0, 64, 128]
+    assert data.labels.flatten().tolist() == [1, 1, 1]
+    label[0, 10:20, 54:146] = 0
+    label[0, 10:20, 60:80] = 1  # a fifth in the first crop
+    path = layout.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
+    data = crops.CropDataset(path, "training", 64, 64, pvivax.RULE)
+    assert [left for _, _, left in data.positions] == [64]  # the third touches a doubtful cell
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'simulated', 'open' or 'original'"):
+        pvivax.build(tmp_path / "a.hdf5", "real")
+    with pytest.raises(ValueError, match="3 images"):
+        pvivax.build(tmp_path / "a.hdf5", num_images=2)
+    with pytest.raises(ValueError, match="at least one image"):
+        pvivax.simulate(0, 64)
+    assert not list(tmp_path.iterdir())
