@@ -37,9 +37,21 @@ def reading(path: str | Path, what: str) -> Iterator[h5py.File]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path or download it.")
+    with explaining(path, what), h5py.File(path, "r") as file:
+        yield file
+
+
+@contextmanager
+def explaining(path: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a ValueError of one clear sentence.
+
+    Parameters
+    ----------
+    path, what
+        As for :func:`reading`.
+    """
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        yield
     except ValueError as error:
         raise ValueError(f"Cannot load {what} from {path}: {error}") from error
     except (OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
@@ -112,4 +124,5 @@ def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
     text = h5py.check_string_dtype(found.dtype) and found.shape == ()
     if not text and found.dtype.kind not in "fiu":
         raise ValueError(f"its attribute {key} holds neither numbers nor one text.")
-    return owner.attrs[key]
+    value = owner.attrs[key]
+    return value.decode() if isinstance(value, bytes) else value

@@ -212,7 +212,9 @@ def fit(
         last = folder / "last.ckpt" if done else None
         with isolate_rng(), _quiet(), _clear_write_errors(folder):
             pl.seed_everything(seed, verbose=False)
-            order = Shuffle(len(train), seed)
+            order = Shuffle(train, seed)
+            # A resumed trainer starts the workers before it tells the epoch.
+            order.set_epoch(done)
             _trainer(folder, epochs, precision).fit(
                 Classifier(**settings),
                 DataLoader(train, batch_size, sampler=order, num_workers=num_workers),
@@ -286,19 +288,21 @@ def history(folder: Path | str) -> dict[str, list[float]]:
 class Shuffle(Sampler[int]):
     """A new random order each epoch, from seed and epoch alone: a resumed run sees the same."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, data: Dataset, seed: int) -> None:
+        self.data, self.seed, self.epoch = data, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
+        """Called by the trainer before each epoch; a dataset that augments is told, too."""
         self.epoch = epoch
+        if hasattr(self.data, "set_epoch"):
+            self.data.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.data)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        return iter(torch.randperm(len(self), generator=generator).tolist())
 
 
 class EpochLines(pl.Callback):

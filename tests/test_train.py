@@ -185,7 +185,7 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
 
 def test_order_of_images_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        shuffle = tr.Shuffle(50, seed)
+        shuffle = tr.Shuffle(range(50), seed)
         shuffle.set_epoch(epoch)
         assert len(shuffle) == 50
         return list(shuffle)

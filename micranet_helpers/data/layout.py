@@ -21,6 +21,7 @@ and ``version`` (of this package). Every chunk carries a checksum, and so do the
 tables: a damaged file gives an error, not a wrong image.
 """
 
+import glob
 import importlib.metadata
 import io
 import json
@@ -43,6 +44,9 @@ CHUNK = 128
 
 MOST_PIXELS = 2**30
 """Most values of one image or label; a file that declares more is taken for damaged."""
+
+MOST_IMAGES = 2**20
+"""Most images of a split, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +123,7 @@ def normalize(image: NDArray[Any], offset: Any, factor: Any) -> NDArray[np.float
         What the network sees.
     """
     offset, factor = (np.asarray(value, np.float32).reshape(-1, 1, 1) for value in (offset, factor))
-    return (image - offset) * factor
+    return np.subtract(image, offset, dtype=np.float32) * factor
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -153,16 +157,19 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About
         If the disk is full; the old file is then as before.
     """
     path = Path(path)
+    if not splits or any(split in ("", ".") or "/" in split for split in splits):
+        raise ValueError(f"Name one split or more, such as 'training', not {list(splits)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f"{path.name}.*.part"):
+    for left_over in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         left_over.unlink()
     with replacing(path) as part, _PartFile(part, "w+b") as raw:
         # Tables of this version and later have checksums.
         with h5py.File(raw, "w", libver=("v110", "v110"), track_order=True) as file:
             _describe(file, about)
             for split, samples in splits.items():
-                _write_split(file.create_group(split), tqdm(samples, split, unit=" images"), about)
-                raw.check()
+                # A full disk is told at the next image, not when all were read.
+                shown = (raw.check() or sample for sample in tqdm(samples, split, unit=" images"))
+                _write_split(file.create_group(split), shown, about)
         raw.check()
     return path
 
@@ -181,6 +188,13 @@ class _PartFile(io.FileIO):
             self.failure = error
         return memoryview(data).nbytes
 
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return self.tell() if size is None else size
+
     def check(self) -> None:
         if self.failure:
             raise OSError(
@@ -191,15 +205,18 @@ class _PartFile(io.FileIO):
 
 
 def _describe(file: h5py.File, about: About) -> None:
-    file.attrs["classes"] = json.dumps(about.classes)
-    file.attrs["source"], file.attrs["licence"] = about.source, about.licence
-    file.attrs["version"] = importlib.metadata.version("micranet-helpers")
+    texts = {
+        "classes": json.dumps(about.classes), "source": about.source, "licence": about.licence,
+        "version": importlib.metadata.version("micranet-helpers"),
+    }  # fmt: skip
+    for key, text in texts.items():
+        # Text of a fixed length lies in the file's tables, which have checksums.
+        file.attrs[key] = np.bytes_(text.encode())
     if about.pixel_size_um is not None:
         file.attrs["pixel_size_um"] = about.pixel_size_um
 
 
 def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> None:
-    group.attrs["split"] = group.name.strip("/")
     shapes, names, normalization, boxes = [], [], [], []
     for number, sample in enumerate(samples):
         _check(sample, about)
@@ -224,6 +241,7 @@ def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> 
 
 def _check(sample: Sample, about: About) -> None:
     image, label = sample.image, sample.label
+    boxes = () if sample.boxes is None else sample.boxes
     wrong = None
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         wrong = f"its image is {image.dtype} {image.shape}, not uint8, uint16 or float32 (C, H, W)"
@@ -231,8 +249,13 @@ def _check(sample: Sample, about: About) -> None:
         wrong = f"its label is {label.dtype} {label.shape} for {len(about.classes)} classes"
     elif label.shape[1:] not in ((), image.shape[1:]):
         wrong = f"its label {label.shape} is of another size than its image {image.shape}"
-    elif not (np.isfinite(image).all() and np.isfinite(sample.offset).all()
-              and np.isfinite(sample.factor).all()):
+    elif 0 in image.shape + label.shape:
+        wrong = f"its image {image.shape} or label {label.shape} is empty"
+    elif sample.boxes is not None and np.shape(boxes)[1:] != (5,):
+        wrong = f"its boxes are {np.shape(boxes)}, not (M, 5)"
+    elif not all(
+        np.isfinite(values).all() for values in (image, sample.offset, sample.factor, boxes)
+    ):
         wrong = "it holds NaN or infinite numbers"
     if wrong:
         raise ValueError(f"{sample.name} cannot be stored: {wrong}.")
@@ -245,7 +268,8 @@ def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> N
         chunks = (1, *value.shape[: value.ndim - len(plane)], *plane)
         group.create_dataset(
             name, (0, *value.shape), value.dtype, chunks=chunks, maxshape=(None,) * len(chunks),
-            compression="gzip", shuffle=True, fletcher32=True,
+            # Float images are mostly scaled photon counts: few values, packed best as they are.
+            compression="gzip", shuffle=value.dtype.kind == "u", fletcher32=True,
         )
     stack = group[name]
     if value.dtype != stack.dtype or value.ndim + 1 != stack.ndim:
@@ -392,22 +416,28 @@ class Split:
         )
 
     def label_of(self, number: int) -> NDArray[Any]:
-        """Read the label of an image: (K, H, W) at its true size, or (K,)."""
-        if self.label.ndim == 2:
-            return self.label[number]
+        """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,)."""
         height, width = self.shapes[number]
-        return self.label[number, :, :height, :width]
+        inside = (..., slice(height), slice(width)) if self.label.ndim == 4 else ()
+        label = self.label[(number, *inside)]
+        if label.dtype in (np.uint8, np.uint16):
+            return label
+        with np.errstate(invalid="ignore"):
+            numbers = label.astype(np.uint16)
+        if (numbers != label).any():
+            raise ValueError(f"the label of {self.names[number]} is not made of numbers 0 … 65535.")
+        return numbers
 
     def crop(self, number: int, top: int, left: int, side: int) -> NDArray[np.float32]:
         """Read what the network sees in a square: float32 (C, side, side), zeros outside."""
         height, width = self.shapes[number]
         inside = (..., slice(top, min(top + side, height)), slice(left, min(left + side, width)))
-        values = self._data[(number, *inside)]
-        pixels = normalize(values.reshape(self._channels, *values.shape[-2:]), *self.scale(number))
-        if not np.isfinite(pixels).all():
+        values = normalize(self._data[(number, *inside)], *self.scale(number))
+        if not np.isfinite(values).all():
             raise ValueError(f"{self.names[number]} holds NaN or infinite numbers.")
-        missing = [(0, side - length) for length in pixels.shape[1:]]
-        return np.pad(pixels, [(0, 0), *missing]) if any(map(sum, missing)) else pixels
+        pixels = np.zeros((self._channels, side, side), np.float32)
+        pixels[:, : values.shape[1], : values.shape[2]] = values
+        return pixels
 
 
 def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
@@ -420,13 +450,16 @@ def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
         wrong = f"{data.name} {data.shape} and {label.name} {label.shape} do not belong together"
     elif 0 in data.shape + label.shape:
         wrong = f"{data.name} or {label.name} is empty"
-    for stack in (data, label):
-        # A small file may declare any size: nothing larger than an image is believed.
-        parts = stack.shape[1:], stack.chunks or (1,)
-        if any(math.prod(part) > MOST_PIXELS for part in parts):
-            wrong = f"{stack.name} declares images or tiles of more than {MOST_PIXELS} values"
+    # A small file may declare any size: more than a dataset would hold is not believed.
+    elif len(data) > MOST_IMAGES or max(map(_largest_part, (data, label))) > MOST_PIXELS:
+        wrong = f"{data.name} {data.shape} or {label.name} {label.shape} declares too large a size"
     if wrong:
         raise ValueError(f"{wrong}.")
+
+
+def _largest_part(stack: h5py.Dataset) -> int:
+    """Values of an image, or of a tile if that is larger."""
+    return max(math.prod(stack.shape[1:]), math.prod(stack.chunks or ()))
 
 
 def _optional(
@@ -439,6 +472,9 @@ def _optional(
     fits = len(found.shape) == len(shape) and all(
         want in (None, is_) for want, is_ in zip(shape, found.shape, strict=True)
     )
-    if not fits or found.dtype.kind != kind or math.prod(found.shape) > MOST_PIXELS:
+    if not fits or found.dtype.kind != kind or found.nbytes > MOST_PIXELS:
         raise ValueError(f"{found.name} is {found.dtype} {found.shape}, expected is {shape}.")
-    return found[()]
+    values = found[()]
+    if kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"{found.name} holds NaN or infinite numbers.")
+    return values

@@ -1,0 +1,442 @@
+"""Crops: labels against counting by hand, pixels against the image, the same for any workers."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from micranet_helpers import train as tr
+from micranet_helpers.data import layout
+from micranet_helpers.data.crops import CropDataset, Rule, augmented, crop_grid, label_crops
+from micranet_helpers.data.layout import About, Sample
+
+NAMES = ("cell", "fibre", "dendrite", "difficult")
+ABOUT = About(NAMES, "made up", "CC0")
+CELLS = Rule(("cell",))
+
+
+def sample(seed: int, height: int = 40, width: int = 56, channels: int = 1) -> Sample:
+    """Noise with a few square objects of each class; offset and factor are not trivial."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros((len(NAMES), height, width), np.uint8)
+    for plane in label:
+        for number in range(1, 1 + int(rng.integers(3))):
+            top, left, side = rng.integers(0, height), rng.integers(0, width), rng.integers(2, 12)
+            plane[top : top + side, left : left + side] = number
+    image = rng.integers(0, 256, (channels, height, width)).astype(np.uint8)
+    image += (label[:1] > 0) * np.uint8(50)
+    return Sample(f"image {seed}", image, label, 30.0, 1 / 60)
+
+
+def write(path: Path, made: list[Sample]) -> Path:
+    return layout.write(path, {"training": made}, ABOUT)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Sample]:
+    return [sample(n, *size) for n, size in enumerate([(40, 56), (24, 24), (16, 90), (64, 64)])]
+
+
+@pytest.fixture(scope="module")
+def path(images: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("crops") / "a.hdf5", images)
+
+
+# --- where crops are ---------------------------------------------------------------------------
+
+
+@given(length=st.integers(1, 300), side=st.integers(8, 64), data=st.data())
+def test_grid_covers_the_image_and_no_crop_is_needless(
+    length: int, side: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, side))
+    starts = crop_grid(length, side, stride)
+    assert starts[0] == 0 and (np.diff(starts) == stride).all()
+    assert starts[-1] + side >= length > starts[-1]
+    assert len(starts) == 1 or starts[-2] + side < length
+
+
+def test_crops_of_the_original_sizes() -> None:
+    """512 px in crops of 256 with stride 192, zero-padded at the far edge."""
+    assert crop_grid(512, 256, 192).tolist() == [0, 192, 384]
+    assert crop_grid(448, 256, 192).tolist() == [0, 192]
+    assert crop_grid(100, 256, 192).tolist() == [0]
+
+
+# --- what is present in them -------------------------------------------------------------------
+
+
+def by_hand(label: np.ndarray, top: int, left: int, side: int, rule: Rule) -> tuple[list, bool]:
+    """The rule in its own words, for one crop."""
+    crop = dict(zip(NAMES, label[:, top : top + side, left : left + side], strict=True))
+    whole = dict(zip(NAMES, label, strict=True))
+    present, kept = [], True
+    for name in rule.classes:
+        covered = np.count_nonzero(crop[name])
+        numbers = np.unique(crop[name][crop[name] > 0])
+        visible = [np.sum(crop[name] == n) / np.sum(whole[name] == n) for n in numbers]
+        shown = rule.visible_share == 0 or max(visible, default=0) >= rule.visible_share
+        present.append(covered > rule.positive_share * side**2 and shown)
+        kept &= shown or covered == 0
+    if rule.foreground:
+        kept &= np.count_nonzero(crop[rule.foreground]) >= rule.foreground_share * side**2
+    if rule.ignore:
+        kept &= any(present) or not crop[rule.ignore].any()
+    return present, bool(kept)
+
+
+rules = st.builds(
+    Rule,
+    classes=st.sampled_from([("cell",), ("fibre", "cell")]),
+    positive_share=st.sampled_from([0.0, 0.05, 1 / 64, 0.25]),
+    visible_share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    foreground=st.sampled_from([None, "dendrite"]),
+    foreground_share=st.sampled_from([0.0, 0.1]),
+    ignore=st.sampled_from([None, "difficult"]),
+)
+
+
+@settings(max_examples=150)
+@given(rules, st.integers(0, 50), st.integers(5, 40), st.integers(5, 40), st.integers(1, 8))
+def test_labels_are_those_counted_by_hand(
+    rule: Rule, seed: int, height: int, width: int, stride: int
+) -> None:
+    label = sample(seed, height, width).label
+    tops, lefts = (crop_grid(length, 8, stride) for length in (height, width))
+    present, kept = label_crops(label, tops, lefts, 8, rule, NAMES)
+    assert present.shape == (len(tops), len(lefts), len(rule.classes))
+    for t, top in enumerate(tops):
+        for c, left in enumerate(lefts):
+            assert (present[t, c].tolist(), kept[t, c]) == by_hand(label, top, left, 8, rule)
+
+
+def test_box_cut_by_the_border_is_ambiguous_until_half_is_seen() -> None:
+    """A box of 4 × 4 px, of which crops see more and more columns."""
+    label = np.zeros((4, 8, 24), np.uint8)
+    label[0, 2:6, 10:14] = 1
+    rule = Rule(("cell",), visible_share=0.5)
+    seen = {}
+    for left in range(2, 8):
+        present, kept = label_crops(label, np.array([0]), np.array([left]), 8, rule, NAMES)
+        seen[left + 8 - 10] = bool(present.item()), bool(kept.item())
+    absent, ambiguous, shown = (False, True), (False, False), (True, True)
+    assert seen == {0: absent, 1: ambiguous, 2: shown, 3: shown, 4: shown, 5: shown}
+
+
+def test_share_counts_what_lies_outside_the_image_as_empty() -> None:
+    label = np.ones((4, 4, 16), np.uint8)  # half of a crop of 8 × 8 px
+    for share, present in [(0.49, True), (0.5, False)]:
+        found, _ = label_crops(
+            label, np.array([0]), np.array([0]), 8, Rule(("cell",), share), NAMES
+        )
+        assert found.item() == present
+
+
+# --- the dataset -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [
+    Rule(("cell", "fibre"), 0.05, foreground="dendrite", foreground_share=0.02),
+    Rule(("cell",), visible_share=0.5, ignore="difficult"),
+])  # fmt: skip
+def test_items_are_the_crops_that_the_rule_keeps(
+    path: Path, images: list[Sample], rule: Rule
+) -> None:
+    data = CropDataset(path, "training", 16, 12, rule)
+    expected = {
+        (number, top, left): by_hand(image.label, top, left, 16, rule)
+        for number, image in enumerate(images)
+        for top in crop_grid(image.label.shape[1], 16, 12).tolist()
+        for left in crop_grid(image.label.shape[2], 16, 12).tolist()
+    }
+    kept = {place: labels for place, (labels, keep) in expected.items() if keep}
+    assert 0 < len(kept) < len(expected)
+    assert list(map(tuple, data.positions.tolist())) == list(kept)
+    assert data.labels.dtype == torch.float32
+    assert data.labels.bool().tolist() == list(kept.values())
+    for (number, top, left), (pixels, labels), row in zip(
+        kept, data, data.labels, strict=True
+    ):
+        whole = np.pad(images[number].pixels, [(0, 0), (0, 16), (0, 16)])
+        expected_pixels = whole[:, top : top + 16, left : left + 16]
+        assert pixels.dtype == torch.float32 and torch.equal(labels, row)
+        np.testing.assert_array_equal(pixels, expected_pixels)
+
+
+def test_image_smaller_than_a_crop_gives_one(tmp_path: Path) -> None:
+    data = CropDataset(write(tmp_path / "a.hdf5", [sample(1, 10, 20)]), "training", 24, 24, CELLS)
+    assert data.positions.tolist() == [[0, 0, 0]]
+    assert data[0][0].shape == (1, 24, 24) and not data[0][0][:, 10:].any()
+
+
+def whole_labels(path: Path, side: int = 20) -> Path:
+    made = [
+        replace(sample(n, side, 16), label=np.array([n % 2, 1, 0, 1], np.uint8)) for n in range(4)
+    ]
+    return write(path, made)
+
+
+def test_image_level_labels_give_one_item_an_image(tmp_path: Path) -> None:
+    rule = Rule(("dendrite", "cell"), 0.5, ignore="difficult")
+    data = CropDataset(whole_labels(tmp_path / "a.hdf5"), "training", 24, 8, rule)
+    assert data.labels.tolist() == [[0, 0], [0, 1], [0, 0], [0, 1]]
+    assert data.positions.tolist() == [[n, 0, 0] for n in range(4)]
+    np.testing.assert_array_equal(data[3][0][:, :20, :16], sample(3, 20, 16).pixels)
+    with pytest.raises(ValueError, match=r"image 0 \(20 × 16 px\) has a label for the whole image"):
+        CropDataset(tmp_path / "a.hdf5", "training", 16, 16, rule)
+
+
+@pytest.mark.parametrize("ratio", [(2, 1), (1, 1), (1, 2), (1, 5)])
+def test_ratio_is_exact_and_as_large_as_can_be(path: Path, ratio: tuple[int, int]) -> None:
+    everything = CropDataset(path, "training", 16, 4, CELLS)
+    data = CropDataset(path, "training", 16, 4, CELLS, ratio=ratio)
+    counts = np.array([data.labels.sum(), len(data) - data.labels.sum()], int)
+    there = np.array([everything.labels.sum(), len(everything) - everything.labels.sum()], int)
+    times, rest = divmod(counts, ratio)
+    assert not rest.any() and times[0] == times[1] == min(there // ratio)
+    rows = list(map(tuple, data.positions.tolist()))
+    assert len(set(rows)) == len(rows) and rows == sorted(rows)
+    assert set(rows) < set(map(tuple, everything.positions.tolist()))
+    again, other = (
+        CropDataset(path, "training", 16, 4, CELLS, ratio=ratio, seed=seed) for seed in (0, 1)
+    )
+    assert np.array_equal(again.positions, data.positions)
+    assert not np.array_equal(other.positions, data.positions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"side": 20}, "multiple of 8 px, not 20"),
+        ({"side": 0}, "multiple of 8 px, not 0"),
+        ({"stride": 0}, "stride must be 1 to 16 px"),
+        ({"stride": 17}, "stride must be 1 to 16 px"),
+        ({"rule": Rule(("rings", "cell"))}, "asks for rings, but .* labels: cell, fibre, dendrite"),
+        ({"rule": Rule(("cell",), foreground="soma")}, "asks for soma"),
+        ({"rule": Rule(("cell",), ignore="soma")}, "asks for soma"),
+        ({"rule": Rule(())}, "asks for no class"),
+        ({"rule": Rule(("cell",), foreground="fibre", foreground_share=1.1)}, "No crop of 'train"),
+        ({"ratio": (0, 1)}, "must be 1 or more"),
+        ({"ratio": (1, 1000)}, "too few for the ratio 1:1000"),
+        ({"split": "testing"}, "has no 'testing', only: training"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CropDataset(path, **{"split": "training", "side": 16, "stride": 8, "rule": CELLS} | options)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file .*a.hdf5"):
+        CropDataset(tmp_path / "a.hdf5", "training", 16, 16, CELLS)
+
+
+# --- augmentation ------------------------------------------------------------------------------
+
+
+class Chosen:
+    """Stands for a generator whose draws are known."""
+
+    def __init__(self, turn: int, flip: int, gamma: float = 1.0, factor: float = 1.0) -> None:
+        self.whole, self.values = [turn, flip], (gamma, factor)
+
+    def integers(self, _: int) -> int:
+        return self.whole.pop(0)
+
+    def random(self, size: int) -> np.ndarray:
+        return np.zeros(size)
+
+    def lognormal(self, mean: float, sigma: float, size: int) -> np.ndarray:
+        assert (mean, sigma, size) == (0, 0.1, 2)
+        return np.array(self.values)
+
+
+def test_all_eight_symmetries_are_made_and_each_keeps_the_pixels() -> None:
+    image = np.arange(2 * 9, dtype=np.float32).reshape(2, 3, 3) - 5
+    made = [augmented(image, Chosen(turn, flip)) for turn in range(4) for flip in range(2)]
+    assert len({array.tobytes() for array in made}) == 8
+    for array in made:
+        np.testing.assert_allclose(np.sort(array.ravel()), np.sort(image.ravel()), atol=1e-6)
+        assert (array[1] - array[0] == 9).all(), "channels are turned alike"
+
+
+def test_gamma_and_intensity_on_standardised_values() -> None:
+    image = np.array([[[-1.0, 0.0], [1.0, 3.0]]], np.float32)
+    made = augmented(image, Chosen(0, 0, gamma=2.0, factor=1.5))
+    scaled = (image + 1) / 4
+    np.testing.assert_allclose(made, 1.5 * (4 * scaled**2 - 1), rtol=1e-6)
+    flat = np.full((1, 8, 8), 0.5, np.float32)
+    assert (augmented(flat, Chosen(1, 1, gamma=2.0)) == flat).all()
+
+
+def test_augmentation_keeps_order_and_range_of_grey_levels() -> None:
+    """Chance is as documented: half of the images keep gamma, half keep intensity."""
+    image = np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32)
+    order = np.argsort(image.ravel())
+    same = []
+    for seed in range(200):
+        rng, twin = np.random.default_rng(seed), np.random.default_rng(seed)
+        made = augmented(image, rng)
+        turn, flip = twin.integers(4), twin.integers(2)
+        back = np.rot90(made, -turn, (1, 2))[..., :: 1 - 2 * flip]
+        assert made.dtype == np.float32 and made.flags.c_contiguous and np.isfinite(made).all()
+        assert (np.diff(back.ravel()[order]) >= -1e-6).all()
+        same.append([np.allclose(back / back.max(), image / image.max(), atol=1e-5),
+                     np.isclose(back.max(), image.max(), rtol=1e-5)])
+    assert 0.35 < np.mean(same, 0)[0] < 0.65 and 0.35 < np.mean(same, 0)[1] < 0.65
+
+
+def loaded(data: CropDataset, workers: int) -> Tensor:
+    return torch.cat([images for images, _ in DataLoader(data, 4, num_workers=workers)])
+
+
+def test_augmentation_is_that_of_seed_and_epoch_for_any_number_of_workers(path: Path) -> None:
+    def data(seed: int = 0, epoch: int = 0) -> CropDataset:
+        made = CropDataset(path, "training", 16, 12, CELLS, augment=True, seed=seed)
+        made.set_epoch(epoch)
+        return made
+
+    base = loaded(data(), 0)
+    assert torch.equal(base, loaded(data(), 0))
+    for workers in (1, 2):
+        assert torch.equal(base, loaded(data(), workers))
+    for other in (data(seed=1), data(epoch=1)):
+        assert not torch.equal(base, loaded(other, 0))
+    assert not torch.equal(base, loaded(CropDataset(path, "training", 16, 12, CELLS), 0))
+    crop = data()[-1][0]
+    assert torch.equal(crop, base[-1])
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+
+def test_file_is_opened_in_each_process_when_it_is_needed(path: Path) -> None:
+    data = CropDataset(path, "training", 16, 12, CELLS)
+    with h5py.File(path, "a"):  # HDF5 would refuse this if the file were still open
+        pass
+    expected = data[0][0]
+    copied = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copied[0][0], expected)
+    # Forked workers of a dataset that is open here, and this process afterwards.
+    before = loaded(data, 0)
+    for _ in range(2):
+        assert torch.equal(loaded(data, 2), before)
+    assert torch.equal(loaded(data, 0), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_process_opens_the_file_anew(path: Path) -> None:
+    data = CropDataset(path, "training", 16, 12, CELLS)
+    data[0]
+    here = data._images()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"anew" if data._images() is not here else b"same")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 4) == b"anew"
+    assert data._images() is here
+    os.close(reader), os.close(writer)
+
+
+def test_damaged_file_gives_an_error_or_the_right_crops(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.hdf5", [sample(1, 24, 24)])
+    content, rng, errors = path.read_bytes(), np.random.default_rng(0), 0
+
+    def everything() -> tuple[Tensor, Tensor]:
+        data = CropDataset(path, "training", 16, 8, CELLS)
+        return loaded(data, 0), data.labels
+
+    pixels, labels = everything()
+    for place in rng.integers(0, len(content), 300).tolist():
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            found = everything()
+        except ValueError as error:
+            assert "a.hdf5: " in str(error)
+            errors += 1
+            continue
+        assert torch.equal(found[0], pixels) and torch.equal(found[1], labels)
+    assert errors > 100
+
+
+def test_damage_that_only_a_crop_meets_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.hdf5", [sample(1, 24, 24)])
+    data = CropDataset(path, "training", 16, 8, CELLS)
+    with h5py.File(path) as file:
+        chunk = file["training/data"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="Cannot load crop 0 of 'training' from .*damaged"):
+        data[0]
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+class PowerCut(Exception):
+    pass
+
+
+class Breaking(CropDataset):
+    """Raises an error when an epoch, counted from 0, is told."""
+
+    stop: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        if epoch == self.stop:
+            raise PowerCut
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums are rounded alike whoever loads the crops."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fit(
+    path: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., bytes]:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+    def run(folder: str, workers: int = 0, stop: int | None = None, augment: bool = True) -> bytes:
+        data = Breaking(path, "training", 16, 16, CELLS, augment=augment)
+        data.stop = stop
+        validation = CropDataset(path, "training", 16, 16, CELLS)
+        options = {"batch_size": 8, "precision": "32-true", "num_workers": workers}
+        tr.fit(data, validation, tmp_path / folder, 2, **options)
+        weights = tr.load(tmp_path / folder, "last").state_dict()
+        return b"".join(value.numpy().tobytes() for value in weights.values())
+
+    return run
+
+
+def test_training_is_the_same_for_any_number_of_workers_and_after_a_stop(
+    fit: Callable[..., bytes]
+) -> None:
+    expected = fit("whole")
+    assert fit("workers", workers=2) == expected
+    assert fit("plain", augment=False) != expected
+    for workers in (0, 2):
+        with pytest.raises(PowerCut):
+            fit(f"stopped {workers}", workers, stop=1)
+        assert fit(f"stopped {workers}", workers) == expected
