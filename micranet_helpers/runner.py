@@ -53,6 +53,11 @@ def main(argv: list[str] | None = None) -> int:
     int
         0: done, 1: a chapter or the build failed, 2: bad usage, 130: stopped by Ctrl-C.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["data"]:  # needs neither a clone nor the notebook tools
+        from micranet_helpers.data import cli
+
+        return cli.main(argv[1:])
     args = _parser().parse_args(argv)
     try:
         _require_book(Path.cwd())
@@ -72,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="micranet-book", description="Run and build the book.")
     commands = parser.add_subparsers(required=True)
+    commands.add_parser("data", help="list, fetch and remove the data sets of the book")
     for name, command, text in (
         ("run", _run, "execute chapters into _build/executed/<profile>/"),
         ("build", _build, "execute all chapters, then make the pages in book/_build/html/"),

@@ -1,8 +1,13 @@
-"""Small seeded networks and images that several test modules share."""
+"""Small seeded networks and images, and the mirror of real data, that test modules share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+from servers import serve_folder
 from torch import Tensor, nn
 
 from micranet_helpers.model import MICRANet
@@ -37,3 +42,20 @@ def random_images(*shape: int, seed: int = 0) -> Tensor:
 def model() -> MICRANet:
     """One grey channel, three classes."""
     return random_model()
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """Folder with copies of public files under ``<host>/<path>``, beside the project."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "mirror"
+    if not folder.is_dir():
+        reason = f"real data are missing: {folder} does not exist"
+        pytest.fail(reason) if os.environ.get("MICRANET_STRICT") else pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mirror_url(mirror: Path) -> Iterator[str]:
+    """Address of a loopback server of the mirror, for ``MICRANET_MIRROR``."""
+    with serve_folder(mirror) as url:
+        yield url

@@ -1,0 +1,362 @@
+"""Download data sets into a cache folder, and verify them.
+
+Files lie at ``folder() / NAME / PATH``, where the environment variable ``MICRANET_DATA`` sets the
+folder. With ``MICRANET_MIRROR=http://host/...`` each ``https://HOST/PATH`` is taken from
+``MIRROR/HOST/PATH``, for laboratories behind a firewall. What was broken off is resumed by the next
+:func:`fetch`; what is there is verified by its hash and not downloaded again. pooch
+compares hashes and puts files into their place; this module adds what it lacks: mirrors, parallel
+downloads and trust on first use. One transfer is in :mod:`micranet_helpers.data.transfer`.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+import pooch
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from micranet_helpers.data import registry
+from micranet_helpers.data.archives import discard, unpack
+from micranet_helpers.data.registry import File
+from micranet_helpers.data.transfer import (
+    CONNECTIONS,
+    UNPACKED,
+    Batch,
+    DownloadError,
+    FileError,
+    HostError,
+    Transfer,
+    advance,
+    complete,
+    open_session,
+    require_space,
+)
+from micranet_helpers.files import write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+
+def folder() -> Path:
+    """Where downloaded files lie.
+
+    Returns
+    -------
+    Path
+        The environment variable ``MICRANET_DATA``, or the platform's folder for caches.
+    """
+    place = Path(os.environ.get("MICRANET_DATA") or pooch.os_cache("micranet"))
+    return place.expanduser().absolute()
+
+
+def cached() -> dict[str, int]:
+    """How much of each data set is on the disk.
+
+    Returns
+    -------
+    dict of str to int
+        Bytes on the disk of each item, unpacked and unfinished files included; 0 if none.
+    """
+    return {name: _size_of_folder(folder() / name) for name in registry.items()}
+
+
+def remove(name: str) -> int:
+    """Delete a data set from the cache, with all records about it.
+
+    Parameters
+    ----------
+    name : str
+        An item of the registry.
+
+    Returns
+    -------
+    int
+        Bytes that were freed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such item.
+    OSError
+        If a file cannot be deleted.
+    """
+    registry.select(name)
+    if not folder().is_dir():
+        return 0
+    with _locked(name):
+        size = _size_of_folder(folder() / name)
+        discard(folder() / name)
+    return size
+
+
+def fetch(name: str, subset: str | None = None) -> list[Path]:
+    """Make the files of a data set available; download what is missing.
+
+    Parameters
+    ----------
+    name : str
+        An item of the registry, e.g. ``"mnist"``.
+    subset : str, optional
+        A part of it, e.g. ``"test"``; by default everything.
+
+    Returns
+    -------
+    list of Path
+        The files in the order of the registry; for an archive the folder with its content.
+
+    Raises
+    ------
+    ValueError
+        If there is no such item or subset, or ``MICRANET_MIRROR`` is no address.
+    DownloadError
+        If files are missing and cannot be had.
+
+    Notes
+    -----
+    Every file is verified by its hash, each time. Where none is published, the file is trusted
+    on first use: its SHA-256 is recorded in ``FILE.sha256`` and compared ever after; to accept
+    new content, :func:`remove` the item first. Unpacked files are not verified again.
+    """
+    files = registry.select(name, subset)
+    root = folder() / name
+    try:
+        # Looked at without the lock first: a complete cache may be read-only.
+        if not all(_is_ready(root, file) for file in files):
+            with _locked(name):
+                _fetch_missing(name, root, files)
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"The cache folder {folder()} cannot be used ({error}): free some space, or set "
+            "MICRANET_DATA to another folder."
+        ) from error
+    return [_result(root, file) for file in files]
+
+
+def _result(root: Path, file: File) -> Path:
+    path = root / file.path
+    return path.with_name(path.name + ".unpacked") if file.is_archive else path
+
+
+def _record(root: Path, file: File) -> Path:
+    path = root / file.path
+    return path.with_name(path.name + ".sha256")
+
+
+def _known_hash(root: Path, file: File) -> str | None:
+    if file.hash or not _record(root, file).is_file():
+        return file.hash
+    return _record(root, file).read_text(encoding="ascii", errors="replace").strip() or None
+
+
+def _is_ready(root: Path, file: File) -> bool:
+    known, path = _known_hash(root, file), root / file.path
+    if known is None or not _result(root, file).exists() or not path.is_file():
+        return False
+    return file.bytes in (None, path.stat().st_size) and _has_hash(path, known)
+
+
+def _has_hash(path: Path, known: str) -> bool:
+    algorithm, _, digest = known.rpartition(":")
+    return pooch.file_hash(str(path), alg=algorithm or "sha256") == digest
+
+
+def _size_of_file(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _size_of_folder(root: Path) -> int:
+    return sum(map(_size_of_file, root.rglob("*")))
+
+
+@contextlib.contextmanager
+def _locked(name: str) -> Iterator[None]:
+    folder().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder() / f".{name}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        _log.warning("Another process is at work on %s; waiting for it.", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- a batch of files --------------------------------------------------------------------------
+
+
+def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
+    missing = [file for file in files if not _is_ready(root, file)]
+    for parent in {(root / file.path).parent for file in missing}:
+        parent.mkdir(parents=True, exist_ok=True)
+        for left_over in parent.glob("tmp????????"):  # of pooch, if it was killed
+            left_over.unlink()
+    require_space(root, sum(_space(root, file) for file in missing))
+    total = sum(file.bytes or 0 for file in missing)
+    with (
+        _quiet_pooch(),
+        open_session() as session,
+        tqdm(desc=name, total=total or None, unit="B", unit_scale=True) as bar,
+    ):
+        batch = Batch(root, _mirror(), session, bar, Event())
+        ended = _run(batch, missing)
+    for file, error in ended.items():
+        if error is None:
+            _finish(root, file)
+    _raise_failures(root, missing, ended)
+
+
+def _run(batch: Batch, files: list[File]) -> dict[File, Exception | None]:
+    # To the end, or until the host or the disk fails: what failed for one file fails for all.
+    todo: SimpleQueue[File] = SimpleQueue()
+    done: SimpleQueue[tuple[File, Exception | None]] = SimpleQueue()
+    for file in files:
+        todo.put(file)
+    # Daemons, unlike those of concurrent.futures, do not keep an interrupted program waiting for
+    # the network. One that wakes up later sees the stop and changes nothing any more.
+    work = (batch, todo, done)
+    threads = [Thread(target=_work, args=work, daemon=True) for _ in range(CONNECTIONS)]
+    ended: dict[File, Exception | None] = {}
+    try:
+        for thread in threads:
+            thread.start()
+        while len(ended) < len(files):
+            with contextlib.suppress(Empty):
+                file, error = done.get(timeout=1)  # Windows sees Ctrl-C only between two waits
+                ended[file] = error
+                if not isinstance(error, FileError | None):
+                    break
+    finally:
+        batch.stop.set()
+        end = time.monotonic() + 1
+        for thread in filter(Thread.is_alive, threads):
+            thread.join(max(0, end - time.monotonic()))
+    return ended
+
+
+def _work(batch: Batch, todo: SimpleQueue, done: SimpleQueue) -> None:
+    with contextlib.suppress(Empty):
+        while not batch.stop.is_set():
+            file = todo.get_nowait()
+            try:
+                _provide(batch, file)
+                done.put((file, None))
+            except Exception as error:
+                done.put((file, error))
+
+
+def _raise_failures(root: Path, files: list[File], ended: dict[File, Exception | None]) -> None:
+    # The last error is the one that ended the batch.
+    failed = [file for file, error in ended.items() if error][::-1]
+    missing = [*failed, *(file for file in files if file not in ended)]
+    if not missing:
+        return
+    error = ended[missing[0]]
+    if not isinstance(error, FileError | HostError):
+        raise error
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    raise DownloadError(
+        f"{missing[0].path}{more} of {root.name} could not be downloaded: {error}. Try again "
+        "later, set MICRANET_MIRROR to the address of a mirror, put the file by hand at "
+        f"{root / missing[0].path}, or go on with the simulated data."
+    ) from error
+
+
+def _provide(batch: Batch, file: File) -> None:
+    path, known = batch.root / file.path, _known_hash(batch.root, file)
+    if not path.is_file() or (known and not _has_hash(path, known)):
+        if file.is_archive:
+            discard(_result(batch.root, file))  # it may be of another content
+        _download(batch, file, known)
+
+
+def _finish(root: Path, file: File) -> None:
+    # Not in a thread, so that Ctrl-C leaves nothing behind that still unpacks.
+    path, known = root / file.path, _known_hash(root, file)
+    if file.is_archive:
+        try:
+            unpack(path, _result(root, file))
+        except ValueError as error:
+            if known is None:
+                path.unlink()
+            raise DownloadError(str(error)) from error
+    if known is None:
+        write_atomically(_record(root, file), pooch.file_hash(str(path)).encode())
+        _log.warning(
+            "No hash of %s is published: its present content is trusted, recorded in %s and "
+            "verified from now on.", file.path, _record(root, file).name,
+        )
+
+
+def _download(batch: Batch, file: File, known: str | None) -> None:
+    errors: list[Exception] = []
+    part = (batch.root / file.path).with_name(Path(file.path).name + ".part")
+    advance(batch.bar, _size_of_file(part))
+    for url in file.urls:
+        if batch.mirror:
+            url = f"{batch.mirror}/{url.removeprefix('https://')}"
+        try:
+            return _download_from(Transfer(url, part, file, known, batch))
+        except (FileError, HostError) as error:
+            errors.append(error)
+    text = "; ".join(dict.fromkeys(map(str, errors)))
+    alive = any(isinstance(error, FileError) for error in errors)
+    raise FileError(text) if alive else HostError(text)
+
+
+def _download_from(transfer: Transfer) -> None:
+    url, part, file, known, batch = transfer
+    path = batch.root / file.path
+    sizes = []
+
+    def download(url: str, output: str, _: object) -> None:
+        complete(transfer)
+        sizes.append(transfer.size)
+        os.replace(part, output)
+        transfer.note.unlink(missing_ok=True)
+
+    try:
+        pooch.retrieve(url, known, path.name, path.parent, downloader=download)
+    except ValueError as error:  # of pooch: the hash
+        advance(batch.bar, -sum(sizes))
+        advice = "" if file.hash else (
+            f" than at its first use (recorded in {_record(batch.root, file)}); if you trust the "
+            f"new one, remove the old first: micranet-book data remove {batch.root.name}"
+        )
+        raise FileError(f"{url} has another content (hash){advice}") from error
+
+
+def _mirror() -> str:
+    mirror = os.environ.get("MICRANET_MIRROR", "").rstrip("/")
+    if mirror and not mirror.startswith(("http://", "https://")):
+        raise ValueError(f"MICRANET_MIRROR must begin with http:// or https://, not {mirror!r}.")
+    return mirror
+
+
+def _space(root: Path, file: File) -> int:
+    # For files of unknown size it is checked again when the server tells it.
+    path = root / file.path
+    size = (file.bytes or 0) * (1 + UNPACKED * file.is_archive)
+    return max(0, size - _size_of_file(path.with_name(path.name + ".part")))
+
+
+@contextlib.contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,169 @@
+"""What can be downloaded: the table of data sets in ``registry.toml``."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from urllib.parse import quote
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Endings of the files that are unpacked after the download."""
+
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of an item.
+
+    Attributes
+    ----------
+    path : str
+        Where it lies in the folder of its item, with ``/`` between folders.
+    urls : tuple of str
+        Addresses, in the order in which they are tried.
+    hash : str or None
+        SHA-256, or ``"md5:..."``. None: none is published, so the file is trusted on first use.
+    bytes : int or None
+        Size, None where unknown.
+    subset : str or None
+        The part of the item to which it belongs.
+    """
+
+    path: str
+    urls: tuple[str, ...]
+    hash: str | None
+    bytes: int | None
+    subset: str | None
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the file is unpacked after the download."""
+        return self.path.endswith(ARCHIVES)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One data set.
+
+    Attributes
+    ----------
+    name : str
+        What :func:`micranet_helpers.data.download.fetch` is given.
+    title, licence, citation : str
+        What it is, its terms as its source states them, and what to cite.
+    chapters : tuple of str
+        Chapters of the book that use it.
+    unpacks : str
+        What its archive holds; empty where there is none.
+    files : tuple of File
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    chapters: tuple[str, ...]
+    unpacks: str
+    files: tuple[File, ...]
+
+
+@cache
+def items() -> dict[str, Item]:
+    """Read the registry.
+
+    Returns
+    -------
+    dict of str to Item
+        All data sets by name, in the order of ``registry.toml``.
+    """
+    text = (files(__package__) / "registry.toml").read_text(encoding="utf-8")
+    return {name: _item(name, table) for name, table in tomllib.loads(text).items()}
+
+
+def select(name: str, subset: str | None = None) -> list[File]:
+    """Files of an item, or of a part of it.
+
+    Parameters
+    ----------
+    name : str
+        An item, e.g. ``"mnist"``.
+    subset : str, optional
+        A part of it, e.g. ``"test"``; by default everything.
+
+    Returns
+    -------
+    list of File
+        In the order of the registry.
+
+    Raises
+    ------
+    ValueError
+        If there is no such item or subset; the sentence lists what there is.
+    """
+    if name not in items():
+        raise ValueError(f"There is no data set {name!r}; choose one of: {', '.join(items())}.")
+    found = items()[name].files
+    subsets = sorted({file.subset for file in found if file.subset})
+    if subset is not None and subset not in subsets:
+        raise ValueError(
+            f"{name} has no subset {subset!r}; choose one of: {', '.join(subsets) or '(none)'}, "
+            "or leave it out."
+        )
+    return [file for file in found if subset in (None, file.subset)]
+
+
+def table(on_disk: Mapping[str, int]) -> str:
+    """Lay out the registry for people, as a Markdown table.
+
+    Parameters
+    ----------
+    on_disk : mapping of str to int
+        Bytes of each item in the cache, from :func:`micranet_helpers.data.download.cached`.
+
+    Returns
+    -------
+    str
+        A line for each item: name, files, size and cached size in MB (10^6 bytes), subsets with
+        their sizes, whether hashes are published, licence, what it is, citation.
+    """
+    head = ("name", "files", "MB", "cached MB", "subsets (MB)", "hash", "licence", "what", "cite")
+    rows = [head, *(_row(item, on_disk.get(item.name, 0)) for item in items().values())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
+
+
+def _row(item: Item, on_disk: int) -> tuple[str, ...]:
+    subsets = dict.fromkeys(file.subset for file in item.files if file.subset)
+    parts = (f"{subset} ({_size(select(item.name, subset))})" for subset in subsets)
+    published = all(file.hash for file in item.files)
+    return (
+        item.name, str(len(item.files)), _size(item.files), f"{on_disk / MEGABYTE:.1f}",
+        ", ".join(parts), "published" if published else "trusted on first use",
+        item.licence, item.title, item.citation,
+    )
+
+
+def _size(files: list[File] | tuple[File, ...]) -> str:
+    if any(file.bytes is None for file in files):
+        return "?"
+    return f"{sum(file.bytes or 0 for file in files) / MEGABYTE:.1f}"
+
+
+def _item(name: str, table: dict) -> Item:
+    entries = tuple(_file(line, table["urls"]) for line in table["files"].splitlines())
+    texts = (table[key] for key in ("title", "licence", "citation"))
+    return Item(name, *texts, tuple(table["chapters"]), table["unpacks"], entries)
+
+
+def _file(line: str, bases: list[str]) -> File:
+    hash_, size, subset, path = line.split(" ", 3)
+    return File(
+        path=path,
+        urls=tuple(base + quote(path) for base in bases),
+        hash=None if hash_ == "-" else hash_,
+        bytes=None if size == "-" else int(size),
+        subset=None if subset == "-" else subset,
+    )

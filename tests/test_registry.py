@@ -1,0 +1,101 @@
+"""The registry: complete, readable, and in agreement with the manifest of the real data."""
+
+import csv
+import re
+from urllib.parse import quote, unquote
+
+import pytest
+
+from micranet_helpers.data import registry
+from micranet_helpers.data.registry import items, select
+
+CHAPTERS = {"mnist", "ctc", "pvivax", "em", "actin", "datasets", "download", "zoo"}
+NAMES = [
+    "mnist", "pvivax", "bbbc041", "em", "phase-cells", "DIC-C2DH-HeLa", "Fluo-C2DL-MSC",
+    "Fluo-N2DH-GOWT1", "Fluo-N2DL-HeLa", "PhC-C2DH-U373", "PhC-C2DL-PSC", "actin", "tagan-actin",
+    "micranet", "micranet-samples",
+]  # fmt: skip
+
+
+def test_names() -> None:
+    assert list(items()) == NAMES == [item.name for item in items().values()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_item(name: str) -> None:
+    item = items()[name]
+    assert item.title and item.licence and item.citation and item.files
+    assert item.chapters and set(item.chapters) <= CHAPTERS
+    assert bool(item.unpacks) == any(file.is_archive for file in item.files)
+    assert "|" not in item.title + item.licence + item.citation, "it would break the table"
+    for file in item.files:
+        assert re.fullmatch("[0-9a-f]{64}|md5:[0-9a-f]{32}", file.hash or "0" * 64)
+        assert file.bytes is None or file.bytes >= 0
+        assert all(url.startswith("https://") and url.endswith(quote(file.path))
+                   for url in file.urls)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_files_meet_on_the_disk(name: str) -> None:
+    beside = ("", ".part", ".part.from", ".sha256", ".unpacked", ".unpacked.unpacking")
+    taken = [(file.path + end).casefold() for file in items()[name].files for end in beside]
+    folders = {path[:at] for path in taken for at, sign in enumerate(path) if sign == "/"}
+    assert len(set(taken)) == len(taken) and not folders & set(taken)
+    assert not any(path.startswith("/") or ".." in path.split("/") for path in taken)
+
+
+def test_files_of_the_original_project() -> None:
+    base = "https://s3.valeria.science/flclab-micranet/MICRA-Net"
+    zoos = [f"{base}/models-ilastik/{name}ModelZoo-ilastik.hdf5" for name in ("Actin", "CTC")]
+    assert [file.urls for file in select("micranet")] == [
+        (url,) for url in (f"{base}.tar.gz", *zoos)
+    ]
+    assert [file.urls for file in select("bbbc041")] == [
+        ("https://data.broadinstitute.org/bbbc/BBBC041/malaria.zip",)
+    ]
+    assert "non-commercial" in items()["micranet"].licence.lower()
+
+
+def test_subsets() -> None:
+    test, train = select("mnist", "test"), select("mnist", "train")
+    assert [file.path[:4] for file in test] == ["t10k", "t10k"] and len(train) == 2
+    assert {file.path for file in select("mnist")} == {file.path for file in test + train}
+    assert len(test[0].urls) == 2
+    with pytest.raises(ValueError, match="no subset 'val'; choose one of: test, train"):
+        select("mnist", "val")
+    with pytest.raises(ValueError, match=r"choose one of: \(none\)"):
+        select("actin", "small")
+    with pytest.raises(ValueError, match="no data set 'minst'; choose one of: mnist, pvivax"):
+        select("minst")
+
+
+def test_registry_agrees_with_the_manifest(mirror) -> None:
+    with (mirror.parent / "manifest.tsv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t")]
+    known = {file.urls[0]: (item, file) for item in items().values() for file in item.files}
+    for row in rows:
+        if row["dataset"] == "mnist-unet":  # settings of a baseline, of no use here
+            continue
+        item, file = known[row["url"]]
+        assert row["licence"] in item.licence
+        if row["dataset"] == "ctc":  # the mirror's archives are not the official ones
+            assert file.hash is file.bytes is None
+            continue
+        assert (file.hash, file.bytes) == (row["sha256"], int(row["bytes"]))
+        assert unquote(row["url"]).endswith("/" + file.path)
+        if "small" in {other.subset for other in item.files}:
+            assert (file.subset == "small") == (row["in_mirror"] == "yes")
+    hashed = [file for _, file in known.values() if file.hash]
+    assert len(hashed) == len(rows) - 3, "files with a hash that the manifest does not have"
+
+
+def test_table() -> None:
+    head, rule, *rows = registry.table({"mnist": 1_648_877}).splitlines()
+    assert len(rows) == len(NAMES) and set(rule) <= set("| -")
+    assert len({len(line) for line in (head, rule, *rows)}) == 1
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert cells[0][:7] == [
+        "mnist", "4", "11.6", "1.6", "test (1.7), train (9.9)", "published", "none stated (MNIST)",
+    ]
+    unknown = {row[0]: row[2:6] for row in cells}["bbbc041"]
+    assert unknown == ["?", "0.0", "", "trusted on first use"]
