@@ -27,6 +27,7 @@ GLOW = 0.1  # ink that keeps other digits away
 INK = 0.25  # a pixel belongs to a digit where it has at least a quarter of the full ink
 BACKGROUND = 8.0  # mean of the Poisson background, in grey levels of 255
 MAX_TRIES = 200  # random places tried for a digit before it is left out of a full canvas
+MOST_BYTES = 2**28  # of an unpacked MNIST file; the largest has 47 MB
 CHUNK = 256  # canvases made at once: bounds the memory of the digits' patches
 
 
@@ -103,7 +104,8 @@ def load(images: Path | str | None = None, labels: Path | str | None = None) -> 
 
 def _read_idx(path: Path, ndim: int) -> np.ndarray:
     try:
-        data = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            data = file.read(MOST_BYTES)  # a small packed file may unpack to any size
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is no complete gzip file: download it again.") from error
     head = 4 + 4 * ndim

@@ -1,0 +1,440 @@
+"""Cell lines of the Cell Tracking Challenge, and Usiigaci: cells, and contacts between them.
+
+A line has two classes, *cell* and *contact*. Two cells are in contact where at most four pixels
+lie between them (:func:`contacts`). Networks are shown only whether a crop holds a cell or a
+contact of a line; masks serve to work that out, and to evaluate.
+
+Masks of the challenge come in several kinds. For each sequence the first that is there is used:
+
+1. ``01_ST/SEG``, the silver truth: nearly all cells of all frames, a vote of good programs;
+2. ``01_GT/SEG``, the gold truth, drawn by people in a few frames. A frame counts only if each
+   marker of ``01_GT/TRA`` lies on a drawn cell: in some frames only a few cells are drawn;
+3. ``01_ERR_SEG``, masks of a program, with its errors.
+
+The markers of TRA are no masks: they only say how many cells there are.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
+from skimage.measure import label as components
+from skimage.segmentation import expand_labels, relabel_sequential
+
+from micranet_helpers.data import layout
+from micranet_helpers.data.crops import Rule
+from micranet_helpers.data.download import fetch
+from micranet_helpers.data.images import read_image, read_mask
+from micranet_helpers.data.layout import About, Sample
+from micranet_helpers.data.registry import items
+from micranet_helpers.data.simulated import cells as drawn
+from micranet_helpers.data.simulated.splits import LICENCE, share_out
+
+LINES = (
+    "DIC-C2DH-HeLa", "Fluo-C2DL-MSC", "Fluo-N2DH-GOWT1", "Fluo-N2DL-HeLa", "PhC-C2DH-U373",
+    "PhC-C2DL-PSC", "Usiigaci",
+)  # fmt: skip
+"""All lines; the first six, of the challenge, in the order of the MICRA-Net paper's outputs."""
+
+DRAWN = ("Fluo-N2DL-HeLa", "PhC-C2DL-PSC", "Usiigaci")
+"""Lines that :func:`simulate` draws."""
+
+MASKS = (("_ST/SEG", "man_seg"), ("_GT/SEG", "man_seg"), ("_ERR_SEG", "mask"))
+"""Where masks lie and how their names begin, best first."""
+
+MARGIN = {
+    "DIC-C2DH-HeLa": (50, 512), "Fluo-C2DL-MSC": (50, 832), "Fluo-N2DH-GOWT1": (50, 1024),
+    "Fluo-N2DL-HeLa": (25, 700), "PhC-C2DH-U373": (50, 520), "PhC-C2DL-PSC": (25, 576),
+    "Usiigaci": (0, 1022),
+}  # fmt: skip
+"""Width of the border in which cells may be unlabelled, px, in frames of that height, px; in an
+enlarged copy the border is wider in proportion. 25 px were found in copies of two lines; 50 px is
+the challenge's rule for larger cells."""
+
+CONTACT = 4
+"""Most pixels between two cells in contact."""
+
+SPLITS = ("training", "validation", "testing")
+
+PIECES = 20
+"""A cell has fewer pieces than this; where a number has more, the numbers of a mask are broken."""
+
+Pairs = Sequence[tuple[Path, Path]]
+"""Frames and their masks."""
+
+
+def classes(lines: Iterable[str] = DRAWN) -> tuple[str, ...]:
+    """Name the classes, two a line.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        Some of :data:`LINES`.
+
+    Returns
+    -------
+    tuple of str
+        ``"LINE cell"`` and ``"LINE contact"`` of each: the planes of the labels.
+
+    Raises
+    ------
+    ValueError
+        If there is no such line, or one comes twice.
+    """
+    lines = tuple(lines)
+    if not lines or len(set(lines)) < len(lines) or not set(lines) <= set(LINES):
+        raise ValueError(f"The lines must be some of {', '.join(LINES)}, not {', '.join(lines)}.")
+    return tuple(f"{line} {what}" for line in lines for what in ("cell", "contact"))
+
+
+CLASSES = classes()
+"""Classes where no lines are chosen."""
+
+
+def rule(lines: Iterable[str] = DRAWN) -> Rule:
+    """Say which crops are used, and what is present in them.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        The lines of the dataset.
+
+    Returns
+    -------
+    Rule
+        A cell is present if a quarter of it is in the crop, as is a contact; crops that only
+        touch less are dropped.
+    """
+    return Rule(classes(lines), visible_share=0.25)
+
+
+RULE = rule()
+"""The rule where no lines are chosen."""
+
+
+def contacts(cells: NDArray[Any], distance: int = CONTACT) -> NDArray[np.int64]:
+    """Find where cells touch or nearly touch.
+
+    Each cell is grown by half the distance; where it meets another cell's growth (they share a
+    pixel's side), a contact lies, and is widened by half the distance. So two cells that face
+    each other are in contact if at most ``distance`` pixels lie between them. This definition
+    is ours: that of the MICRA-Net paper was not published.
+
+    Parameters
+    ----------
+    cells : ndarray of int, (H, W)
+        Numbers of the cells, 0: none.
+    distance : int
+        Most pixels between two cells in contact; even.
+
+    Returns
+    -------
+    ndarray, int64, (H, W)
+        Numbers of the contacts, 0: none.
+
+    Raises
+    ------
+    ValueError
+        If the distance is odd or negative.
+    """
+    if distance < 0 or distance % 2:
+        raise ValueError(f"The distance must be 0, 2, 4, … px, not {distance}.")
+    grown = expand_labels(np.asarray(cells, np.int64), distance / 2)
+    highest = maximum_filter(grown, footprint=CROSS)
+    lowest = minimum_filter(np.where(grown, grown, highest.max() + 1), footprint=CROSS)
+    meets = (grown > 0) & (highest != lowest)
+    return expand_labels(components(meets), distance / 2).astype(np.int64)
+
+
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and those at its sides
+
+
+# --- real frames -------------------------------------------------------------------------------
+
+
+def find(folder: str | Path, line: str) -> dict[str, Pairs]:
+    """Find the frames that have masks, and split them.
+
+    With two sequences, the last is for testing; the first is cut into two blocks of time. One
+    sequence is cut into three blocks: its test shows the same cells, hours later. A held-out
+    block is 15 % of the frames with masks, and 5 %, at least one, are left out before it, since
+    neighbours in time look alike. Fields of Usiigaci are unrelated and go by their numbers n:
+    testing are those with n mod 6 = 0, validation those with n mod 6 = 3.
+
+    Parameters
+    ----------
+    folder : path
+        Where the line was unpacked or downloaded.
+    line : str
+        One of :data:`LINES`.
+
+    Returns
+    -------
+    dict of str to list of (Path, Path)
+        Frames and masks of ``training``, ``validation`` and ``testing``, in the order of time.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no frames with masks, or too few to be split; or a mask is damaged.
+    """
+    if line == "Usiigaci":
+        return _fields(Path(folder))
+    places = sorted(path for path in Path(folder).rglob("0[0-9]") if path.is_dir())
+    sequences = [pairs for pairs in map(_pairs, places) if pairs]
+    if not sequences:
+        raise ValueError(f"{folder} holds no frames of {line} with complete masks: get it again.")
+    if len(sequences) == 1:
+        return _blocks(sequences[0], SPLITS, folder)
+    return {**_blocks(sequences[0], SPLITS[:2], folder), "testing": sequences[-1]}
+
+
+def _fields(folder: Path) -> dict[str, Pairs]:
+    """Split the fields of Usiigaci."""
+    splits = {split: [] for split in SPLITS}
+    for mask in folder.rglob("set[0-9]*/instances_ids.png"):
+        number = int(re.sub(r"\D", "", mask.parent.name))
+        split = {0: "testing", 3: "validation"}.get(number % 6, "training")
+        splits[split].append((number, mask.with_name("phase.png"), mask))
+    if not all(splits.values()):
+        raise ValueError(f"{folder} holds too few sets of Usiigaci to be split: get it again.")
+    return {split: [pair for _, *pair in sorted(found)] for split, found in splits.items()}
+
+
+def _pairs(sequence: Path) -> Pairs:
+    """Frames of a sequence with the best masks that there are."""
+    for place, prefix in MASKS:
+        folder = sequence.parent / f"{sequence.name}{place}"
+        masks = sorted(folder.glob(f"{prefix}[0-9]*.tif"))
+        pairs = [(sequence / mask.name.replace(prefix, "t"), mask) for mask in masks]
+        if place == "_GT/SEG":
+            pairs = [pair for pair in pairs if _is_complete(pair[1])]
+        if pairs:
+            return pairs
+    return []
+
+
+def _is_complete(mask: Path) -> bool:
+    """Whether a drawn cell lies at each marker; without markers that is unknown."""
+    markers = mask.parents[1] / "TRA" / mask.name.replace("man_seg", "man_track")
+    if not markers.is_file():
+        return False
+    cells, marked = read_mask(mask), read_mask(markers)
+    if cells.shape != marked.shape:
+        raise ValueError(f"{mask} and {markers} differ in size: download the archive again.")
+    return set(np.unique(marked)) <= {0, *np.unique(marked[cells > 0])}
+
+
+def _blocks(pairs: Pairs, splits: Sequence[str], folder: str | Path) -> dict[str, Pairs]:
+    """Cut a sequence into blocks of time, with gaps between them."""
+    held, gap = max(1, round(0.15 * len(pairs))), max(1, round(0.05 * len(pairs)))
+    blocks = {}
+    for split in reversed(splits[1:]):
+        pairs, blocks[split] = pairs[: -held - gap], pairs[-held:]
+    if not pairs:
+        raise ValueError(
+            f"A sequence in {folder} has too few frames with masks to be split: leave the line out."
+        )
+    return {splits[0]: pairs, **blocks}
+
+
+def read(pairs: Iterable[tuple[Path, Path]], line: str, lines: Iterable[str]) -> Iterator[Sample]:
+    """Read frames with their masks, one at a time.
+
+    The border in which cells may be unlabelled is cut off. Frames are scaled so that the whole
+    frame's least value is 0 and its largest 1. If a number in a mask has 20 pieces or more, the
+    numbers are taken for broken, and each piece of the mask for a cell; cells that touch are
+    then one.
+
+    Parameters
+    ----------
+    pairs : iterable of (Path, Path)
+        Frames (``t000.tif``, ``phase.png``) and masks (``man_seg000.tif``, ``instances_ids.png``).
+    line : str
+        The line that they show.
+    lines : iterable of str
+        Lines of the dataset, among them this one.
+
+    Yields
+    ------
+    Sample
+        Image uint16 (1, H, W), label uint16 (2 L, H, W) with the planes of ``classes(lines)``:
+        numbered cells and contacts; the planes of other lines are 0.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file is damaged, no grey image of whole numbers, or of another size than its mask;
+        or the line is not among the lines.
+    """
+    names = classes(lines)
+    if f"{line} cell" not in names:
+        raise ValueError(f"{line!r} is not among the lines of {', '.join(names)}: add it to lines.")
+    for frame, mask in pairs:
+        yield _sample(frame, mask, line, names)
+
+
+def _sample(frame: Path, mask: Path, line: str, names: tuple[str, ...]) -> Sample:
+    image, cells = read_image(frame), read_mask(mask).astype(np.int64)
+    border, height = MARGIN[line]
+    edge = round(border * max(1, len(cells) / height))
+    if len(image) != 1 or image.dtype.kind != "u" or image.shape[1:] != cells.shape:
+        raise ValueError(
+            f"{frame} is {image.dtype} {image.shape}, its mask {mask} {cells.shape}: expected "
+            "are a grey image of 8 or 16 bits and a mask of its size; download them again."
+        )
+    if min(cells.shape) <= 2 * edge:
+        raise ValueError(f"{frame} is all border of {edge} px: download it again.")
+    inside = tuple(slice(edge, side - edge) for side in cells.shape)
+    cells = _numbered(cells)
+    label = _label(cells[inside], contacts(cells)[inside], names.index(f"{line} cell"), len(names))
+    low, high = int(image.min()), int(image.max())
+    image = image[(slice(None), *inside)].astype(np.uint16)
+    name = "/".join(frame.parts[-3:])
+    return Sample(name, image, label, offset=low, factor=1 / max(high - low, 1))
+
+
+def _numbered(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    pieces, count = components(cells, return_num=True)
+    owner = np.zeros(count + 1, np.int64)
+    owner[pieces] = cells
+    return components(cells > 0) if np.bincount(owner[1:], minlength=1).max() >= PIECES else cells
+
+
+def _label(
+    cells: NDArray[Any], contact: NDArray[Any], first: int, count: int
+) -> NDArray[np.uint16]:
+    """Stack the planes of a line into those of all lines, each numbered from 1."""
+    label = np.zeros((count, *cells.shape), np.uint16)
+    for plane, numbers in enumerate((cells, contact), first):
+        label[plane] = relabel_sequential(numbers)[0]
+    return label
+
+
+# --- the dataset file --------------------------------------------------------------------------
+
+
+def build(
+    path: str | Path, source: str = "simulated", *, lines: Sequence[str] | None = None,
+    subset: str | None = None, num_images: int = 60, size: int = 512, seed: int = 0,
+) -> Path:  # fmt: skip
+    """Write a dataset with the splits training, validation and testing.
+
+    Real frames are split by :func:`find`. Pixels of the lines differ in size: frames keep theirs.
+
+    Parameters
+    ----------
+    path : path
+        The new file.
+    source : str
+        ``"simulated"``; ``"original"``: the six lines of the challenge that the MICRA-Net paper
+        used; ``"open"``: Usiigaci and two lines of the challenge.
+    lines : sequence of str, optional
+        The lines, in the order of the classes; by default all of the source.
+    subset : str, optional
+        A part of the download of Usiigaci, e.g. ``"small"``; by default everything.
+    num_images, size, seed : int
+        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such source, line or subset, or a file is damaged.
+    OSError
+        If the download fails or the disk is full.
+    """
+    offered = {"simulated": DRAWN, "open": DRAWN, "original": LINES[:-1]}.get(source)
+    if offered is None:
+        raise ValueError(f"There is no source {source!r}: take 'simulated', 'open' or 'original'.")
+    lines = offered if lines is None else tuple(lines)
+    if source == "simulated":
+        _check_drawn(size, lines)
+        splits = share_out(num_images, lambda number: _draw(seed, number, size, lines))
+        about = About(classes(lines), "simulated by micranet_helpers.data.ctc", LICENCE)
+    else:
+        names = classes(lines)  # before anything is downloaded
+        splits = _real(lines, subset)
+        found = [items()[_item(line)] for line in lines]
+        about = About(names, *("; ".join(dict.fromkeys(texts)) for texts in (
+            [item.citation for item in found], [item.licence for item in found]
+        )))  # fmt: skip
+    return layout.write(path, splits, about)
+
+
+def _item(line: str) -> str:
+    return "phase-cells" if line == "Usiigaci" else line
+
+
+def _real(lines: Sequence[str], subset: str | None) -> dict[str, Iterator[Sample]]:
+    found = {}
+    for line in lines:
+        files = fetch(_item(line), subset if line == "Usiigaci" else None)
+        # Usiigaci: TRAIN/set1/phase.png; a line of the challenge: the folder of its archive.
+        found[line] = find(files[0].parents[1] if line == "Usiigaci" else files[0], line)
+    return {
+        split: chain(*[read(found[line][split], line, lines) for line in lines])
+        for split in SPLITS
+    }
+
+
+# --- simulated frames ----------------------------------------------------------------------------
+
+
+def simulate(n: int, size: int, seed: int = 0, lines: Sequence[str] = DRAWN) -> list[Sample]:
+    """Draw cells of one line in each image, line after line.
+
+    See :mod:`micranet_helpers.data.simulated.cells`.
+
+    Parameters
+    ----------
+    n : int
+        Number of images; image i shows the line ``lines[i % len(lines)]`` and does not depend on n.
+    size : int
+        Side, px.
+    seed : int
+        The same seed gives the same images.
+    lines : sequence of str
+        Some of :data:`DRAWN`.
+
+    Returns
+    -------
+    list of Sample
+        Image uint16 (1, size, size), label uint16 (2 L, size, size) as of :func:`read`, exact.
+
+    Raises
+    ------
+    ValueError
+        If the size is less than 1, or a line cannot be drawn.
+    """
+    _check_drawn(size, lines)
+    return [_draw(seed, i, size, lines) for i in range(n)]
+
+
+def _check_drawn(size: int, lines: Sequence[str]) -> None:
+    classes(lines)
+    if size < 1 or not set(lines) <= set(DRAWN):
+        raise ValueError(
+            f"Only {', '.join(DRAWN)} can be simulated, of 1 px or more, not {', '.join(lines)} "
+            f"of {size} px."
+        )
+
+
+def _draw(seed: int, number: int, size: int, lines: Sequence[str]) -> Sample:
+    which = number % len(lines)
+    image, cells = drawn.draw(np.random.default_rng([seed, number]), size, lines[which])
+    label = _label(cells, contacts(cells), 2 * which, 2 * len(lines))
+    low, high = int(image.min()), int(image.max())
+    name = f"{lines[which]}-{seed}-{number}"
+    return Sample(name, image[None], label, offset=low, factor=1 / max(high - low, 1))
