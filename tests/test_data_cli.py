@@ -20,7 +20,7 @@ def outside(tmp_path: Path, monkeypatch) -> None:
 def test_list(capsys, tmp_path) -> None:
     assert runner.main(["data"]) == 0
     shown = capsys.readouterr().out
-    assert "| mnist " in shown and "doi 10.1038/s42256-022-00472-w" in shown
+    assert "\nem: 21.7 MB" in shown and "10.1038/s42256-022-00472-w" in shown
     assert str(tmp_path / "cache") in shown and "micranet-book data remove NAME" in shown
     assert not (tmp_path / "cache").exists()
 
@@ -32,7 +32,7 @@ def test_fetch_list_remove(capsys, mirror_url, monkeypatch, tmp_path) -> None:
     assert [Path(path).name[:4] for path in paths] == ["t10k", "t10k"]
     assert all(Path(path).is_file() for path in paths)
     runner.main(["data"])
-    assert "| 1.7 " in capsys.readouterr().out
+    assert "mnist: 11.6 MB, 1.7 MB on this disk" in capsys.readouterr().out
     assert runner.main(["data", "remove", "mnist"]) == 0
     assert capsys.readouterr().out == "1.7 MB freed.\n"
     assert not (tmp_path / "cache" / "mnist").exists()
@@ -75,7 +75,7 @@ from micranet_helpers.runner import main
 sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code, "data"], capture_output=True, text=True)
-    assert done.returncode == 0 and "| mnist " in done.stdout and not done.stderr
+    assert done.returncode == 0 and "mnist: 11.6 MB" in done.stdout and not done.stderr
 
 
 def test_help_names_it(capsys) -> None:

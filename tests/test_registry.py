@@ -92,10 +92,19 @@ def test_registry_agrees_with_the_manifest(mirror) -> None:
 def test_table() -> None:
     head, rule, *rows = registry.table({"mnist": 1_648_877}).splitlines()
     assert len(rows) == len(NAMES) and set(rule) <= set("| -")
-    assert len({len(line) for line in (head, rule, *rows)}) == 1
-    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
-    assert cells[0][:7] == [
-        "mnist", "4", "11.6", "1.6", "test (1.7), train (9.9)", "published", "none stated (MNIST)",
+    assert len({line.count("|") for line in (head, rule, *rows)}) == 1
+    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")] for row in rows}
+    assert cells["mnist"][3:8] == [
+        "11.6", "1.6", "test (1.7), train (9.9)", "published", "none stated (MNIST)",
     ]
-    unknown = {row[0]: row[2:6] for row in cells}["bbbc041"]
-    assert unknown == ["?", "0.0", "", "trusted on first use"]
+    assert cells["bbbc041"][3:7] == ["?", "0.0", "", "trusted on first use"]
+
+
+def test_listing() -> None:
+    text = registry.listing({"mnist": 1_648_877})
+    assert "mnist: 11.6 MB, 1.6 MB on this disk; subsets: test (1.7), train (9.9)\n" in text
+    assert "bbbc041: ? MB, 0.0 MB on this disk\n" in text
+    words = text.split()
+    for item in registry.items().values():
+        assert set(f"{item.licence} {item.citation} {item.title}".split()) <= set(words)
+    assert max(map(len, text.splitlines())) <= 96

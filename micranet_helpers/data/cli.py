@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(args: argparse.Namespace) -> None:
-    print(registry.table(download.cached()))
+    print(registry.listing(download.cached()))
     print(f"\nThe files lie in {download.folder()} (set MICRANET_DATA to change this).")
     print("Free the space of one with: micranet-book data remove NAME")
 

@@ -1,9 +1,10 @@
 """What can be downloaded: the table of data sets in ``registry.toml``."""
 
+import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -115,7 +116,7 @@ def select(name: str, subset: str | None = None) -> list[File]:
 
 
 def table(on_disk: Mapping[str, int]) -> str:
-    """Lay out the registry for people, as a Markdown table.
+    """Lay out the registry as a Markdown table, for a page.
 
     Parameters
     ----------
@@ -125,25 +126,46 @@ def table(on_disk: Mapping[str, int]) -> str:
     Returns
     -------
     str
-        A line for each item: name, files, size and cached size in MB (10^6 bytes), subsets with
-        their sizes, whether hashes are published, licence, what it is, citation.
+        A line for each item: name, what it is, size and cached size in MB (10^6 bytes), subsets
+        with their sizes, whether hashes are published, licence, citation.
     """
-    head = ("name", "files", "MB", "cached MB", "subsets (MB)", "hash", "licence", "what", "cite")
-    rows = [head, *(_row(item, on_disk.get(item.name, 0)) for item in items().values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
+    head = ("name", "what", "MB", "cached", "subsets (MB)", "hash", "licence", "cite")
+    rows = [head, ("---",) * len(head), *_rows(on_disk)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _row(item: Item, on_disk: int) -> tuple[str, ...]:
-    subsets = dict.fromkeys(file.subset for file in item.files if file.subset)
-    parts = (f"{subset} ({_size(select(item.name, subset))})" for subset in subsets)
-    published = all(file.hash for file in item.files)
-    return (
-        item.name, str(len(item.files)), _size(item.files), f"{on_disk / MEGABYTE:.1f}",
-        ", ".join(parts), "published" if published else "trusted on first use",
-        item.licence, item.title, item.citation,
-    )
+def listing(on_disk: Mapping[str, int]) -> str:
+    """Lay out the registry as paragraphs, for a terminal.
+
+    Parameters
+    ----------
+    on_disk : mapping of str to int
+        As for :func:`table`.
+
+    Returns
+    -------
+    str
+        The same as in the table, at most 96 characters wide.
+    """
+    fold = partial(textwrap.fill, width=96, initial_indent="    ", subsequent_indent="      ")
+    lines = []
+    for name, title, size, cached, subsets, hash_, licence, citation in _rows(on_disk):
+        parts = f"; subsets: {subsets}" if subsets else ""
+        lines += [f"{name}: {size} MB, {cached} MB on this disk{parts}", fold(title)]
+        lines += [fold(f"licence: {licence}"), fold(f"cite: {citation}"), fold(f"hash: {hash_}")]
+    return "\n".join(lines)
+
+
+def _rows(on_disk: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    for item in items().values():
+        subsets = dict.fromkeys(file.subset for file in item.files if file.subset)
+        parts = (f"{subset} ({_size(select(item.name, subset))})" for subset in subsets)
+        published = all(file.hash for file in item.files)
+        yield (
+            item.name, item.title, _size(item.files),
+            f"{on_disk.get(item.name, 0) / MEGABYTE:.1f}", ", ".join(parts),
+            "published" if published else "trusted on first use", item.licence, item.citation,
+        )
 
 
 def _size(files: list[File] | tuple[File, ...]) -> str:
