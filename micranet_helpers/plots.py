@@ -1,6 +1,7 @@
 """The figures of the book: one visual language, colours that colour-blind readers can tell."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
@@ -76,13 +78,14 @@ def show_samples(
     columns: int = 6,
     pixel_size_um: float | None = None,
 ) -> None:
-    """Show images in rows, each on its own scale of grey, with outlines of their objects.
+    """Show images in rows, each on its own scale, with outlines of their objects.
 
     Parameters
     ----------
     samples : sequence of Sample
-        One channel is shown in grey, three as red, green and blue. Boxes are drawn where there
-        are some, else outlines of the label's planes.
+        One channel is shown in grey, three as red, green and blue: 8-bit colours as they are, all
+        else from the least to the greatest value of each channel. Boxes are drawn where there are
+        some, else outlines of the label's planes.
     titles : sequence of str
         A title for each image.
     classes : sequence of str
@@ -101,9 +104,7 @@ def show_samples(
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (sample, axis) in enumerate(zip(samples, axes.flat, strict=False)):
-        pixels = sample.pixels.transpose(1, 2, 0)
-        low, high = pixels.min((0, 1)), pixels.max((0, 1))
-        axis.imshow((pixels - low) / np.maximum(high - low, 1e-6), cmap="gray")
+        axis.imshow(_visible(sample), cmap="gray")
         if classes:
             _outline(axis, sample, len(classes))
         if titles:
@@ -115,6 +116,14 @@ def show_samples(
         axes.flat[0].figure.legend(
             handles=handles, loc="outside lower center", ncols=5, frameon=False
         )
+
+
+def _visible(sample: Sample) -> NDArray[Any]:
+    pixels = sample.image.transpose(1, 2, 0)
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return pixels
+    low, high = pixels.min((0, 1)), pixels.max((0, 1))
+    return (pixels - low) / np.maximum(high - low, 1e-6)
 
 
 def _outline(axis: Axes, sample: Sample, count: int) -> None:

@@ -85,6 +85,39 @@ def test_chapters_are_quick(tree: Path) -> None:
     assert max(seconds.values()) < SECONDS, seconds
 
 
+@pytest.fixture
+def book_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the book, beside an empty cache of data: the chapters above stay as they are."""
+    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "cache"))
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("_build"))
+    return tmp_path
+
+
+def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, monkeypatch) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
+    sizes = ["num_images=4", "size=256", "side=64", "stride=64", "real=true"]
+    values = ["download:download=true", *(f"datasets:{value}" for value in sizes)]
+    tree = runner.run_book(book_elsewhere, "quick", values, ["download", "datasets"])
+    assert "10,000 digits from MNIST" in printed(tree / "download.ipynb")
+    assert "could not be downloaded" not in printed(tree / "datasets.ipynb")
+    assert len(list((tree / "datasets").glob("*-real.hdf5"))) == 5
+
+
+def test_data_chapters_without_a_network(book_elsewhere: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", "http://127.0.0.1:9")  # where nobody answers
+    values = ["download:download=true", "datasets:real=true"]
+    tree = runner.run_book(book_elsewhere, "smoke", values, ["download", "datasets"])
+    for name in ("download", "datasets"):
+        assert "could not be downloaded" in printed(tree / f"{name}.ipynb")
+    assert "digits from scikit-learn" in printed(tree / "download.ipynb")
+
+
+def printed(notebook: Path) -> str:
+    cells = nbformat.read(notebook, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") for output in outputs)
+
+
 def test_every_page_opens(html: Path, address: str, browser: Any) -> None:
     problems: list[str] = []
     page = browser.new_page()

@@ -123,12 +123,11 @@ class Survey:
                 found.append(f"{_names(group)} are the same picture with different labels: keep "
                              "one of them, with the right label.")
         for what, kinds in (
-            ("numbers of channels", Counter(item.shape[0] for item in self.labelled)),
-            ("types of numbers", Counter(item.dtype for item in self.labelled)),
+            ("numbers of channels", [item.shape[0] for item in self.labelled]),
+            ("types of numbers", [item.dtype for item in self.labelled]),
         ):
-            if len(kinds) > 1:
-                text = ", ".join(f"{kind} ({count} images)" for kind, count in kinds.items())
-                found.append(f"The images have different {what}: {text}. Save all alike.")
+            if len(set(kinds)) > 1:
+                found.append(f"The images have different {what}: {_listed(kinds)}. Save all alike.")
         if not self.labelled:
             found.append("No image has a label: the names in the labels must be those of the "
                          "files, with their sub-folders.")
@@ -305,7 +304,8 @@ def _span(values: NDArray[Any]) -> str:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(f"{value} ({count} images)" for value, count in Counter(values).items())
+    counts = Counter(values).items()
+    return ", ".join(f"{value} ({count} image{'s' * (count > 1)})" for value, count in counts)
 
 
 # --- writing -----------------------------------------------------------------------------------
