@@ -5,6 +5,7 @@ TA-GAN; no pixel of them is used. Neurites are drawn straight, as textures (alon
 then bent along their paths.
 """
 
+from math import tau
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from scipy.spatial import cKDTree
 from skimage.measure import label as components
+from skimage.morphology import remove_small_objects
 
 # Lengths in px of 20 nm
 
 SMALLEST = 64  # side of the smallest image
 BRIGHT = 12, 0.45  # median photons a pixel of a dendrite, and sd of their log
+DENSEST = 10  # most light of a place, in units of a dendrite's
 HALF = 18, 50  # half the width of a dendrite: 0.7 to 2 µm across
 AXON = 2.5, 9  # half the width of an axon: 0.1 to 0.36 µm across
 PERIOD = 9.5  # of the rings: 190 nm
 PRESENCE = -0.8, 1.3  # mean and sd of how common rings, and fibres, are in an image: 0 is half
-PSF = 1.2, 1.6  # sd of the blur: 57 to 75 nm wide at half height
+PSF = 0.9, 1.2  # sd of the middle of the blur, which is 45 to 60 nm wide at half height
+LEAST = 300  # pieces up to this area, px² (0.12 µm²), are too small to be told, and not labelled
 EDGE = 60  # how far beyond the edges dendrites are drawn
 
 Plane = NDArray[Any]
@@ -64,15 +68,18 @@ def draw(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint16], NDArr
     for _ in range(rng.poisson(2 + size / 150)):
         _axon(rng, scene, bright)
     for _ in range(1 + rng.poisson(size / 700)):
-        trunk = _path(rng, rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, 7), 2 * size, 150)
+        trunk = _path(rng, rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, tau), 3 * size, 150)
         half = rng.uniform(*HALF)
         _dendrite(rng, scene, marks, trunk, half, bright, levels)
         if rng.random() < 0.5:
-            heading = np.arctan2(*(trunk[size + 1] - trunk[size]))
+            fork = len(trunk) // 2
+            heading = np.arctan2(*(trunk[fork + 1] - trunk[fork]))
             heading += rng.choice([-1, 1]) * rng.uniform(0.5, 1.2)
-            branch = _path(rng, trunk[size], heading, 4 * size, 100)[2 * size :]
+            branch = _path(rng, trunk[fork], heading, 4 * size, 100)[2 * size :]
             _dendrite(rng, scene, marks, branch, 0.5 * half, bright, levels)
-    return _expose(rng, scene), np.stack([components(mark) for mark in marks]).astype(np.uint16)
+    seen = [components(remove_small_objects(mark, max_size=LEAST)) for mark in marks]
+    counts = _expose(rng, scene.clip(max=DENSEST * bright))
+    return counts, np.stack(seen).astype(np.uint16)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale: Any) -> Plane:
@@ -153,7 +160,7 @@ def _lattice(
     faint = 0.25 * stretches(-0.6)  # traces of rings that nobody would mark
     rings = np.maximum((rng.uniform(0.6, 0.95) - 0.3 * fibrous) * ringed, faint)
     fibres = 1.4 * np.maximum(fibrous, 0.15)
-    grain = np.exp(0.5 * _noise(rng, shape, 1.3) + 0.4 * _noise(rng, shape, 4))
+    grain = np.exp(0.65 * _noise(rng, shape, 1.3) + 0.4 * _noise(rng, shape, 4))
     pattern = (1 - rings) * (1.4 - fibres).clip(0.1) * grain / grain.mean()
     pattern += rings * _rings(rng, shape) + fibres * _fibres(rng, shape)
     return pattern, [ringed, fibrous]
@@ -210,7 +217,7 @@ def _spine(
 def _axon(rng: np.random.Generator, scene: Plane, bright: float) -> None:
     """Add a thin axon, with boutons; some have rings, which are not labelled."""
     size = len(scene)
-    path = _path(rng, rng.uniform(0, size, 2), rng.uniform(0, 7), 2 * size, 60, 0.5)
+    path = _path(rng, rng.uniform(0, size, 2), rng.uniform(0, tau), 3 * size, 60, 0.5)
     half = rng.uniform(*AXON) * np.exp(0.25 * _noise(rng, (len(path),), 30))
     depth = _depth(half, int(half.max()) + 1).clip(0)
     ringed = rng.random() < 0.4
@@ -221,7 +228,9 @@ def _axon(rng: np.random.Generator, scene: Plane, bright: float) -> None:
 
 def _expose(rng: np.random.Generator, scene: Plane) -> NDArray[np.uint16]:
     """Blur and count photons."""
-    sharp, veil = gaussian_filter(scene, rng.uniform(*PSF)), gaussian_filter(scene, 8)
+    width = rng.uniform(*PSF)
+    # A STED spot is more pointed than a Gaussian; a tenth of the light is what depletion left.
+    parts = ((0.6, width), (0.25, 2 * width), (0.1, 8))
+    seen = sum(share * gaussian_filter(scene, scale) for share, scale in parts)
     far = rng.uniform(0.1, 1) * np.exp(0.4 * _noise(rng, scene.shape, 60))
-    # A tenth of the light is what depletion left over.
-    return rng.poisson(0.85 * sharp + 0.1 * veil + far).astype(np.uint16)
+    return rng.poisson(seen + far).astype(np.uint16)

@@ -1,0 +1,329 @@
+"""F-actin: simulated dendrites, real images and their marks, the original's files, splits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from skimage.measure import label as components
+from sklearn.metrics import roc_auc_score
+
+from micranet_helpers.data import actin, crops, layout
+from micranet_helpers.data.annotations import read_polygons
+from micranet_helpers.data.simulated import dendrites
+
+GITHUB = "raw.githubusercontent.com/FLClab"
+AXONS = f"{GITHUB}/STEDActinFCN/180e0974f67dca957c17eb295cd2a8eb3a2c7a98/STEDActinAxonFCN"
+DENDRITES = f"{GITHUB}/STEDActinFCN/180e0974f67dca957c17eb295cd2a8eb3a2c7a98/STEDActinDendriteFCN"
+TAGAN = f"{GITHUB}/TA-GAN/97de4c2e5bf5d88a505192ee9341d70edd2a506b"
+
+
+# --- simulated images ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images() -> list[layout.Sample]:
+    return actin.simulate(32, 256, seed=1)
+
+
+def spectrum(counts: np.ndarray) -> np.ndarray:
+    """Power at each wave number of 224 px, where the noise of counted photons is 1."""
+    counts = counts[:224, :224]
+    window = np.outer(np.hanning(224), np.hanning(224))
+    power = np.abs(np.fft.fft2((counts - counts.mean()) * window)) ** 2
+    wave = np.hypot(*np.meshgrid(*[np.fft.fftfreq(224, 1 / 224)] * 2)).astype(int).ravel()
+    return np.bincount(wave, power.ravel()) / np.bincount(wave) / (window**2 * counts).sum()
+
+
+def test_an_image_depends_on_its_number_and_seed_only() -> None:
+    few, many, other = (actin.simulate(n, 96, seed) for n, seed in ((2, 5), (3, 5), (2, 6)))
+    for a, b, c in zip(few, many, other, strict=False):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.label, b.label)
+        assert a.name == b.name != c.name and (a.image != c.image).mean() > 0.2
+    assert (many[0].image != many[2].image).mean() > 0.2
+
+
+@settings(max_examples=20)
+@given(size=st.integers(dendrites.SMALLEST, 150), seed=st.integers(0, 1000))
+def test_labels_number_objects_exactly(size: int, seed: int) -> None:
+    (sample,) = actin.simulate(1, size, seed)
+    assert sample.image.dtype == np.float32 and sample.image.shape == (1, size, size)
+    assert sample.image.min() >= 0 and sample.image.max() <= 1
+    assert sample.label.dtype == np.uint16 and sample.label.shape == (3, size, size)
+    for plane in sample.label:
+        # Each number is one connected piece, no two pieces touch, and no number is left out.
+        assert components(plane > 0).max() == plane.max() == components(plane).max()
+        assert (np.bincount(plane.ravel())[1:] > dendrites.LEAST).all()
+        assert plane.max() == len(np.unique(plane[plane > 0]))
+    small = dendrites.LEAST  # pieces of dendrites that are dropped, at the edge, may be marked
+    assert ((sample.label[:2] > 0).any(0) & (sample.label[2] == 0)).sum() <= small
+
+
+def test_too_small_an_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="64 px or more"):
+        actin.simulate(1, dendrites.SMALLEST - 1)
+
+
+def test_crops_show_each_combination(images: list[layout.Sample]) -> None:
+    origin = np.zeros(1, int)
+    present, kept = zip(*(
+        crops.label_crops(sample.label, origin, origin, 256, actin.RULE, actin.CLASSES)
+        for sample in images
+    ), strict=True)  # fmt: skip
+    kept = np.array(kept).ravel()
+    rings, fibres = np.array(present)[:, 0, 0][kept].T
+    assert kept.mean() > 0.6
+    assert 0.15 < rings.mean() < 0.7 and 0.15 < fibres.mean() < 0.7
+    assert (rings & fibres).any() and (~rings & ~fibres).any()
+    assert (rings & ~fibres).any() and (fibres & ~rings).any()
+
+
+def test_images_resemble_real_ones(images: list[layout.Sample]) -> None:
+    """Bounds around what 12 open images and the paper's sample give."""
+    counts = [sample.image[0] * actin.FULL for sample in images]
+    for image in counts:
+        np.testing.assert_allclose(image, image.round(), atol=1e-3)  # whole photons
+        power = spectrum(image)
+        assert 0.85 < power[100:111].mean() < 1.25  # no finer detail than the microscope resolves
+        slope = np.polyfit(np.log(np.arange(3, 40)), np.log(power[3:40]), 1)[0]
+        assert -3.8 < slope < -1.5
+        assert np.percentile(image, 5) <= 3
+    means = np.array([image.mean() for image in counts])
+    assert 4 < np.median(means) < 15 and means.min() > 1 and means.max() < 45
+
+
+def test_brightness_does_not_tell_rings_but_their_period_does(images: list[layout.Sample]) -> None:
+    for plane in (0, 1):
+        contrasts = []
+        for sample in images:
+            there = sample.label[plane] > 0
+            rest = (sample.label[2] > 0) & ~there
+            if min(there.sum(), rest.sum()) > 1000:
+                contrasts.append(sample.image[0][there].mean() / sample.image[0][rest].mean())
+        assert min(contrasts) < 1 < max(contrasts) and 0.8 < np.median(contrasts) < 1.5
+    ringed = [(sample.label[0] > 0).mean() > 0.05 for sample in images]
+    power = np.array([spectrum(sample.image[0] * actin.FULL) for sample in images])
+    # 224 px / 9.5 px = 23.6 waves: there is more than a smooth spectrum would have.
+    beside = np.sqrt(power[:, 15:18].mean(1) * power[:, 30:33].mean(1))
+    ringing = power[:, 22:26].mean(1) / beside
+    assert roc_auc_score(ringed, ringing) > 0.65
+
+
+# --- real images ---------------------------------------------------------------------------------
+
+
+@given(
+    counts=arrays.arrays(np.uint16, (3, 4), elements=st.integers(0, 30_000)),
+    offset=st.sampled_from([0, 2**15]),
+)
+def test_normalization(counts: np.ndarray, offset: int) -> None:
+    found = actin.normalized(counts + np.uint16(offset))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.minimum(counts / 459.49416, 1), rtol=1e-5)
+
+
+def test_dendrites_of_stedactinfcn_are_counts_with_an_offset(mirror: Path) -> None:
+    files = sorted((mirror / DENDRITES / "images_to_predict").glob("*.tif"))
+    assert len(files) == 4
+    for file in files:
+        image = actin.normalized(actin.read_image(file))
+        assert image.min() == 0 and 0.2 < image.max() < 0.4
+        assert 0.9 < spectrum(image[0] * actin.FULL)[100:111].mean() < 1.2  # photons, counted
+
+
+def test_axons_of_stedactinfcn(mirror: Path) -> None:
+    folder = mirror / AXONS / "dataset" / "data"
+    samples = list(actin.read(folder / f"actin_{number}.tiff" for number in (1, 2, 3)))
+    assert [sample.name for sample in samples] == ["actin_1.tiff", "actin_2.tiff", "actin_3.tiff"]
+    assert [sample.label[0].max() for sample in samples] == [4, 3, 0]  # clear rings only
+    for sample in samples:
+        assert sample.image.shape == (1, 224, 224) and sample.label.shape == (3, 224, 224)
+        assert not sample.label[1:].any()
+    np.testing.assert_allclose(samples[0].image.max(), 93 / actin.FULL, rtol=1e-6)
+    inside, outside = (samples[0].image[0][mask].mean() for mask in (
+        samples[0].label[0] > 0, samples[0].label[0] == 0))  # fmt: skip
+    assert inside > 1.3 * outside  # rows and columns are not swapped
+
+
+def test_polygons_of_dendrites_have_all_classes(mirror: Path) -> None:
+    """Their images were not published: a blank one stands for one of them."""
+    kinds = [kind for file in (mirror / DENDRITES / "dataset/data").glob("*.polys.txt")
+             for kind, _ in read_polygons(file)]  # fmt: skip
+    assert set(kinds) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "brightest", "present"),
+    [
+        ("DendriticFActinDataset/train/*.tif", 322, [1, 1, 0]),
+        ("FixedLiveDataset/train_fixed/*.tif", 125, [1, 1, 0]),
+        ("AxonalRingsDataset/train/*.tif", 63, [1, 0, 0]),
+    ],
+)
+def test_stacks_of_tagan(mirror: Path, pattern: str, brightest: int, present: list[int]) -> None:
+    (sample,) = actin.read((mirror / TAGAN).glob(pattern))
+    np.testing.assert_allclose(sample.image.max(), brightest / actin.FULL, rtol=1e-6)
+    assert sample.present.tolist() == present
+    marked = sample.image[0][sample.label.any(0)].mean()
+    assert marked > 1.3 * sample.image[0][~sample.label.any(0)].mean()
+
+
+def stack(folder: Path, planes: np.ndarray) -> Path:
+    file = folder / "DendriticFActinDataset" / "train" / "1.tif"
+    file.parent.mkdir(parents=True)
+    tifffile.imwrite(file, planes, photometric="minisblack")
+    return file
+
+
+@pytest.mark.parametrize(
+    "planes", [np.zeros((3, 8, 8), np.uint16), np.arange(256, dtype=np.uint16).reshape(4, 8, 8)]
+)
+def test_other_stacks_are_refused(tmp_path: Path, planes: np.ndarray) -> None:
+    file = stack(tmp_path, planes)
+    with pytest.raises(ValueError, match="1.tif is no labelled stack"):
+        list(actin.read([file]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "message"),
+    [
+        (None, FileNotFoundError, "a.polys.txt"),
+        ("4 (1, 1), (5, 1), (5, 5)", ValueError, "number 4"),
+        ("0 (1, 1), (5, x), (5, 5)", ValueError, "a.polys.txt"),
+    ],
+)
+def test_wrong_polygons_are_refused(
+    tmp_path: Path, lines: str | None, error: type[Exception], message: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((8, 8), np.int16))
+    if lines is not None:
+        (tmp_path / "a.polys.txt").write_text(lines)
+    with pytest.raises(error, match=message):
+        list(actin.read([tmp_path / "a.tiff"]))
+
+
+def test_polygons_become_numbered_objects(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((40, 30), np.int16))
+    squares = {0: (0, 0), 1: (20, 0), 3: (0, 20), 2: (20, 20)}  # x, y
+    (tmp_path / "a.polys.txt").write_text("\n".join(
+        f"{kind} ({x}, {y}), ({x + 8}, {y}), ({x + 8}, {y + 8}), ({x}, {y + 8})"
+        for kind, (x, y) in (*squares.items(), (0, (10, 10)))
+    ))  # fmt: skip
+    (sample,) = actin.read([tmp_path / "a.tiff"])
+    expected = np.zeros((3, 40, 30), int)
+    expected[0, :8, :8], expected[0, 10:18, 10:18] = 1, 2
+    expected[1, 20:28, :8] = expected[2, 20:28, 20:28] = 1
+    assert ((sample.label != expected).sum((1, 2)) <= 40).all()  # the outline, at most
+    assert sample.label.max((1, 2)).tolist() == [2, 1, 1]
+
+
+# --- the original's files ------------------------------------------------------------------------
+
+
+def original(folder: Path, change: Callable[[h5py.Group], Any] = lambda group: None) -> Path:
+    """Files as of the paper: float images, object numbers, padded to a common size."""
+    rng = np.random.default_rng(0)
+    (folder / "datasets").mkdir()
+    for split in actin.SPLITS:
+        with h5py.File(folder / "datasets" / f"{split}_01-04-19.hdf5", "w") as file:
+            for name in ("Block", "Glu-Gly"):
+                group = file.create_group(name)
+                group["data"] = rng.random((2, 20, 30))
+                group["label"] = rng.integers(0, 5, (2, 3, 20, 30))
+                group["label"].attrs["shapes"] = [[20, 30], [15, 25]]
+            change(group)
+    return folder
+
+
+def test_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = original(tmp_path)
+    monkeypatch.setattr(actin, "fetch", lambda name, subset: [folder])
+    path = actin.build(tmp_path / "actin.hdf5", "original")
+    about, counts = layout.describe(path)
+    assert counts == {"training": 4, "validation": 4, "testing": 4}
+    assert about.classes == actin.CLASSES and "Bilodeau" in about.source
+    assert about.licence == "MICRA-Net License for Non-Commercial Use"
+    samples = list(layout.read(path, "testing"))
+    assert samples[1].image.shape == (1, 15, 25)
+    with h5py.File(folder / "datasets" / "testing_01-04-19.hdf5") as file:
+        np.testing.assert_allclose(samples[1].pixels[0], file["Block/data"][1, :15, :25], rtol=1e-6)
+        np.testing.assert_array_equal(samples[3].label, file["Glu-Gly/label"][1, :, :15, :25])
+
+
+def _counts(group: h5py.Group) -> None:
+    group["data"][0, 0, 0] = 37
+
+
+def _broken(group: h5py.Group) -> None:
+    del group["label"]
+    group["label"] = np.full((2, 3, 20, 30), np.nan)
+
+
+def _two_planes(group: h5py.Group) -> None:
+    del group["label"]
+    group["label"] = np.zeros((2, 2, 20, 30), np.uint8)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("change", [_counts, _broken, _two_planes])
+def test_other_contents_are_refused(
+    tmp_path: Path, change: Callable[[h5py.Group], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = original(tmp_path, change)
+    monkeypatch.setattr(actin, "fetch", lambda name, subset: [folder])
+    with pytest.raises(ValueError, match="training_01-04-19.hdf5"):
+        actin.build(tmp_path / "actin.hdf5", "original")
+    assert not (tmp_path / "actin.hdf5").exists()
+
+
+def test_another_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actin, "fetch", lambda name, subset: [tmp_path])
+    with pytest.raises(FileNotFoundError, match="training_01-04-19.hdf5"):
+        actin.build(tmp_path / "actin.hdf5", "original")
+
+
+# --- datasets ------------------------------------------------------------------------------------
+
+
+def test_the_simulated_dataset(tmp_path: Path) -> None:
+    path = actin.build(tmp_path / "a.hdf5", num_images=4, size=96, seed=3)
+    about, counts = layout.describe(path)
+    assert counts == {"training": 2, "validation": 1, "testing": 1}
+    assert about.classes == actin.CLASSES and about.pixel_size_um == 0.02
+    names = [sample.name for split in counts for sample in layout.read(path, split)]
+    assert names == [f"simulated-3-{number}" for number in range(4)]
+    (first, *_), expected = layout.read(path, "training"), actin.simulate(1, 96, 3)[0]
+    np.testing.assert_array_equal(first.pixels, expected.image)
+    np.testing.assert_array_equal(first.label, expected.label)
+
+
+def test_the_open_dataset(
+    tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
+    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "test" / "cache"))
+    path = actin.build(tmp_path / "a.hdf5", "open", subset="small")
+    names = {split: [sample.name for sample in layout.read(path, split)] for split in actin.SPLITS}
+    assert names["validation"] == ["actin_2.tiff"]
+    assert names["testing"] == ["AxonalRingsDataset/test/0.tif"]
+    assert {"actin_1.tiff", "actin_3.tiff"} < set(names["training"])
+    assert len(names["training"]) == 5
+    about = layout.describe(path)[0]
+    assert about.licence == "MIT (the former), none stated (TA-GAN)"
+    assert about.pixel_size_um is None
+    found = crops.CropDataset(path, "training", 256, 192, actin.OPEN_RULE)
+    assert found.labels.shape[1] == 2 and (found.labels.sum(0) > 0).all()
+    with pytest.raises(ValueError, match="No crop"):  # no dendrite is marked
+        crops.CropDataset(path, "training", 256, 192, actin.RULE)
+
+
+def test_unknown_sources_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'simulated', 'open'"):
+        actin.build(tmp_path / "a.hdf5", "real")
