@@ -352,7 +352,7 @@ def test_infected_cell_that_the_border_mostly_hides_is_difficult() -> None:
     owner[4:6, 0:5] = 1  # two of five columns are seen
     owner[4:6, 8:12] = 2
     owner[4:6, 14:20] = 3  # three of six columns are seen
-    kinds = [-1, pvivax.INFECTED, pvivax.UNINFECTED, pvivax.INFECTED]
+    kinds = [-1, smear.INFECTED, smear.UNINFECTED, smear.INFECTED]
     label, boxes = smear._numbered(np.pad(owner, ((0, 10), (0, 0))), kinds, slice(3, 17))
     assert boxes.tolist() == [[2, 1, 0, 3, 2], [1, 1, 5, 3, 9], [0, 1, 11, 3, 14]]
     assert label.sum((1, 2)).tolist() == [6, 8, 4]
@@ -381,7 +381,7 @@ def test_simulated_parasites_stand_out_from_their_cell() -> None:
         ]  # fmt: skip
         return float(np.median([np.std(c) / np.median(c) for c in cells if c.size > 500]))
 
-    assert contrast(pvivax.INFECTED) > 1.15 * contrast(pvivax.UNINFECTED)
+    assert contrast(smear.INFECTED) > 1.15 * contrast(smear.UNINFECTED)
 
 
 def test_simulated_dataset_has_independent_splits_and_both_labels(tmp_path: Path) -> None:

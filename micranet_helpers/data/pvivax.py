@@ -24,7 +24,6 @@ from micranet_helpers.data.images import read_image
 from micranet_helpers.data.layout import About, Sample
 from micranet_helpers.data.registry import items
 from micranet_helpers.data.simulated import smear
-from micranet_helpers.data.simulated.smear import DIFFICULT, INFECTED, UNINFECTED
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
 
 CLASSES = ("infected", "uninfected", "difficult")
@@ -35,8 +34,8 @@ RULE = Rule(classes=("infected",), visible_share=0.5, ignore="difficult")
 if it cuts off more than half of one, or if it is negative but touches a difficult cell."""
 
 KINDS = {
-    "gametocyte": INFECTED, "ring": INFECTED, "trophozoite": INFECTED, "schizont": INFECTED,
-    "red blood cell": UNINFECTED, "difficult": DIFFICULT, "leukocyte": None,
+    **dict.fromkeys(("gametocyte", "ring", "trophozoite", "schizont"), smear.INFECTED),
+    "red blood cell": smear.UNINFECTED, "difficult": smear.DIFFICULT, "leukocyte": None,
 }  # fmt: skip
 ITEMS = {"open": "pvivax", "original": "bbbc041"}
 
