@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256], help="of crops, px")
     parser.add_argument("--images", type=int, default=96, help="of the timed dataset")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each timing")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[50, 200, 800], metavar="MB")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[50, 800, 3200], metavar="MB")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

@@ -87,7 +87,9 @@ def test_survey_names_what_is_wrong(folder) -> None:
         [warning] = [text for text in found.warnings if words in text]
         assert name in warning
     text = own.report(found)
-    assert all(f"- {sentence}" in text for sentence in [*found.errors, *found.warnings])
+    words = " ".join(text.split())  # lines are folded
+    assert all(f"- {sentence}" in words for sentence in [*found.errors, *found.warnings])
+    assert all(len(line) <= 76 or " " not in line.strip("- ") for line in text.splitlines()[1:])
     with pytest.raises(ValueError, match="Put this right") as caught:
         own.build(folder / "x.hdf5", found, **ABOUT)
     assert all(error in str(caught.value) for error in found.errors)

@@ -89,15 +89,21 @@ def test_registry_agrees_with_the_manifest(mirror) -> None:
     assert len(hashed) == len(rows) - 3, "files with a hash that the manifest does not have"
 
 
-def test_table() -> None:
-    head, rule, *rows = registry.table({"mnist": 1_648_877}).splitlines()
+def rows_of(table: str) -> dict[str, list[str]]:
+    head, rule, *rows = table.splitlines()
     assert len(rows) == len(NAMES) and set(rule) <= set("| -")
     assert len({line.count("|") for line in (head, rule, *rows)}) == 1
-    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")] for row in rows}
-    assert cells["mnist"][3:8] == [
-        "11.6", "1.6", "test (1.7), train (9.9)", "published", "none stated (MNIST)",
-    ]
-    assert cells["bbbc041"][3:7] == ["?", "0.0", "", "trusted on first use"]
+    cells = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
+    return {name: rest for name, *rest in cells}
+
+
+def test_tables() -> None:
+    sizes = rows_of(registry.table({"mnist": 1_648_877}))
+    licence = "none stated (MNIST)"
+    assert sizes["mnist"] == ["11.6", "1.6", "test (1.7), train (9.9)", "published", licence]
+    assert sizes["bbbc041"][:4] == ["?", "0.0", "", "trusted on first use"]
+    item = registry.items()["em"]
+    assert rows_of(registry.citations())["em"] == [item.title, item.citation]
 
 
 def test_listing() -> None:

@@ -30,7 +30,7 @@ from micranet_helpers.data import layout
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.download import fetch
 from micranet_helpers.data.images import read_image, read_mask
-from micranet_helpers.data.layout import About, Sample
+from micranet_helpers.data.layout import SPLITS, About, Sample
 from micranet_helpers.data.registry import items
 from micranet_helpers.data.simulated import cells as drawn
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
@@ -58,8 +58,6 @@ the challenge's rule for larger cells."""
 
 CONTACT = 4
 """Most pixels between two cells in contact."""
-
-SPLITS = ("training", "validation", "testing")
 
 PIECES = 20
 """A cell has fewer pieces than this; where a number has more, the numbers of a mask are broken."""

@@ -48,6 +48,9 @@ MOST_PIXELS = 2**30
 MOST_IMAGES = 2**20
 """Most images of a split, likewise."""
 
+SPLITS = ("training", "validation", "testing")
+"""Usual names of the splits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:

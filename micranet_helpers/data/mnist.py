@@ -16,8 +16,9 @@ from micranet_helpers.data import digits, layout
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.digits import Digits
 from micranet_helpers.data.download import fetch
-from micranet_helpers.data.layout import About, Sample
+from micranet_helpers.data.layout import SPLITS, About, Sample
 from micranet_helpers.data.registry import items
+from micranet_helpers.data.simulated.splits import shares
 
 CLASSES = tuple(map(str, range(digits.NUM_CLASSES)))
 """Planes of the label: the digits."""
@@ -126,8 +127,7 @@ def build(
     OSError
         If the download fails or the disk is full.
     """
-    if num_images < 3:
-        raise ValueError(f"Three splits need at least 3 images, not {num_images}.")
+    counts = shares(num_images)
     if source == "simulated":
         single, text, licence = digits.load(), BUNDLED, "CC BY 4.0"
     elif source == "open":
@@ -138,13 +138,11 @@ def build(
             f"There is no source {source!r}: take 'simulated' or 'open'. The canvases of the "
             "MICRA-Net paper ('original') were never published."
         )
-    held = max(1, round(0.15 * num_images))
-    counts = num_images - 2 * held, held, held
     parts = [
         _canvases(part, count, size, num_digits, seed, number)
         for number, (part, count) in enumerate(zip(digits.split(single, seed), counts, strict=True))
     ]
-    splits = dict(zip(("training", "validation", "testing"), parts, strict=True))
+    splits = dict(zip(SPLITS, parts, strict=True))
     return layout.write(path, splits, About(CLASSES, text, licence))
 
 

@@ -4,6 +4,7 @@ Folders of any size are worked through with one image in memory at a time.
 """
 
 import hashlib
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,6 @@ from tqdm import tqdm
 from micranet_helpers.data import layout
 from micranet_helpers.data.annotations import Annotations, image_files, image_key
 from micranet_helpers.data.images import read_image
-
-SPLITS = ("training", "validation", "testing")
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
 """Highest values of cameras with 8, 12, 14 and 16 bits."""
@@ -257,6 +256,11 @@ def _names(items: Sequence[Any]) -> str:
 # --- report ------------------------------------------------------------------------------------
 
 
+_FOLDED = textwrap.TextWrapper(
+    76, "- ", "  ", break_long_words=False, break_on_hyphens=False  # they may be file names
+)
+
+
 def report(found: Survey) -> str:
     """Write a survey as text.
 
@@ -294,7 +298,8 @@ def report(found: Survey) -> str:
             f"{name:<{width}}  {counts[0]:4}  {counts[1]:7}  {counts[2]:7}  {weight:10.2f}"
         )
     for title, texts in (("To be put right", found.errors), ("To be looked at", found.warnings)):
-        lines += ["", f"{title}: {len(texts) or 'nothing'}", *(f"- {text}" for text in texts)]
+        lines += ["", f"{title}: {len(texts) or 'nothing'}"]
+        lines += [_FOLDED.fill(text) for text in texts]
     return "\n".join(lines)
 
 
@@ -375,7 +380,7 @@ def build(
                 yield _sample(found, item, normalisation, span)
 
     about = layout.About(found.annotations.classes, source, licence, pixel_size_um)
-    wanted = {name: samples(i) for i, name in enumerate(SPLITS) if shares[i]}
+    wanted = {name: samples(i) for i, name in enumerate(layout.SPLITS) if shares[i]}
     return layout.write(path, wanted, about)
 
 

@@ -2,7 +2,7 @@
 
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -116,7 +116,7 @@ def select(name: str, subset: str | None = None) -> list[File]:
 
 
 def table(on_disk: Mapping[str, int]) -> str:
-    """Lay out the registry as a Markdown table, for a page.
+    """Lay out sizes and licences as a Markdown table, for a page.
 
     Parameters
     ----------
@@ -126,12 +126,28 @@ def table(on_disk: Mapping[str, int]) -> str:
     Returns
     -------
     str
-        A line for each item: name, what it is, size and cached size in MB (10^6 bytes), subsets
-        with their sizes, whether hashes are published, licence, citation.
+        A line for each item: name, size and cached size in MB (10^6 bytes), subsets with their
+        sizes, whether hashes are published, licence.
     """
-    head = ("name", "what", "MB", "cached", "subsets (MB)", "hash", "licence", "cite")
-    rows = [head, ("---",) * len(head), *_rows(on_disk)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    head = ("name", "MB", "cached", "subsets (MB)", "hash", "licence")
+    return _markdown(head, ((name, *rest[1:-1]) for name, *rest in _rows(on_disk)))
+
+
+def citations() -> str:
+    """Lay out what each item is and whom to cite as a Markdown table, for a page.
+
+    Returns
+    -------
+    str
+        A line for each item: name, what it is, citation.
+    """
+    rows = ((item.name, item.title, item.citation) for item in items().values())
+    return _markdown(("name", "what", "cite"), rows)
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def listing(on_disk: Mapping[str, int]) -> str:
@@ -145,7 +161,7 @@ def listing(on_disk: Mapping[str, int]) -> str:
     Returns
     -------
     str
-        The same as in the table, at most 96 characters wide.
+        What both tables say, at most 96 characters wide.
     """
     fold = partial(textwrap.fill, width=96, initial_indent="    ", subsequent_indent="      ")
     lines = []

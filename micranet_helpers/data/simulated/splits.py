@@ -1,16 +1,40 @@
 """Share simulated images out to the splits of a dataset."""
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from micranet_helpers.data.layout import Sample
+from micranet_helpers.data.layout import SPLITS, Sample
 
 LICENCE = "MIT"
 """Terms of what this package draws: its own."""
 
 
+def shares(num_images: int) -> tuple[int, int, int]:
+    """Count the images of each split: 70 % for training, 15 % each for validation and testing.
+
+    Parameters
+    ----------
+    num_images : int
+        Images in all, at least 3.
+
+    Returns
+    -------
+    tuple of int
+        Images for training, validation and testing, at least one each.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer images than splits.
+    """
+    if num_images < 3:
+        raise ValueError(f"Three splits need at least 3 images, not {num_images}.")
+    held = max(1, round(0.15 * num_images))
+    return num_images - 2 * held, held, held
+
+
 def share_out(num_images: int, draw: Callable[[int], Sample]) -> dict[str, Iterator[Sample]]:
-    """Draw 70 % of the images for training, 15 % for validation and 15 % for testing.
+    """Draw the images of each split when they are asked for.
 
     Parameters
     ----------
@@ -22,18 +46,12 @@ def share_out(num_images: int, draw: Callable[[int], Sample]) -> dict[str, Itera
     Returns
     -------
     dict of str to iterator of Sample
-        Each split draws its images when they are asked for.
+        The splits training, validation and testing; see :func:`shares`.
 
     Raises
     ------
     ValueError
         If there are fewer images than splits.
     """
-    if num_images < 3:
-        raise ValueError(f"Three splits need at least 3 images, not {num_images}.")
-    held = max(1, round(0.15 * num_images))
-    ends = pairwise((0, num_images - 2 * held, num_images - held, num_images))
-    return {
-        split: map(draw, range(*end))
-        for split, end in zip(("training", "validation", "testing"), ends, strict=True)
-    }
+    ends = pairwise(accumulate(shares(num_images), initial=0))
+    return {split: map(draw, range(*end)) for split, end in zip(SPLITS, ends, strict=True)}
