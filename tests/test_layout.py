@@ -98,6 +98,7 @@ def test_file_is_chunked_compressed_and_says_what_it_holds(tmp_path: Path) -> No
     with h5py.File(layout.write(tmp_path / "new" / "a.hdf5", {"training": made}, ABOUT)) as file:
         assert json.loads(file.attrs["classes"]) == ["rings", "fibres"]
         assert file.attrs["source"] and file.attrs["licence"] and file.attrs["version"]
+        assert file["training"].attrs["split"] == b"training"
         assert file["training/label"].attrs["shapes"].tolist() == [[300, 200]] * 2
         for name, planes in [("data", 3), ("label", 2)]:
             stack = file["training"][name]

@@ -17,8 +17,9 @@ each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 =================  =====================================  =========================================
 
 The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``source``, ``licence``
-and ``version`` (of this package). Every chunk carries a checksum, and so do the file's own
-tables: a damaged file gives an error, not a wrong image.
+and ``version`` (of this package); the attribute ``split`` of a group repeats its name. Every chunk
+carries a checksum, and so do the file's own tables: a damaged file gives an error, not a wrong
+image.
 """
 
 import glob
@@ -220,6 +221,7 @@ def _describe(file: h5py.File, about: About) -> None:
 
 
 def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> None:
+    group.attrs["split"] = np.bytes_(group.name.strip("/").encode())
     shapes, names, normalization, boxes = [], [], [], []
     for number, sample in enumerate(samples):
         _check(sample, about)
