@@ -72,8 +72,7 @@ def build(
         The new file.
     source : str
         ``"simulated"``; ``"open"`` (STEDActinFCN and TA-GAN, ten images of 224 to 256 px, for
-        looking); or
-        ``"original"`` (the data of the MICRA-Net paper).
+        looking); or ``"original"`` (the data of the MICRA-Net paper).
     subset : str, optional
         A part of the download: for ``"open"``, ``"small"`` is a part of TA-GAN.
     num_images, size, seed : int
@@ -200,14 +199,7 @@ def _original(file: Path) -> Iterator[Sample]:
                 f"labels: image {image.shape} from {image.min()} to {image.max()}, label "
                 f"{label.shape}; unpack the archive again."
             )
-        with np.errstate(invalid="ignore"):  # NaN is no number of an object either
-            numbers = label.astype(np.uint16)
-        if (label != numbers).any():
-            raise ValueError(
-                f"The label of {sample.name} of {file} holds more than numbers of objects, 0 to "
-                "65,535: unpack the archive again."
-            )
-        yield Sample(sample.name, image.astype(np.float32), numbers)
+        yield Sample(sample.name, image.astype(np.float32), label.astype(np.uint16))
 
 
 def _masked(file: Path) -> Sample:
