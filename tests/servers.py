@@ -108,6 +108,13 @@ class _Faulty(BaseHTTPRequestHandler):
             self._chunks([content], end=True)
         elif fault == "cut-chunks":
             self._chunks([content[: int(number)]])
+        elif fault == "trickle":
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                for number in range(400):
+                    self.wfile.write(f"X-{number}: x\r\n".encode())
+                    time.sleep(0.05)
+            self.close_connection = True
         elif fault == "wait":
             time.sleep(1)
             self._send(content, "", "", 0)

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -326,3 +327,14 @@ def test_killed_while_unpacking(make: Callable, tmp_path: Path) -> None:
     assert part.exists() and not folder.exists()
     assert read(unpack(archive, folder)) == files
     assert sorted(os.listdir(tmp_path)) == ["archive", "out"]
+
+
+def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path, monkeypatch) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("large", bytes(3000))
+    disk = shutil.disk_usage(tmp_path)._replace(free=2000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(archive, tmp_path / "out")
+    assert archive.is_file() and not (tmp_path / "out").exists()

@@ -71,10 +71,51 @@ def test_each_contact_has_its_number() -> None:
     assert not ctc.contacts(np.ones((9, 9), int)).any() and not ctc.contacts(0 * cells).any()
 
 
+def test_contacts_of_a_dense_layer_are_told_apart() -> None:
+    cells = 1 + np.add.outer(8 * (np.arange(128) // 16), np.arange(128) // 16)
+    found = ctc.contacts(cells)
+    assert found.max() == 2 * 7 * 8  # each side between two of the 8 x 8 cells
+    places = np.array([0, 32, 64])
+    present, kept = label_crops(
+        np.stack([cells, found]), places, places, 64, ctc.Rule(("c", "t"), visible_share=0.25),
+        ("c", "t"),
+    )
+    assert present.all() and kept.all()
+
+
 @pytest.mark.parametrize("distance", [-2, 1, 3])
 def test_distance_is_even(distance: int) -> None:
     with pytest.raises(ValueError, match=r"0, 2, 4"):
         ctc.contacts(np.eye(4, dtype=int), distance)
+
+
+def usiigaci(folder: Path, numbers: dict[int, bool]) -> Path:
+    """Sets of the published layout; False: a mask without its image."""
+    for number, with_image in numbers.items():
+        place = folder / f"set{number}"
+        place.mkdir(parents=True)
+        pixels = np.zeros((40, 40), np.uint8)
+        pixels[5:20, 5:20] = 1
+        Image.fromarray(pixels).save(place / "instances_ids.png")
+        if with_image:
+            Image.fromarray(pixels + np.uint8(90)).save(place / "phase.png")
+    return folder
+
+
+def test_masks_without_an_image_are_left_out(tmp_path: Path) -> None:
+    usiigaci(tmp_path, {1: True, 2: False, 3: True, 6: True, 12: False})
+    found = ctc.find(tmp_path, USIIGACI)
+    assert {split: len(pairs) for split, pairs in found.items()} == {
+        "training": 1, "validation": 1, "testing": 1,
+    }  # fmt: skip
+
+
+def test_a_subset_is_what_was_asked_for(tmp_path: Path, monkeypatch) -> None:
+    folder = usiigaci(tmp_path / "train", dict.fromkeys([1, 2, 3, 6, 9, 12], True))
+    asked = [folder / f"set{n}" / "phase.png" for n in (1, 3, 6)]
+    monkeypatch.setattr(ctc, "fetch", lambda name, subset: asked)
+    path = ctc.build(tmp_path / "a.hdf5", "open", lines=[USIIGACI], subset="small")
+    assert layout.describe(path)[1] == {"training": 1, "validation": 1, "testing": 1}
 
 
 # --- classes -----------------------------------------------------------------------------------

@@ -254,6 +254,52 @@ def test_fault_that_stays(fault, words, state, register, tmp_path, monkeypatch) 
     assert fetch("item")[0].read_bytes() == CONTENT and not left_over(tmp_path)
 
 
+def test_headers_that_never_end_are_given_up(state, register, monkeypatch) -> None:
+    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.2)
+    register(line(CONTENT, "one"))
+    state.always = "trickle"
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match="nothing has come"):
+        fetch("item")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("answer", ["503 " + "9" * 5000, "503 Fri, 31 Dec 99999 00:00:00 GMT"])
+def test_absurd_times_to_wait_are_ignored(answer, state, register) -> None:
+    register(line(CONTENT, "one"))
+    state.faults = [answer]
+    assert fetch("item")[0].read_bytes() == CONTENT
+
+
+def test_an_empty_file_is_not_trusted(state, register, tmp_path) -> None:
+    register(line(b"", "one", known=False))
+    state.files["one"] = b""
+    with pytest.raises(DownloadError, match="is empty"):
+        fetch("item")
+    assert not list((tmp_path / "cache" / "item").glob("one*"))
+
+
+def test_a_wrong_mirror_is_no_wrong_hash(register, monkeypatch) -> None:
+    register(line(CONTENT, "one", known=False))
+    monkeypatch.setenv("MICRANET_MIRROR", "http://[::1")
+    with pytest.raises(DownloadError) as caught:
+        fetch("item")
+    assert "another content" not in str(caught.value)
+
+
+def test_item_on_another_disk_and_half_removed(state, register, tmp_path) -> None:
+    (tmp_path / "large" / "item.discarded").mkdir(parents=True)
+    (tmp_path / "large" / "item.discarded" / "left").write_bytes(bytes(7))
+    (tmp_path / "large" / "item").mkdir()
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "item").symlink_to(tmp_path / "large" / "item")
+    register(line(CONTENT, "one"))
+    fetch("item")
+    assert cached() == {"item": len(CONTENT) + 7} and remove("item") == len(CONTENT) + 7
+    assert not list((tmp_path / "large" / "item").iterdir())
+    assert fetch("item")[0].read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("fault", ["html", "sly-html", "no-length 300000", "404"])
 def test_fault_that_stays_without_a_hash(fault, state, register, tmp_path) -> None:
     register(line(CONTENT, "one", known=False))

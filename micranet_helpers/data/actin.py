@@ -106,7 +106,7 @@ def build(
         text = f"{known['actin'].citation}; {known['tagan-actin'].citation}"
         licence = f"{known['actin'].licence} (the former), {known['tagan-actin'].licence} (TA-GAN)"
     elif source == "original":
-        (folder,) = fetch("micranet", subset or "archive")
+        (folder,) = fetch("micranet", "archive")
         splits = {name: read([_find(folder, f"{name}_01-04-19.hdf5")]) for name in SPLITS}
         text, licence = known["micranet"].citation, known["micranet"].licence
     else:

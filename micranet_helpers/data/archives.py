@@ -48,8 +48,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> Path:
         Where its members go. An old folder is replaced as a whole. Only one process may unpack
         to it at a time.
     most_bytes : int, optional
-        Most bytes of all members; by default the free space of the disk, and 200 times the size
-        of the archive (at least 100 MB).
+        Most bytes of all members; by default 200 times the size of the archive, at least 100 MB.
 
     Returns
     -------
@@ -74,7 +73,8 @@ def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> Path:
     discard(part)  # what a killed run has left
     part.mkdir()
     try:
-        _write(archive, part, _limit(archive, part) if most_bytes is None else most_bytes)
+        limit = max(LEAST_LIMIT, MOST_RATIO * archive.stat().st_size)
+        _write(archive, part, limit if most_bytes is None else most_bytes)
         discard(folder)
         os.replace(part, folder)
     except Exception as error:
@@ -111,11 +111,6 @@ def discard(folder: Path) -> None:
         shutil.rmtree(waste)
 
 
-def _limit(archive: Path, folder: Path) -> int:
-    most = max(LEAST_LIMIT, MOST_RATIO * archive.stat().st_size)
-    return min(most, shutil.disk_usage(folder).free)
-
-
 def _write(archive: Path, folder: Path, most_bytes: int) -> None:
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
@@ -136,6 +131,8 @@ def _write(archive: Path, folder: Path, most_bytes: int) -> None:
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
+            if member.size > shutil.disk_usage(folder).free:
+                raise OSError(errno.ENOSPC, "No space left to unpack", str(archive))
             _copy(member.content, target, member.size)
 
 

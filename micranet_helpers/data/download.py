@@ -26,7 +26,6 @@ from micranet_helpers.data.archives import discard, unpack
 from micranet_helpers.data.registry import File
 from micranet_helpers.data.transfer import (
     CONNECTIONS,
-    UNPACKED,
     Batch,
     DownloadError,
     FileError,
@@ -35,6 +34,7 @@ from micranet_helpers.data.transfer import (
     advance,
     complete,
     open_session,
+    patience,
     require_space,
 )
 from micranet_helpers.files import write_atomically
@@ -65,7 +65,7 @@ def cached() -> dict[str, int]:
     dict of str to int
         Bytes on the disk of each item, unpacked and unfinished files included; 0 if none.
     """
-    return {name: _size_of_folder(folder() / name) for name in registry.items()}
+    return {name: _size_of_item(name) for name in registry.items()}
 
 
 def remove(name: str) -> int:
@@ -92,8 +92,10 @@ def remove(name: str) -> int:
     if not folder().is_dir():
         return 0
     with _locked(name):
-        size = _size_of_folder(folder() / name)
-        discard(folder() / name)
+        size = _size_of_item(name)
+        discard(place := (folder() / name).resolve())
+        if (folder() / name).is_symlink():
+            place.mkdir()  # the next download goes there again
     return size
 
 
@@ -178,6 +180,12 @@ def _size_of_folder(root: Path) -> int:
     return sum(map(_size_of_file, root.rglob("*")))
 
 
+def _size_of_item(name: str) -> int:
+    place = (folder() / name).resolve()  # on another disk, perhaps
+    # What an interrupted removal has left counts, too.
+    return sum(map(_size_of_folder, (place, place.with_name(f"{place.name}.discarded"))))
+
+
 @contextlib.contextmanager
 def _locked(name: str) -> Iterator[None]:
     folder().mkdir(parents=True, exist_ok=True)
@@ -200,8 +208,9 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
     missing = [file for file in files if not _is_ready(root, file)]
     for parent in {(root / file.path).parent for file in missing}:
         parent.mkdir(parents=True, exist_ok=True)
-        for left_over in parent.glob("tmp????????"):  # of pooch, if it was killed
-            left_over.unlink()
+        for left_over in parent.glob("tmp????????"):
+            if left_over.is_file():  # of pooch, if it was killed
+                left_over.unlink()
     require_space(root, sum(_space(root, file) for file in missing))
     total = sum(file.bytes or 0 for file in missing)
     with (
@@ -209,7 +218,7 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
         open_session() as session,
         tqdm(desc=name, total=total or None, unit="B", unit_scale=True) as bar,
     ):
-        batch = Batch(root, _mirror(), session, bar, Event())
+        batch = Batch(root, _mirror(), session, bar, Event(), [time.monotonic()])
         ended = _run(batch, missing)
     for file, error in ended.items():
         if error is None:
@@ -235,8 +244,13 @@ def _run(batch: Batch, files: list[File]) -> dict[File, Exception | None]:
             with contextlib.suppress(Empty):
                 file, error = done.get(timeout=1)  # Windows sees Ctrl-C only between two waits
                 ended[file] = error
+                batch.heard[:] = [time.monotonic()]
                 if not isinstance(error, FileError | None):
                     break
+            if time.monotonic() - batch.heard[0] > patience():
+                waiting = next(file for file in files if file not in ended)
+                ended[waiting] = HostError("nothing has come from the server for minutes")
+                break
     finally:
         batch.stop.set()
         end = time.monotonic() + 1
@@ -302,7 +316,7 @@ def _finish(root: Path, file: File) -> None:
 def _download(batch: Batch, file: File, known: str | None) -> None:
     errors: list[Exception] = []
     part = (batch.root / file.path).with_name(Path(file.path).name + ".part")
-    advance(batch.bar, _size_of_file(part))
+    advance(batch, _size_of_file(part))
     for url in file.urls:
         if batch.mirror:
             url = f"{batch.mirror}/{url.removeprefix('https://')}"
@@ -328,8 +342,10 @@ def _download_from(transfer: Transfer) -> None:
 
     try:
         pooch.retrieve(url, known, path.name, path.parent, downloader=download)
-    except ValueError as error:  # of pooch: the hash
-        advance(batch.bar, -sum(sizes))
+    except ValueError as error:
+        if not sizes:  # not of pooch, which found another hash
+            raise FileError(f"{url}: {error}") from error
+        advance(batch, -sum(sizes))
         advice = "" if file.hash else (
             f" than at its first use (recorded in {_record(batch.root, file)}); if you trust the "
             f"new one, remove the old first: micranet-book data remove {batch.root.name}"
@@ -345,10 +361,9 @@ def _mirror() -> str:
 
 
 def _space(root: Path, file: File) -> int:
-    # For files of unknown size it is checked again when the server tells it.
+    # For files of unknown size it is checked when the server tells it.
     path = root / file.path
-    size = (file.bytes or 0) * (1 + UNPACKED * file.is_archive)
-    return max(0, size - _size_of_file(path.with_name(path.name + ".part")))
+    return max(0, (file.bytes or 0) - _size_of_file(path.with_name(path.name + ".part")))
 
 
 @contextlib.contextmanager

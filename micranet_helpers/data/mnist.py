@@ -60,7 +60,7 @@ def simulate(
     Raises
     ------
     ValueError
-        If n, size or num_digits makes no canvas.
+        If size or num_digits makes no canvas.
     """
     return list(_canvases(digits.load(), n, size, num_digits, seed, 0))
 
@@ -100,7 +100,8 @@ def build(
     """Write a dataset of canvases with the splits training, validation and testing.
 
     The digits are split 70, 15, 15 % before any canvas is drawn, so no digit is in two splits;
-    the canvases are shared out likewise. MNIST's own split of the digits is not used.
+    the canvases are shared out likewise. MNIST's own split of the digits is not used, and the same
+    writers are in all splits: the test says nothing of other hands.
 
     Parameters
     ----------

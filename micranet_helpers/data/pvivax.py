@@ -143,7 +143,9 @@ def _fit(
             f"{where}: box {sound.argmin()} is empty or not centred on the image of {shape} px: "
             "download both files again."
         )
-    return np.c_[boxes[:, 0], corners.clip(0, sides // scale * scale) / scale]
+    fitted = np.c_[boxes[:, 0], corners.clip(0, sides // scale * scale) / scale]
+    # Rows and columns that fill no square are left out, and a box that lies in them only.
+    return fitted[(fitted[:, 3:] > fitted[:, 1:3]).all(1)]
 
 
 def _reduce(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -283,13 +285,13 @@ def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
     Raises
     ------
     ValueError
-        If n or size is less than 1.
+        If the size is less than 1.
     """
-    if n < 1 or size < 1:
-        raise ValueError(f"Ask for at least one image of at least 1 px, not {n} of {size} px.")
     return [_draw(size, seed, number) for number in range(n)]
 
 
 def _draw(size: int, seed: int, number: int) -> Sample:
+    if size < 1:
+        raise ValueError(f"An image has a side of at least 1 px, not {size}.")
     drawn = smear.draw(np.random.default_rng([seed, number]), size)
     return _sample(f"simulated-{seed}-{number}", *drawn)

@@ -64,6 +64,7 @@ class Batch(NamedTuple):
     session: requests.Session
     bar: tqdm
     stop: Event
+    heard: list[float]  # one number, s: when the latest bytes or the latest end of a file came
 
 
 class Transfer(NamedTuple):
@@ -86,7 +87,7 @@ class Transfer(NamedTuple):
 
     def drop(self) -> None:
         """Begin anew."""
-        advance(self.batch.bar, -self.size)
+        advance(self.batch, -self.size)
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
@@ -100,10 +101,16 @@ def open_session() -> requests.Session:
     return session
 
 
-def advance(bar: tqdm, count: int) -> None:
-    """Move a progress bar that several threads share."""
-    with bar.get_lock():
-        bar.update(count)
+def advance(batch: Batch, count: int) -> None:
+    """Move the progress bar that the threads share, by a number of bytes."""
+    batch.heard[:] = [time.monotonic()]
+    with batch.bar.get_lock():
+        batch.bar.update(count)
+
+
+def patience() -> float:
+    """How long, s, a batch may hear nothing: as long as one file is waited for and tried again."""
+    return TRIES * (READ_TIMEOUT + MOST_WAIT)
 
 
 def require_space(place: Path, needed: int) -> None:
@@ -239,7 +246,7 @@ def _accept(response: requests.Response, transfer: Transfer) -> int | None:
 def _pause(response: requests.Response) -> float | None:
     try:
         return urllib3.Retry().parse_retry_after(response.headers["Retry-After"])
-    except (KeyError, urllib3.exceptions.HTTPError):
+    except (KeyError, ValueError, OverflowError, urllib3.exceptions.HTTPError):
         return None
 
 
@@ -265,6 +272,8 @@ def _expect(response: requests.Response, transfer: Transfer, total: int | None) 
         if response.headers.get("Transfer-Encoding", "") != "chunked":
             raise FileError(f"{transfer.url}: the server does not say how long the file is")
         return
+    if total == 0:
+        raise FileError(f"{transfer.url} is empty")
     needed = total * (1 + UNPACKED * transfer.file.is_archive)
     require_space(transfer.part.parent, needed - transfer.size)
     bar = transfer.batch.bar
@@ -286,7 +295,7 @@ def _receive(response: requests.Response, transfer: Transfer, total: int | None)
                 break
             part.write(chunk)
             part.flush()  # a killed run loses nothing
-            advance(transfer.batch.bar, len(chunk))
+            advance(transfer.batch, len(chunk))
             seconds = time.monotonic() - start
             if seconds > READ_TIMEOUT and size - first < LEAST_RATE * seconds:
                 raise _BrokenOffError("the transfer stalls")
