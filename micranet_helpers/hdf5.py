@@ -52,6 +52,8 @@ def explaining(path: str | Path, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except (FileNotFoundError, PermissionError):
+        raise
     except ValueError as error:
         raise ValueError(f"Cannot load {what} from {path}: {error}") from error
     except (OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError) as error:

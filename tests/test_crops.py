@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,7 +226,8 @@ def test_ratio_is_exact_and_as_large_as_can_be(path: Path, ratio: tuple[int, int
         ({"rule": Rule(("cell",), foreground="soma")}, "asks for soma"),
         ({"rule": Rule(("cell",), ignore="soma")}, "asks for soma"),
         ({"rule": Rule(())}, "asks for no class"),
-        ({"rule": Rule(("cell",), foreground="fibre", foreground_share=1.1)}, "No crop of 'train"),
+        ({"rule": Rule(("cell",), foreground="fibre", foreground_share=1)}, "No crop of 'train"),
+        ({"rule": Rule(("cell",), positive_share=5)}, "from 0 to 1"),
         ({"ratio": (0, 1)}, "must be 1 or more"),
         ({"ratio": (1, 1000)}, "too few for the ratio 1:1000"),
         ({"split": "testing"}, "has no 'testing', only: training"),
@@ -322,7 +324,7 @@ def test_augmentation_is_that_of_seed_and_epoch_for_any_number_of_workers(path: 
 
 def test_file_is_opened_in_each_process_when_it_is_needed(path: Path) -> None:
     data = CropDataset(path, "training", 16, 12, CELLS)
-    with h5py.File(path, "a"):  # HDF5 would refuse this if the file were still open
+    with unchanged_time(path), h5py.File(path, "a"):  # refused if the file were still open
         pass
     expected = data[0][0]
     copied = pickle.loads(pickle.dumps(data))
@@ -332,6 +334,21 @@ def test_file_is_opened_in_each_process_when_it_is_needed(path: Path) -> None:
     for _ in range(2):
         assert torch.equal(loaded(data, 2), before)
     assert torch.equal(loaded(data, 0), before)
+
+
+@contextmanager
+def unchanged_time(path: Path) -> Iterator[None]:
+    """Hide from CropDataset that a file is changed."""
+    before = path.stat()
+    yield
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_file_that_was_replaced_is_not_mixed_with_the_old_labels(path: Path) -> None:
+    data = CropDataset(path, "training", 16, 12, CELLS)
+    write(path, [sample(9, 64, 64)])
+    with pytest.raises(ValueError, match="replaced meanwhile: make the CropDataset anew"):
+        data[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -362,6 +379,7 @@ def test_damaged_file_gives_an_error_or_the_right_crops(tmp_path: Path) -> None:
     for place in rng.integers(0, len(content), 300).tolist():
         changed = bytearray(content)
         changed[place] ^= 1 << int(rng.integers(8))
+        path.unlink()  # HDF5 takes a file at the same place on the disk for the same, if open
         path.write_bytes(changed)
         try:
             found = everything()
@@ -380,7 +398,8 @@ def test_damage_that_only_a_crop_meets_is_told(tmp_path: Path) -> None:
         chunk = file["training/data"].id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
     content[chunk.byte_offset + 20] ^= 1
-    path.write_bytes(content)
+    with unchanged_time(path):
+        path.write_bytes(content)
     with pytest.raises(ValueError, match="Cannot load crop 0 of 'training' from .*damaged"):
         data[0]
 

@@ -74,7 +74,8 @@ def test_each_contact_has_its_number() -> None:
 def test_contacts_of_a_dense_layer_are_told_apart() -> None:
     cells = 1 + np.add.outer(8 * (np.arange(128) // 16), np.arange(128) // 16)
     found = ctc.contacts(cells)
-    assert found.max() == 2 * 7 * 8  # each side between two of the 8 x 8 cells
+    # The sides between two of the 8 x 8 cells; where four meet, two of them in addition.
+    assert found.max() == 2 * 7 * 8 + 7 * 7
     places = np.array([0, 32, 64])
     present, kept = label_crops(
         np.stack([cells, found]), places, places, 64, ctc.Rule(("c", "t"), visible_share=0.25),

@@ -66,7 +66,10 @@ STORED = {
         np.moveaxis(RGB, -1, 0),
     ),
     "bits": (tiff(GREY > 40), np.uint8(GREY > 40)[None]),
-    "int16": (tiff(GREY.astype(np.int16)), GREY.astype(np.uint16)[None]),
+    "int16": (tiff(GREY.astype(np.int16)), GREY.astype(np.float32)[None]),
+    "uint16": (tiff(GREY.astype(">u2")), GREY.astype(np.uint16)[None]),
+    "empty deflate": (tiff(np.zeros((2048, 2048), np.uint8), compression="zlib"),
+                      np.zeros((1, 2048, 2048), np.uint8)),
     "negative": (tiff(GREY.astype(np.int16) - 50), GREY.astype(np.float32)[None] - 50),
     "float64": (tiff(GREY / 7), (GREY / 7).astype(np.float32)[None]),
     "png": (other(GREY, "PNG"), GREY[None]),
@@ -93,6 +96,12 @@ def test_colours_of_16_bit_png_are_not_cut(file) -> None:
     values = RGB.astype(np.uint16) * 301
     found = read_image(file(imagecodecs.png_encode(values)))
     np.testing.assert_array_equal(found, np.moveaxis(values, -1, 0))
+
+
+def test_the_first_picture_of_a_telephone_is_read(file) -> None:
+    small = Image.fromarray(RGB[:8, :8])
+    data = other(RGB, "MPO", save_all=True, append_images=[small])
+    assert read_image(file(data)).shape == (3, *RGB.shape[:2])
 
 
 def test_orientation_is_not_applied(file) -> None:
@@ -147,11 +156,13 @@ MISFITS = {
                    append_images=[Image.new("L", (9, 9), 1)]), "film"),
     "text": (b"file,ring\n1.tif,1\n", "damaged or no TIFF"),
     "empty": (b"", "damaged or no TIFF"),
-    "huge": (other(Image.new("1", (10_000, 10_000)), "PNG"), "exceeds limit"),
+    "huge": (other(Image.new("1", (10_000, 10_000)), "PNG"), "more than 89,478,485 pixels"),
     "large tiles": (tiff(RGB, compression="jpeg", photometric="rgb").replace(
-        b"\x08" + bytes([0, 20, 0, 30]), b"\x08" + bytes([0xff, 0xdc] * 2)), "exceeds limit"),
+        b"\x08" + bytes([0, 20, 0, 30]), b"\x08" + bytes([0xff, 0xdc] * 2)),
+        "more than 89,478,485 pixels"),
     "unusual": (tiff(RGB, compression="webp", photometric="rgb"), "its compression .50001."),
-    "bomb": (tiff(np.zeros((5000, 5000), np.uint8), compression="zstd"), "declares 25000000 bytes"),
+    "bomb": (tiff(np.zeros((10_000, 10_000), np.uint8), compression="zstd"),
+             "declares 100000000 bytes"),
 }
 
 
@@ -181,7 +192,7 @@ def test_other_files_are_never_read(tmp_path) -> None:
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / "own.tif"
     path.write_bytes(tiff(PAIR[0], description=ome, metadata=None))
-    with pytest.raises(ValueError, match="missing or in other files|damaged"):
+    with pytest.raises(ValueError, match="names planes that are not in it"):
         read_image(path)
 
 

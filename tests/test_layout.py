@@ -410,3 +410,31 @@ def test_missing_files_and_splits_are_named(tmp_path: Path, small: tuple) -> Non
     (tmp_path / "b.hdf5").write_text("<html>")
     with pytest.raises(ValueError, match="no HDF5 file or is damaged"):
         layout.describe(tmp_path / "b.hdf5")
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (Sample("a", np.zeros((1, 8, 8), np.uint8), np.zeros(1, np.uint8), factor=1e39), "large"),
+        (Sample("a", np.zeros((1, 8, 8), np.uint8), np.zeros(1, np.uint8), offset=-1e39), "large"),
+    ],
+)
+def test_numbers_beyond_float32_are_refused(sample: Sample, words: str, tmp_path: Path) -> None:
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=words):
+        layout.write(tmp_path / "a.hdf5", {"training": [sample]}, About(("cell",), "", ""))
+
+
+def test_padding_beyond_what_can_be_read_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(layout, "MOST_PIXELS", 9000)
+    long = [Sample("a", np.zeros((1, *shape), np.uint8), np.zeros(1, np.uint8))
+            for shape in ((100, 40), (40, 100))]
+    about = About(("cell",), "", "")
+    for sample in long:
+        layout.describe(layout.write(tmp_path / "a.hdf5", {"training": [sample]}, about))
+    with pytest.raises(ValueError, match=r"would be .*100, 100.*: cut the images"):
+        layout.write(tmp_path / "a.hdf5", {"training": long}, about)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder: name a file"):
+        layout.write(tmp_path, {"training": []}, About(("cell",), "", ""))

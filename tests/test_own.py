@@ -264,3 +264,14 @@ def test_leaks_are_found(tmp_path) -> None:
     assert own.check_split(path) == [
         "c (testing) and b (training): same pixels.", "a (testing) and a (training): same name.",
     ]
+
+
+def test_masks_belong_to_ome_tiffs_of_the_same_name(tmp_path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.ome.tif", np.full((16, 16), 7, np.uint8))
+    tifffile.imwrite(tmp_path / "images" / "b.tif", np.full((16, 16), 9, np.uint8))
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", np.eye(16, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "masks" / "b.ome.tif", np.eye(16, dtype=np.uint8))
+    found = own.survey(tmp_path / "images", read_masks(tmp_path / "masks", ["cell"]))
+    assert len(found.labelled) == 2 and not found.missing

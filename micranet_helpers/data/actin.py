@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.draw import polygon
 from skimage.measure import label as components
 
 from micranet_helpers.data import layout
-from micranet_helpers.data.annotations import read_polygons
+from micranet_helpers.data.annotations import filled, read_polygons
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.download import fetch
 from micranet_helpers.data.images import read_image
@@ -230,7 +229,7 @@ def _outlined(file: Path) -> Sample:
             raise ValueError(f"{outlines} has a polygon of the number {number}, not 0 to 3.")
         if number in planes:
             plane = label[planes[number]]
-            plane[polygon(*(corners.T - 0.5), shape=plane.shape)] = plane.max() + 1
+            plane[filled(corners, plane.shape)] = plane.max() + 1
     return Sample(file.name, normalized(image), label)
 
 

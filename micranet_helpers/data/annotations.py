@@ -153,7 +153,8 @@ def read_masks(
     folder : path
         Holds the masks. Keep it outside the folder of the images.
     classes : sequence of str
-        Value 1 of a mask is the first class, 2 the second, …; with one class, any value but 0.
+        Value 1 of a mask is the first class, 2 the second, …; with one class, the only value
+        but 0, often 255.
         Connected pixels, corners included, are one object.
     instances : bool
         With one class: the values are numbers of objects.
@@ -175,7 +176,7 @@ def read_masks(
         )
     images: dict[str, Any] = {}
     for path in files:
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(".ome")
         _add(images, name, partial(_mask, path, len(classes), instances), f"the mask {path.name}")
     return Annotations(_distinct(classes), images)
 
@@ -217,7 +218,7 @@ def read_boxes(path: str | Path) -> Annotations:
     ----------
     path : path
         CSV, with commas, semicolons or tabs, in UTF-8. Right and bottom are the edges after the
-        last pixel. A line with nothing but the file names an image without objects.
+        last pixel. A line with the file and five empty cells names an image without objects.
 
     Returns
     -------
@@ -270,7 +271,8 @@ def read_voc(folder: str | Path) -> Annotations:
             edges = [item.findtext(f"bndbox/{tag}", "") for tag in tags]
             shapes.append(_box(item.findtext("name", ""), *edges, where=f"object {number}"))
         size = [root.findtext(f"size/{side}") for side in ("height", "width")]
-        return shapes, None if None in size else tuple(_number(n, "size") for n in size)
+        size = [_number(number or 0, "size") for number in size]
+        return shapes, tuple(size) if all(size) else None
 
     return _each(folder, (".xml",), one)
 
@@ -308,7 +310,7 @@ def read_coco(path: str | Path) -> Annotations:
             shapes[item["image_id"]].append(_coco_shape(item, kinds[item["category_id"]], where))
         return _collect(
             ((str(item["file_name"]), shapes[number],
-              (item["height"], item["width"]) if "height" in item else None)
+              (item["height"], item["width"]) if item.get("height") and item.get("width") else None)
              for number, item in files.items()),
             kinds.values(),
         )
@@ -405,7 +407,8 @@ def read_rois(folder: str | Path, kind: str | None = None) -> Annotations:
     folder : path
         Holds the ROI files.
     kind : str, optional
-        The class of all ROIs. By default it is the name of the ROI up to the first ``-``.
+        The class of all ROIs. By default it is the name of the ROI up to the first ``-``. An
+        image without objects needs a ``NAME.zip`` that holds nothing, or a table of labels.
 
     Returns
     -------
@@ -419,7 +422,7 @@ def read_rois(folder: str | Path, kind: str | None = None) -> Annotations:
         only the name that ImageJ gave it.
     """
     def one(path: Path) -> tuple[list[_Shape], None]:
-        return [_roi(name, data, kind) for name, data in _roi_files(path)], None
+        return [_roi(path, name, data, kind) for name, data in _roi_files(path)], None
 
     return _each(folder, (".zip", ".roi"), one)
 
@@ -429,7 +432,9 @@ def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
         yield path.stem, path.read_bytes()
         return
     with zipfile.ZipFile(path) as archive:
-        members = [item for item in archive.infolist() if item.filename.endswith(".roi")]
+        # Macs add a hidden twin "._NAME" to each file.
+        members = [item for item in archive.infolist() if item.filename.lower().endswith(".roi")
+                   and not Path(item.filename).name.startswith("._")]
         if len(members) < len(archive.infolist()) and not members:
             raise ValueError("it holds no .roi file.")
         if sum(item.file_size for item in members) > MOST_BYTES:
@@ -438,13 +443,15 @@ def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
             yield Path(item.filename).stem, archive.read(item)
 
 
-def _roi(name: str, data: bytes, kind: str | None) -> _Shape:
+def _roi(path: Path, name: str, data: bytes, kind: str | None) -> _Shape:
     roi = roifile.ImagejRoi.frombytes(data)
     where = f"the ROI {roi.name or name}"
     areas = {"POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED"}
     if roi.roitype.name not in areas or roi.subtype.name in ("TEXT", "IMAGE"):
         raise ValueError(f"{where} is no area: outline the object instead.")
-    kind = kind or roi.name.split("-")[0].strip()
+    # ImageJ names an unnamed ROI by its place, and a single one by its file.
+    own_name = roi.name or (name if path.suffix.lower() == ".zip" else "")
+    kind = kind or ("" if own_name == path.stem else own_name.split("-")[0].strip())
     if not kind or kind.isdecimal():
         raise ValueError(f"{where} names no class: rename it 'class-1', or pass kind='class'.")
     if roi.subpixelrect and roi.roitype.name in ("RECT", "OVAL"):
@@ -484,8 +491,13 @@ def image_files(folder: str | Path) -> list[Path]:
     FileNotFoundError
         If there is no such folder.
     """
-    return [path for path in sorted(_folder(folder).rglob("*"))
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
+    return [path for path in _files(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def _files(folder: str | Path) -> list[Path]:
+    """All files of a folder and its sub-folders, without hidden ones and what is in hidden ones."""
+    return [path for path in sorted(_folder(folder).rglob("*")) if path.is_file()
+            and not any(part[0] == "." for part in path.relative_to(folder).parts)]
 
 
 def _folder(folder: str | Path) -> Path:
@@ -503,7 +515,12 @@ def _reading(path: str | Path) -> Iterator[None]:
             raise ValueError("it has more than 256 MiB: split it.")
         yield
     except Exception as error:  # damaged files make the libraries raise anything
-        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        if isinstance(error, ValueError):
+            reason = str(error)
+        elif isinstance(error, KeyError):
+            reason = f"it lacks {error}."
+        else:
+            reason = f"it is not of the expected form ({error})."
         raise ValueError(f"{path} cannot be used, correct or export it again: {reason}") from error
 
 
@@ -517,9 +534,13 @@ def _text(path: str | Path) -> str:
 def _table(path: str | Path) -> list[tuple[int, list[str]]]:
     """Lines of a CSV file with their numbers, all as long as the first; empty ones left out."""
     lines = _text(path).splitlines()
+    if lines and lines[0].startswith("sep="):  # a hint for Excel
+        lines[0] = ""
     first = next((line for line in lines if line.strip()), "")
     rows = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
     table = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(row)]
+    used = max((i + 1 for _, row in table for i, cell in enumerate(row) if cell), default=0)
+    table = [(number, row[:used]) for number, row in table]  # Excel keeps emptied columns
     for number, row in table:
         if len(row) != len(table[0][1]):
             raise ValueError(f"line {number} has {len(row)} cells, the first {len(table[0][1])}.")
@@ -573,9 +594,9 @@ def _each(
 ) -> Annotations:
     """Read the files of a folder that belong to images of the same name."""
     found = []
-    for path in sorted(_folder(folder).rglob("*")):
+    for path in _files(folder):
         ending = next((end for end in endings if path.name.lower().endswith(end)), None)
-        if ending and path.name[0] != "." and path.is_file():
+        if ending:
             with _reading(path):
                 name = path.relative_to(folder).as_posix()[: -len(ending)]
                 found.append((name, *one(path)))
@@ -596,6 +617,27 @@ def _collect(
     return Annotations(names, images)
 
 
+def filled(
+    corners: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the pixels whose centres lie in a polygon.
+
+    Parameters
+    ----------
+    corners : ndarray, float64, (P, 2)
+        Row and column of each corner, px; the pixel in the corner of the image covers 0 to 1.
+    shape : (int, int)
+        Height and width of the image, px.
+
+    Returns
+    -------
+    rows, columns : ndarray, int64, (M,)
+        To index an image with. A centre on an edge belongs to the shape that begins there, so of
+        two shapes that touch only one has it.
+    """
+    return draw.polygon(*(corners.T - 0.5 - 1e-6), shape=shape)
+
+
 def _draw(
     name: str, shapes: list[_Shape], size: Any, classes: tuple[str, ...], height: int, width: int
 ) -> Label:
@@ -611,7 +653,7 @@ def _draw(
         plane, corners = label[classes.index(shape.kind)], np.concatenate(shape.loops)
         inside = np.zeros(plane.shape, bool)
         for loop in shape.loops:
-            pixels = draw.polygon(*(loop.T - 0.5), shape=plane.shape)
+            pixels = filled(loop, plane.shape)
             inside[pixels] = ~inside[pixels] if shape.holes else True
         beyond = max(-corners.min(), *(corners.max(0) - plane.shape)) if shape.box else 0
         if not inside.any() or beyond > 1:

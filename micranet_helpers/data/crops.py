@@ -46,7 +46,7 @@ class Rule:
     visible_share : float
         If above 0, a class is present only if at least this share of one of its objects lies in
         the crop. A crop that holds only smaller parts of objects of a class is ambiguous, and
-        dropped.
+        dropped. So a crop must have room for such a share of an object.
     foreground : str or None
         Plane of the label that must cover the share ``foreground_share`` of the crop.
     foreground_share : float
@@ -229,9 +229,13 @@ class CropDataset(Dataset):
             raise ValueError(f"The side of a crop must be a multiple of {STEP} px, not {side}.")
         if not 1 <= stride <= side:
             raise ValueError(f"The stride must be 1 to {side} px, the crop's side, not {stride}.")
+        shares = rule.positive_share, rule.visible_share, rule.foreground_share
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"The shares of a rule are from 0 to 1 (5 % is 0.05), not {shares}.")
         self._path, self._split, self._side = Path(path), split, side
         self._augment, self._seed, self._epoch = augment, seed, 0
         self._opened: tuple[int, h5py.File, Split] | None = None
+        self._state = _state(path)
         names = _names(path, rule)
         with reading(path, f"the split {split!r}") as file:
             parts = _index(Split(member(file, split)), side, stride, rule, names)
@@ -270,8 +274,18 @@ class CropDataset(Dataset):
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = None
             file = h5py.File(self._path, "r", rdcc_nbytes=CACHE, rdcc_nslots=CACHE_SLOTS)
+            if _state(self._path) != self._state:
+                raise ValueError("the file was replaced meanwhile: make the CropDataset anew.")
             self._opened = os.getpid(), file, Split(member(file, self._split))
         return self._opened[2]
+
+
+def _state(path: str | Path) -> tuple[int, int, int]:
+    """What changes when another file takes this one's place."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}: check the path or build it.")
+    found = Path(path).stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _names(path: str | Path, rule: Rule) -> tuple[str, ...]:

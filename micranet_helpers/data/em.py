@@ -45,9 +45,9 @@ def build(
 
     The splits of the open data are blocks of sections: 00–07, 10–11 and 14–19, whichever of them
     are there. Between two blocks, two sections (100 nm of tissue) are left out. This keeps out
-    near copies, yet the stack is only 1 µm thick: three sections on, 61 % of the mitochondria are
-    still in the same place; from training to testing, seven sections, it is 26 %. A test on this
-    stack says nothing of other tissue.
+    near copies, yet the stack is only 1 µm thick: of the 18 mitochondria of section 07, 61 % are
+    at least half covered by mitochondria of section 10, and 22 % by those of section 14, where
+    testing begins. A test on this stack says nothing of other tissue.
 
     Parameters
     ----------

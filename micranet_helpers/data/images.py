@@ -17,7 +17,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 """Endings, in lower case, of the files that are taken for images."""
@@ -27,6 +27,9 @@ MOST_BYTES = 2**31
 
 MOST_PACKED = 2000
 """Most bytes of an image for one of its file; deflate reaches 1,032, LZW about 1,400."""
+
+UNSUSPECTED = 2**26
+"""Bytes that an image may have, however small its file is: that of an empty mask is tiny."""
 
 JPEG = 7
 COMPRESSIONS = (1, 5, JPEG, 8, 32773, 32946, 50000)
@@ -53,14 +56,15 @@ def read_image(path: str | Path) -> NDArray[Any]:
     Returns
     -------
     ndarray, uint8, uint16 or float32, (C, H, W)
-        Whole numbers of other types become uint16 where they fit; all else becomes float32.
+        Numbers of all other types become float32.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, no image, a stack in time or depth, larger than 2 GiB, or holds NaN.
+        If it is damaged, no image, a stack in time or depth, larger than 2 GiB (PNG, JPEG and
+        BMP: 89 million pixels), or holds NaN.
         Damage that only changes values cannot be noticed in files without checksums (TIFF, JPEG,
         BMP).
     """
@@ -108,6 +112,8 @@ def _reading(path: str | Path) -> Iterator[bytes]:
         yield Path(path).read_bytes()
     except _Unusable as error:
         raise ValueError(f"{path} cannot be used: {error}") from None
+    except PermissionError:
+        raise
     except Exception as error:  # damaged files make the libraries raise anything
         raise ValueError(
             f"{path} cannot be read, it is damaged or no TIFF, PNG, JPEG or BMP image: copy it "
@@ -144,6 +150,11 @@ def _tiff(data: bytes) -> tuple[NDArray[Any], bool]:
                 "channels, as a hyperstack of channels (CYX)."
             )
         values = series[0].asarray(maxworkers=1).reshape(tuple(sizes.values()))
+        if any("OME" in complaint for complaint in complaints):
+            raise _Unusable(
+                "its OME header names planes that are not in it: save each image as one TIFF, "
+                "e.g. with Fiji."
+            )
         if complaints:
             raise ValueError(complaints[0])
         alpha = values.dtype.kind == "u" and bool({1, 2} & {*series[0].keyframe.extrasamples})
@@ -177,7 +188,7 @@ def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
     size, compression = len(data), int(series.keyframe.compression)
     if compression not in COMPRESSIONS:
         raise _Unusable(f"its compression ({compression}) is unusual: save it with deflate or LZW.")
-    if series.nbytes > min(MOST_BYTES, MOST_PACKED * size):
+    if series.nbytes > min(MOST_BYTES, max(UNSUSPECTED, MOST_PACKED * size)):
         raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again.")
     if series.dataoffset is not None:  # one uncompressed piece
         complete = series.dataoffset + series.nbytes <= size
@@ -200,15 +211,24 @@ def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
 def _open(data: bytes, *kinds: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(data), formats=kinds)
+        try:
+            return Image.open(io.BytesIO(data), formats=kinds)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            most = f"{Image.MAX_IMAGE_PIXELS:,}"
+            raise _Unusable(f"it has more than {most} pixels: save it as TIFF.") from None
+        except UnidentifiedImageError:
+            raise ValueError("unknown format") from None
 
 
 def _pillow(data: bytes, palette: bool) -> tuple[NDArray[Any], bool]:
     with _open(data, "PNG", "JPEG", "BMP") as file:
         file.verify()  # the checksums of PNG, which decoding skips
     with _open(data, "PNG", "JPEG", "BMP") as file:
-        if file.mode == "CMYK" or getattr(file, "n_frames", 1) > 1:
-            raise _Unusable("it is a film or made for print: save it grey or in RGB.")
+        # The second picture of a telephone's JPEG (MPO) is a small or a darker one.
+        if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
+            raise _Unusable("it is a film: save single pictures.")
+        if file.mode == "CMYK":
+            raise _Unusable("it is made for print (CMYK): save it grey or in RGB.")
         if file.format == "PNG" and data[24] == 16:
             values = imagecodecs.png_decode(data)  # Pillow would cut colours to 8 bits
         else:
@@ -223,7 +243,7 @@ def _usual(planes: NDArray[Any]) -> NDArray[Any]:
     kind, low, high = planes.dtype.kind, planes.min(), planes.max()
     if kind == "b" or planes.dtype == np.uint8:
         usual = np.uint8
-    elif kind in "iu" and low >= 0 and high < 2**16:
+    elif planes.dtype == np.uint16:
         usual = np.uint16
     else:
         usual = np.float32

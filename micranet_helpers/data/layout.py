@@ -161,6 +161,8 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About
         If the disk is full; the old file is then as before.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, such as dataset.hdf5.")
     if not splits or any(split in ("", ".") or "/" in split for split in splits):
         raise ValueError(f"Name one split or more, such as 'training', not {list(splits)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,9 +261,10 @@ def _check(sample: Sample, about: About) -> None:
     elif sample.boxes is not None and np.shape(boxes)[1:] != (5,):
         wrong = f"its boxes are {np.shape(boxes)}, not (M, 5)"
     elif not all(
-        np.isfinite(values).all() for values in (image, sample.offset, sample.factor, boxes)
+        np.isfinite(np.asarray(values, np.float32)).all()
+        for values in (image, sample.offset, sample.factor, boxes)
     ):
-        wrong = "it holds NaN or infinite numbers"
+        wrong = "it holds NaN, infinite or too large numbers"
     if wrong:
         raise ValueError(f"{sample.name} cannot be stored: {wrong}.")
 
@@ -269,7 +272,9 @@ def _check(sample: Sample, about: About) -> None:
 def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> None:
     """Store ``value`` as member ``number`` of a stack that grows with its largest member."""
     if number == 0:
-        plane = tuple(min(CHUNK, side) for side in value.shape[-2:]) if value.ndim > 1 else ()
+        # Later images may be larger than the first: tiles are not made smaller than half.
+        tile = (min(CHUNK, max(CHUNK // 2, side)) for side in value.shape[-2:])
+        plane = tuple(tile) if value.ndim > 1 else ()
         chunks = (1, *value.shape[: value.ndim - len(plane)], *plane)
         group.create_dataset(
             name, (0, *value.shape), value.dtype, chunks=chunks, maxshape=(None,) * len(chunks),
@@ -281,7 +286,13 @@ def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> N
         raise ValueError(f"All {name} of a split must be alike: {stack.dtype} {stack.shape[1:]}.")
     if value.ndim > 2 and value.shape[:-2] != stack.shape[1:-2]:
         raise ValueError(f"All {name} of a split must have {stack.shape[1]} planes.")
-    stack.resize((number + 1, *map(max, stack.shape[1:], value.shape)))
+    size = (*map(max, stack.shape[1:], value.shape),)
+    if math.prod(size) > MOST_PIXELS:
+        raise ValueError(
+            f"Padded to one size, the {name} would be {size}: cut the images, or keep tall and "
+            "wide ones in datasets of their own."
+        )
+    stack.resize((number + 1, *size))
     stack[(number, *map(slice, value.shape))] = value
 
 

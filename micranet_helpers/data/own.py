@@ -148,9 +148,11 @@ class Survey:
                      "network gets three channels to learn from for nothing."),
             (empty, "All pixels have the same value: {}. Look whether the export went wrong."),
             (self.unlabelled, "No label: {}. They are left out; add them to the labels."),
-            (self.missing, "Labels without an image: {}. Look for typing errors in the names."),
         ]
         found = [text.format(images(items)) for items, text in checks if items]
+        if self.missing:
+            found.append(f"Labels without an image ({len(self.missing)}): {_names(self.missing)}. "
+                         "Look for typing errors in the names.")
         found += [f"{_names(group)} are the same picture: keep one. They go into one split."
                   for group in self.duplicates]
         for name, count in zip(self.annotations.classes, (self.objects > 0).sum(0), strict=True):
@@ -208,7 +210,8 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
 
 
 def _key(name: str, annotations: Annotations) -> str | None:
-    keys = map(image_key, (name, str(PurePosixPath(name).with_suffix(""))))
+    stem = str(PurePosixPath(name).with_suffix(""))
+    keys = map(image_key, (name, stem, stem.removesuffix(".ome")))
     return next((key for key in keys if key in annotations.images), None)
 
 
@@ -294,8 +297,9 @@ def report(found: Survey) -> str:
         found.annotations.classes, objects.T, found.pos_weight, strict=True
     ):
         counts = (column > 0).sum(), (column == 0).sum(), column.sum()
+        shown = f"{weight:.2f}" if 0 < weight < np.inf else "-"
         lines.append(
-            f"{name:<{width}}  {counts[0]:4}  {counts[1]:7}  {counts[2]:7}  {weight:10.2f}"
+            f"{name:<{width}}  {counts[0]:4}  {counts[1]:7}  {counts[2]:7}  {shown:>10}"
         )
     for title, texts in (("To be put right", found.errors), ("To be looked at", found.warnings)):
         lines += ["", f"{title}: {len(texts) or 'nothing'}"]
