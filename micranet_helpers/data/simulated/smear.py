@@ -43,6 +43,10 @@ STAGES = (
 )
 
 
+Plane = NDArray[Any]
+"""Values of the pixels of a field, or of a patch of it, (H, W), or of its layers."""
+
+
 def draw(
     rng: np.random.Generator, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.float64]]:
@@ -106,7 +110,9 @@ def _places(rng: np.random.Generator, side: int) -> NDArray[np.int64]:
     return places
 
 
-def _cell(rng, stage, haemoglobin, eosin, pallor):
+def _cell(
+    rng: np.random.Generator, stage: _Stage | None, haemoglobin: float, eosin: float, pallor: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
     """Draw a cell, healthy if there is no stage: layers (4, P, P), outline (P, P) and class."""
     radius = RADIUS * rng.lognormal(0, 0.07) * (stage.growth if stage else 1)
     y, x = np.mgrid[-HALF : HALF + 1, -HALF : HALF + 1] + rng.uniform(-0.5, 0.5, (2, 1, 1))
@@ -138,23 +144,30 @@ def _cell(rng, stage, haemoglobin, eosin, pallor):
     return layers.astype(np.float32), depth > 0, kind
 
 
-def _step(depth, width):
+def _step(depth: Plane, width: float) -> Plane:
     """Rise from 0 to 1 where the depth is 0."""
     return 0.5 + 0.5 * np.tanh(depth / (2 * width))
 
 
-def _disc(y, x, top, left, radius, width=0.6):
+def _disc(
+    y: Plane, x: Plane, top: float, left: float, radius: float, width: float = 0.6
+) -> Plane:
     return _step(radius - np.hypot(y - top, x - left), width)
 
 
-def _dots(rng, y, x, count, reach, sizes):
+def _dots(
+    rng: np.random.Generator, y: Plane, x: Plane, count: int, reach: float,
+    sizes: tuple[float, float],
+) -> Plane:  # fmt: skip
     """Draw small discs at most ``reach`` px, and mostly more than half of it, from the centre."""
     away, turn = reach * np.sqrt(rng.uniform(0.2, 1, count)), rng.uniform(0, 2 * np.pi, count)
     discs = zip(away * np.sin(turn), away * np.cos(turn), rng.uniform(*sizes, count), strict=True)
     return np.max([_disc(y, x, *disc) for disc in discs], 0)
 
 
-def _parasite(rng, stage, y, x, radius):
+def _parasite(
+    rng: np.random.Generator, stage: _Stage, y: Plane, x: Plane, radius: float
+) -> tuple[Plane, Plane]:
     """Amounts of azure and of malaria pigment, each (P, P)."""
     top, left = rng.normal(0, 0.35 * (1 - stage.reach) * radius, 2)
     turn, stretch = rng.uniform(0, np.pi), rng.uniform(0.6, 1)
@@ -175,7 +188,7 @@ def _parasite(rng, stage, y, x, radius):
     return azure + stipples + dots, 0.4 * plasma * (grain + 0.5 * blotch - 1.3).clip(0, 1)
 
 
-def _clutter(rng, layers):
+def _clutter(rng: np.random.Generator, layers: Plane) -> None:
     """Add what is no red cell: platelets, white cells, debris and smudges of the stain."""
     side = layers.shape[1]
     y, x = np.mgrid[-HALF : HALF + 1, -HALF : HALF + 1].astype(float)
@@ -197,7 +210,7 @@ def _clutter(rng, layers):
     layers[:3] += rng.uniform(0, [[[0.5]], [[0.2]], [[0.05]]]) * smudges
 
 
-def _paste(layers, patch, y, x):
+def _paste(layers: Plane, patch: Plane, y: int, x: int) -> tuple[slice, slice]:
     """Lay a patch over the layers and return its place; cells that overlap flatten each other."""
     place = slice(y - HALF, y + HALF + 1), slice(x - HALF, x + HALF + 1)
     below = layers[:, *place]
@@ -206,7 +219,9 @@ def _paste(layers, patch, y, x):
     return place
 
 
-def _numbered(owner, kinds, cut):
+def _numbered(
+    owner: NDArray[np.int64], kinds: list[int], cut: slice
+) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Label (3, S, S) and boxes (M, 5) of the cells seen in the field that is cut out."""
     field = owner[cut, cut]
     whole, seen = (np.bincount(plane.flat, minlength=len(kinds)) for plane in (owner, field))
@@ -220,7 +235,7 @@ def _numbered(owner, kinds, cut):
     return label, np.array(boxes, float).reshape(-1, 5)
 
 
-def _photograph(rng, layers):
+def _photograph(rng: np.random.Generator, layers: Plane) -> NDArray[np.uint8]:
     """Light through the stains, an uneven lamp, the lens and the camera: uint8 (3, S, S)."""
     lamp = np.array([190, 219, 193]) * rng.uniform(0.8, 1.12) * rng.normal(1, 0.01, 3)
     slope = np.linspace(-1, 1, layers.shape[1]) * rng.normal(0, 0.03, (2, 1))
