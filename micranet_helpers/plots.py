@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
@@ -42,16 +43,9 @@ def show_images(
     columns : int
         Images in a row.
     """
-    columns = min(columns, len(images))
-    rows, width = -(-len(images) // columns), 10 / max(columns, 3)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, (width + 0.2) * rows + 0.4 * (masks is not None)),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    figure, axes = _grid(len(images), columns, 0.2, 0.4 * (masks is not None))
     grey = {"cmap": "gray", "vmin": images.min().item(), "vmax": images.max().item()}
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for i, (image, axis) in enumerate(zip(images, axes.flat, strict=False)):
+    for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
         axis.imshow(image[0].cpu().numpy(), **grey)
         if masks is not None:
             _overlay(axis, masks[i])
@@ -62,6 +56,21 @@ def show_images(
         handles = [Patch(color=CLASS_COLOURS[cls], label=str(cls)) for cls in shown]
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=10, frameon=False)
+
+
+def _grid(
+    count: int, columns: int, above: float, below: float = 0.0
+) -> tuple[Figure, NDArray[Any]]:
+    """Make a place for each image, in rows; room above each row and below all is in inches."""
+    columns = min(columns, count)
+    rows, width = -(-count // columns), 10 / max(columns, 3)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, (width + above) * rows + below),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes.ravel()
 
 
 def _overlay(axis: Axes, masks: Tensor) -> None:
@@ -95,27 +104,18 @@ def show_samples(
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
     """
-    columns = min(columns, len(samples))
-    rows, width = -(-len(samples) // columns), 10 / max(columns, 3)
-    _, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, (width + 0.25) * rows),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for i, (sample, axis) in enumerate(zip(samples, axes.flat, strict=False)):
+    figure, axes = _grid(len(samples), columns, 0.25)
+    for i, (sample, axis) in enumerate(zip(samples, axes, strict=False)):
         axis.imshow(_visible(sample), cmap="gray")
         if classes:
             _outline(axis, sample, len(classes))
         if titles:
             axis.set_title(titles[i], fontsize=9)
     if pixel_size_um:
-        _scale_bar(axes.flat[0], samples[0].image.shape[-1], pixel_size_um)
+        _scale_bar(axes[0], samples[0].image.shape[-1], pixel_size_um)
     colours = zip(CLASS_COLOURS, classes, strict=False)
     if handles := [Patch(color=colour, label=name) for colour, name in colours]:
-        axes.flat[0].figure.legend(
-            handles=handles, loc="outside lower center", ncols=5, frameon=False
-        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
 
 
 def _visible(sample: Sample) -> NDArray[Any]:

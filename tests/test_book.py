@@ -1,17 +1,15 @@
 """The whole book at the profile `smoke`: executed, built with warnings as errors, opened."""
 
-import functools
-import http.server
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from servers import serve_folder
 
 from micranet_helpers import runner
 
@@ -41,16 +39,8 @@ def html(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(html: Path) -> Iterator[str]:
     """A web server on this machine, with the pages."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=html)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serve_folder(html) as url:
+        yield f"{url}/"
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from micranet_helpers.data.transfer import (
     Transfer,
     advance,
     complete,
+    file_size,
     open_session,
     patience,
     require_space,
@@ -172,12 +173,8 @@ def _has_hash(path: Path, known: str) -> bool:
     return pooch.file_hash(str(path), alg=algorithm or "sha256") == digest
 
 
-def _size_of_file(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
 def _size_of_folder(root: Path) -> int:
-    return sum(map(_size_of_file, root.rglob("*")))
+    return sum(map(file_size, root.rglob("*")))
 
 
 def _size_of_item(name: str) -> int:
@@ -316,7 +313,7 @@ def _finish(root: Path, file: File) -> None:
 def _download(batch: Batch, file: File, known: str | None) -> None:
     errors: list[Exception] = []
     part = (batch.root / file.path).with_name(Path(file.path).name + ".part")
-    advance(batch, _size_of_file(part))
+    advance(batch, file_size(part))
     for url in file.urls:
         if batch.mirror:
             url = f"{batch.mirror}/{url.removeprefix('https://')}"
@@ -363,7 +360,7 @@ def _mirror() -> str:
 def _space(root: Path, file: File) -> int:
     # For files of unknown size it is checked when the server tells it.
     path = root / file.path
-    return max(0, (file.bytes or 0) - _size_of_file(path.with_name(path.name + ".part")))
+    return max(0, (file.bytes or 0) - file_size(path.with_name(path.name + ".part")))
 
 
 @contextlib.contextmanager

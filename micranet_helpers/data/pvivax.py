@@ -10,7 +10,7 @@ standardised per channel, as in the original: offset = mean, factor = 1 / standa
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,13 @@ def read(annotations: str | Path, images: Iterable[str | Path], scale: int = 2) 
         image or of an unknown kind.
     """
     annotations = Path(annotations)
-    known = _entries(annotations)
+    yield from _read(annotations, _entries(annotations), images, scale)
+
+
+def _read(
+    annotations: Path, known: dict[str, NDArray[np.float64]], images: Iterable[str | Path],
+    scale: int,
+) -> Iterator[Sample]:  # fmt: skip
     for path in map(Path, images):
         if path.name not in known:
             raise ValueError(f"{annotations} says nothing of {path.name}: leave the image out.")
@@ -248,15 +254,16 @@ def _original(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
     # The archive holds one folder; its name is not relied on.
     folder = next((found.parent for found in files[0].rglob("training.json")), files[0])
     training, test = folder / "training.json", folder / "test.json"
+    boxes = {path: _entries(path) for path in (training, test)}
+    held = {name for name in boxes[training] if zlib.crc32(name.encode()) % 8 == 0}
 
-    def chosen(annotations: Path, wanted: Callable[[str], bool]) -> Iterator[Sample]:
-        names = filter(wanted, _entries(annotations))
-        return read(annotations, [folder / "images" / name for name in names], scale)
+    def chosen(path: Path, names: Iterable[str]) -> Iterator[Sample]:
+        return _read(path, boxes[path], [folder / "images" / name for name in names], scale)
 
     return {
-        "training": chosen(training, lambda name: zlib.crc32(name.encode()) % 8 > 0),
-        "validation": chosen(training, lambda name: zlib.crc32(name.encode()) % 8 == 0),
-        "testing": chosen(test, lambda name: True),
+        "training": chosen(training, [name for name in boxes[training] if name not in held]),
+        "validation": chosen(training, [name for name in boxes[training] if name in held]),
+        "testing": chosen(test, boxes[test]),
     }
 
 

@@ -83,13 +83,18 @@ class Transfer(NamedTuple):
 
     @property
     def size(self) -> int:
-        return self.part.stat().st_size if self.part.is_file() else 0
+        return file_size(self.part)
 
     def drop(self) -> None:
         """Begin anew."""
         advance(self.batch, -self.size)
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def open_session() -> requests.Session:
