@@ -1,11 +1,13 @@
 """How good are the masks, the points, the objects and the image-level labels?
 
 Masks and labels may be torch tensors on any device or numpy arrays. An empty prediction of an
-empty truth is right everywhere here: nothing to find, nothing found, score 1.
+empty truth is right here: nothing to find, nothing found, score 1. Only boundary_dice and
+seg_score, which judge outlines and true objects, have none to judge then and give NaN.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -259,22 +261,89 @@ def match_objects(pred_labels: Mask, true_labels: Mask, min_iou: float = 0.5) ->
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be above 0 and at most 1, not {min_iou}.")
-    pred, true = _label_image(pred_labels), _label_image(true_labels)
-    if pred.shape != true.shape:
-        raise ValueError(f"The label images have different shapes: {pred.shape}, {true.shape}.")
-    # Labels may have gaps or be huge, so the table is indexed by their ranks.
-    pred_ids, p = np.unique(pred.ravel(), return_inverse=True)
-    true_ids, t = np.unique(true.ravel(), return_inverse=True)
-    shape = (len(pred_ids), len(true_ids))
-    table = coo_array((np.ones(p.size, np.int64), (p, t)), shape=shape)
-    table.sum_duplicates()
-    p, t = table.coords
-    union = table.sum(1)[p] + table.sum(0)[t] - table.data
-    overlap = table.data / union
+    pred_ids, true_ids, p, t, overlap, _ = _overlaps(pred_labels, true_labels)
     possible = (overlap >= min_iou) & (pred_ids[p] != 0) & (true_ids[t] != 0)
     pairs = _largest_sum(p[possible], t[possible], overlap[possible])
     pairs = np.stack([pred_ids[pairs[:, 0]], true_ids[pairs[:, 1]]], axis=1)
     return Matching(pairs.astype(np.int64), np.count_nonzero(pred_ids), np.count_nonzero(true_ids))
+
+
+def seg_score(pred_labels: Mask, true_labels: Mask) -> float:
+    """Compute the mean IoU of the true objects with the predicted objects that cover them.
+
+    A predicted object covers a true one if it holds more than half of its pixels; a true object
+    that none covers counts 0. Predicted objects that cover nothing do not matter.
+
+    Parameters
+    ----------
+    pred_labels, true_labels : Tensor or ndarray, integer, (H, W) or (N, H, W)
+        Label images: 0 is background, every other value is one object of that image. Of several
+        images, all true objects have the same weight.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN where there is no true object.
+
+    Raises
+    ------
+    ValueError
+        If the images are no integer label images of one shape.
+
+    References
+    ----------
+    SEG of the Cell Tracking Challenge: Maška et al. 2014, Bioinformatics 30, 1609–1617,
+    doi 10.1093/bioinformatics/btu080.
+    """
+    if np.ndim(true_labels) != 3:
+        pred_labels, true_labels = [pred_labels], [true_labels]
+    if len(pred_labels) != len(true_labels):
+        raise ValueError(f"There are {len(pred_labels)} predictions of {len(true_labels)} images.")
+    total = count = 0
+    for pair in zip(pred_labels, true_labels, strict=True):
+        pred_ids, true_ids, p, t, overlap, share = _overlaps(*pair)
+        covered = (share > 0.5) & (pred_ids[p] != 0) & (true_ids[t] != 0)
+        total += overlap[covered].sum()
+        count += np.count_nonzero(true_ids)
+    return float(total / count) if count else float("nan")
+
+
+def pooled_f1(
+    pred: Sequence[Mask], true: Sequence[Mask], ignore: Sequence[Mask] | None = None
+) -> float:
+    """Compute the F1 score (Dice coefficient) of the pixels of all images together.
+
+    Parameters
+    ----------
+    pred, true : sequence of Tensor or ndarray, bool or integer
+        Masks, each two of one shape; every value other than 0 is foreground.
+    ignore : sequence of Tensor or ndarray, bool or integer, optional
+        Pixels that are not counted, for each image.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 where there is nothing to find and nothing was found.
+
+    Raises
+    ------
+    TypeError
+        If a mask holds floating-point numbers.
+    ValueError
+        If there is no image, the lists differ in length or two masks in shape.
+    """
+    lengths = [len(masks) for masks in (pred, true, ignore) if masks is not None]
+    if lengths[0] == 0 or len(set(lengths)) > 1:
+        raise ValueError(f"Give as many masks each, at least one, not {lengths}.")
+    common = total = 0
+    for i, pair in enumerate(zip(pred, true, strict=True)):
+        a, b = _masks(*pair)
+        if ignore is not None:
+            hidden, _ = _masks(ignore[i], a)
+            a, b = (mask & ~hidden.to(mask.device) for mask in (a, b))
+        common += int((a & b).sum())
+        total += int(a.sum() + b.sum())
+    return 2 * common / total if total else 1.0
 
 
 def label_accuracy(pred: Mask, target: Mask) -> float:
@@ -328,6 +397,55 @@ def exact_match(pred: Mask, target: Mask) -> float:
     return int(right.all(dim=1).sum()) / len(right)
 
 
+def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
+    """Choose the threshold of one class: the highest F1 score of "score >= threshold".
+
+    It needs image-level labels only. Between two neighbouring scores every threshold decides
+    alike: their middle is taken, and of several best gaps the widest, so that new images may
+    differ a little.
+
+    Parameters
+    ----------
+    scores : array-like or Tensor, float, (N,)
+        Finite logits, probabilities or other scores of validation crops.
+    present : array-like or Tensor, bool or 0 and 1, (N,)
+        Whether each crop shows the class.
+
+    Returns
+    -------
+    float
+        In the unit of the scores; the lowest score if it is best to say always "yes".
+
+    Raises
+    ------
+    ValueError
+        If scores and labels do not belong together, or all crops have the same label.
+    """
+    scores, present = (_array(values) for values in (scores, present))
+    if scores.ndim != 1 or scores.shape != present.shape or not np.isfinite(scores).all():
+        raise ValueError(
+            f"Give a finite score and a label for each crop of one class, not {scores.shape} and "
+            f"{present.shape} or NaN."
+        )
+    if not np.isin(present, (0, 1)).all():
+        raise ValueError("Labels must be 0 (absent) or 1 (present).")
+    if len(missing := {0, 1} - set(present.astype(int).tolist())):
+        word = "positive" if 1 in missing else "negative"
+        raise ValueError(
+            f"No {word} crop is among the {len(scores)} validation crops: take more or other "
+            "images for validation, or keep the usual threshold."
+        )
+    levels, index = np.unique(scores, return_inverse=True)
+    positives = np.bincount(index, present.astype(float))[::-1].cumsum()[::-1]
+    chosen = np.bincount(index)[::-1].cumsum()[::-1]
+    f1 = 2 * positives / (chosen + present.sum())
+    gaps = np.diff(levels, prepend=levels[0])
+    best = np.lexsort((gaps, f1))[-1]
+    low, high = levels[max(best - 1, 0)], levels[best]
+    middle = low / 2 + high / 2
+    return float(middle if low < middle else high)  # between neighbouring floats is none
+
+
 def _masks(pred: Mask, target: Mask) -> tuple[Tensor, Tensor]:
     pred, target = _foreground(pred), _foreground(target)
     if pred.shape != target.shape:
@@ -364,12 +482,16 @@ def _window_sum(mask: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
 
 
 def _points(points: ArrayLike) -> NDArray[np.float64]:
-    points = points.detach().cpu().numpy() if isinstance(points, Tensor) else np.asarray(points)
+    points = _array(points)
     if points.size == 0:
         return np.empty((0, 2))
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError(f"Points must be finite numbers of shape (N, 2), not {points.shape}.")
     return points.astype(np.float64)
+
+
+def _array(values: ArrayLike) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _nearest(distances: NDArray[np.float64], limit: float) -> NDArray[np.int64]:
@@ -394,13 +516,30 @@ def _hungarian(distances: NDArray[np.float64], limit: float) -> NDArray[np.int64
 
 
 def _label_image(labels: Mask) -> NDArray[np.integer]:
-    labels = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    labels = _array(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"A label image must hold integers of shape (H, W), not {labels.dtype} of shape "
             f"{labels.shape}: number the objects of a mask with skimage.measure.label."
         )
     return labels
+
+
+def _overlaps(pred_labels: Mask, true_labels: Mask) -> tuple[NDArray[Any], ...]:
+    """Label values of both images; of all pairs that meet: ranks, IoU, share of the true object."""
+    pred, true = _label_image(pred_labels), _label_image(true_labels)
+    if pred.shape != true.shape:
+        raise ValueError(f"The label images have different shapes: {pred.shape}, {true.shape}.")
+    # Labels may have gaps or be huge, so the table is indexed by their ranks.
+    pred_ids, p = np.unique(pred.ravel(), return_inverse=True)
+    true_ids, t = np.unique(true.ravel(), return_inverse=True)
+    shape = (len(pred_ids), len(true_ids))
+    table = coo_array((np.ones(p.size, np.int64), (p, t)), shape=shape)
+    table.sum_duplicates()
+    p, t = table.coords
+    pred_area, true_area = table.sum(1)[p], table.sum(0)[t]
+    iou = table.data / (pred_area + true_area - table.data)
+    return pred_ids, true_ids, p, t, iou, table.data / true_area
 
 
 def _largest_sum(

@@ -78,14 +78,18 @@ class MICRANet(nn.Module):
             If the batch is empty or its shape does not fit the network.
         """
         check_images(images, self)
+        x = F.adaptive_max_pool2d(self.features(images), 1).flatten(1)
+        return self.linear1(self.dropout(x))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Compute the activations of layer 4b, (B, 256, H / 8, W / 8), of checked images."""
         x = images
         for layer, stride, above in zip(LAYERS, STRIDES, (1, *STRIDES), strict=False):
             if stride != above:
                 x = F.max_pool2d(x, 2)
             for step in ("conv", "bnorm", "relu"):
                 x = self.get_submodule(step + layer)(x)
-        x = F.adaptive_max_pool2d(x, 1).flatten(1)
-        return self.linear1(self.dropout(x))
+        return x
 
 
 def check_images(images: Tensor, model: MICRANet) -> None:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
-from torch import Tensor
+from torch import Tensor, nn
 
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.model import LAYERS, MICRANet
-from micranet_helpers.tiles import over_tiles
+from micranet_helpers.model import LAYERS
+from micranet_helpers.tiles import over_tiles, padded
 
 BINS = 256  # of the histograms behind Otsu and triangle, as in scikit-image
 
@@ -222,27 +222,61 @@ def _above(maps: Tensor, centres: Tensor, level: Tensor) -> Tensor:
     return maps > centres.gather(-1, level)[..., None]
 
 
+Decide = Callable[[Tensor], Tensor]
+"""Which classes are predicted: logits (B, K) -> bool (B, K)."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """What a dataset does between the maps and the masks.
+    """What a dataset does between the network and the masks.
 
     Attributes
     ----------
     name : str
         How tables and figures call it.
-    layers : tuple of str
-        The maps it needs, e.g. ``("4b",)``.
-    score : function of maps (B, K, L, H, W) -> (B, K, H, W)
-        How strongly each pixel speaks for each class. Maps are scaled to [0, 1], those of classes
-        that are not predicted are 0. Scores of overlapping tiles are averaged.
+    score : function of model, images (B, C, H, W), decide -> scores (B, K, H, W), logits (B, K)
+        How strongly each pixel speaks for each class, e.g. :func:`from_maps` of a few steps or
+        :func:`~micranet_helpers.evidence.evidence`. Scores of overlapping tiles, and of several
+        models, are averaged.
     mask : function of scores (B, K, H, W) and images (B, C, H, W) -> bool (B, K, H, W)
         Which pixels belong to each class.
+    margin : int
+        Width of the border of a tile, px, where scores suffer from what lies outside it.
     """
 
     name: str
-    layers: tuple[str, ...]
-    score: Callable[[Tensor], Tensor]
+    score: Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]
     mask: Callable[[Tensor, Tensor], Tensor]
+    margin: int = 0
+
+
+def from_maps(
+    step: Callable[[Tensor, Tensor], Tensor],
+    layers: Sequence[str] = LAYERS,
+    normalize: bool = True,
+) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
+    """Make the score of a recipe from its step on the Grad-CAM maps.
+
+    Parameters
+    ----------
+    step : function of maps (B, K, L, H, W) and images (B, C, H, W) -> scores (B, K, H, W)
+        Maps of classes that are not predicted are 0.
+    layers : sequence of str
+        The maps it needs.
+    normalize : bool
+        Whether each map is scaled to [0, 1] first.
+
+    Returns
+    -------
+    function
+        For :class:`Recipe`.
+    """
+
+    def score(model: nn.Module, images: Tensor, decide: Decide) -> tuple[Tensor, Tensor]:
+        cams = grad_cam(model, images, decide, normalize, layers)
+        return step(cams.maps, images), cams.logits
+
+    return score
 
 
 class Segments(NamedTuple):
@@ -265,30 +299,36 @@ class Segments(NamedTuple):
 
 @torch.no_grad()
 def segment(
-    model: MICRANet,
+    model: nn.Module | Sequence[nn.Module],
     images: Tensor,
     recipe: Recipe,
     side: int | None = None,
     stride: int | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Segments:
     """Segment images of any size by a recipe.
 
-    Only classes with a probability above 0.5 are explained. Images larger than what the network
-    was trained on must be cut into tiles of about that size: the global max pool accepts any
-    side, but a network that saw three objects at a time has not learnt to see sixty.
+    Only predicted classes are explained. Images larger than what the network was trained on must
+    be cut into tiles of about that size: the global max pool accepts any side, but a network that
+    saw three objects at a time has not learnt to see sixty.
 
     Parameters
     ----------
-    model : MICRANet
-        The classifier.
+    model : MICRANet or another network that the recipe is for, or several of them
+        The classifier. Of several, scores and logits are averaged; one that does not predict a
+        class adds 0 to its scores.
     images : Tensor, float, (B, C, H, W)
-        Finite values. Without tiles, H and W are multiples of 8.
+        Finite values. Sides that are no multiples of 8 are padded by reflection, and cropped back.
     recipe : Recipe
         The dataset's steps.
     side : int, optional
         Side of the square tiles, px, a multiple of 8. Default: no tiles.
     stride : int, optional
-        Distance between tiles, px; at most ``side``. Default: a third of ``side``.
+        Distance between tiles, px; at most ``side``. Default: a third of ``side``; for a recipe
+        with a margin, the largest multiple of 8 that its margins allow.
+    thresholds : sequence of float, (K,), optional
+        A class is predicted where its probability reaches its threshold. By default, where it is
+        above 0.5.
 
     Returns
     -------
@@ -300,15 +340,27 @@ def segment(
     TypeError, ValueError
         If the images do not fit the model or the tiles make no sense.
     """
+    models = [model] if isinstance(model, nn.Module) else list(model)
+    if not models:
+        raise ValueError("Give at least one model.")
+
+    def decide(logits: Tensor) -> Tensor:
+        if thresholds is None:
+            return logits > 0
+        return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)
 
     def score(part: Tensor) -> tuple[Tensor, Tensor]:
-        cams = grad_cam(model, part, lambda logits: logits > 0, layers=recipe.layers)
-        return recipe.score(cams.maps), cams.logits.sigmoid()
+        parts = [recipe.score(each, part, decide) for each in models]
+        scores, logits = (torch.stack(both).mean(0) for both in zip(*parts, strict=True))
+        return scores, logits
 
     if side is None:
-        scores, probabilities = score(images)
+        height, width = images.shape[-2:]
+        scores, logits = score(padded(images, 8))
+        scores = scores[..., :height, :width]
     else:
-        stride = side // 3 if stride is None else stride
-        scores, probabilities = over_tiles(images, score, side, stride)
-    masks = recipe.mask(scores, images) & (probabilities > 0.5)[:, :, None, None]
-    return Segments(masks, scores, probabilities)
+        if stride is None:
+            stride = (side - 2 * recipe.margin) // 8 * 8 if recipe.margin else side // 3
+        scores, logits = over_tiles(images, score, side, stride, recipe.margin)
+    masks = recipe.mask(scores, images) & decide(logits)[:, :, None, None]
+    return Segments(masks, scores, logits.sigmoid())

@@ -1,7 +1,8 @@
-"""Train the classifier on image-level labels, with checkpoints that survive a kill."""
+"""Train a network on labels of images or pixels, with checkpoints that survive a kill."""
 
 import csv
 import errno
+import hashlib
 import logging
 import math
 import os
@@ -15,24 +16,27 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from micranet_helpers.checkpoints import AtomicCheckpointIO, EpochCheckpoint, read_checkpoint
 from micranet_helpers.metrics import exact_match, label_accuracy
-from micranet_helpers.model import MICRANet
+from micranet_helpers.model import LAYERS, MICRANet
+from micranet_helpers.unet import UNet
 
+NETWORKS = {"MICRANet": MICRANet, "UNet": UNet}
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 # What the system says when a file cannot be written: no space, over quota, too large, read-only.
 _NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
 WRITE_ERRORS = [getattr(errno, name) for name in _NAMES if hasattr(errno, name)]
 
 
-class Classifier(pl.LightningModule):
-    """MICRA-Net with its loss, optimiser and schedule, for a pytorch-lightning trainer.
+class Learner(pl.LightningModule):
+    """A network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
 
-    The loss is the binary cross-entropy on logits, one yes or no per class.
+    The loss is the binary cross-entropy on logits, one yes or no per class, of each image
+    (MICRA-Net) or each pixel (U-Net). What is labelled NaN is unknown, and does not count.
 
     Parameters
     ----------
@@ -50,11 +54,16 @@ class Classifier(pl.LightningModule):
         Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
     run : dict, optional
         Facts that make a run what it is; stored in its checkpoints.
+    network : {"MICRANet", "UNet"}
+        What is trained.
+    frozen : sequence of str
+        Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
 
     Raises
     ------
     ValueError
-        If the schedule does not exist or ``pos_weight`` does not have one value per class.
+        If the schedule, the network or a layer does not exist, or ``pos_weight`` does not have one
+        value per class.
     """
 
     def __init__(
@@ -66,41 +75,59 @@ class Classifier(pl.LightningModule):
         pos_weight: Sequence[float] | None = None,
         channels_last: bool = True,
         run: dict | None = None,
+        network: str = "MICRANet",
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if schedule not in ("cosine", "plateau"):
             raise ValueError(f'The schedule must be "cosine" or "plateau", not "{schedule}".')
         if pos_weight is not None and len(pos_weight) != num_classes:
             raise ValueError(f"pos_weight needs {num_classes} values, not {len(pos_weight)}.")
+        if network not in NETWORKS:
+            raise ValueError(f"The network must be {' or '.join(NETWORKS)}, not {network!r}.")
+        if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
+            raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
         self.save_hyperparameters()
-        self.model = MICRANet(in_channels, num_classes)
+        self.model = NETWORKS[network](in_channels, num_classes)
+        for name in (step + layer for layer in frozen for step in ("conv", "bnorm")):
+            # The trainer keeps this mode: the running statistics stay as they are.
+            self.model.get_submodule(name).requires_grad_(False).eval()
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         weight = None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float32)
         self.register_buffer("pos_weight", weight, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, in_channels, H, W)."""
+        """Logits (B, num_classes), of a U-Net (B, num_classes, H, W), of images (B, C, H, W)."""
         if self.hparams.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Loss of a batch of images (B, C, H, W) and labels (B, num_classes) of 0 and 1."""
+        """Loss of a batch of images (B, C, H, W) and labels of 0, 1 and NaN, as the logits."""
         loss = self._loss(self(batch[0]), batch[1])
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Log the validation loss, the share of right labels and of images all right."""
+        """Log the validation loss, the share of right labels and of images all right.
+
+        With labels of pixels, pixels count in place of images. Only what is labelled counts.
+        """
         logits, labels = self(batch[0]).float(), batch[1]
-        predicted, present = logits > 0, labels > 0.5
-        scores = {
-            "val_loss": self._loss(logits, labels),
-            "val_accuracy": label_accuracy(predicted, present),
-            "val_exact": exact_match(predicted, present),
-        }
-        self.log_dict(scores, on_epoch=True, batch_size=len(labels))
+        loss = self._loss(logits, labels)
+        # One row for each image or pixel of which something is known.
+        logits, labels = (x.movedim(1, -1).flatten(0, -2) for x in (logits, labels))
+        rows = ~labels.isnan().all(1)
+        if not rows.any():
+            return
+        predicted, present = logits[rows] > 0, labels[rows] > 0.5
+        unknown = labels[rows].isnan()
+        accuracy = label_accuracy(predicted[~unknown][:, None], present[~unknown][:, None])
+        exact = exact_match(predicted | unknown, present | unknown)
+        count = int((~unknown).sum())
+        self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, on_epoch=True, batch_size=count)
+        self.log("val_exact", exact, on_epoch=True, batch_size=len(present))
 
     def on_train_epoch_end(self) -> None:
         """Log the learning rate."""
@@ -136,8 +163,20 @@ class Classifier(pl.LightningModule):
         return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.pos_weight)
-
+        if logits.shape != labels.shape:
+            raise ValueError(
+                f"{self.hparams.network} needs labels of the shape {tuple(logits.shape)}, not "
+                f"{tuple(labels.shape)}: MICRANet learns from one label per image and class, "
+                "UNet from one per pixel and class."
+            )
+        known, weight = ~labels.isnan(), self.pos_weight
+        if weight is not None:
+            weight = weight.reshape(-1, *[1] * (labels.ndim - 2))
+        total = F.binary_cross_entropy_with_logits(
+            # A sum over many pixels needs more digits than bfloat16 has.
+            logits.float(), labels.nan_to_num(), known, reduction="sum", pos_weight=weight
+        )  # fmt: skip
+        return total / known.sum().clamp(min=1)
 
 def fit(
     train: Dataset,
@@ -153,8 +192,11 @@ def fit(
     channels_last: bool = True,
     seed: int = 0,
     num_workers: int = 0,
-) -> MICRANet:
-    """Train a classifier, or go on with the run that ``folder`` holds.
+    network: str = "MICRANet",
+    frozen: Sequence[str] = (),
+    start: nn.Module | None = None,
+) -> MICRANet | UNet:
+    """Train a network, or go on with the run that ``folder`` holds.
 
     After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` (lowest validation loss) and a
     line in a CSV log (:func:`history`). A run that was killed goes on after its last whole epoch
@@ -164,16 +206,18 @@ def fit(
     Parameters
     ----------
     train, validation : Dataset
-        Items are (image (C, H, W) float32, labels (num_classes,) float32 of 0 and 1). All labels
-        must be at hand as ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
+        Items are (image (C, H, W) float32, labels float32 of 0, 1 and, where unknown, NaN):
+        (num_classes,) for MICRA-Net, (num_classes, H, W) for the U-Net. All labels, or for pixels
+        (N, num_classes) that tell which classes an image shows, must be at hand as
+        ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
     folder : path
         Where the run lives. One run a folder.
     epochs : int
         Epochs in all.
     batch_size : int
         Images per step.
-    learning_rate, schedule, pos_weight, channels_last
-        See :class:`Classifier`.
+    learning_rate, schedule, pos_weight, channels_last, network, frozen
+        See :class:`Learner`.
     precision : str
         "auto", or any precision of pytorch-lightning, e.g. "32-true" or "bf16-mixed". "auto"
         takes half precision where the processor computes in it, else "32-true".
@@ -181,17 +225,19 @@ def fit(
         Seed of the weights, of dropout and of the order of images.
     num_workers : int
         Processes that load images; 0 loads them in this one.
+    start : nn.Module, optional
+        Network of the same kind and size whose weights to begin with. By default random ones.
 
     Returns
     -------
-    MICRANet
+    MICRANet or UNet
         The network of the best epoch, in evaluation mode, on the CPU.
 
     Raises
     ------
     ValueError
-        If there is no training image, or none that is positive for some class, or the folder
-        holds another run.
+        If there is no training image, or none that is positive for some class, labels or
+        ``start`` do not fit the network, or the folder holds another run.
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
@@ -206,7 +252,11 @@ def fit(
         "pos_weight": None if pos_weight is None else [float(weight) for weight in pos_weight],
         "channels_last": channels_last,
         "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
+        "network": network,
+        "frozen": sorted(frozen),
     }
+    if start is not None:
+        settings["run"]["start"] = _digest(start)
     done = _epochs_done(folder, settings)
     if done < epochs:
         last = folder / "last.ckpt" if done else None
@@ -215,8 +265,11 @@ def fit(
             order = Shuffle(train, seed)
             # A resumed trainer starts the workers before it tells the epoch.
             order.set_epoch(done)
+            learner = Learner(**settings)
+            if start is not None:
+                _take_weights(learner.model, start)
             _trainer(folder, epochs, precision).fit(
-                Classifier(**settings),
+                learner,
                 DataLoader(train, batch_size, sampler=order, num_workers=num_workers),
                 DataLoader(validation, batch_size, num_workers=num_workers),
                 ckpt_path=last,
@@ -225,7 +278,7 @@ def fit(
     return load(folder)
 
 
-def load(folder: Path | str, which: str = "best") -> MICRANet:
+def load(folder: Path | str, which: str = "best") -> MICRANet | UNet:
     """Load the network of a run.
 
     Parameters
@@ -237,7 +290,7 @@ def load(folder: Path | str, which: str = "best") -> MICRANet:
 
     Returns
     -------
-    MICRANet
+    MICRANet or UNet
         In evaluation mode, on the CPU.
 
     Raises
@@ -250,12 +303,13 @@ def load(folder: Path | str, which: str = "best") -> MICRANet:
     try:
         hyper = checkpoint["hyper_parameters"]
         with isolate_rng():  # drawing the weights that are replaced at once
-            model = MICRANet(hyper["in_channels"], hyper["num_classes"])
+            network = NETWORKS[hyper.get("network", "MICRANet")]  # old runs do not name it
+            model = network(hyper["in_channels"], hyper["num_classes"])
         prefix = "model."
         weights = checkpoint["state_dict"].items()
         model.load_state_dict({name.removeprefix(prefix): value for name, value in weights})
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no checkpoint of MICRA-Net: train again.") from error
+        raise ValueError(f"{path} is no checkpoint of MICRA-Net or U-Net: train again.") from error
     return model.eval()
 
 
@@ -271,7 +325,8 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     -------
     dict of lists, one value an epoch
         ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
-        ``val_exact`` (share of images with all labels right) and ``learning_rate``.
+        ``val_exact`` (share of images, or of pixels, with all labels right) and
+        ``learning_rate``.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")
@@ -365,7 +420,8 @@ def _check_labels(train: Dataset) -> None:
     if len(train) == 0:
         raise ValueError("The training set is empty: give at least one image.")
     labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
-    missing = (torch.as_tensor(labels) > 0.5).sum(0).eq(0).nonzero().flatten().tolist()
+    shown = (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1).any(1)
+    missing = (~shown).nonzero().flatten().tolist()
     if missing:
         raise ValueError(
             f"No training image is positive for class {', '.join(map(str, missing))}: "
@@ -379,7 +435,7 @@ def _epochs_done(folder: Path, settings: dict) -> int:
     if not path.exists():
         return 0
     checkpoint = read_checkpoint(path)
-    stored = checkpoint["hyper_parameters"]
+    stored = {"network": "MICRANet", "frozen": []} | checkpoint["hyper_parameters"]
     differs = [name for name in settings if stored.get(name) != settings[name]]
     other = [f"{name} = {stored.get(name)}" for name in differs]
     if other:
@@ -387,6 +443,24 @@ def _epochs_done(folder: Path, settings: dict) -> int:
             f"{folder} holds another run ({'; '.join(other)}): choose another folder or delete it."
         )
     return checkpoint["epoch"] + 1
+
+
+def _digest(model: nn.Module) -> str:
+    """A fingerprint of the weights: another start is another run."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _take_weights(model: nn.Module, start: nn.Module) -> None:
+    try:
+        model.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"The weights to start from do not fit a {type(model).__name__} with "
+            f"{model.in_channels} channels and {model.num_classes} classes: give another start."
+        ) from error
 
 
 @contextmanager
@@ -414,6 +488,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
             warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+            warnings.filterwarnings("ignore", message="Found .* in eval mode")  # frozen layers
             yield
     finally:
         logger.setLevel(level)

@@ -402,3 +402,107 @@ def test_label_scores_refuse(score):
         score(labels, labels[:1])
     with pytest.raises(TypeError, match="[Tt]hreshold"):
         score(np.full((2, 3), 0.7), labels)
+
+# Objects and pixels of several images
+
+
+def test_seg_score_by_hand():
+    true = np.array([[7, 7, 7, 0, 3, 3, 0, 9, 9, 9]])
+    pred = np.array([[1, 1, 0, 0, 5, 0, 0, 2, 2, 2]])
+    # 1 covers 2/3 of 7 (IoU 2/3); 5 covers just half of 3, so it counts 0; 2 is 9.
+    assert metrics.seg_score(pred, true) == pytest.approx((2 / 3 + 0 + 1) / 3)
+    stacks = np.stack([pred, true * 0]), np.stack([true, (true == 3) * 4])
+    assert metrics.seg_score(*stacks) == pytest.approx((2 / 3 + 0 + 1 + 0) / 4)
+    assert metrics.seg_score(torch.tensor(pred), true) == metrics.seg_score(pred, true)
+    assert np.isnan(metrics.seg_score(pred, true * 0))
+
+
+@quick
+@given(label_images, label_images)
+def test_seg_score_against_a_loop(pred, true):
+    scores = []
+    for t in set(true.ravel()) - {0}:
+        inside = true == t
+        found = set(pred.ravel()) - {0}
+        covering = [p for p in found if 2 * (pred == p)[inside].sum() > inside.sum()]
+        scores.append(metrics.iou(pred == covering[0], inside) if covering else 0)
+    expected = np.mean(scores) if scores else np.nan
+    assert metrics.seg_score(pred, true) == pytest.approx(expected, nan_ok=True)
+
+
+def test_seg_score_refuses():
+    labels = np.ones((2, 3, 3), int)
+    for pred, true in [(labels[:1], labels), (labels[0], labels[0, :2]), (labels > 0, labels)]:
+        with pytest.raises(ValueError):
+            metrics.seg_score(pred, true)
+
+
+@quick
+@given(hnp.arrays(bool, (4, *SHAPE)), hnp.arrays(bool, (4, *SHAPE)), hnp.arrays(bool, (4, *SHAPE)))
+def test_pooled_f1_is_the_dice_of_all_counted_pixels(pred, true, ignore):
+    assert metrics.pooled_f1(list(pred), list(true)) == pytest.approx(metrics.dice(pred, true))
+    sizes = [each.ravel()[: 10 * (i + 1)] for i, each in enumerate(pred)], [
+        each.ravel()[: 10 * (i + 1)] for i, each in enumerate(true)
+    ]
+    assert metrics.pooled_f1(*sizes) == pytest.approx(metrics.dice(*map(np.concatenate, sizes)))
+    expected = metrics.dice(pred[~ignore], true[~ignore])
+    assert metrics.pooled_f1(pred, torch.tensor(true), ignore) == pytest.approx(expected)
+
+
+def test_pooled_f1_refuses():
+    masks = np.ones((2, 3, 3), bool)
+    for lists in [([], []), (masks, masks[:1]), (masks, masks, masks[:1])]:
+        with pytest.raises(ValueError, match="as many"):
+            metrics.pooled_f1(*lists)
+    with pytest.raises(ValueError, match="shape"):
+        metrics.pooled_f1(masks, masks, masks[:, :2])
+    with pytest.raises(TypeError):
+        metrics.pooled_f1(masks * 0.5, masks)
+
+
+# Thresholds
+
+
+def test_best_threshold_by_hand():
+    assert metrics.best_threshold([0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1]) == pytest.approx(0.4)
+    assert metrics.best_threshold([3, 1, 0], [1, 0, 0]) == 2
+    assert metrics.best_threshold(torch.tensor([2.0, 1.0]), torch.tensor([False, True])) == 1
+
+
+@quick
+@given(st.data(), st.sampled_from([np.float32, np.float64]))
+def test_no_threshold_has_a_higher_f1(data, dtype):
+    size = data.draw(st.integers(2, 12))
+    numbers = st.floats(-8, 8, width=np.dtype(dtype).itemsize * 8) | st.integers(-2, 2).map(float)
+    scores = data.draw(hnp.arrays(dtype, size, elements=numbers))
+    present = data.draw(hnp.arrays(bool, size))
+    present[:2] = True, False
+    threshold = metrics.best_threshold(scores, present)
+    best = max(f1_score(present, scores >= level) for level in scores)
+    assert f1_score(present, scores >= threshold) == pytest.approx(best)
+    order = data.draw(st.permutations(range(size)))
+    assert metrics.best_threshold(scores[order], present[order]) == threshold
+
+
+def test_of_equal_thresholds_the_widest_gap_is_taken():
+    # One right of one, or two right of four chosen: both 2/3.
+    scores, present = [10, 8, 7, 1, 0], [1, 0, 0, 1, 0]
+    assert f1_score(present, np.array(scores) >= 10) == f1_score(present, np.array(scores) >= 1)
+    assert metrics.best_threshold(scores, present) == 9  # gap 2, not 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "present", "message"),
+    [
+        ([1, 2], [0, 0], "No positive"),
+        ([1, 2], [True, True], "No negative"),
+        ([], [], "No"),
+        ([1, 2], [1], "each crop"),
+        ([[1, 2]], [[0, 1]], "one class"),
+        ([1, np.nan], [0, 1], "finite"),
+        ([1, 2], [0.5, 1], "0 .absent. or 1"),
+    ],
+)
+def test_best_threshold_refuses(scores, present, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.best_threshold(scores, present)

@@ -71,6 +71,85 @@ def test_image_level_samples_have_no_outlines() -> None:
     assert len(plt.gcf().axes[0].images) == 1
 
 
+def legend() -> list[str]:
+    return [text.get_text() for text in plt.gcf().legends[0].get_texts()]
+
+
+def test_outlines_surround_each_object_and_the_truth_is_dashed() -> None:
+    touching = np.zeros((1, 16, 16), np.uint16)
+    touching[0, :4, :5], touching[0, :4, 5:9] = 1, 7
+    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+    mask[0, 8:10, 8:10] = True
+    images = torch.rand(2, 1, 16, 16)
+    plots.show_outlines(images, [touching, mask], [mask, touching * 0], "ab", ["cell"], 2, 0.5)
+    left, right = plt.gcf().axes
+    drawn, black, white = left.collections
+    assert tuple(drawn.get_color()[0]) == to_rgba(plots.CLASS_COLOURS[0])
+    bounds = [(*path.vertices.min(0), *path.vertices.max(0)) for path in drawn.get_paths()]
+    assert bounds == [(-0.5, -0.5, 4.5, 3.5), (4.5, -0.5, 8.5, 3.5)]  # x, y: each closed
+    assert black.get_linestyle() != white.get_linestyle()
+    [dashed] = white.get_paths()
+    assert dashed.vertices.min() == 7.5 and dashed.vertices.max() == 9.5
+    assert [len(each.get_paths()) for each in right.collections] == [1, 0, 0]
+    assert left.get_xlim() == (-0.5, 15.5) and left.texts[0].get_text() == "2 µm"
+    assert legend() == ["cell", "annotation"]
+
+
+def test_detections_are_right_false_missed_or_not_counted() -> None:
+    points = [[2, 3, 0.9], [12, 12, 0.5], [6, 13, 0.4]]
+    boxes, ignore = [[0, 0, 5, 6], [10, 0, 14, 4]], [[5, 12, 8, 15]]
+    images = np.zeros((2, 3, 16, 16), np.uint8)
+    plots.show_detections(images, [points, []], [boxes, []], ["a", "b"], [ignore, []])
+    left, right = plt.gcf().axes
+    places = {line.get_marker(): tuple(line.get_xydata()[0]) for line in left.lines}
+    assert places == {"o": (3, 2), "X": (12, 12), ".": (13, 6)}
+    colours = [patch.get_edgecolor() for patch in left.patches]
+    assert colours == [*map(to_rgba, (plots.FOUND, plots.MISSED, plots.UNCOUNTED))]
+    missed = left.patches[1]
+    assert (missed.get_xy(), missed.get_width(), missed.get_height()) == ((-0.5, 9.5), 4, 4)
+    assert not right.lines and not right.patches
+    assert legend() == ["found", "false", "missed", "not counted"]
+
+
+def test_precision_recall_shows_curves_and_chosen_thresholds() -> None:
+    curves = {name: ([0.1, 0.5], [1, 0.4]) for name in "ab"}
+    plots.plot_precision_recall(curves, {"b": (0.5, 0.4)})
+    a, b, chosen, _ = plt.gca().lines
+    assert list(a.get_xdata()) == [0.1, 0.5] and list(b.get_ydata()) == [1, 0.4]
+    assert chosen.get_xydata().tolist() == [[0.5, 0.4]] and chosen.get_color() == b.get_color()
+    assert legend() == ["a", "b", "chosen threshold"]
+
+
+def test_bland_altman_by_hand() -> None:
+    plots.plot_bland_altman([3, 5, 10], [2, 5, 8], "µm²")
+    dots, *lines = plt.gca().lines
+    assert dots.get_xydata().tolist() == [[2.5, 1], [5, 0], [9, 2]]
+    heights = [line.get_ydata()[0] for line in lines]
+    assert heights == pytest.approx([1, 1 - 1.96, 1 + 1.96])
+    assert legend() == ["mean difference: 1 µm²", "95 % limits of agreement: -0.96 to 2.96 µm²"]
+
+
+def test_counts_of_many_images_are_larger_dots() -> None:
+    plots.plot_counts([3, 3, 3, 1], [2, 2, 2, 1])
+    [dots] = plt.gca().collections
+    assert dots.get_offsets().tolist() == [[1, 1], [2, 3]]
+    assert dots.get_sizes()[1] == 3 * dots.get_sizes()[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [([1], [1], "at least 2"), ([1, 2], [1], "as many"), ([1, np.nan], [1, 2], "NaN")],
+)
+def test_comparisons_need_pairs_of_numbers(first, second, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        plots.plot_bland_altman(first, second, "px")
+
+
+def test_counts_need_an_image() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        plots.plot_counts([], [])
+
+
 def test_maps_are_named_by_layer() -> None:
     plots.show_maps(torch.rand(1, 16, 16), torch.rand(8, 16, 16), "canvas")
     titles = [axis.get_title() for axis in plt.gcf().axes]

@@ -1,11 +1,25 @@
 """The recipes on maps whose right answer can be written down."""
 
+import numpy as np
+import pytest
 import torch
+from conftest import random_images, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
 
 from micranet_helpers import recipes
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.segment import Recipe, gaussian, segment
+
+quick = settings(max_examples=15)
 
 
-def two_objects() -> tuple[torch.Tensor, torch.Tensor]:
+# Ours for digits
+
+
+def two_objects() -> tuple[Tensor, Tensor]:
     """A canvas (1, 1, 64, 64) with two bright squares, and map 4b of two classes, one for each."""
     noise = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     image = 0.05 * noise
@@ -17,7 +31,7 @@ def two_objects() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_digits_gives_each_bright_object_to_the_class_that_speaks_for_it() -> None:
     image, maps = two_objects()
-    masks = recipes.DIGITS.mask(recipes.DIGITS.score(maps), image)
+    masks = recipes.DIGITS.mask(recipes._smooth_4b(maps, image), image)
     assert torch.equal(masks[0, 0, :32], image[0, 0, :32] > 0.5)
     assert torch.equal(masks[0, 1, 32:], image[0, 0, 32:] > 0.5)
     assert not masks[0, 0, 32:].any() and not masks[0, 1, :32].any()
@@ -26,7 +40,7 @@ def test_digits_gives_each_bright_object_to_the_class_that_speaks_for_it() -> No
 def test_digits_leaves_out_bright_objects_that_no_class_speaks_for() -> None:
     image, maps = two_objects()
     maps[0, 1] = 0
-    masks = recipes.DIGITS.mask(recipes.DIGITS.score(maps), image)
+    masks = recipes.DIGITS.mask(recipes._smooth_4b(maps, image), image)
     assert masks[0, 0, 10:22, 10:22].all()
     assert not masks[:, :, 40:52, 40:52].any()
 
@@ -38,7 +52,10 @@ def test_digits_never_gives_a_pixel_to_two_classes() -> None:
     assert masks.sum(1).max() == 1
 
 
-def published_maps(peak: float) -> torch.Tensor:
+# Published, modified MNIST
+
+
+def digit_maps(peak: float) -> Tensor:
     """Maps (1, 1, 8, 48, 48): a stroke in 1a … 4a, and 4b > 0 around it with the given peak."""
     maps = torch.zeros(1, 1, 8, 48, 48)
     maps[0, 0, :7, 14:34, 20:23] = 1.0
@@ -47,37 +64,335 @@ def published_maps(peak: float) -> torch.Tensor:
     return maps
 
 
-def published_masks(maps: torch.Tensor) -> torch.Tensor:
-    recipe = recipes.PUBLISHED_MNIST
-    return recipe.mask(recipe.score(maps), torch.zeros(len(maps), 1, *maps.shape[-2:]))
+def digit_masks(maps: Tensor) -> Tensor:
+    recipe, images = recipes.PUBLISHED_MNIST, torch.zeros(len(maps), 1, *maps.shape[-2:])
+    return recipe.mask(recipes._pca_in_regions(maps, images), images)
 
 
-def test_published_finds_the_stroke_inside_the_region() -> None:
-    mask = published_masks(published_maps(peak=1.0))[0, 0]
+def test_mnist_finds_the_stroke_inside_the_region() -> None:
+    mask = digit_masks(digit_maps(peak=1.0))[0, 0]
     stroke = torch.zeros(48, 48, dtype=torch.bool)
     stroke[14:34, 20:23] = True
     assert torch.equal(mask, stroke)
 
 
-def test_published_drops_regions_whose_4b_stays_below_three_tenths() -> None:
-    assert published_masks(published_maps(peak=0.3)).any()
-    assert not published_masks(published_maps(peak=0.29)).any()
+def test_mnist_drops_regions_whose_4b_stays_below_three_tenths() -> None:
+    assert digit_masks(digit_maps(peak=0.3)).any()
+    assert not digit_masks(digit_maps(peak=0.29)).any()
 
 
-def test_published_finds_nothing_in_a_region_of_one_tile() -> None:
-    # Otsu of the single range is that range, and the published comparison is strict.
-    maps = torch.zeros(1, 1, 8, 48, 48)
-    maps[0, 0, :7, 10:14, 10:14] = 1.0
-    maps[0, 0, 7, 8:16, 8:16] = 1.0
-    assert not published_masks(maps).any()
+def test_mnist_asks_for_three_tenths_in_the_box_of_a_region() -> None:
+    last = np.zeros((48, 48))
+    last[8:40, 8:16] = last[32:40, 8:40] = 0.1  # an L
+    assert not recipes._sure_regions(last).any()
+    last[8:16, 24:32] = 0.5  # in its box, not in itself
+    np.testing.assert_array_equal(recipes._sure_regions(last), last > 0)
 
 
-def test_published_gives_contested_pixels_to_the_higher_class() -> None:
-    one = published_maps(peak=1.0)
-    masks = published_masks(torch.cat([one, one], dim=1))
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_mnist_finds_strokes_in_tiles_that_all_vary_alike(tiles: int) -> None:
+    """Trap 9: Otsu of equal ranges is that range, so that none would be above it."""
+    maps, stroke = torch.zeros(1, 1, 8, 48, 48), torch.zeros(48, 48, dtype=torch.bool)
+    maps[0, 0, 7, 8:16, 8 : 8 + 8 * tiles] = 1.0
+    for tile in range(tiles):
+        stroke[10:14, 10 + 8 * tile : 14 + 8 * tile] = True
+    maps[0, 0, :7, stroke] = 1.0
+    assert torch.equal(digit_masks(maps)[0, 0], stroke)
+
+
+def test_mnist_gives_contested_pixels_to_the_higher_class() -> None:
+    one = digit_maps(peak=1.0)
+    masks = digit_masks(torch.cat([one, one], dim=1))
     assert not masks[0, 0].any()
-    assert torch.equal(masks[0, 1], published_masks(one)[0, 0])
+    assert torch.equal(masks[0, 1], digit_masks(one)[0, 0])
 
 
-def test_classes_without_maps_get_no_mask() -> None:
-    assert not published_masks(torch.zeros(2, 3, 8, 32, 32)).any()
+# Published, shared by several
+
+SIDE = 96
+STEPS = {
+    "mnist": recipes._pca_in_regions,
+    "actin": recipes._actin_score,
+    "ctc": recipes._ctc_score,
+    "em": recipes._em_score,
+    "pvivax": recipes._pvivax_score,
+}
+every_dataset = pytest.mark.parametrize("dataset", STEPS)
+
+
+def square(top: int, left: int, side: int = 16) -> Tensor:
+    """A bright square in a dark image of 96 px, with edges as soft as those of maps."""
+    image = torch.zeros(SIDE, SIDE)
+    image[top : top + side, left : left + side] = 1.0
+    return gaussian(image, 1.0)
+
+
+def maps_of(*patterns: Tensor) -> Tensor:
+    """Maps (1, K, 8, H, W): each class has its pattern in all layers, in blocks of 8 px in 4b."""
+    maps = torch.stack([pattern.expand(8, -1, -1) for pattern in patterns])[None].clone()
+    coarse = torch.nn.functional.max_pool2d(maps[:, :, -1], 8)
+    maps[:, :, -1] = coarse.repeat_interleave(8, -2).repeat_interleave(8, -1)
+    return maps
+
+
+def masks_of(dataset: str, maps: Tensor, images: Tensor | None = None) -> Tensor:
+    images = random_images(len(maps), 1, *maps.shape[-2:]) if images is None else images
+    return recipes.recipe(dataset, "published").mask(STEPS[dataset](maps, images), images)
+
+
+@every_dataset
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.3])
+def test_constant_maps_give_empty_masks(dataset: str, value: float) -> None:
+    masks = masks_of(dataset, torch.full((2, 4, 8, 32, 40), value))
+    assert masks.shape == (2, 4, 32, 40) and masks.dtype == torch.bool
+    assert not masks.any()
+
+
+@every_dataset
+def test_a_map_without_positive_4b_stops_nothing(dataset: str) -> None:
+    maps = maps_of(square(20, 40), torch.zeros(SIDE, SIDE))
+    maps[:, :, -1] = 0
+    assert dataset == "pvivax" or not masks_of(dataset, maps).any()
+    assert masks_of(dataset, maps).shape == (1, 2, SIDE, SIDE)
+
+
+@every_dataset
+def test_one_object_of_the_only_predicted_class_is_found(dataset: str) -> None:
+    maps = maps_of(square(24, 40), torch.zeros(SIDE, SIDE))
+    masks = masks_of(dataset, maps, square(24, 40)[None, None] + 0.01 * random_images(1, 1, 96, 96))
+    assert masks[0, 0, 28:36, 44:52].all()
+    assert not masks[0, 0, :, :8].any() and not masks[0, 0, 72:].any()
+    assert not masks[0, 1].any()
+
+
+@every_dataset
+def test_classes_that_are_not_predicted_have_scores_of_zero(dataset: str) -> None:
+    score = recipes.recipe(dataset, "published").score
+    first = torch.tensor([[True, False], [False, False]])
+    scores, _ = score(random_model(num_classes=2), random_images(2, 1, 32, 32), lambda _: first)
+    assert torch.equal(scores.any(-1).any(-1), first)
+
+
+@every_dataset
+def test_only_em_and_pvivax_take_maps_that_are_not_normalised(dataset: str) -> None:
+    model, images = random_model(num_classes=2), random_images(1, 1, 48, 48)
+    scores, logits = recipes.recipe(dataset, "published").score(model, images, lambda y: y < 99)
+    cams = grad_cam(model, images, normalize=dataset not in ("em", "pvivax"))
+    torch.testing.assert_close(scores, STEPS[dataset](cams.maps, images))
+    torch.testing.assert_close(logits, cams.logits)
+
+
+@every_dataset
+def test_folds_whose_maps_have_opposite_signs_do_not_cancel(dataset: str) -> None:
+    """Trap 10: a principal component has no sign; 4b gives it one."""
+    maps, images = maps_of(square(24, 40), square(50, 8)), random_images(1, 1, SIDE, SIDE)
+    opposite = torch.cat([-maps[:, :, :7], maps[:, :, 7:]], 2)
+    scores = [STEPS[dataset](each, images) for each in (maps, opposite)]
+    torch.testing.assert_close(*scores)
+    assert scores[0].any()
+
+
+@every_dataset
+def test_masks_have_the_size_of_images_of_any_size(dataset: str) -> None:
+    """Trap 7, and sides that are no multiples of the 8 px of the bins of F-actin."""
+    model, images = random_model(num_classes=2), random_images(2, 1, 61, 70)
+    published = recipes.recipe(dataset, "published")
+    segments = segment([model, random_model(num_classes=2, seed=1)], images, published)
+    assert segments.masks.shape == segments.scores.shape == (2, 2, 61, 70)
+    assert segments.scores.isfinite().all()
+
+
+@quick
+@given(st.integers(0, 99))
+def test_scores_are_scaled_in_the_region(seed: int) -> None:
+    maps, inside = random_images(2, 3, 8, 12, 10, seed=seed), torch.ones(12, 10) > 0
+    maps[:, :, 7] -= 0.6
+    inside[:4] = False
+    scores = recipes._ranged_pca(maps, inside)
+    for place in np.ndindex(2, 3):
+        values = scores[place][(maps[place][7] > 0) & inside]
+        assert values.min() == 0 and values.max() == 1
+
+
+def test_no_region_no_scores() -> None:
+    maps = random_images(1, 2, 8, 12, 10)
+    maps[0, 0, 7] = 0
+    scores = recipes._ranged_pca(maps)
+    assert not scores[0, 0].any() and scores[0, 1].any()
+    assert not recipes._ranged_pca(maps, torch.zeros(12, 10) > 0).any()
+
+
+def test_a_region_of_constant_maps_says_nothing() -> None:
+    maps = torch.zeros(1, 1, 8, 32, 32)
+    maps[..., 8:16, 8:16] = 0.7
+    assert torch.equal(recipes._ranged_pca(maps), torch.zeros(1, 1, 32, 32))
+
+
+# The object at the peak (EM, P. vivax)
+
+
+def canvas(*boxes: tuple[slice, slice]) -> NDArray[np.bool_]:
+    """A mask of 120 × 100 px, with its border of 1 px."""
+    mask = np.zeros((120, 100), bool)
+    for box in boxes:
+        mask[box] = True
+    return np.pad(mask, 1)
+
+
+def peak_at(row: int, column: int) -> NDArray[np.float64]:
+    score = np.zeros((120, 100))
+    score[row, column] = 1.0
+    return score
+
+
+FIRST, SECOND = np.s_[10:20, 10:30], np.s_[60:90, 40:70]
+
+
+@pytest.mark.parametrize(
+    ("peak", "expected"),
+    [((15, 15), FIRST), ((75, 55), SECOND), ((21, 9), FIRST), ((58, 39), SECOND)],
+    ids=["in first", "in second", "beside first", "beside second"],
+)
+def test_the_object_with_the_maximum_or_nearest_to_it_is_kept(
+    peak: tuple[int, int], expected: tuple[slice, slice]
+) -> None:
+    found = recipes._object_at_peak(canvas(FIRST, SECOND), peak_at(*peak))
+    np.testing.assert_array_equal(found, canvas(expected)[1:-1, 1:-1])
+
+
+def test_objects_that_touch_at_corners_are_one() -> None:
+    touching = canvas(np.s_[10:20, 10:20], np.s_[20:30, 20:30])
+    np.testing.assert_array_equal(
+        recipes._object_at_peak(touching, peak_at(12, 12)), touching[1:-1, 1:-1]
+    )
+
+
+@pytest.mark.parametrize(("height", "filled"), [(49, True), (50, False)])
+def test_holes_below_2500_px_are_filled(height: int, filled: bool) -> None:
+    ring = canvas(np.s_[10:80, 10:80])
+    ring[21 : 21 + height, 21 : 21 + 50] = False
+    found = recipes._object_at_peak(ring, peak_at(40, 40))
+    expected = canvas(np.s_[10:80, 10:80]) if filled else ring
+    np.testing.assert_array_equal(found, expected[1:-1, 1:-1])
+
+
+def test_no_object_is_no_mask() -> None:
+    assert not recipes._object_at_peak(canvas(), peak_at(3, 3)).any()
+
+
+def test_an_object_in_the_border_alone_is_no_mask() -> None:
+    border = ~np.pad(np.ones((120, 100), bool), 1)
+    assert not recipes._object_at_peak(border, peak_at(3, 3)).any()
+
+
+@pytest.mark.parametrize("dataset", ["em", "pvivax"])
+@pytest.mark.parametrize("bright", [0, 1])
+def test_of_two_objects_that_with_the_maximum_is_kept(dataset: str, bright: int) -> None:
+    gains = [1.0 if i == bright else 0.8 for i in range(2)]
+    maps = maps_of(gains[0] * square(8, 8, 20) + gains[1] * square(64, 64, 20))
+    mask = masks_of(dataset, maps)[0, 0]
+    halves = mask[:48, :48], mask[48:, 48:]
+    assert halves[bright].sum() == mask.sum() > 200
+    assert mask[18, 18] == (bright == 0) and mask[74, 74] == (bright == 1)
+
+
+@pytest.mark.parametrize(("dataset", "near", "far"), [("em", 4, 30), ("pvivax", 10, 40)])
+def test_smoothing_merges_near_objects_only(dataset: str, near: int, far: int) -> None:
+    """By 5 px for EM, by 10 px for P. vivax."""
+    merged = []
+    for gap in (near, far):
+        pair = square(40, 8, 22) + 0.9 * square(40, 30 + gap, 22)
+        mask = masks_of(dataset, maps_of(pair))[0, 0]
+        assert mask[51, 19]
+        merged.append(mask[51, 41 + gap].item())
+    assert merged == [True, False]
+
+
+# F-actin
+
+
+def test_foreground_is_the_bins_above_the_median() -> None:
+    """Bins 0 … 7 in two rows: the upper four are brighter than the median."""
+    bins = torch.arange(8.0)[torch.randperm(8, generator=torch.Generator().manual_seed(0))]
+    images = bins.reshape(1, 1, 2, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    both = torch.cat([images, 7 - images])
+    assert torch.equal(recipes._foreground(both), torch.cat([images > 3, images < 4]))
+
+
+def test_actin_scale_comes_from_the_foreground() -> None:
+    """A ramp over 64 px, with the left half in the foreground: 0 … 1 on 32 px, above 1 beyond."""
+    ramp = torch.linspace(0, 1, 64).expand(64, 64)
+    maps = ramp.expand(1, 1, 8, 64, 64) + 0.01
+    images = (torch.arange(64) < 32).float().expand(1, 1, 64, 64)
+    scores = recipes._actin_score(maps, images)[0, 0, :, 4:-4]
+    expected = torch.linspace(0, 63 / 31, 64)[4:-4].expand(64, -1)
+    torch.testing.assert_close(scores, expected, atol=1e-3, rtol=0)
+
+
+def test_actin_takes_the_highest_fifth_whatever_the_true_area() -> None:
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 8, 64, 64) + 0.01
+    masks = masks_of("actin", ramp)
+    assert torch.equal(masks[0, 0], (torch.arange(64) > 51).expand(64, 64))
+
+
+def test_actin_without_foreground_has_no_mask() -> None:
+    assert not masks_of("actin", maps_of(square(20, 20)), torch.ones(1, 1, SIDE, SIDE)).any()
+
+
+# Cell Tracking Challenge
+
+
+def test_contact_parts_two_touching_cells() -> None:
+    scores = torch.zeros(1, 2, 40, 60)
+    scores[0, 0, 10:30, 10:50] = 1.0
+    scores[0, 1, 10:30, 28:32] = 1.0
+    masks = recipes.PUBLISHED_CTC.mask(scores, torch.zeros(1, 1, 40, 60))
+    assert torch.equal(masks[0, 0], scores[0, 0] > scores[0, 1])
+    assert not masks[0, 1].any()
+
+
+def test_contact_without_cell_is_no_cell() -> None:
+    """Trap 8: the original marks where contact is weak."""
+    scores = torch.zeros(1, 4, 40, 60)
+    scores[0, 1] = random_images(40, 60)
+    scores[0, 2, 5:9, 5:9] = 1.0
+    masks = recipes.PUBLISHED_CTC.mask(scores, torch.zeros(1, 1, 40, 60))
+    assert torch.equal(masks[0], scores[0] * torch.tensor([0, 0, 1, 0])[:, None, None] > 0)
+
+
+def test_cells_are_those_above_otsu() -> None:
+    """Dim 0.2 and bright 0.9 in a cell: the threshold is between them, not between them and 0."""
+    scores = torch.zeros(1, 2, 40, 60)
+    scores[0, 0, 5:20, 5:20], scores[0, 0, 5:20, 30:50] = 0.2, 0.9
+    masks = recipes.PUBLISHED_CTC.mask(scores, torch.zeros(1, 1, 40, 60))
+    assert torch.equal(masks[0, 0], scores[0, 0] == 0.9)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 11])
+def test_classes_without_partner_are_refused(classes: int) -> None:
+    with pytest.raises(ValueError, match=f"even number, not {classes}"):
+        recipes.PUBLISHED_CTC.mask(torch.rand(1, classes, 16, 16), torch.rand(1, 1, 16, 16))
+
+
+# Looking up
+
+
+@every_dataset
+def test_every_dataset_has_its_published_recipe(dataset: str) -> None:
+    found = recipes.recipe(dataset, "published")
+    assert isinstance(found, Recipe) and found.name == "published"
+    assert found is getattr(recipes, f"PUBLISHED_{dataset.upper()}")
+
+
+def test_names_in_the_table_are_those_of_the_recipes() -> None:
+    assert set(recipes.RECIPES) == set(STEPS)
+    for named in recipes.RECIPES.values():
+        assert {name: each.name for name, each in named.items()} == {name: name for name in named}
+    assert recipes.recipe("mnist") is recipes.DIGITS
+
+
+def test_unknown_dataset_or_recipe_is_refused() -> None:
+    with pytest.raises(ValueError, match='No recipes for "cells": choose among mnist, ctc'):
+        recipes.recipe("cells")
+    with pytest.raises(ValueError, match='No recipe "best" for mnist: choose among default, pub'):
+        recipes.recipe("mnist", "best")

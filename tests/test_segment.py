@@ -254,11 +254,11 @@ def above_half_of_the_peak(scores: Tensor, images: Tensor) -> Tensor:
     return scores >= scores.amax((-2, -1), keepdim=True) / 2
 
 
-def mean(maps: Tensor) -> Tensor:
-    return seg.combine(maps, "mean")
+def mean_of(*layers: str):
+    return seg.from_maps(lambda maps, images: seg.combine(maps, "mean"), layers)
 
 
-PLAIN = seg.Recipe("plain", ("2b", "4b"), mean, above_half_of_the_peak)
+PLAIN = seg.Recipe("plain", mean_of("2b", "4b"), above_half_of_the_peak)
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_classes_that_are_not_predicted_get_empty_masks(
     divided: tuple[MICRANet, Tensor], side: int | None
 ) -> None:
     """Even by a recipe that marks every pixel."""
-    recipe = seg.Recipe("all", ("4b",), mean, lambda scores, images: torch.ones_like(scores) > 0)
+    recipe = seg.Recipe("all", mean_of("4b"), lambda scores, images: torch.ones_like(scores) > 0)
     segments = seg.segment(*divided, recipe, side)
     predicted = segments.probabilities > 0.5
     assert predicted.any() and not predicted.all()
@@ -299,7 +299,7 @@ def test_classes_that_are_not_predicted_get_empty_masks(
 
 def test_mask_sees_the_images(divided: tuple[MICRANet, Tensor]) -> None:
     model, images = divided
-    recipe = seg.Recipe("bright", ("1a",), mean, lambda scores, images: images * scores > 0.5)
+    recipe = seg.Recipe("bright", mean_of("1a"), lambda scores, images: images * scores > 0.5)
     segments = seg.segment(model, images, recipe)
     assert segments.masks.any()
     assert not (segments.masks & (images <= 0.5)).any()
@@ -362,5 +362,73 @@ def test_images_that_do_not_fit_are_refused(
 def test_tiles_that_make_no_sense_are_refused(
     model: MICRANet, side: int, stride: int | None
 ) -> None:
-    with pytest.raises(ValueError, match="multiples of 8|stride must be"):
+    with pytest.raises(ValueError, match="multiples of 8|stride must be|too small"):
         seg.segment(model, random_images(1, 1, 40, 40), PLAIN, side, stride)
+
+
+# Any size, several models, thresholds
+
+
+@quick
+@given(st.integers(9, 40), st.integers(9, 40))
+def test_sides_that_are_no_multiples_of_8_are_mirrored_and_cropped_back(
+    height: int, width: int
+) -> None:
+    model, images = random_model(num_classes=2), random_images(1, 1, height, width)
+    segments = seg.segment(model, images, PLAIN)
+    below, beside = -height % 8, -width % 8
+    larger = torch.nn.functional.pad(images, (0, beside, 0, below), mode="reflect")
+    whole = seg.segment(model, larger, PLAIN)
+    assert torch.equal(segments.scores, whole.scores[..., :height, :width])
+    assert torch.equal(segments.probabilities, whole.probabilities)
+    expected = above_half_of_the_peak(segments.scores, images)
+    predicted = segments.probabilities[..., None, None] > 0.5
+    assert torch.equal(segments.masks, expected & predicted)
+
+
+def test_scores_and_logits_of_several_models_are_averaged() -> None:
+    images = random_images(2, 1, 32, 32)
+    models = [random_model(num_classes=2, seed=seed) for seed in range(3)]
+    with torch.no_grad():
+        for model, bias in zip(models, (9.0, 9.0, -9.0), strict=True):
+            model.linear1.bias[0] += bias - model(images)[:, 0].mean()
+    together = seg.segment(models, images, PLAIN)
+    alone = [seg.segment(model, images, PLAIN) for model in models]
+    mean = torch.stack([each.scores for each in alone]).mean(0)
+    torch.testing.assert_close(together.scores, mean)
+    assert alone[0].scores[:, 0].any() and not alone[2].scores[:, 0].any()
+    logits = torch.stack([model(images).detach() for model in models]).mean(0)
+    torch.testing.assert_close(together.probabilities, logits.sigmoid())
+    assert (together.probabilities[:, 0] > 0.5).all() and together.masks[:, 0].any()
+
+
+def test_one_model_alone_or_in_a_list_is_the_same(divided: tuple[MICRANet, Tensor]) -> None:
+    model, images = divided
+    both = (seg.segment(given, images, PLAIN) for given in (model, [model]))
+    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
+
+
+def test_no_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one model"):
+        seg.segment([], random_images(1, 1, 32, 32), PLAIN)
+
+
+def test_a_class_is_predicted_from_its_threshold_on(divided: tuple[MICRANet, Tensor]) -> None:
+    """Thresholds at the very probabilities of the first image, and just above them."""
+    model, images = divided
+    probabilities = seg.segment(model, images, PLAIN).probabilities
+    at = seg.segment(model, images, PLAIN, thresholds=probabilities[0].tolist())
+    above = seg.segment(model, images, PLAIN, thresholds=(probabilities[0] + 1e-4).tolist())
+    assert at.masks[0].flatten(1).any(1).all() and not above.masks[0].any()
+    assert at.scores[0].flatten(1).any(1).all() and not above.scores[0].any()
+    expected = probabilities >= probabilities[0]
+    assert torch.equal(at.masks.flatten(2).any(2), expected)
+    torch.testing.assert_close(at.probabilities, probabilities)
+
+
+@pytest.mark.parametrize("shape", [(37, 50), (1, 1, 3, 3), (1, 1, 37, 4)])
+def test_images_that_cannot_be_mirrored_are_refused(
+    model: MICRANet, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="shape|too small"):
+        seg.segment(model, torch.rand(shape), PLAIN)

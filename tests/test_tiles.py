@@ -1,5 +1,6 @@
 """Tiles: what is put together again is what was cut."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from micranet_helpers import tiles
-from micranet_helpers.tiles import over_tiles
+from micranet_helpers.tiles import over_tiles, padded
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -104,10 +105,76 @@ def test_result_stays_on_the_gpu() -> None:
     torch.testing.assert_close(scores, images, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("stride", [0, -1, 17])
-def test_stride_that_leaves_gaps_is_refused(stride: int) -> None:
-    with pytest.raises(ValueError, match=f"from 1 to the tile's side of 16, not {stride}"):
-        over_tiles(torch.rand(1, 1, 32, 32), identity, 16, stride)
+@quick
+@given(st.integers(17, 60), st.integers(17, 60), st.integers(1, 8))
+def test_margins_count_only_at_the_border_of_the_image(
+    height: int, width: int, stride: int
+) -> None:
+    """A function that is wrong in its margin of 4 px, and right within."""
+
+    def spoilt(part: Tensor) -> tuple[Tensor, Tensor]:
+        scores = torch.full_like(part, -1.0)
+        scores[..., 4:-4, 4:-4] = part[..., 4:-4, 4:-4]
+        return scores, part.amax((2, 3))
+
+    images = random_images(1, 1, height, width)
+    scores, _ = over_tiles(images, spoilt, 16, stride, margin=4)
+    inside = (..., slice(4, -16), slice(4, -16))
+    torch.testing.assert_close(scores[inside], images[inside], rtol=0, atol=1e-6)
+    assert torch.equal(scores[..., 0, :], torch.full_like(scores[..., 0, :], -1.0))
+
+
+@pytest.mark.parametrize(
+    ("stride", "margin", "most"), [(0, 0, 16), (-1, 0, 16), (17, 0, 16), (9, 4, 8), (3, 7, 2)]
+)
+def test_stride_that_leaves_gaps_is_refused(stride: int, margin: int, most: int) -> None:
+    with pytest.raises(ValueError, match=f"from 1 to {most} px, .* margins, not {stride}"):
+        over_tiles(torch.rand(1, 1, 32, 32), identity, 16, stride, margin)
+
+
+@pytest.mark.parametrize("margin", [8, 40])
+def test_tiles_no_larger_than_their_margins_are_refused(margin: int) -> None:
+    with pytest.raises(ValueError, match=f"too small: the side must exceed {2 * margin} px"):
+        over_tiles(torch.rand(1, 1, 32, 32), identity, 16, 8, margin)
+
+
+def test_progress_shows_only_for_long_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = random_images(2, 1, 40, 40)
+    over_tiles(images, identity, 16, 8)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(tiles, "PATIENCE", 0)
+    over_tiles(images, identity, 16, 8)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "/32 [" in shown.err  # 2 images of 4×4 tiles
+
+
+@quick
+@given(st.integers(1, 3), st.integers(5, 30), st.integers(5, 30))
+def test_padded_mirrors_at_the_far_borders_only(batch: int, height: int, width: int) -> None:
+    images = random_images(batch, 2, height, width)
+    larger = padded(images, 8)
+    below, beside = larger.shape[2] - height, larger.shape[3] - width
+    assert larger.shape[2] % 8 == larger.shape[3] % 8 == 0 and max(below, beside) < 8
+    expected = np.pad(images, ((0, 0), (0, 0), (0, below), (0, beside)), mode="reflect")
+    np.testing.assert_array_equal(larger, expected)
+
+
+def test_padded_leaves_images_alone_that_fit() -> None:
+    images = random_images(1, 1, 16, 24)
+    assert padded(images, 8) is images
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 20), (20, 4), (0, 20)])
+def test_images_too_small_to_mirror_are_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"{height}×{width} px are too small.* exceed 4 px"):
+        padded(torch.rand(1, 1, height, width), 8)
+
+
+def test_padded_refuses_another_rank() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        padded(torch.rand(20, 20), 8)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 32), (32, 8), (0, 32)])

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import random_images
+from conftest import random_images, random_model
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from micranet_helpers import train as tr
 from micranet_helpers.model import MICRANet
+from micranet_helpers.unet import UNet
 
 EPOCHS = 3
 SCHEDULES = ("cosine", "plateau")
@@ -55,8 +56,10 @@ def examples(n: int = 24, seed: int = 0) -> TensorDataset:
 class Breaking(Dataset):
     """Examples that raise an error once ``reads`` of them were read."""
 
-    def __init__(self, reads: int, error: Callable[[], BaseException]) -> None:
-        self.data, self.reads, self.error = examples(), reads, error
+    def __init__(
+        self, reads: int, error: Callable[[], BaseException], data: TensorDataset | None = None
+    ) -> None:
+        self.data, self.reads, self.error = data or examples(), reads, error
         self.labels = self.data.tensors[1]
 
     def __len__(self) -> int:
@@ -263,7 +266,7 @@ def test_history_has_one_row_per_epoch(finished: dict[str, Path]) -> None:
 def test_plateau_divides_the_rate_by_ten() -> None:
     """After ten epochs without a lower loss, down to 1e-5."""
     rates = []
-    schedule = tr.Classifier(1, 2, 1e-3, "plateau").configure_optimizers()["lr_scheduler"]
+    schedule = tr.Learner(1, 2, 1e-3, "plateau").configure_optimizers()["lr_scheduler"]
     for _ in range(40):
         schedule["scheduler"].step(1.0)
         rates.append(schedule["scheduler"].get_last_lr()[0])
@@ -302,7 +305,7 @@ def test_memory_layout_changes_nothing_but_rounding(tmp_path: Path) -> None:
     ]
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-2)
-    conv = tr.Classifier(channels_last=True).model.conv2a.weight
+    conv = tr.Learner(channels_last=True).model.conv2a.weight
     assert conv.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -324,12 +327,12 @@ def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*LeafSpec")
-def test_classifier_trains_with_a_trainer_of_ones_own() -> None:
+def test_learner_trains_with_a_trainer_of_ones_own() -> None:
     trainer = pl.Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="cpu",
     )  # fmt: skip
-    module = tr.Classifier(1, 2)
+    module = tr.Learner(1, 2)
     before = weights(module.model)
     trainer.fit(module, DataLoader(examples(), 8), DataLoader(examples(), 8))
     assert weights(module.model) != before
@@ -357,6 +360,156 @@ def test_training_on_a_gpu(tmp_path: Path) -> None:
     model = fit(tmp_path, 2, precision="auto")
     assert not model.linear1.weight.is_cuda
     assert np.isfinite(tr.history(tmp_path)["val_loss"]).all()
+
+
+# Masks, unknown labels, fine-tuning
+
+
+def mask_examples(n: int = 16, seed: int = 0) -> TensorDataset:
+    """Two masks: where a flat image is bright, where it is dark."""
+    images = (random_images(n, 1, 4, 4, seed=seed) > 0.5).float()
+    images = nn.functional.interpolate(images, scale_factor=8)
+    return TensorDataset(images, torch.cat([images, 1 - images], 1))
+
+
+def fit_masks(folder: Path, epochs: int, train: Dataset | None = None, **options) -> UNet:
+    train, validation = train or mask_examples(), mask_examples(6, seed=5)
+    options = {"validation": validation, "network": "UNet", "learning_rate": 1e-2} | options
+    return fit(folder, epochs, train, **options)
+
+
+def test_unet_learns_masks(tmp_path: Path) -> None:
+    model = fit_masks(tmp_path, 6, batch_size=4, pos_weight=[1.0, 2.0])
+    assert isinstance(model, UNet) and not model.training
+    images, masks = mask_examples(8, seed=9).tensors
+    assert ((model(images) > 0) == masks.bool()).float().mean() > 0.97
+    log = tr.history(tmp_path)
+    assert 0.9 < log["val_exact"][-1] <= log["val_accuracy"][-1] <= 1
+
+
+def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
+    fit_masks(tmp_path / "whole", 2)
+    fit_masks(tmp_path / "parts", 1, schedule="plateau")
+    with pytest.raises(ValueError, match="schedule = plateau"):
+        fit_masks(tmp_path / "parts", 2)
+    with pytest.raises(ValueError, match="network = UNet"):
+        fit_masks(tmp_path / "whole", 2, network="MICRANet")
+    broken = Breaking(1 + 16 + 3, PowerCut, mask_examples())
+    with pytest.raises(PowerCut):
+        fit_masks(tmp_path / "again", 2, broken)
+    fit_masks(tmp_path / "again", 2)
+    assert_same_run(tmp_path / "again", tmp_path / "whole")
+
+
+def test_weight_of_positives_is_that_of_their_class() -> None:
+    _, masks = mask_examples(2).tensors
+    logits = random_images(2, 2, 32, 32) - 0.5
+    loss = tr.Learner(1, 2, pos_weight=[3, 0.5], network="UNet")._loss(logits, masks)
+    p, weight = logits.sigmoid(), torch.tensor([3, 0.5])[:, None, None]
+    by_hand = -(weight * masks * p.log() + (1 - masks) * (1 - p).log()).mean()
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("network", tr.NETWORKS)
+def test_unknown_labels_count_neither_in_loss_nor_scores(network: str, monkeypatch) -> None:
+    """As if only the known ones were there, in any number of batches."""
+    learner = tr.Learner(1, 2, network=network).eval()
+    labels = random_images(4, 2, 16, 16).round() if network == "UNet" else torch.eye(4)[:, :2]
+    images, logits = random_images(4, 1, 16, 16), torch.randn(labels.shape)
+    unknown = random_images(*labels.shape, seed=3) > 0.6
+    unknown[1], unknown[0, 1] = True, True
+    known = ~unknown
+    logged = {}
+    monkeypatch.setattr(learner, "forward", lambda _: logits.requires_grad_())
+    monkeypatch.setattr(learner, "log", lambda name, value, **_: logged.update({name: value}))
+    monkeypatch.setattr(learner, "log_dict", lambda values, **_: logged.update(values))
+    learner.validation_step((images, labels.masked_fill(unknown, torch.nan)), 0)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    assert logged["val_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    right = (logits > 0) == labels.bool()
+    assert logged["val_accuracy"] == pytest.approx(right[known].float().mean().item())
+    rows = (right | unknown).all(1)[known.any(1)]
+    assert logged["val_exact"] == pytest.approx(rows.float().mean().item())
+    [slope] = torch.autograd.grad(logged["val_loss"], logits)
+    assert (slope[unknown] == 0).all() and (slope[known] != 0).all()
+
+
+def test_validation_is_the_mean_over_known_labels_of_all_batches(tmp_path: Path) -> None:
+    images, labels = examples(12, seed=5).tensors
+    labels[2:8], labels[10, 1] = torch.nan, torch.nan
+    fit(tmp_path, 1, validation=TensorDataset(images, labels), batch_size=4)
+    logits, known = tr.load(tmp_path)(images), ~labels.isnan()
+    log = tr.history(tmp_path)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    assert log["val_loss"][0] == pytest.approx(loss.item(), rel=1e-4)
+    right = (logits > 0) == (labels > 0.5)
+    assert log["val_accuracy"][0] == pytest.approx(right[known].float().mean().item(), abs=1e-6)
+    rows = (right | ~known).all(1)[known.any(1)]
+    assert log["val_exact"][0] == pytest.approx(rows.float().mean().item(), abs=1e-6)
+
+
+def test_batch_of_which_nothing_is_known_has_no_loss(tmp_path: Path) -> None:
+    nothing = torch.full((3, 2), torch.nan)
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = tr.Learner(1, 2)._loss(logits, nothing)
+    loss.backward()
+    assert loss == 0 and (logits.grad == 0).all()
+    images, labels = examples().tensors
+    labels[:16] = torch.nan
+    model = fit(tmp_path, 2, TensorDataset(images, labels), batch_size=2)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_frozen_layers_keep_every_bit_and_the_others_learn(tmp_path: Path) -> None:
+    start = random_model(1, 2)
+    before = weights(start)
+    frozen = ("1a", "1b", "2a", "2b", "3a", "3b")
+    options = {"start": start, "frozen": frozen}
+    fit(tmp_path, 1, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(tmp_path, 3, **options)
+    after = weights(tr.load(tmp_path, "last"))
+    same = {name for name in before if after[name] == before[name]}
+    assert same == {name for name in before if name.split(".")[0][-2:] in frozen}
+    assert weights(start) == before
+
+
+def test_training_begins_with_the_given_weights(tmp_path: Path) -> None:
+    start = random_model(1, 2)
+    model = fit(tmp_path / "a", 1, start=start, learning_rate=1e-9, seed=3)
+    for a, b in zip(model.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    assert weights(model) == weights(
+        fit(tmp_path / "b", 1, start=random_model(1, 2), learning_rate=1e-9, seed=3)
+    )
+
+
+def test_other_start_or_frozen_layers_are_another_run(tmp_path: Path) -> None:
+    fit(tmp_path, 1, start=random_model(1, 2), frozen=["1a", "2a"])
+    before = files(tmp_path)
+    fit(tmp_path, 1, start=random_model(1, 2), frozen=["2a", "1a"])
+    for start, frozen in [
+        (None, ["1a", "2a"]), (random_model(1, 2, seed=1), ["1a", "2a"]), (random_model(1, 2), ()),
+    ]:  # fmt: skip
+        for epochs in (1, 2):
+            with pytest.raises(ValueError, match="holds another run"):
+                fit(tmp_path, epochs, start=start, frozen=frozen)
+    assert files(tmp_path) == before
+
+
+def test_run_from_before_networks_had_names_goes_on(
+    finished: dict[str, Path], tmp_path: Path
+) -> None:
+    fit(tmp_path, 1, schedule="plateau")
+    for which in ("last", "best"):
+        checkpoint = torch.load(tmp_path / f"{which}.ckpt", weights_only=True)
+        for key in ("network", "frozen"):
+            del checkpoint["hyper_parameters"][key]
+        torch.save(checkpoint, tmp_path / f"{which}.ckpt")
+    assert isinstance(tr.load(tmp_path), MICRANet)
+    fit(tmp_path, schedule="plateau")
+    assert_same_run(tmp_path, finished["plateau"])
 
 
 # Refusals
@@ -402,13 +555,32 @@ def test_class_without_positives_is_refused(tmp_path: Path) -> None:
         ({"schedule": "linear"}, 'must be "cosine" or "plateau", not "linear"'),
         ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
         ({"train": TensorDataset(torch.rand(0, 1, 16, 16), torch.rand(0, 2))}, "empty|no .*image"),
+        ({"network": "VNet"}, "must be MICRANet or UNet, not 'VNet'"),
+        ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
+        ({"frozen": ["1a"], "network": "UNet"}, "Only layers of MICRANet"),
+        ({"start": MICRANet(1, 3)}, "do not fit a MICRANet with 1 channels and 2 classes"),
+        ({"start": MICRANet(1, 2), "network": "UNet"}, "do not fit a UNet"),
     ],
-    ids=["schedule", "weight", "no images"],
+    ids=["schedule", "weight", "no images", "network", "layer", "layer of UNet", "size", "start"],
 )
 def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("network", tr.NETWORKS)
+def test_labels_of_the_other_network_are_refused(tmp_path: Path, network: str) -> None:
+    train = examples() if network == "UNet" else mask_examples()
+    with pytest.raises(ValueError, match=f"{network} needs labels of the shape .*UNet from one"):
+        fit(tmp_path, 1, train, validation=train, network=network)
+
+
+def test_mask_that_no_image_has_is_refused(tmp_path: Path) -> None:
+    images, masks = mask_examples().tensors
+    masks[:, 1] = masks[:, 1].where(masks[:, 1] < 1, torch.nan)
+    with pytest.raises(ValueError, match="positive for class 1:"):
+        fit_masks(tmp_path / "run", 1, TensorDataset(images, masks))
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No image", "a.tif"), OSError("bad TIFF")])

@@ -184,6 +184,9 @@ class CropDataset(Dataset):
     ratio : (int, int), optional
         Numbers of crops with any class : crops without. As many crops as can be are drawn in
         exactly this ratio, from ``seed``. By default all crops are used.
+    redraw : bool
+        Draw anew for each epoch of a training: where one kind is rare, the network still sees
+        most crops of the other.
     augment : bool
         Change each crop at random: see :func:`augmented`.
     seed : int
@@ -195,6 +198,10 @@ class CropDataset(Dataset):
         1 where a class of the rule is present.
     positions : ndarray, int64, (N, 3)
         Number of the image, top and left of each crop, px.
+    every : (ndarray, Tensor)
+        Positions and labels of all crops, those that ``ratio`` leaves out too.
+    split, side : str, int
+        As given.
 
     Raises
     ------
@@ -222,6 +229,7 @@ class CropDataset(Dataset):
         rule: Rule,
         *,
         ratio: tuple[int, int] | None = None,
+        redraw: bool = False,
         augment: bool = False,
         seed: int = 0,
     ) -> None:
@@ -232,7 +240,7 @@ class CropDataset(Dataset):
         shares = rule.positive_share, rule.visible_share, rule.foreground_share
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"The shares of a rule are from 0 to 1 (5 % is 0.05), not {shares}.")
-        self._path, self._split, self._side = Path(path), split, side
+        self._path, self.split, self.side = Path(path), split, side
         self._augment, self._seed, self._epoch = augment, seed, 0
         self._opened: tuple[int, h5py.File, Split] | None = None
         self._state = _state(path)
@@ -244,10 +252,10 @@ class CropDataset(Dataset):
             raise ValueError(
                 f"No crop of {split!r} in {path} is left by {rule}: ask for a smaller share."
             )
-        if ratio is not None:
-            chosen = _draw(labels.any(1), ratio, seed)
-            self.positions, labels = self.positions[chosen], labels[chosen]
         self.labels = torch.from_numpy(labels.astype(np.float32))
+        self._ratio, self._redraw = ratio, redraw
+        self.every = self.positions, self.labels
+        self._choose()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -255,16 +263,27 @@ class CropDataset(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Read a crop, float32 (C, side, side), and its labels, float32 (K,)."""
         i = range(len(self))[i]
-        with explaining(self._path, f"crop {i} of {self._split!r}"):
-            pixels = self._images().crop(*self.positions[i].tolist(), self._side)
+        with explaining(self._path, f"crop {i} of {self.split!r}"):
+            pixels = self._images().crop(*self.positions[i].tolist(), self.side)
         if self._augment:
             # From seed, epoch and crop alone: the same for any number of workers.
             pixels = augmented(pixels, np.random.default_rng([self._seed, self._epoch, i]))
         return torch.from_numpy(pixels), self.labels[i]
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on; :func:`micranet_helpers.train.fit` calls this."""
+        """Draw other augmentations, and other crops if asked to, from now on.
+
+        :func:`micranet_helpers.train.fit` calls this before each epoch.
+        """
         self._epoch = epoch
+        if self._redraw:
+            self._choose()
+
+    def _choose(self) -> None:
+        if self._ratio is not None:
+            positions, labels = self.every
+            chosen = _draw(labels.any(1).numpy(), self._ratio, [self._seed, self._epoch])
+            self.positions, self.labels = positions[chosen], labels[chosen]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -276,7 +295,7 @@ class CropDataset(Dataset):
             file = h5py.File(self._path, "r", rdcc_nbytes=CACHE, rdcc_nslots=CACHE_SLOTS)
             if _state(self._path) != self._state:
                 raise ValueError("the file was replaced meanwhile: make the CropDataset anew.")
-            self._opened = os.getpid(), file, Split(member(file, self._split))
+            self._opened = os.getpid(), file, Split(member(file, self.split))
         return self._opened[2]
 
 
@@ -325,7 +344,9 @@ def _index(
     return positions, labels
 
 
-def _draw(positive: NDArray[np.bool_], ratio: tuple[int, int], seed: int) -> NDArray[np.int64]:
+def _draw(
+    positive: NDArray[np.bool_], ratio: tuple[int, int], seed: list[int]
+) -> NDArray[np.int64]:
     """Choose crops in the ratio positive : negative, in the order of the file."""
     groups = positive.nonzero()[0], (~positive).nonzero()[0]
     if min(ratio) < 1:
@@ -371,10 +392,45 @@ def augmented(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
     both ways; quarter turns are those of their other datasets.
     """
     # torchvision and kornia draw from global generators, so what they give depends on workers.
+    return toned(turned(image, rng), rng)
+
+
+def turned(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Flip and turn an image at random: the first half of :func:`augmented`.
+
+    Parameters
+    ----------
+    image : ndarray, float32, (C, S, S)
+        What the network sees. A mask that belongs to it can be turned with it, as more channels.
+    rng : numpy.random.Generator
+        Where chance comes from.
+
+    Returns
+    -------
+    ndarray, float32, (C, S, S)
+        A new image, in one of the eight positions, all equally likely.
+    """
     turn, flip = rng.integers(4), rng.integers(2)
+    return np.ascontiguousarray(np.rot90(image[..., :: 1 - 2 * flip], turn, (1, 2)))
+
+
+def toned(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Change gamma and intensity of an image at random: the second half of :func:`augmented`.
+
+    Parameters
+    ----------
+    image : ndarray, float32, (C, H, W)
+        What the network sees.
+    rng : numpy.random.Generator
+        Where chance comes from.
+
+    Returns
+    -------
+    ndarray, float32, (C, H, W)
+        A new image.
+    """
     gamma, factor = np.where(rng.random(2) < 0.5, rng.lognormal(0, 0.1, 2), 1).tolist()
-    image = np.rot90(image[..., :: 1 - 2 * flip], turn, (1, 2))
     low, high = image.min(), image.max()
     if high > low:
         image = low + (high - low) * ((image - low) / (high - low)) ** gamma
-    return np.ascontiguousarray(image * np.float32(factor))
+    return image * np.float32(factor)

@@ -1,0 +1,65 @@
+"""The runs behind the results: python benchmarks/results.py em ctc [--seeds 0 1 2] [--profile full]
+
+Runs chapters with the parameters of a profile, once for each seed, and keeps their JSON files and
+a table under book/results/full/. Networks and data stay in --folder: a run that was stopped goes
+on, and one that is done is only measured again.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import papermill
+
+from micranet_helpers import results, runner
+
+BOOK = Path(__file__).parents[1] / "book"
+KEPT = BOOK / "results" / "full"
+
+
+def run(chapter: str, seed: int, profile: str, folder: Path) -> None:
+    """Run a chapter in its folder and keep the results that it wrote."""
+    _, parameters = runner.load_profile(BOOK, profile)
+    values = parameters.get(chapter, {}) | {"seed": seed}
+    done = folder / f"{chapter}-{seed}.ipynb"
+    papermill.execute_notebook(BOOK / f"{chapter}.ipynb", done, values, cwd=folder)
+    source = values.get("source", "simulated")
+    KEPT.mkdir(exist_ok=True)
+    shutil.copy(folder / "results" / f"{chapter}-{source}-{seed}.json", KEPT)
+
+
+def tabulate(chapter: str, profile: str) -> None:
+    """Write the table over the seeds, with where it comes from."""
+    runs = results.collect(KEPT, chapter)
+    origin = runs[0]["provenance"]
+    minutes = [run["seconds"]["chapter"] / 60 for run in runs]
+    head = (
+        f"`{profile}` profile, source `{runs[0]['source']}`, split {runs[0]['split']}, labels "
+        f"used: {runs[0]['labels_used']}; {origin['device']}, torch {origin['versions']['torch']}, "
+        f"commit {(origin['commit'] or 'unknown')[:10]}, {origin['date'][:10]}; "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes a run."
+    )
+    text = f"{head}\n\n{results.summary(runs)}\n"
+    (KEPT / f"{chapter}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def main() -> None:
+    """Run all seeds of all chapters that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapters", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--profile", default="full")
+    parser.add_argument("--folder", type=Path, default=Path("_build/full"))
+    args = parser.parse_args()
+    os.environ["TQDM_DISABLE"] = "1"
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for chapter in args.chapters:
+        for seed in args.seeds:
+            run(chapter, seed, args.profile, args.folder.resolve())
+        tabulate(chapter, args.profile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Self-training: masks to learn from, made of image-level labels and the classifier's own scores.
+
+No label of a pixel is used. Where a crop is labelled "absent", none of its pixels shows the class;
+where the classifier's score is high and nothing contradicts, the pixel is taken to show it.
+Between, nothing is said, and nothing is learnt.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import binary_fill_holes
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from micranet_helpers import recipes
+from micranet_helpers.data import layout
+from micranet_helpers.data.crops import CropDataset, toned, turned
+from micranet_helpers.model import MICRANet
+from micranet_helpers.segment import segment
+from micranet_helpers.train import choose_precision
+
+TILE = 512
+"""Side of the tiles in which evidence is computed, px."""
+
+
+def of_split(
+    model: MICRANet, path: str | Path, crops: CropDataset, share: float = 0.001
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Make the images and targets of self-training for a split of a dataset.
+
+    The score is the classifier's :func:`~micranet_helpers.evidence.evidence`. Below 0, where the
+    classifier itself says no, is background; the class begins at :func:`level`.
+
+    Parameters
+    ----------
+    model : MICRANet
+        The classifier, trained on crops of this dataset.
+    path : path
+        A dataset in the layout of :mod:`micranet_helpers.data.layout`.
+    crops : CropDataset
+        Crops of a split of it: which one, and what is known to be absent. The closer they lie,
+        the more is known.
+    share : float
+        See :func:`level`.
+
+    Returns
+    -------
+    images : list of ndarray, float32, (C, H, W)
+        The whole split, in memory.
+    targets : list of ndarray, float32, (K, H, W)
+        See :func:`targets`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing or damaged, a class is absent from no crop, or an image is smaller
+        than half a tile.
+    """
+    device = next(model.parameters()).device
+    images = [sample.pixels for sample in layout.read(path, crops.split)]
+    scores = [_evidence(model, torch.from_numpy(image).to(device)) for image in images]
+    without = absent(crops, [image.shape[1:] for image in images])
+    high = level(scores, without, share)
+    pairs = zip(scores, without, strict=True)
+    return images, [targets(*pair, np.minimum(high, 0), high) for pair in pairs]
+
+
+def _evidence(model: MICRANet, image: Tensor) -> NDArray[np.float32]:
+    side = TILE if min(image.shape[1:]) > TILE // 2 else None
+    with torch.autocast(image.device.type, torch.bfloat16, choose_precision() == "bf16-mixed"):
+        return segment(model, image[None], recipes.EVIDENCE, side).scores[0].cpu().numpy()
+
+
+def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
+    """Find the pixels that lie in a crop whose label says that a class is absent.
+
+    All crops count, also those that the dataset's ``ratio`` leaves out. Crops that its rule drops
+    have no label, so they say nothing.
+
+    Parameters
+    ----------
+    crops : CropDataset
+        Crops with their labels. Where its rule has a ``positive_share`` above 0, "absent" allows
+        for a little of the class, and so does what is found here.
+    shapes : array-like of int, (N, 2)
+        Height and width of each image of the split, px.
+
+    Returns
+    -------
+    list of N ndarrays, bool, (K, H, W)
+        True where the class is known to be absent.
+
+    Raises
+    ------
+    ValueError
+        If an image has no shape.
+    """
+    positions, labels = crops.every
+    if positions[-1, 0] >= len(np.asarray(shapes)):
+        raise ValueError(
+            f"There are {len(np.asarray(shapes))} shapes, too few for the images of the crops: "
+            "give those of the same split."
+        )
+    without = labels.numpy() == 0
+    known = [np.zeros((without.shape[1], *shape), bool) for shape in np.asarray(shapes).tolist()]
+    for (image, top, left), none in zip(positions.tolist(), without, strict=True):
+        known[image][none, top : top + crops.side, left : left + crops.side] = True
+    return known
+
+
+def level(
+    scores: Sequence[NDArray[np.floating]], absent: Sequence[NDArray[np.bool_]], share: float
+) -> NDArray[np.float64]:
+    """Find the score that only a share of the pixels without the class exceeds.
+
+    A threshold for which no mask is needed: what the classifier says by mistake, where labels say
+    that the class is absent, tells how far its scores can be trusted.
+
+    Parameters
+    ----------
+    scores : sequence of N ndarrays, float, (K, H, W)
+        How strongly each pixel speaks for each class; any unit.
+    absent : sequence of N ndarrays, bool, (K, H, W)
+        As :func:`absent` gives them.
+    share : float
+        From 0 to 1, e.g. 0.001.
+
+    Returns
+    -------
+    ndarray, float64, (K,)
+        For each class a score of such a pixel; at most the share of those pixels is above it.
+
+    Raises
+    ------
+    ValueError
+        If the share is out of range, or a class is absent nowhere.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share must be from 0 to 1 (1 % is 0.01), not {share}.")
+    levels = []
+    for k in range(len(scores[0])):
+        pairs = zip(scores, absent, strict=True)
+        values = np.concatenate([score[k][without[k]] for score, without in pairs])
+        if values.size == 0:
+            raise ValueError(
+                f"Class {k} is absent from no crop: add images that do not show it, or give a "
+                "threshold."
+            )
+        levels.append(np.quantile(values, 1 - share, method="higher"))
+    return np.array(levels, np.float64)
+
+
+def targets(
+    scores: NDArray[np.floating], absent: NDArray[np.bool_], low: ArrayLike, high: ArrayLike
+) -> NDArray[np.float32]:
+    """Make the masks that a network can learn from, with gaps where nothing is known.
+
+    Parameters
+    ----------
+    scores : ndarray, float, (K, H, W)
+        How strongly each pixel speaks for each class; any unit.
+    absent : ndarray, bool, (K, H, W)
+        As :func:`absent` gives it.
+    low, high : float, or (K,)
+        Scores below ``low`` are taken for background, above ``high`` for the class.
+
+    Returns
+    -------
+    ndarray, float32, (K, H, W)
+        1 on objects, which are filled where they enclose holes; 0 where the class is absent or
+        the score low; NaN elsewhere. What is known to be absent is never 1.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or ``low`` is above ``high``.
+    """
+    if scores.ndim != 3 or scores.shape != absent.shape:
+        raise ValueError(
+            f"Scores and absent must have one shape (classes, height, width), not {scores.shape} "
+            f"and {absent.shape}."
+        )
+    low, high = (np.reshape(limit, (-1, 1, 1)) for limit in (low, high))
+    if not (low <= high).all():
+        raise ValueError("The low score must not be above the high one: exchange them.")
+    objects = (scores > high) & ~absent
+    filled = np.stack([binary_fill_holes(plane) for plane in objects]) & ~absent
+    made = np.where(absent | (scores < low), np.float32(0), np.float32(np.nan))
+    made[filled] = 1
+    return made
+
+
+class PixelCrops(Dataset):
+    """Random crops of images with their masks, for :func:`~micranet_helpers.train.fit`.
+
+    The crops of even numbers hold a random pixel of a random class, the others any random pixel:
+    rare classes are seen, and so is what lies far from them. A crop depends on seed, epoch and
+    its number alone, so workers and interruptions change nothing.
+
+    Parameters
+    ----------
+    images : sequence of N ndarrays, float32, (C, H, W)
+        What the network sees.
+    targets : sequence of N ndarrays, float32, (K, H, W)
+        0, 1 and, where unknown, NaN; see :func:`targets`.
+    side : int
+        Side of a crop, px. Smaller images are mirrored at their far borders, where the target
+        is unknown.
+    num_crops : int
+        Crops an epoch.
+    seed : int
+        Where chance comes from, 0 or more.
+    augment : bool
+        Flip, turn, and change gamma and intensity at random: see
+        :func:`~micranet_helpers.data.crops.augmented`.
+
+    Attributes
+    ----------
+    labels : Tensor, float32, (N, K)
+        1 where an image has a pixel of the class.
+
+    Raises
+    ------
+    ValueError
+        If images and targets do not belong together, the side or the number of crops is less
+        than 1, or no target is 1 anywhere.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[NDArray[np.float32]],
+        targets: Sequence[NDArray[np.float32]],
+        side: int,
+        num_crops: int,
+        seed: int = 0,
+        augment: bool = True,
+    ) -> None:
+        sizes = [[array.shape[1:] for array in arrays] for arrays in (images, targets)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                "Images and targets differ in number or size: give each image (C, H, W) its "
+                "target (K, H, W)."
+            )
+        if side < 1 or num_crops < 1:
+            raise ValueError(
+                f"Side and number of crops must be 1 or more, not {side} and {num_crops}."
+            )
+        counts = np.array([np.count_nonzero(target == 1, axis=(1, 2)) for target in targets])
+        if not counts.any():
+            raise ValueError("No target is 1 anywhere: lower the high score of the targets.")
+        self.labels = torch.from_numpy((counts > 0).astype(np.float32))
+        areas = [height * width for height, width in sizes[0]]
+        self._counts = np.column_stack([counts, areas])  # of each class's pixels, of all pixels
+        self._images, self._targets, self._side = images, targets, side
+        self._num_crops, self._seed, self._augment, self._epoch = num_crops, seed, augment, 0
+
+    def __len__(self) -> int:
+        return self._num_crops
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Draw a crop, float32 (C, side, side), and its targets, float32 (K, side, side)."""
+        i = range(len(self))[i]
+        rng = np.random.default_rng([self._seed, self._epoch, i])
+        number, place = self._pixel(rng, of_class=i % 2 == 0)
+        image, target = self._images[number], self._targets[number]
+        window = tuple(
+            slice(start := _start(rng, at, self._side, length), start + self._side)
+            for at, length in zip(place, image.shape[1:], strict=True)
+        )
+        image, target = image[:, *window], target[:, *window]
+        far = [(0, 0), *((0, self._side - length) for length in image.shape[1:])]
+        image = np.pad(image, far, mode="reflect")
+        target = np.pad(target, far, constant_values=np.nan)
+        if self._augment:
+            both = turned(np.concatenate([image, target]), rng)
+            image, target = toned(both[: len(image)], rng), both[len(image) :]
+        return torch.from_numpy(image), torch.from_numpy(target)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other crops from now on; :func:`micranet_helpers.train.fit` calls this."""
+        self._epoch = epoch
+
+    def _pixel(self, rng: np.random.Generator, of_class: bool) -> tuple[int, tuple[int, int]]:
+        """Draw an image and a pixel in it, each pixel of its kind as likely as any other."""
+        kind = rng.choice(self._counts[:, :-1].any(0).nonzero()[0]) if of_class else -1
+        counts = self._counts[:, kind]
+        number = rng.choice(len(counts), p=counts / counts.sum())
+        nth = rng.integers(counts[number])
+        target = self._targets[number]
+        flat = np.flatnonzero(target[kind] == 1)[nth] if of_class else nth
+        row, column = np.unravel_index(flat, target.shape[1:])
+        return int(number), (int(row), int(column))
+
+
+def _start(rng: np.random.Generator, at: int, side: int, length: int) -> int:
+    """Draw where a crop that holds the pixel ``at`` begins, inside the image if it fits."""
+    return int(rng.integers(max(0, at - side + 1), max(0, min(at, length - side)) + 1))

@@ -1,0 +1,373 @@
+"""What a run measured, and on what: small JSON files, and the tables made of them."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from micranet_helpers.files import write_atomically
+
+KINDS = ("dataset", "source", "split", "labels_used")
+"""Fields that must agree where runs are compared."""
+
+MOST_BYTES = 2**20
+"""Most bytes of a file; a larger one is no result."""
+
+_NUMBERS = (int, float, type(None))
+_FIELDS = {
+    "dataset": str, "source": str, "split": str, "n": int, "labels_used": str, "seed": int,
+    "metrics": dict, "seconds": dict, "notes": str, "parameters": dict, "provenance": dict,
+}  # fmt: skip
+
+
+def save(
+    path: str | Path,
+    *,
+    dataset: str,
+    source: str,
+    split: str,
+    n: int,
+    labels_used: str,
+    seed: int,
+    metrics: Mapping[str, float],
+    seconds: Mapping[str, float],
+    notes: str = "",
+    parameters: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write what a run measured, with the machine, the versions and the commit behind it.
+
+    Parameters
+    ----------
+    path : path
+        The JSON file; its folder is made. An old file is replaced.
+    dataset, source, split : str
+        What was measured: name of the dataset, where its images come from ("real",
+        "simulated", …) and the split.
+    n : int
+        Number of images, at least 1.
+    labels_used : str
+        What the network was trained with, e.g. "image-level labels".
+    seed : int
+        Seed of the run.
+    metrics : mapping of str to float
+        Name and value; NaN and infinity are stored as null.
+    seconds : mapping of str to float
+        Name of a step and its duration, s.
+    notes : str
+        What else a reader must know.
+    parameters : mapping, optional
+        Parameters of the run: text, numbers, lists and mappings of these.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If a field has the wrong type; nothing is written.
+    OSError
+        If the disk is full or not writable; an old file is then as before.
+    """
+    record = _plain({
+        "dataset": dataset, "source": source, "split": split, "n": n, "labels_used": labels_used,
+        "seed": seed, "metrics": metrics, "seconds": seconds, "notes": notes,
+        "parameters": parameters or {}, "provenance": provenance(),
+    })  # fmt: skip
+    if wrong := _wrong(record):
+        raise ValueError(f"The results cannot be saved: {wrong}.")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+    return path
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    dict
+        The arguments of :func:`save`, and ``provenance``. Metrics and seconds that were no finite
+        numbers are NaN.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged or no file of results.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: run the chapter that writes it.")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    try:
+        if len(content) > MOST_BYTES:
+            raise ValueError("it is larger than 1 MiB")
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no results: {error}. Delete it and run again.") from None
+    if wrong := _wrong(record):
+        raise ValueError(f"{path} holds no results: {wrong}. Delete it and run again.")
+    for field in ("metrics", "seconds"):
+        record[field] = {
+            name: math.nan if value is None else value for name, value in record[field].items()
+        }
+    return record
+
+
+def collect(folder: str | Path, dataset: str | None = None) -> list[dict[str, Any]]:
+    """Read all results of a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of JSON files.
+    dataset : str, optional
+        Only results of this dataset.
+
+    Returns
+    -------
+    list of dict
+        As of :func:`load`, sorted by dataset, source, split, labels used and seed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If a file in it is no file of results.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}: give the one with the results.")
+    runs = [load(path) for path in sorted(Path(folder).glob("*.json"))]
+    chosen = [run for run in runs if dataset in (None, run["dataset"])]
+    return sorted(chosen, key=lambda run: [run[field] for field in (*KINDS, "seed")])
+
+
+def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None) -> str:
+    """Make a table of the metrics of some runs that differ in their seed only.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        At least one, e.g. of :func:`collect`.
+    names : mapping of str to str, optional
+        Which metrics are shown, in this order, and how they are called. Default: all.
+
+    Returns
+    -------
+    str
+        Markdown table of mean ± standard deviation (of the sample, n − 1); "–" where there is
+        none. A metric that is missing or NaN in some runs says of how many it is the mean.
+
+    Raises
+    ------
+    ValueError
+        If there is no run, two have the same seed, or they differ in dataset, source, split or
+        labels used.
+    """
+    _check_seeds(runs)
+    _check_alike(runs)
+    names = names or {name: name for run in runs for name in run["metrics"]}
+    rows = [(shown, _spread(runs, name)) for name, shown in names.items()]
+    return _markdown(("metric", _heading(runs)), rows)
+
+
+def full(dataset: str) -> list[dict[str, Any]]:
+    """Read the runs of the `full` profile that come with the book.
+
+    Parameters
+    ----------
+    dataset : str
+        E.g. "em".
+
+    Returns
+    -------
+    list of dict
+        Maybe none; sorted as by :func:`collect`.
+    """
+    package = Path(__file__).parent
+    # In a checkout they stand in the book, in an installed package beside its code.
+    folders = package.parent / "book" / "results" / "full", package / "full"
+    there = [folder for folder in folders if folder.is_dir()]
+    return collect(there[0], dataset) if there else []
+
+
+def aside(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """Compare one run with the full runs of its dataset, in a Markdown table.
+
+    Parameters
+    ----------
+    run : dict
+        E.g. of a short run in a chapter, of any source and seed.
+    runs : sequence of dict
+        The full runs, which differ in their seed only; maybe none.
+
+    Returns
+    -------
+    str
+        Markdown table, as of :func:`summary`; of the run alone if there are no others.
+
+    Raises
+    ------
+    ValueError
+        As :func:`summary`; also if the run is of another dataset.
+    """
+    head, names = ["metric", f"this run: {run['source']}, n = {run['n']}"], dict(run["metrics"])
+    if runs:
+        _check_seeds(runs)
+        _check_alike(runs)
+        if run["dataset"] != runs[0]["dataset"]:
+            raise ValueError(f"{run['dataset']} cannot be compared with {runs[0]['dataset']}.")
+        head.append(f"full: {runs[0]['source']}, {_heading(runs)}")
+        names |= {name: None for each in runs for name in each["metrics"]}
+    rows = [
+        (name, _number(run["metrics"].get(name)), *([_spread(runs, name)] if runs else []))
+        for name in names
+    ]
+    return _markdown(head, rows)
+
+
+def provenance() -> dict[str, Any]:
+    """Tell on what, with what and when something is computed here.
+
+    Returns
+    -------
+    dict
+        ``device`` (GPU, or CPU and its number of cores), ``platform``, ``versions``, ``commit`` (of
+        this package's checkout, with "+changes" if files differ from it; None without a
+        checkout) and ``date`` (UTC).
+    """
+    packages = ("torch", "micranet_helpers", "scikit-image")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu() -> str:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = next(iter(named), model)
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def _commit() -> str | None:
+    root = Path(__file__).parents[1]
+    # An installed package may lie in a checkout of something else.
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*",
+               "--dirty=+changes"]  # fmt: skip
+    quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=quiet)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON knows it; numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"A {type(value).__name__} cannot be saved: give text, numbers or lists.")
+
+
+def _wrong(record: Any) -> str | None:
+    """What is wrong with a record, if anything is."""
+    if not isinstance(record, dict) or set(record) != set(_FIELDS):
+        return f"its fields must be {', '.join(_FIELDS)}"
+    for field, kind in _FIELDS.items():
+        if not isinstance(record[field], kind) or isinstance(record[field], bool):
+            return f"{field} is of type {type(record[field]).__name__}, not {kind.__name__}"
+    if record["n"] < 1:
+        return f"n must be at least 1, not {record['n']}"
+    for field in ("metrics", "seconds"):
+        for name, value in record[field].items():
+            if not isinstance(value, _NUMBERS) or isinstance(value, bool):
+                return f"{name} in {field} is {value!r}, not a number"
+            # The numbers of JSON have no end: 1e999 is read as infinity, 10**999 as it is.
+            if value is not None and not abs(value) < 1e300:
+                return f"{name} in {field} is not finite"
+    return None
+
+
+def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
+    for field in KINDS:
+        if len(found := sorted({run[field] for run in runs})) > 1:
+            raise ValueError(
+                f"Results of different {field} cannot stand in one table: choose one of "
+                f"{', '.join(found)}."
+            )
+
+
+def _check_seeds(runs: Sequence[Mapping[str, Any]]) -> None:
+    if not runs:
+        raise ValueError("There are no results: give at least one run.")
+    if len({run["seed"] for run in runs}) < len(runs):
+        raise ValueError("Two runs have the same seed: keep one result of each seed.")
+
+
+def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
+    images = " or ".join(map(str, sorted({run["n"] for run in runs})))
+    return f"mean ± sd of {len(runs)} seed{'s' * (len(runs) > 1)}, n = {images}"
+
+
+def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = np.array([run["metrics"].get(name, math.nan) for run in runs], float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return "–"
+    mean, digits = values.mean(), _digits(values.mean())
+    sd = f"{values.std(ddof=1):.{digits}f}" if values.size > 1 else "–"
+    of = f" (of {values.size})" if values.size < len(runs) else ""
+    return f"{mean:.{digits}f} ± {sd}{of}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    return 3 if abs(value) < 10 else 1
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

@@ -1,0 +1,184 @@
+"""Evidence: map 4b in logits, how far it looks, and that tiles do not change it."""
+
+import pytest
+import torch
+from conftest import random_images, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.evidence import MARGIN, evidence
+from micranet_helpers.model import MICRANet
+from micranet_helpers.segment import Recipe, segment
+from micranet_helpers.tiles import over_tiles
+
+INSIDE = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+
+
+def ranged(scores: Tensor) -> Tensor:
+    lowest, highest = scores.amin((-2, -1), keepdim=True), scores.amax((-2, -1), keepdim=True)
+    return (scores - lowest) / (highest - lowest)
+
+
+@torch.no_grad()
+def peaks_of_8x8() -> MICRANet:
+    """A network that hands the image through: A is the maximum of 8×8 px; w = 2, −1; b = 3, 5."""
+    model = MICRANet(1, 2).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.zero_()
+            module.weight[0, 0, 1, 1] = (1 + 1e-5) ** 0.5  # against the eps of the batch norm
+            module.bias.zero_()
+    model.linear1.weight.zero_()
+    model.linear1.weight[:, 0] = torch.tensor([2.0, -1.0])
+    model.linear1.bias.copy_(torch.tensor([3.0, 5.0]))
+    return model
+
+
+@torch.no_grad()
+def all_ears() -> MICRANet:
+    """A network without biases, of positive weights: any light anywhere in view changes it."""
+    model = random_model(num_classes=1)
+    for name, parameter in model.named_parameters():
+        parameter.abs_() if name.endswith("weight") else parameter.zero_()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()
+    return model
+
+
+def distance(side: int, row: int, column: int) -> Tensor:
+    """Of each pixel of a square image from one place, px, by rows or columns: the larger one."""
+    places = torch.arange(side)
+    return torch.maximum((places[:, None] - row).abs(), (places - column).abs())
+
+
+def test_a_network_written_by_hand() -> None:
+    images = random_images(2, 1, 32, 48)
+    scores, logits = evidence(peaks_of_8x8(), images, shifts=(0,))
+    peaks = F.max_pool2d(images, 8)
+    expected = torch.cat([3 + 2 * peaks, 5 - peaks], 1).repeat_interleave(8, 2)
+    torch.testing.assert_close(scores, expected.repeat_interleave(8, 3), atol=1e-4, rtol=0)
+    highest = images.amax((2, 3))
+    torch.testing.assert_close(logits, torch.cat([3 + 2 * highest, 5 - highest], 1))
+
+
+def test_shifts_are_averaged() -> None:
+    """A spot at (18, 29) lights blocks 16–23 and 12–19 of rows, 24–31 and 28–35 of columns."""
+    images = torch.zeros(1, 1, 48, 64)
+    images[0, 0, 18, 29] = 1.0
+    scores, _ = evidence(peaks_of_8x8(), images)
+    rows, columns = torch.zeros(48, 1), torch.zeros(64)
+    for start in (16, 12):
+        rows[start : start + 8] += 0.5
+    for start in (24, 28):
+        columns[start : start + 8] += 0.5
+    torch.testing.assert_close(scores[0, 0], 3 + 2 * rows * columns, atol=1e-4, rtol=0)
+
+
+def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
+    images = random_images(2, 1, 96, 112)
+    scores, _ = evidence(model, images, shifts=(0,))
+    above_bias = scores - model.linear1.bias[:, None, None]
+    cam = grad_cam(model, images, normalize=False, layers=("4b",)).maps[:, :, 0] * 96 * 112 / 64
+    # At the far borders grad_cam sees zeros where evidence sees the mirrored image.
+    near = (..., slice(96 - MARGIN), slice(112 - MARGIN))
+    torch.testing.assert_close(above_bias.relu()[near], cam[near], atol=1e-4, rtol=1e-4)
+    assert (cam[near] > 0).any() and (cam[near] == 0).any()
+
+
+def test_logits_are_those_of_the_model(model: MICRANet) -> None:
+    images = random_images(3, 1, 24, 32)
+    scores, logits = evidence(model, images)
+    torch.testing.assert_close(logits, model(images).detach())
+    assert scores.shape == (3, 3, 24, 32) and scores.dtype == torch.float32
+    assert not scores.requires_grad
+
+
+@settings(max_examples=10)
+@given(st.integers(44, 59), st.integers(44, 59), st.sampled_from([(0,), (0, 4)]))
+def test_reach_of_the_network(row: int, column: int, shifts: tuple[int, ...]) -> None:
+    """A position sees all within 30 px and nothing beyond 37 px, so MARGIN is enough."""
+    images = torch.zeros(1, 1, 104, 104)
+    images[0, 0, row, column] = 1.0
+    scores, _ = evidence(all_ears(), images, shifts=shifts)
+    away = distance(104, row, column)
+    assert (scores[0, 0, away <= 30] > 0).all()
+    assert (scores[0, 0, away > 37] == 0).all()
+    assert MARGIN >= 37
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 95), st.integers(0, 95))
+def test_a_changed_pixel_changes_nothing_beyond_the_margin(row: int, column: int) -> None:
+    model, images = random_model(), random_images(1, 1, 96, 96)
+    before, _ = evidence(model, images)
+    images[0, 0, row, column] += 5
+    change = (evidence(model, images)[0] - before).abs()[0].amax(0)
+    # At the far borders the pixel is seen a second time, mirrored by up to 8 px.
+    copies = [(y, x) for y in (row, 190 - row) for x in (column, 190 - column)]
+    away = torch.stack([distance(96, *copy) for copy in copies]).amin(0)
+    assert change[away > MARGIN].amax() < 1e-4 < change.amax()
+
+
+def test_moving_the_image_by_4_px_moves_the_evidence(model: MICRANet) -> None:
+    images = random_images(1, 1, 132, 124)
+    first, _ = evidence(model, images[..., :128, :120])
+    moved, _ = evidence(model, images[..., 4:, 4:])
+    inside = slice(MARGIN, 128 - MARGIN), slice(MARGIN, 120 - MARGIN)
+    back = first[..., 4:, 4:][(..., *inside)][..., :-4, :-4]
+    torch.testing.assert_close(moved[(..., *inside)][..., :-4, :-4], back, atol=1e-4, rtol=0)
+    still = first[(..., *inside)][..., :-4, :-4]
+    assert not torch.allclose(still, back, atol=1e-2)
+
+
+def test_shifted_images_are_mirrored_at_the_border(model: MICRANet) -> None:
+    images = random_images(1, 1, 88, 88)
+    mirrored = F.pad(images, (4, 4, 4, 4), mode="reflect")
+    shifted, _ = evidence(model, images, shifts=(4,))
+    expected, _ = evidence(model, mirrored, shifts=(0,))
+    near = (..., slice(40), slice(40))
+    torch.testing.assert_close(shifted[near], expected[..., 4:, 4:][near], atol=1e-4, rtol=0)
+
+
+def test_tiles_change_nothing(model: MICRANet) -> None:
+    image = random_images(1, 1, 240, 320)
+    whole, _ = evidence(model, image)
+
+    def difference(margin: int) -> tuple[Tensor, Tensor]:
+        tiled, _ = over_tiles(image, lambda part: evidence(model, part), 160, 80, margin)
+        return tiled, (ranged(tiled) - ranged(whole))[INSIDE].abs().max()
+
+    tiled, most = difference(MARGIN)
+    assert most < 1e-3 < difference(0)[1]
+    recipe = Recipe("e", evidence, lambda scores, images: scores > 0, margin=MARGIN)
+    segments = segment(model, image, recipe, side=160, stride=80)
+    torch.testing.assert_close(segments.scores, tiled)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.full((1, 1, 32, 32), torch.nan), ValueError, "NaN"),
+        (torch.ones(1, 1, 32, 8), ValueError, "at least 16 px, not 32×8"),
+        (torch.ones(1, 1, 30, 32), ValueError, "multiples of 8"),
+        (torch.ones(1, 2, 32, 32), ValueError, "shape"),
+        (torch.ones(1, 1, 32, 32, dtype=torch.uint8), TypeError, "scale them"),
+    ],
+    ids=["NaN", "small", "odd", "channels", "uint8"],
+)
+def test_images_that_do_not_fit_are_refused(
+    model: MICRANet, images: Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        evidence(model, images)
+
+
+def test_network_in_training_mode_is_refused_and_left_as_it_was() -> None:
+    model = random_model().train()
+    before = model.bnorm1a.running_mean.clone()
+    with pytest.raises(ValueError, match=r"call model\.eval"):
+        evidence(model, random_images(1, 1, 32, 32))
+    assert torch.equal(model.bnorm1a.running_mean, before)

@@ -1,0 +1,283 @@
+"""Self-training: what the labels of crops rule out, by hand; crops with their masks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.ndimage import label as components
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from micranet_helpers import train as tr
+from micranet_helpers.data import layout
+from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.pseudo import PixelCrops, absent, level, targets
+
+SHAPES = [(40, 56), (24, 16), (30, 90)]
+RULE = Rule(("cell", "fibre"), visible_share=0.5)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with a few square objects of two classes."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for number, (height, width) in enumerate(SHAPES):
+        label = np.zeros((2, height, width), np.uint8)
+        for plane in label:
+            for thing in range(1, 4):
+                top, left = rng.integers(0, height - 5), rng.integers(0, width - 5)
+                plane[top : top + 5, left : left + 5] = thing
+        image = rng.integers(0, 256, (1, height, width)).astype(np.uint8)
+        samples.append(layout.Sample(f"image {number}", image, label, 0.0, 1 / 255))
+    about = layout.About(RULE.classes, "made up", "CC0")
+    folder = tmp_path_factory.mktemp("pseudo")
+    return layout.write(folder / "a.hdf5", {"training": samples}, about)
+
+
+# --- what is absent ----------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(side=st.sampled_from([8, 16, 24, 64]), data=st.data())
+def test_absent_is_what_a_crop_without_the_class_covers(
+    path: Path, side: int, data: st.DataObject
+) -> None:
+    """Pixel by pixel, over the crops that the rule keeps."""
+    crops = CropDataset(path, "training", side, data.draw(st.integers(3, side)), RULE)
+    found = absent(crops, SHAPES)
+    by_hand = [np.zeros((2, *shape), bool) for shape in SHAPES]
+    for (image, top, left), labels in zip(crops.positions, crops.labels.tolist(), strict=True):
+        height, width = SHAPES[image]
+        rows = [y for y in range(height) if top <= y < top + side]
+        columns = [x for x in range(width) if left <= x < left + side]
+        for k in (k for k in range(2) if not labels[k]):
+            by_hand[image][k][np.ix_(rows, columns)] = True
+    assert all((a == b).all() for a, b in zip(found, by_hand, strict=True))
+
+
+def test_absent_contradicts_no_mask_and_leaves_no_crop_out(path: Path) -> None:
+    crops = CropDataset(path, "training", 8, 4, RULE)
+    with_ratio = CropDataset(path, "training", 8, 4, RULE, ratio=(1, 1))
+    assert len(with_ratio) < len(crops)
+    found = absent(crops, np.array(SHAPES))
+    for a, b in zip(found, absent(with_ratio, SHAPES), strict=True):
+        assert a.dtype == bool and (a == b).all() and a.any() and not a.all()
+    for known, one in zip(found, layout.read(path, "training"), strict=True):
+        assert not (known & (one.label > 0)).any()
+
+
+def test_missing_shapes_are_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="2 shapes, too few"):
+        absent(CropDataset(path, "training", 8, 8, RULE), SHAPES[:2])
+
+
+# --- thresholds and targets --------------------------------------------------------------------
+
+PLANES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=9)
+# Few values, so that many are equal.
+SCORES = PLANES.flatmap(lambda s: hnp.arrays(np.float32, s, elements=st.integers(-3, 3)))
+
+
+@given(scores=SCORES, share=st.floats(0, 1), data=st.data())
+def test_no_more_than_the_share_is_above_the_level(
+    scores: np.ndarray, share: float, data: st.DataObject
+) -> None:
+    none = data.draw(hnp.arrays(bool, scores.shape))
+    none[:, 0, 0] = True
+    found = level([scores, scores + 1], [none, none], share)
+    assert found.shape == (len(scores),)
+    for k, threshold in enumerate(found):
+        values = np.concatenate([(scores + more)[k][none[k]] for more in (0, 1)])
+        assert threshold in values
+        assert (values > threshold).sum() <= share * len(values) + 1e-9
+        # A lower threshold would let through more: the level is no higher than need be.
+        lower = values[values < threshold]
+        assert not lower.size or (values > lower.max()).sum() > share * (len(values) - 1) - 1e-6
+
+
+def test_level_of_known_scores() -> None:
+    scores = np.arange(1000.0).reshape(1, 10, 100)
+    assert level([scores], [scores >= 0], 0.01).tolist() == [990]
+    assert level([scores], [scores < 500], 0).tolist() == [499]
+    assert level([scores], [scores < 500], 1).tolist() == [0]
+
+
+def test_level_needs_a_share_and_pixels() -> None:
+    scores, none = np.zeros((2, 4, 4)), np.ones((2, 4, 4), bool)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        level([scores], [none], 2)
+    none[1] = False
+    with pytest.raises(ValueError, match="Class 1 is absent from no crop"):
+        level([scores], [none], 0.1)
+
+
+@given(scores=SCORES, data=st.data())
+def test_targets_say_what_is_known(scores: np.ndarray, data: st.DataObject) -> None:
+    none = data.draw(hnp.arrays(bool, scores.shape))
+    low, high = sorted(data.draw(st.tuples(st.integers(-3, 3), st.integers(-3, 3))))
+    made = targets(scores, none, low, high)
+    assert made.dtype == np.float32 and made.shape == scores.shape
+    assert (made[none] == 0).all()
+    assert (made[(scores > high) & ~none] == 1).all()
+    assert np.isin(made[(scores < low)], (0, 1)).all()
+    between = ~none & (scores >= low) & (scores <= high)
+    assert (np.isnan(made[between]) | (made[between] == 1)).all()
+    # Whatever else is 1 lies in a hole: it cannot reach the border past the object.
+    for k, plane in enumerate(made):
+        objects = (scores[k] > high) & ~none[k]
+        outside, _ = components(np.pad(~objects, 1, constant_values=True))
+        holes = (outside != outside[0, 0])[1:-1, 1:-1] & ~objects
+        assert ((plane == 1) == objects | (holes & ~none[k])).all()
+
+
+def test_targets_of_a_ring_by_thresholds_of_each_class() -> None:
+    scores = np.zeros((2, 7, 7))
+    scores[:, 1:6, 1:6] = 2
+    scores[:, 3, 3] = -5
+    made = targets(scores, np.zeros(scores.shape, bool), [-1, 1], [1, 3])
+    assert (made[0, 1:6, 1:6] == 1).all() and np.isnan(made[0, 0]).all()
+    assert (made[1, 0] == 0).all() and made[1, 3, 3] == 0 and np.isnan(made[1, 1, 1])
+    none = np.zeros(scores.shape, bool)
+    none[0, 3, 3] = True
+    assert targets(scores, none, -1, 1)[0, 3, 3] == 0, "a hole without the class stays one"
+
+
+def test_bad_targets_are_refused() -> None:
+    scores = np.zeros((1, 4, 4))
+    with pytest.raises(ValueError, match="one shape"):
+        targets(scores, np.zeros((1, 4, 5), bool), 0, 1)
+    with pytest.raises(ValueError, match="must not be above"):
+        targets(scores, scores > 0, 1, 0)
+
+
+# --- crops -------------------------------------------------------------------------------------
+
+
+def arrays(seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images whose channels are the targets, 2 for unknown. Class 1 is rare, class 2 missing."""
+    rng = np.random.default_rng(seed)
+    masks = []
+    for height, width in [(60, 80), (20, 50), (33, 10)]:
+        mask = np.zeros((3, height, width), np.float32)
+        mask[0, 5:9, 2:6] = 1
+        mask[0, rng.random((height, width)) < 0.2] = np.nan
+        masks.append(mask)
+    masks[0][1, 59, 79] = 1
+    return [np.nan_to_num(mask, nan=2) for mask in masks], masks
+
+
+def crops(side: int = 24, n: int = 40, **options: object) -> PixelCrops:
+    return PixelCrops(*arrays(), side, n, **options)
+
+
+def loaded(data: PixelCrops, workers: int = 0) -> tuple[Tensor, Tensor]:
+    batches = list(DataLoader(data, 8, num_workers=workers))
+    return tuple(torch.cat(part) for part in zip(*batches, strict=True))
+
+
+def test_half_of_the_crops_hold_an_object() -> None:
+    images, masks = loaded(crops(16, 200))
+    shown = (masks == 1).flatten(2).any(2)
+    assert images.shape == masks.shape == (200, 3, 16, 16)
+    assert images.dtype == masks.dtype == torch.float32
+    assert shown[::2].any(1).all()
+    assert 0.3 < shown[::2, 1].float().mean() < 0.7, "of a random class"
+    assert shown[1::2].any(1).float().mean() < 0.7, "anywhere"
+    assert crops().labels.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("side", [8, 24, 96])
+def test_image_and_target_are_turned_alike(side: int) -> None:
+    """The image is the target, and tone keeps the order of 0, 1 and 2."""
+    images, masks = loaded(crops(side))
+    for image, mask in zip(images, masks, strict=True):
+        known = torch.isfinite(mask)
+        for value in (0, 1):
+            assert len(image[known & (mask == value)].unique()) <= 1
+        zeros, ones = (image[known & (mask == value)] for value in (0, 1))
+        if len(zeros) and len(ones):
+            assert ones.min() > zeros.max()
+
+
+def test_crops_without_augmentation_are_parts_of_the_images() -> None:
+    images, _ = arrays()
+    plain = crops(10, augment=False)
+    for image, mask in (plain[i] for i in range(20)):
+        assert torch.equal(image, mask.nan_to_num(2))
+        assert any(
+            np.array_equal(image, whole[:, y : y + 10, x : x + 10])
+            for whole in images
+            for y in range(whole.shape[1] - 9)
+            for x in range(whole.shape[2] - 9)
+        )
+
+
+def test_small_images_are_mirrored_where_nothing_is_known() -> None:
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    made, mask = PixelCrops([image], [np.ones((2, 3, 4), np.float32)], 8, 1, augment=False)[0]
+    assert torch.equal(mask[:, :3, :4], torch.ones(2, 3, 4))
+    assert mask[:, 3:].isnan().all() and mask[:, :, 4:].isnan().all()
+    assert made[0].tolist() == np.pad(image[0], [(0, 5), (0, 4)], mode="reflect").tolist()
+
+
+def test_each_pixel_of_a_class_is_as_likely() -> None:
+    """Drawn by the thousand: within five standard errors."""
+    masks = [np.zeros((1, 2, 5), np.float32), np.zeros((1, 1, 3), np.float32)]
+    masks[0][0, 1, :3], masks[1][0, 0, 2] = 1, 1
+    data = PixelCrops(masks, masks, 1, 1)
+    rng = np.random.default_rng(0)
+    drawn = [data._pixel(rng, of_class=True) for _ in range(2000)]
+    for pixel in [(0, (1, 0)), (0, (1, 1)), (0, (1, 2)), (1, (0, 2))]:
+        assert abs(drawn.count(pixel) - 500) < 100
+    anywhere = [data._pixel(rng, of_class=False) for _ in range(2600)]
+    assert len(set(anywhere)) == 13 and max(map(anywhere.count, set(anywhere))) < 280
+
+
+def test_crops_are_those_of_seed_and_epoch_for_any_number_of_workers() -> None:
+    def equal(a: tuple, b: tuple) -> bool:
+        return all(torch.equal(x.nan_to_num(9), y.nan_to_num(9)) for x, y in zip(a, b, strict=True))
+
+    base, later = loaded(crops()), crops()
+    assert equal(base, loaded(crops())) and equal(base, loaded(crops(), 2))
+    assert equal(crops()[-1], crops()[39])
+    later.set_epoch(1)
+    assert not equal(base, loaded(later)) and not equal(base, loaded(crops(seed=1)))
+    with pytest.raises(IndexError):
+        crops()[40]
+
+
+def test_bad_crops_are_refused() -> None:
+    images, masks = arrays()
+    with pytest.raises(ValueError, match="differ in number or size"):
+        PixelCrops(images, masks[:2], 8, 1)
+    with pytest.raises(ValueError, match="differ in number or size"):
+        PixelCrops(images[::-1], masks, 8, 1)
+    for side, n in [(0, 1), (8, 0)]:
+        with pytest.raises(ValueError, match="must be 1 or more"):
+            PixelCrops(images, masks, side, n)
+    with pytest.raises(ValueError, match="No target is 1"):
+        PixelCrops(images, [mask * 0 for mask in masks], 8, 1)
+
+
+def test_unet_is_trained_on_the_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two classes, each a channel of the image; an interrupted run sees the same crops."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    images, masks = ([array[:2] for array in part] for part in arrays())
+    options = {"network": "UNet", "batch_size": 4, "learning_rate": 1e-2, "precision": "32-true"}
+
+    def fit(folder: str, epochs: int) -> Tensor:
+        data = PixelCrops(images, masks, 16, 16)
+        held_out = PixelCrops(images, masks, 16, 8, seed=1, augment=False)
+        tr.fit(data, held_out, tmp_path / folder, epochs, schedule="plateau", **options)
+        return tr.load(tmp_path / folder, "last").lastConv.weight
+
+    whole = fit("whole", 3)
+    fit("parts", 1)
+    assert torch.equal(fit("parts", 3), whole)
+    losses = tr.history(tmp_path / "whole")["loss"]
+    assert losses[-1] < losses[0]

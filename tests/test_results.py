@@ -1,0 +1,195 @@
+"""Results survive the disk, say where they come from, and are never mixed."""
+
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micranet_helpers import results
+
+FIELDS = {
+    "dataset": "mnist", "source": "real", "split": "testing", "n": 100,
+    "labels_used": "image-level labels", "seed": 0, "metrics": {"F1": 0.5}, "seconds": {"fit": 9},
+}  # fmt: skip
+floats = st.sampled_from([math.nan, math.inf, -math.inf]) | st.floats(-1e299, 1e299)
+
+
+def run(seed=0, **changed):
+    return FIELDS | {"seed": seed} | changed
+
+
+@given(st.dictionaries(st.text(max_size=5), floats, max_size=4))
+def test_metrics_survive_the_disk(tmp_path_factory, metrics):
+    path = results.save(tmp_path_factory.mktemp("run") / "new" / "0.json", **run(metrics=metrics))
+    found = results.load(path)["metrics"]
+    assert found.keys() == metrics.keys()
+    for name, value in metrics.items():
+        assert found[name] == value or (math.isnan(found[name]) and not math.isfinite(value))
+
+
+def test_file_is_plain_json_with_provenance(tmp_path):
+    changed = {"metrics": {"a": np.nan, "b": math.inf, "c": torch.tensor(0.5)}, "n": np.int64(3)}
+    path = results.save(tmp_path / "0.json", **run(**changed), notes="µm", parameters={"x": (1,)})
+
+    def refuse(word):
+        pytest.fail(f"{word} is no JSON")
+
+    record = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert record["metrics"] == {"a": None, "b": None, "c": 0.5}
+    assert (record["n"], record["notes"], record["parameters"]) == (3, "µm", {"x": [1]})
+    made = record["provenance"]
+    assert set(made["versions"]) == {"python", "torch", "micranet_helpers", "scikit-image"}
+    assert made["device"] and made["platform"] and made["date"].endswith("+00:00")
+    assert [file.name for file in tmp_path.iterdir()] == ["0.json"]
+
+
+def test_commit_is_that_of_this_checkout(tmp_path, monkeypatch):
+    package = tmp_path / "micranet_helpers"
+    package.mkdir()
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    assert results._commit() is None
+
+    def git(*words):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    assert results._commit() is None  # no commit yet
+    (tmp_path / "file").write_text("old")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    git("tag", "-a", "v1", "-m", "a tag must not hide the commit")
+    commit = git("rev-parse", "HEAD")
+    assert results._commit() == commit
+    (tmp_path / "file").write_text("new")
+    assert results._commit() == f"{commit}+changes"
+    monkeypatch.setenv("PATH", "")
+    assert results._commit() is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n": 0}, "n must be"),
+        ({"n": 2.5}, "n is of type float"),
+        ({"seed": True}, "seed is of type bool"),
+        ({"split": None}, "split"),
+        ({"metrics": {"F1": "0.5"}}, "F1 in metrics"),
+        ({"metrics": {"F1": [0.5, 0.6]}}, "F1 in metrics"),
+        ({"metrics": {"F1": 1e301}}, "not finite"),
+        ({"seconds": {"fit": True}}, "fit in seconds"),
+        ({"parameters": {"x": object()}}, "object"),
+    ],
+)
+def test_save_refuses(changed, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        results.save(tmp_path / "0.json", **run(**changed))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff\xfe", b"{", b"[]", b"3", b"{}", b"[" * 100_000, b" " * 2**20 + b"{}",
+        json.dumps(FIELDS).encode(),
+    ],
+)  # fmt: skip
+def test_load_refuses_what_is_no_result(content, tmp_path):
+    (tmp_path / "0.json").write_bytes(content)
+    with pytest.raises(ValueError, match="holds no results"):
+        results.load(tmp_path / "0.json")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", '"0.5"', "true", "9" * 5000])
+def test_load_refuses_numbers_that_are_none(number, tmp_path):
+    path = results.save(tmp_path / "0.json", **run())
+    path.write_text(path.read_text().replace("0.5", number))
+    with pytest.raises(ValueError, match="holds no results"):
+        results.load(path)
+
+
+def test_missing_files_and_folders(tmp_path):
+    for read in (results.load, results.collect):
+        with pytest.raises(FileNotFoundError, match="missing"):
+            read(tmp_path / "missing")
+    assert results.collect(tmp_path) == []
+
+
+def test_collect_sorts_and_chooses(tmp_path):
+    for name, seed, dataset in [("a", 10, "mnist"), ("b", 9, "mnist"), ("c", 0, "em")]:
+        results.save(tmp_path / f"{name}.json", **run(seed, dataset=dataset))
+    seeds = [(each["dataset"], each["seed"]) for each in results.collect(tmp_path)]
+    assert seeds == [("em", 0), ("mnist", 9), ("mnist", 10)]
+    assert [each["seed"] for each in results.collect(tmp_path, "em")] == [0]
+
+
+def test_summary_by_hand():
+    values = [{"F1": 0.5, "px": 10.0, "bad": math.nan}, {"F1": 0.6, "px": 12.0, "bad": 1},
+              {"F1": 0.7, "px": 14.0, "bad": math.nan, "none": math.nan}]  # fmt: skip
+    runs = [run(seed, metrics=metrics) for seed, metrics in enumerate(values)]
+    assert results.summary(runs).splitlines() == [
+        "| metric | mean ± sd of 3 seeds, n = 100 |",
+        "| --- | ---: |",
+        "| F1 | 0.600 ± 0.100 |",
+        "| px | 12.0 ± 2.0 |",
+        "| bad | 1.000 ± – (of 1) |",
+        "| none | – |",
+    ]
+    assert results.summary(runs, {"px": "a | b"}).splitlines()[2:] == ["| a \\| b | 12.0 ± 2.0 |"]
+    assert results.summary(runs[:1], {"F1": "F1"}).splitlines() == [
+        "| metric | mean ± sd of 1 seed, n = 100 |", "| --- | ---: |", "| F1 | 0.500 ± – |",
+    ]  # fmt: skip
+
+
+def test_aside_by_hand():
+    short = run(n=20, source="simulated", metrics={"F1": 0.4, "new": math.nan})
+    full = [run(seed, metrics={"F1": 0.5 + seed / 10, "px": 1}) for seed in (0, 2)]
+    assert results.aside(short, full).splitlines() == [
+        "| metric | this run: simulated, n = 20 | full: real, mean ± sd of 2 seeds, n = 100 |",
+        "| --- | ---: | ---: |",
+        "| F1 | 0.400 | 0.600 ± 0.141 |",
+        "| new | – | – |",
+        "| px | – | 1.000 ± 0.000 |",
+    ]
+
+
+def test_aside_of_a_run_alone():
+    assert results.aside(run(metrics={"F1": 0.4}), []).splitlines() == [
+        "| metric | this run: real, n = 100 |", "| --- | ---: |", "| F1 | 0.400 |",
+    ]  # fmt: skip
+
+
+def test_full_runs_are_those_of_the_book():
+    stored = Path(results.__file__).parents[1] / "book" / "results" / "full"
+    for dataset in ("mnist", "ctc", "pvivax", "em", "actin"):
+        assert results.full(dataset) == results.collect(stored, dataset)
+    assert results.full("nothing") == []
+
+
+@pytest.mark.parametrize("field", results.KINDS)
+def test_different_kinds_are_not_mixed(field):
+    other = run(1, **{field: "other"})
+    with pytest.raises(ValueError, match=field):
+        results.summary([run(), other])
+    with pytest.raises(ValueError, match=field):
+        results.aside(run(), [run(), other])
+
+
+def test_different_datasets_are_not_compared():
+    with pytest.raises(ValueError, match="cannot be compared"):
+        results.aside(run(dataset="other"), [run()])
+
+
+def test_tables_need_runs_of_different_seeds():
+    for runs, message in (([], "no results"), ([run(), run()], "same seed")):
+        with pytest.raises(ValueError, match=message):
+            results.summary(runs)
+    with pytest.raises(ValueError, match="same seed"):
+        results.aside(run(), [run(), run()])
