@@ -96,4 +96,5 @@ def _activations(model: MICRANet, images: Tensor) -> Tensor:
 def _of_positions(model: MICRANet, activations: Tensor) -> Tensor:
     """The linear layer at each position of layer 4b: (B, K, H / 8, W / 8)."""
     weights = model.linear1.weight.float()[:, :, None, None]
-    return F.conv2d(activations, weights, model.linear1.bias.float())
+    with torch.autocast(activations.device.type, enabled=False):  # logits keep all their digits
+        return F.conv2d(activations, weights, model.linear1.bias.float())

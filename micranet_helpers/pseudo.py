@@ -69,7 +69,8 @@ def of_split(
 
 
 def _evidence(model: MICRANet, image: Tensor) -> NDArray[np.float32]:
-    side = TILE if min(image.shape[1:]) > TILE // 2 else None
+    low, high = sorted(image.shape[1:])
+    side = TILE if high > TILE and low > TILE // 2 else None
     with torch.autocast(image.device.type, torch.bfloat16, choose_precision() == "bf16-mixed"):
         return segment(model, image[None], recipes.EVIDENCE, side).scores[0].cpu().numpy()
 

@@ -182,3 +182,13 @@ def test_network_in_training_mode_is_refused_and_left_as_it_was() -> None:
     with pytest.raises(ValueError, match=r"call model\.eval"):
         evidence(model, random_images(1, 1, 32, 32))
     assert torch.equal(model.bnorm1a.running_mean, before)
+
+
+def test_half_precision_gives_float32_close_to_single(model: MICRANet) -> None:
+    images = random_images(1, 1, 64, 64)
+    exact, logits = evidence(model, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = evidence(model, images)
+    assert {part.dtype for part in rough} == {torch.float32}
+    torch.testing.assert_close(rough[0], exact, rtol=0, atol=0.1 * exact.std().item())
+    torch.testing.assert_close(rough[1], logits, rtol=0.05, atol=0.05)

@@ -44,6 +44,12 @@ def assert_same(found: Sample, expected: Sample) -> None:
 # --- round trips -------------------------------------------------------------------------------
 
 
+def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Boxes (count, 5) that cover the first pixel of an image, and maybe reach beyond it."""
+    far = rng.integers(1, 50, (count, 2))
+    return np.concatenate([rng.integers(0, 3, (count, 1)), -far, far], 1).astype(np.float32)
+
+
 @st.composite
 def samples(draw: st.DrawFn) -> list[Sample]:
     """One to four images of one kind and of any sizes."""
@@ -60,7 +66,7 @@ def samples(draw: st.DrawFn) -> list[Sample]:
         boxes = draw(st.none() | st.integers(0, 3))
         made.append(Sample(
             name, image, label, rng.normal(size=channels), draw(st.sampled_from([1 / 255, 2.0])),
-            None if boxes is None else rng.integers(0, 50, (boxes, 5)).astype(np.float32),
+            None if boxes is None else random_boxes(rng, boxes),
         ))  # fmt: skip
     return made
 
@@ -146,6 +152,8 @@ REFUSED = {
     "NaN": ([sample(image=np.full((1, 40, 50), np.nan, "f4"))], "NaN"),
     "offset": ([sample(offset=np.inf)], "NaN"),
     "boxes": ([sample(boxes=np.zeros((2, 4), "f4"))], r"boxes are \(2, 4\), not \(M, 5\)"),
+    "box outside": ([sample(boxes=np.array([[0, 900, 2, 950, 9]], "f4"))], "outside the image"),
+    "empty box": ([sample(boxes=np.array([[0, 5, 2, 5, 9]], "f4"))], "empty or lies outside"),
     "mixed dtypes": ([sample(), sample(1, dtype="uint16")], "All data of a split must be alike"),
     "mixed labels": ([sample(), sample(1, label=np.ones(2, "u1"))], "All label of a split"),
     "mixed channels": ([sample(shape=(2, 9, 9)), sample(1, (3, 9, 9))], "must have 2 planes"),

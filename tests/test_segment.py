@@ -346,10 +346,13 @@ def test_gpu_agrees_with_cpu() -> None:
         (torch.ones(1, 1, 32, 32, dtype=torch.uint8), TypeError, "scale them to float32"),
         (torch.ones(0, 1, 32, 32), ValueError, "empty"),
         (torch.ones(1, 32, 32), ValueError, "shape"),
+        (torch.ones(1, 1, 5, 32, 32), ValueError, "shape"),
+        (torch.ones(1, 4, 32, 32), ValueError, "shape"),
+        (torch.ones(1, 1, 32, 32, dtype=torch.uint16), TypeError, "scale them to float32"),
         (torch.ones(1, 3, 32, 32), ValueError, "shape"),
         (torch.full((1, 1, 32, 32), torch.nan), ValueError, "NaN"),
     ],
-    ids=["uint8", "empty", "rank", "channels", "NaN"],
+    ids=["uint8", "empty", "rank", "z-stack", "RGBA", "16 bit", "channels", "NaN"],
 )
 def test_images_that_do_not_fit_are_refused(
     model: MICRANet, images: Tensor, error: type[Exception], message: str, side: int | None

@@ -265,8 +265,16 @@ def _check(sample: Sample, about: About) -> None:
         for values in (image, sample.offset, sample.factor, boxes)
     ):
         wrong = "it holds NaN, infinite or too large numbers"
+    elif not _in_image(np.reshape(boxes, (-1, 5)), image.shape[1:]):
+        wrong = "a box (class, top, left, bottom, right) is empty or lies outside the image"
     if wrong:
         raise ValueError(f"{sample.name} cannot be stored: {wrong}.")
+
+
+def _in_image(boxes: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Whether each box covers some of the image; it may reach beyond."""
+    first, last = np.maximum(boxes[:, 1:3], 0), np.minimum(boxes[:, 3:], shape)
+    return bool((first < last).all())
 
 
 def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> None:
