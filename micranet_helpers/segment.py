@@ -340,6 +340,8 @@ def segment(
     TypeError, ValueError
         If the images do not fit the model or the tiles make no sense.
     """
+    if isinstance(images, Tensor) and not images.is_floating_point():
+        raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
     models = [model] if isinstance(model, nn.Module) else list(model)
     if not models:
         raise ValueError("Give at least one model.")
