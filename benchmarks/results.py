@@ -1,4 +1,4 @@
-"""The runs behind the results: python benchmarks/results.py em ctc [--seeds 0 1 2] [--profile full]
+"""The runs behind the results: python benchmarks/results.py em ctc [--seeds 0 1 2] [--subset small]
 
 Runs chapters with the parameters of a profile, once for each seed, and keeps their JSON files and
 a table under book/results/full/. Networks and data stay in --folder: a run that was stopped goes
@@ -18,10 +18,10 @@ BOOK = Path(__file__).parents[1] / "book"
 KEPT = BOOK / "results" / "full"
 
 
-def run(chapter: str, seed: int, profile: str, folder: Path) -> None:
+def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> None:
     """Run a chapter in its folder and keep the results that it wrote."""
     _, parameters = runner.load_profile(BOOK, profile)
-    values = parameters.get(chapter, {}) | {"seed": seed}
+    values = parameters.get(chapter, {}) | {"seed": seed, "subset": subset}
     done = folder / f"{chapter}-{seed}.ipynb"
     papermill.execute_notebook(BOOK / f"{chapter}.ipynb", done, values, cwd=folder)
     source = values.get("source", "simulated")
@@ -34,9 +34,10 @@ def tabulate(chapter: str, profile: str) -> None:
     runs = results.collect(KEPT, chapter)
     origin = runs[0]["provenance"]
     minutes = [run["seconds"]["chapter"] / 60 for run in runs]
+    subset = runs[0]["parameters"].get("subset") or "all"
     head = (
-        f"`{profile}` profile, source `{runs[0]['source']}`, split {runs[0]['split']}, labels "
-        f"used: {runs[0]['labels_used']}; {origin['device']}, torch {origin['versions']['torch']}, "
+        f"`{profile}` profile, source `{runs[0]['source']}` ({subset}), split {runs[0]['split']}, "
+        f"labels used: {runs[0]['labels_used']}; {origin['device']}, torch {origin['versions']['torch']}, "
         f"commit {(origin['commit'] or 'unknown')[:10]}, {origin['date'][:10]}; "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes a run."
     )
@@ -51,13 +52,14 @@ def main() -> None:
     parser.add_argument("chapters", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--profile", default="full")
+    parser.add_argument("--subset", default="", help="part of the download; by default everything")
     parser.add_argument("--folder", type=Path, default=Path("_build/full"))
     args = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     args.folder.mkdir(parents=True, exist_ok=True)
     for chapter in args.chapters:
         for seed in args.seeds:
-            run(chapter, seed, args.profile, args.folder.resolve())
+            run(chapter, seed, args.profile, args.subset, args.folder.resolve())
         tabulate(chapter, args.profile)
 
 
