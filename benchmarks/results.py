@@ -37,8 +37,9 @@ def tabulate(chapter: str, profile: str) -> None:
     subset = runs[0]["parameters"].get("subset") or "all"
     head = (
         f"`{profile}` profile, source `{runs[0]['source']}` ({subset}), split {runs[0]['split']}, "
-        f"labels used: {runs[0]['labels_used']}; {origin['device']}, torch {origin['versions']['torch']}, "
-        f"commit {(origin['commit'] or 'unknown')[:10]}, {origin['date'][:10]}; "
+        f"labels used: {runs[0]['labels_used']}; {origin['device']}, "
+        f"torch {origin['versions']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}, "
+        f"{origin['date'][:10]}; "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes a run."
     )
     text = f"{head}\n\n{results.summary(runs)}\n"

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from servers import serve_folder
 
-from micranet_helpers import runner
+from micranet_helpers import results, runner
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 60  # the aim is 30 s a chapter; a busy machine may take longer
@@ -91,6 +91,25 @@ def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, mon
     assert "10,000 digits from MNIST" in printed(tree / "download.ipynb")
     assert "could not be downloaded" not in printed(tree / "datasets.ipynb")
     assert len(list((tree / "datasets").glob("*-real.hdf5"))) == 5
+
+
+# Enough to run every cell on real images, in a minute or two; the numbers mean nothing.
+REAL = {
+    "mnist": ["subset=test", "num_images=20", "epochs=1"],
+    "em": ["subset=small", "stride=128", "epochs=1", "pixel_crops=32", "pixel_epochs=1",
+           "ratios=['1:1']", "study_epochs=1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chapter", REAL)
+def test_dataset_chapter_with_real_data(
+    book_elsewhere: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch, chapter: str
+) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
+    values = [f"{chapter}:{value}" for value in ("source=open", *REAL[chapter])]
+    tree = runner.run_book(book_elsewhere, "quick", values, [chapter])
+    run = results.load(tree / "results" / f"{chapter}-open-0.json")
+    assert run["source"] == "open" and run["parameters"]["subset"] in REAL[chapter][0]
 
 
 def test_data_chapters_without_a_network(book_elsewhere: Path, monkeypatch) -> None:
