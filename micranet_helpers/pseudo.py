@@ -22,6 +22,9 @@ from micranet_helpers.model import MICRANet
 from micranet_helpers.segment import segment
 from micranet_helpers.train import choose_precision
 
+HIGHEST = 0.01
+"""Share of the other pixels that :func:`level` lets through at worst."""
+
 TILE = 512
 """Side of the tiles in which evidence is computed, px."""
 
@@ -133,6 +136,8 @@ def level(
     -------
     ndarray, float64, (K,)
         For each class a score of such a pixel; at most the share of those pixels is above it.
+        If no other pixel is above it either, as the classifier has learnt little, it is lowered
+        until one in a hundred of the others is.
 
     Raises
     ------
@@ -150,7 +155,11 @@ def level(
                 f"Class {k} is absent from no crop: add images that do not show it, or give a "
                 "threshold."
             )
-        levels.append(np.quantile(values, 1 - share, method="higher"))
+        limit = np.quantile(values, 1 - share, method="higher")
+        others = np.concatenate([s[k][~a[k]] for s, a in zip(scores, absent, strict=True)])
+        if others.size and others.max() <= limit:
+            limit = np.quantile(others, 1 - HIGHEST, method="lower")
+        levels.append(limit)
     return np.array(levels, np.float64)
 
 
@@ -226,8 +235,8 @@ class PixelCrops(Dataset):
     Raises
     ------
     ValueError
-        If images and targets do not belong together, the side or the number of crops is less
-        than 1, or no target is 1 anywhere.
+        If images and targets do not belong together, or the side or the number of crops is less
+        than 1.
     """
 
     def __init__(
@@ -250,8 +259,6 @@ class PixelCrops(Dataset):
                 f"Side and number of crops must be 1 or more, not {side} and {num_crops}."
             )
         counts = np.array([np.count_nonzero(target == 1, axis=(1, 2)) for target in targets])
-        if not counts.any():
-            raise ValueError("No target is 1 anywhere: lower the high score of the targets.")
         self.labels = torch.from_numpy((counts > 0).astype(np.float32))
         areas = [height * width for height, width in sizes[0]]
         self._counts = np.column_stack([counts, areas])  # of each class's pixels, of all pixels
@@ -265,7 +272,7 @@ class PixelCrops(Dataset):
         """Draw a crop, float32 (C, side, side), and its targets, float32 (K, side, side)."""
         i = range(len(self))[i]
         rng = np.random.default_rng([self._seed, self._epoch, i])
-        number, place = self._pixel(rng, of_class=i % 2 == 0)
+        number, place = self._pixel(rng, of_class=i % 2 == 0 and bool(self.labels.any()))
         image, target = self._images[number], self._targets[number]
         window = tuple(
             slice(start := _start(rng, at, self._side, length), start + self._side)
