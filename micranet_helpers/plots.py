@@ -456,6 +456,29 @@ def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
         axis.legend(frameon=False, fontsize=8, handlelength=3.5)
 
 
+def cut_out(array: Any, row: float, column: float, side: int) -> Any:
+    """Cut a square out of an image, to show something from near.
+
+    Parameters
+    ----------
+    array : ndarray or Tensor, (..., H, W)
+        Image, mask or label image.
+    row, column : float
+        Middle of the square, px. It is moved where the square would leave the image.
+    side : int
+        Side of the square, px.
+
+    Returns
+    -------
+    ndarray or Tensor, (..., side, side)
+        A view; smaller where the image is.
+    """
+    height, width = array.shape[-2:]
+    top = int(np.clip(row - side // 2, 0, max(height - side, 0)))
+    left = int(np.clip(column - side // 2, 0, max(width - side, 0)))
+    return array[..., top : top + side, left : left + side]
+
+
 def label_titles(counts: Tensor) -> list[str]:
     """Titles that list the classes present: ``"3, 7"`` for a row of counts or labels (N, K)."""
     rows = torch.as_tensor(counts) > 0

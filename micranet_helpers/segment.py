@@ -366,3 +366,42 @@ def segment(
         scores, logits = over_tiles(images, score, side, stride, recipe.margin)
     masks = recipe.mask(scores, images) & decide(logits)[:, :, None, None]
     return Segments(masks, scores, logits.sigmoid())
+
+
+def crop_by_crop(
+    model: nn.Module | Sequence[nn.Module],
+    image: Tensor,
+    recipe: Recipe,
+    side: int,
+    thresholds: Sequence[float] | None = None,
+) -> Tensor:
+    """Segment an image as crops that lie side by side, each for itself.
+
+    For recipes that look for one object a crop, or mark a share of it. Others give better masks
+    by :func:`segment` with its overlapping tiles.
+
+    Parameters
+    ----------
+    model, recipe, thresholds
+        As for :func:`segment`.
+    image : Tensor, float, (C, H, W)
+        Larger than half a crop.
+    side : int
+        Side of a crop, px, a multiple of 8. At the far borders crops are filled by reflection.
+
+    Returns
+    -------
+    Tensor, bool, (K, H, W)
+        The masks of the crops, put together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`segment`.
+    """
+
+    def masks(crops: Tensor) -> tuple[Tensor, Tensor]:
+        done = segment(model, crops, recipe, thresholds=thresholds)
+        return done.masks.float(), done.probabilities
+
+    return over_tiles(image[None], masks, side, side)[0][0] > 0.5

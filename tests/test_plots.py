@@ -167,3 +167,14 @@ def test_history_has_both_losses_and_per_cent() -> None:
 
 def test_titles_list_the_classes_present() -> None:
     assert plots.label_titles(torch.tensor([[0, 1, 2], [0, 0, 0]])) == ["1, 2", "none"]
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "rows", "columns"),
+    [(10, 20, (6, 14), (16, 24)), (0, 39, (0, 8), (32, 40)), (29, 0, (22, 30), (0, 8))],
+)
+def test_a_square_is_cut_out_and_stays_in_the_image(row, column, rows, columns) -> None:
+    image = np.arange(2 * 30 * 40).reshape(2, 30, 40)
+    expected = image[:, slice(*rows), slice(*columns)]
+    np.testing.assert_array_equal(plots.cut_out(image, row, column, 8), expected)
+    assert plots.cut_out(image, row, column, 99).shape == image.shape

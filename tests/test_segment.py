@@ -435,3 +435,14 @@ def test_images_that_cannot_be_mirrored_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="shape|too small"):
         seg.segment(model, torch.rand(shape), PLAIN)
+
+
+def test_crops_side_by_side_are_segmented_each_for_itself(divided: tuple[MICRANet, Tensor]) -> None:
+    model, images = divided
+    rows = [torch.cat(list(images[i : i + 2]), -1) for i in (0, 2)]
+    each = seg.segment(model, images, PLAIN).masks
+    expected = torch.cat([torch.cat(list(each[i : i + 2]), -1) for i in (0, 2)], -2)
+    masks = seg.crop_by_crop(model, torch.cat(rows, -2), PLAIN, 32)
+    assert masks.dtype == torch.bool and torch.equal(masks, expected)
+    none = seg.crop_by_crop(model, torch.cat(rows, -2), PLAIN, 32, thresholds=[1.1] * 4)
+    assert expected.any() and not none.any()
