@@ -23,14 +23,14 @@ from micranet_helpers.segment import segment
 from micranet_helpers.train import choose_precision
 
 HIGHEST = 0.01
-"""Share of the other pixels that :func:`level` lets through at worst."""
+"""Share of the pixels that may show a class which :func:`level` takes if it cannot tell."""
 
 TILE = 512
 """Side of the tiles in which evidence is computed, px."""
 
 
 def of_split(
-    model: MICRANet, path: str | Path, crops: CropDataset, share: float = 0.001
+    model: MICRANet, path: str | Path, crops: CropDataset, error: float = 0.05
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Make the images and targets of self-training for a split of a dataset.
 
@@ -46,7 +46,7 @@ def of_split(
     crops : CropDataset
         Crops of a split of it: which one, and what is known to be absent. The closer they lie,
         the more is known.
-    share : float
+    error : float
         See :func:`level`.
 
     Returns
@@ -66,7 +66,7 @@ def of_split(
     images = [sample.pixels for sample in layout.read(path, crops.split)]
     scores = [_evidence(model, torch.from_numpy(image).to(device)) for image in images]
     without = absent(crops, [image.shape[1:] for image in images])
-    high = level(scores, without, share)
+    high = level(scores, without, error)
     pairs = zip(scores, without, strict=True)
     return images, [targets(*pair, np.minimum(high, 0), high) for pair in pairs]
 
@@ -116,51 +116,64 @@ def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
 
 
 def level(
-    scores: Sequence[NDArray[np.floating]], absent: Sequence[NDArray[np.bool_]], share: float
+    scores: Sequence[NDArray[np.floating]],
+    absent: Sequence[NDArray[np.bool_]],
+    error: float = 0.05,
 ) -> NDArray[np.float64]:
-    """Find the score that only a share of the pixels without the class exceeds.
+    """Find the lowest score above which few pixels are expected to lack the class.
 
-    A threshold for which no mask is needed: what the classifier says by mistake, where labels say
-    that the class is absent, tells how far its scores can be trusted.
+    A threshold for which no mask is needed. What the classifier says by mistake where labels say
+    that the class is absent tells how often it will be mistaken elsewhere: if one in a thousand
+    pixels there is above a threshold, so is about one in a thousand of the other pixels that lack
+    the class. There are at most as many of these as there are other pixels; their share among the
+    other pixels above the threshold is the *error*, a false discovery rate.
 
     Parameters
     ----------
     scores : sequence of N ndarrays, float, (K, H, W)
-        How strongly each pixel speaks for each class; any unit.
+        How strongly each pixel speaks for each class, in logits.
     absent : sequence of N ndarrays, bool, (K, H, W)
         As :func:`absent` gives them.
-    share : float
-        From 0 to 1, e.g. 0.001.
+    error : float
+        Above 0, at most 1: the largest share of mistakes.
 
     Returns
     -------
     ndarray, float64, (K,)
-        For each class a score of such a pixel; at most the share of those pixels is above it.
-        If no other pixel is above it either, as the classifier has learnt little, it is lowered
-        until one in a hundred of the others is.
+        For each class; at least 0, where the classifier says "no" itself. Where no threshold
+        keeps to the error, as the classifier has learnt little, one in a hundred of the pixels
+        that may show the class is above.
 
     Raises
     ------
     ValueError
-        If the share is out of range, or a class is absent nowhere.
+        If the error is out of range, or a class is absent nowhere.
+
+    References
+    ----------
+    Storey 2002, doi 10.1111/1467-9868.00346 (false discovery rates from known nulls).
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"The share must be from 0 to 1 (1 % is 0.01), not {share}.")
-    levels = []
-    for k in range(len(scores[0])):
-        pairs = zip(scores, absent, strict=True)
-        values = np.concatenate([score[k][without[k]] for score, without in pairs])
-        if values.size == 0:
-            raise ValueError(
-                f"Class {k} is absent from no crop: add images that do not show it, or give a "
-                "threshold."
-            )
-        limit = np.quantile(values, 1 - share, method="higher")
-        others = np.concatenate([s[k][~a[k]] for s, a in zip(scores, absent, strict=True)])
-        if others.size and others.max() <= limit:
-            limit = np.quantile(others, 1 - HIGHEST, method="lower")
-        levels.append(limit)
-    return np.array(levels, np.float64)
+    if not 0 < error <= 1:
+        raise ValueError(f"The error must be above 0 and at most 1 (5 % is 0.05), not {error}.")
+    return np.array([_level_of_class(k, scores, absent, error) for k in range(len(scores[0]))])
+
+
+def _level_of_class(k: int, scores: Sequence, absent: Sequence, error: float) -> float:
+    pairs = [(score[k], none[k]) for score, none in zip(scores, absent, strict=True)]
+    without = np.sort(np.concatenate([score[none] for score, none in pairs]))
+    others = np.sort(np.concatenate([score[~none] for score, none in pairs]))
+    if without.size == 0:
+        raise ValueError(
+            f"Class {k} is absent from no crop: add images that do not show it, or set a threshold "
+            "by hand."
+        )
+    if others.size == 0:
+        return 0.0
+    possible = np.unique(np.append(without[without > 0], 0))  # between these the error only grows
+    above = others.size - np.searchsorted(others, possible, "right")
+    mistakes = 1 - np.searchsorted(without, possible, "right") / without.size
+    kept = possible[(above > 0) & (mistakes * others.size <= error * above)]
+    return float(kept[0] if kept.size else np.quantile(others, 1 - HIGHEST, method="lower"))
 
 
 def targets(

@@ -12,6 +12,7 @@ from torch import Tensor
 from micranet_helpers import recipes
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.segment import Recipe, gaussian, segment
+from micranet_helpers.unet import UNet
 
 quick = settings(max_examples=15)
 
@@ -396,3 +397,50 @@ def test_unknown_dataset_or_recipe_is_refused() -> None:
         recipes.recipe("cells")
     with pytest.raises(ValueError, match='No recipe "best" for mnist: choose among default, pub'):
         recipes.recipe("mnist", "best")
+
+
+# Ours, for a U-Net
+
+
+def test_self_trained_marks_what_is_more_likely_than_not() -> None:
+    unet = UNet(1, 2).eval()
+    images = random_images(3, 1, 64, 72)
+    with torch.no_grad():
+        unet.lastConv.bias -= unet(images).flatten(2).median(2).values.mean(0)
+        unet.lastConv.bias[1] -= 99  # never
+        expected = unet(images) > 0
+    found = segment(unet, images, recipes.SELF_TRAINED)
+    assert torch.equal(found.masks, expected)
+    assert found.masks[:, 0].any() and not found.masks[:, 0].all() and not found.masks[:, 1].any()
+
+
+def test_self_trained_is_the_same_in_tiles() -> None:
+    torch.manual_seed(0)
+    unet, image = UNet(1, 1).eval(), random_images(1, 1, 256, 256)
+    whole, tiled = (segment(unet, image, recipes.SELF_TRAINED, side).scores for side in (None, 192))
+    off_borders = ..., slice(48, -48), slice(48, -48)
+    span = float(whole.max() - whole.min())
+    torch.testing.assert_close(tiled[off_borders], whole[off_borders], atol=1e-3 * span, rtol=0)
+
+
+# Ours, for F-actin
+
+
+def test_foreground_leaves_dendrites_and_drops_thin_axons() -> None:
+    image = torch.zeros(1, 1, 128, 128)
+    image[..., 20:70, :] = 1.0  # a dendrite
+    image[..., 100:103, :] = 1.0  # an axon
+    scores = torch.ones(1, 2, 128, 128)
+    scores[:, 1] = -1
+    masks = recipes.in_foreground(8).mask(scores, image)
+    assert masks[0, 0, 24:66].all() and not masks[0, 0, 85:].any() and not masks[0, 1].any()
+    assert not recipes.in_foreground(8, [1.1]).mask(scores, image).any()
+
+
+def test_neighbours_in_the_foreground_agree_and_the_dark_has_no_vote() -> None:
+    image, scores = torch.zeros(1, 1, 128, 128), torch.full((1, 1, 128, 128), -9.0)
+    image[..., 30:90, :] = 1.0
+    scores[..., 20:100, :] = 1.0  # the foreground, and what blurs into it
+    scores[..., 60:64, 60:64] = -5.0  # one position that disagrees
+    assert recipes.in_foreground(16).mask(scores, image)[..., 34:86, :].all()
+    assert not recipes.in_foreground(0).mask(scores, image)[..., 60:64, 60:64].any()
