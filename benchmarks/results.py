@@ -2,7 +2,8 @@
 
 Runs chapters with the parameters of a profile, once for each seed, and keeps their JSON files and
 a table under book/results/full/. Networks and data stay in --folder: a run that was stopped goes
-on, and one that is done is only measured again.
+on, and one that is done is only measured again. So long parts can wait: first with
+--set "ratios=[]", then without.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import papermill
+import yaml
 
 from micranet_helpers import results, runner
 
@@ -18,10 +20,10 @@ BOOK = Path(__file__).parents[1] / "book"
 KEPT = BOOK / "results" / "full"
 
 
-def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> None:
+def run(chapter: str, seed: int, profile: str, subset: str, others: dict, folder: Path) -> None:
     """Run a chapter in its folder and keep the results that it wrote."""
     _, parameters = runner.load_profile(BOOK, profile)
-    values = parameters.get(chapter, {}) | {"seed": seed, "subset": subset}
+    values = parameters.get(chapter, {}) | {"seed": seed, "subset": subset} | others
     done = folder / f"{chapter}-{seed}.ipynb"
     papermill.execute_notebook(BOOK / f"{chapter}.ipynb", done, values, cwd=folder)
     source = values.get("source", "simulated")
@@ -54,13 +56,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--profile", default="full")
     parser.add_argument("--subset", default="", help="part of the download; by default everything")
+    parser.add_argument("--set", nargs="*", default=[], help="other values, e.g. ratios=[]")
     parser.add_argument("--folder", type=Path, default=Path("_build/full"))
     args = parser.parse_args()
+    others = {name: yaml.safe_load(text) for name, text in (each.split("=", 1) for each in args.set)}
     os.environ["TQDM_DISABLE"] = "1"
     args.folder.mkdir(parents=True, exist_ok=True)
     for chapter in args.chapters:
         for seed in args.seeds:
-            run(chapter, seed, args.profile, args.subset, args.folder.resolve())
+            run(chapter, seed, args.profile, args.subset, others, args.folder.resolve())
         tabulate(chapter, args.profile)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from micranet_helpers.model import LAYERS, STRIDES, MICRANet, check_images
+from micranet_helpers.model import LAYERS, STRIDES, MICRANet, check_finite, check_images
 
 Targets = Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 Weights = list[tuple[Tensor, Tensor]]  # weight and bias of each layer
@@ -98,8 +98,7 @@ def grad_cam(
     (torch.Size([3, 2, 8, 64, 64]), torch.Size([3, 2]))
     """
     check_images(images, model)
-    if not torch.isfinite(images).all():
-        raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")
+    check_finite(images)
     if not layers or not set(layers) <= set(LAYERS):
         raise ValueError(f"Layers must be among {', '.join(LAYERS)}, at least one, not {layers}.")
     wanted = [LAYERS.index(layer) for layer in layers]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from micranet_helpers.model import STRIDES, MICRANet, check_images
+from micranet_helpers.model import STRIDES, MICRANet, check_finite, check_images
 
 MARGIN = 40
 """What the network sees around a position reaches no further, px, rounded up to a multiple of 8."""
@@ -66,8 +66,7 @@ def evidence(
     if min(images.shape[2:]) < 16:
         height, width = images.shape[2:]
         raise ValueError(f"Images must be at least 16 px, not {height}×{width}: pad them.")
-    if not images.isfinite().all():
-        raise ValueError("Images hold NaN or infinity: replace these pixels.")
+    check_finite(images)
     # One image at a time stays in a processor's cache.
     parts = images.split(len(images) if images.is_cuda else 1)
     both = zip(*(_averaged(model, part, shifts) for part in parts), strict=True)

@@ -92,30 +92,33 @@ class MICRANet(nn.Module):
         return x
 
 
-def check_images(images: Tensor, model: MICRANet) -> None:
+def check_images(images: Tensor, model: nn.Module, step: int = STRIDES[-1]) -> None:
     """Raise one clear sentence if a batch does not fit the network.
 
     Parameters
     ----------
     images : Tensor, float, (B, in_channels, H, W)
         The batch.
-    model : MICRANet
+    model : MICRANet or UNet
         The network it is meant for.
+    step : int
+        What the sides must be multiples of, px.
 
     Raises
     ------
     TypeError
         If ``images`` is no floating-point tensor of the weights' dtype (autocast allows any).
     ValueError
-        If the batch is empty, has another rank or channel count, or a side is no multiple of 8.
+        If the batch is empty, has another rank or channel count, or a side is no multiple of
+        the step.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"Images must be a torch tensor, not {type(images).__name__}.")
     if not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
-    weight = model.linear1.weight
-    if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
-        raise TypeError(f"Images are {images.dtype}, the weights {weight.dtype}: convert one.")
+    weights = next(model.parameters()).dtype
+    if images.dtype != weights and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"Images are {images.dtype}, the weights {weights}: convert one.")
     if images.ndim != 4 or images.shape[1] != model.in_channels:
         raise ValueError(
             f"Images must have the shape (batch, {model.in_channels}, height, width), "
@@ -123,7 +126,25 @@ def check_images(images: Tensor, model: MICRANet) -> None:
         )
     if len(images) == 0:
         raise ValueError("The batch is empty: give at least one image.")
-    if any(side == 0 or side % 8 for side in images.shape[2:]):
+    if any(side == 0 or side % step for side in images.shape[2:]):
         raise ValueError(
-            f"Image sides must be multiples of 8, not {tuple(images.shape[2:])}: crop or pad them."
+            f"Image sides must be multiples of {step}, not {tuple(images.shape[2:])}: "
+            "crop or pad them."
         )
+
+
+def check_finite(images: Tensor) -> None:
+    """Raise one clear sentence if an image holds NaN or infinity.
+
+    Parameters
+    ----------
+    images : Tensor, float
+        Of any shape.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
+    """
+    if not images.isfinite().all():
+        raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")

@@ -5,6 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from micranet_helpers.model import check_images
+
 
 class UNet(nn.Module):
     """The U-Net that MICRA-Net was compared with for MNIST and F-actin.
@@ -84,11 +86,11 @@ class UNet(nn.Module):
         Raises
         ------
         TypeError
-            If the images are no floating-point tensor.
+            If the images are no floating-point tensor of the weights' dtype.
         ValueError
             If the batch is empty or its shape does not fit the network.
         """
-        _check(images, self)
+        check_images(images, self, 2 ** len(self.contractingPath))
         levels = [self.firstConvolution(images)]
         for contract in self.contractingPath:
             levels.append(contract(levels[-1]))
@@ -108,20 +110,3 @@ def _double(n_in: int, n_out: int) -> nn.Sequential:
 def _named(layers: nn.Sequential) -> nn.Sequential:
     """Put ``conv`` before the names of the parameters, as in the published checkpoints."""
     return nn.Sequential(OrderedDict(conv=layers))
-
-
-def _check(images: Tensor, model: UNet) -> None:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"Images must be a tensor of floats, not {kind}: scale them to float32.")
-    if images.ndim != 4 or images.shape[1] != model.in_channels or len(images) == 0:
-        raise ValueError(
-            f"Images must have the shape (batch, {model.in_channels}, height, width), at least "
-            f"one, not {tuple(images.shape)}."
-        )
-    step = 2 ** len(model.contractingPath)
-    if any(side == 0 or side % step for side in images.shape[2:]):
-        raise ValueError(
-            f"Image sides must be multiples of {step}, not {tuple(images.shape[2:])}: "
-            "crop or pad them."
-        )

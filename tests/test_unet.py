@@ -97,11 +97,11 @@ def test_bad_numbers_are_refused(sizes: tuple) -> None:
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        ([[1.0]], TypeError, "tensor of floats, not list"),
-        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "not torch.uint8: scale"),
+        ([[1.0]], TypeError, "torch tensor, not list"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "are torch.uint8: scale"),
         (torch.zeros(1, 8, 8), ValueError, r"\(batch, 1, height, width\)"),
         (torch.zeros(1, 3, 8, 8), ValueError, r"\(batch, 1, height, width\)"),
-        (torch.zeros(0, 1, 8, 8), ValueError, "at least one, not"),
+        (torch.zeros(0, 1, 8, 8), ValueError, "batch is empty"),
         (torch.zeros(1, 1, 12, 8), ValueError, r"multiples of 8, not \(12, 8\): crop or pad"),
         (torch.zeros(1, 1, 8, 0), ValueError, "multiples of 8"),
     ],
