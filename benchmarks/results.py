@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="other values, e.g. ratios=[]")
     parser.add_argument("--folder", type=Path, default=Path("_build/full"))
     args = parser.parse_args()
-    others = {name: yaml.safe_load(text) for name, text in (each.split("=", 1) for each in args.set)}
+    others = {
+        name: yaml.safe_load(text) for name, text in (each.split("=", 1) for each in args.set)
+    }
     os.environ["TQDM_DISABLE"] = "1"
     args.folder.mkdir(parents=True, exist_ok=True)
     for chapter in args.chapters:
