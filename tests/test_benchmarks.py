@@ -1,9 +1,14 @@
 """Benchmarks run and print their tables (how fast they are is not a test's business)."""
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from micranet_helpers import results
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -27,3 +32,45 @@ def test_crops_benchmark_prints_and_saves_rates(tmp_path: Path) -> None:
     table = run("crops.py", tmp_path / "crops.md", *options)
     rows = re.findall(r"^\| (uint8|float32) \| 32 \|( [\d.]+ \|){8}$", table, re.MULTILINE)
     assert [row[0] for row in rows] == ["uint8", "float32"]
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with results of three seeds, of labels of crops and of masks."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for seed in range(3):
+        common = {
+            "source": "open", "split": "testing", "n": 2, "seed": seed,
+            "seconds": {"chapter": 600 + 60 * seed},
+        }  # fmt: skip
+        metrics = {"pixel F1, self-trained": 0.6 + 0.1 * seed, "crop AUC": 0.9}
+        ours = {"dataset": "em", "labels_used": "crops", "metrics": metrics}
+        masks = {"dataset": "em-masks", "labels_used": "masks", "metrics": {"pixel F1": 0.8}}
+        results.save(tmp_path / f"em-open-{seed}.json", **common, **ours)
+        results.save(tmp_path / f"em-masks-{seed}.json", **common, **masks)
+    return tmp_path
+
+
+def test_results_of_seeds_are_tabulated_with_their_origin(kept: Path, monkeypatch, capsys) -> None:
+    module = importlib.import_module("results")
+    monkeypatch.setattr(module, "KEPT", kept)
+    module.tabulate("em", "full")
+    text = (kept / "em.md").read_text(encoding="utf-8")
+    assert text.strip() == capsys.readouterr().out.strip()
+    assert "10 to 12 minutes a run" in text and "source `open` (all)" in text
+    assert "| pixel F1, self-trained | 0.700 ± 0.100 |" in text
+
+
+def test_ratio_to_masks_is_taken_seed_by_seed(kept: Path, monkeypatch) -> None:
+    module = importlib.import_module("ceiling")
+    monkeypatch.setattr(module, "KEPT", kept)
+    (kept / "em-open-2.json").unlink()  # a seed without its partner has no ratio
+    module.tabulate("em")
+    text = (kept / "em-masks.md").read_text(encoding="utf-8")
+    # 0.6 / 0.8 and 0.7 / 0.8
+    assert "| pixel F1 | 0.800 ± 0.000 | 0.650 ± 0.071 | 0.812 ± 0.088 |" in text
+
+
+def test_settings_of_a_chapter_are_those_of_the_profile_and_else_the_defaults(kept: Path) -> None:
+    values = importlib.import_module("ceiling").settings("em", "full")
+    assert values["source"] == "open" and values["side"] == 128 and values["seed"] == 0
