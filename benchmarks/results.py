@@ -35,14 +35,12 @@ def tabulate(chapter: str, profile: str) -> None:
     """Write the table over the seeds, with where it comes from."""
     runs = results.collect(KEPT, chapter)
     origin = runs[0]["provenance"]
-    minutes = [run["seconds"]["chapter"] / 60 for run in runs]
     subset = runs[0]["parameters"].get("subset") or "all"
     head = (
         f"`{profile}` profile, source `{runs[0]['source']}` ({subset}), split {runs[0]['split']}, "
         f"labels used: {runs[0]['labels_used']}; {origin['device']}, "
         f"torch {origin['versions']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}, "
-        f"{origin['date'][:10]}; "
-        f"{min(minutes):.0f} to {max(minutes):.0f} minutes a run."
+        f"{origin['date'][:10]}."
     )
     text = f"{head}\n\n{results.summary(runs)}\n"
     (KEPT / f"{chapter}.md").write_text(text, encoding="utf-8")
