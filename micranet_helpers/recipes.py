@@ -206,7 +206,7 @@ def in_foreground(width: float = 32, levels: Sequence[float] = (0,)) -> Recipe:
     """Make our recipe for F-actin: evidence, averaged over neighbours in the dendrite.
 
     The foreground is what is above Otsu's threshold of the smoothed image; thin axons fade in it.
-    Its one constant, 6 px, was chosen on dendrite masks of simulated images of no split here.
+    Its one constant, 6 px, was chosen on dendrite masks of simulated images of the same kind.
 
     Parameters
     ----------
