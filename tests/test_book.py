@@ -14,7 +14,7 @@ from servers import serve_folder
 from micranet_helpers import results, runner
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 150  # the aim is 30 s a chapter; a busy machine may take longer
+SECONDS = 90  # the aim is 30 s a chapter; a busy machine may take longer
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER_OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
