@@ -172,6 +172,11 @@ def test_profile_names_known_chapters_and_parameters(name: str) -> None:
     assert limit > 0
 
 
+def test_gpu_runs_the_sizes_of_full() -> None:
+    full, gpu = (runner.load_profile(BOOK, name)[1] for name in ("full", "gpu"))
+    assert gpu == full
+
+
 def test_links_to_the_repository_have_one_address() -> None:
     name = ADDRESS.rsplit("/", 1)[1]
     files = [ROOT / "README.md", ROOT / "LICENSE", *MODULES, *NOTEBOOKS, *BOOK.glob("*.*")]
