@@ -5,7 +5,6 @@ self-training, and measures it on the same test images. Beside it stands what im
 alone gave, from the results of results.py. Networks and data are those of --folder, as there.
 """
 
-import argparse
 import ast
 import os
 import time
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results import BOOK, KEPT
+from results import BOOK, KEPT, head_of, options
+from table import report
 
 from micranet_helpers import metrics, pseudo, recipes, results, runner
 from micranet_helpers.data import ctc, em, layout
@@ -50,8 +50,7 @@ def measure(chapter: str, unet: UNet, path: Path) -> dict[str, float]:
     found: dict[str, list] = {}
     for sample in layout.read(path, "testing"):
         masks = segment(unet, torch.from_numpy(sample.pixels)[None], recipe, tile).masks[0]
-        # A frame of cells shows one line; even planes are cells, odd ones contacts.
-        own = 2 * int(sample.label.any((1, 2))[::2].argmax())
+        own = 2 * ctc.line_of(sample) if chapter == "ctc" else 0
         found.setdefault(own, []).append((masks[own], sample.label[own] > 0))
     names = layout.describe(path)[0].classes
     lines = {own: f"{names[own].removesuffix(' cell')}: " * (chapter == "ctc") for own in found}
@@ -82,42 +81,27 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     )  # fmt: skip
 
 
-def tabulate(chapter: str) -> None:
+def tabulate(chapter: str, profile: str) -> None:
     """Write the table: masks, image-level labels, and their ratio seed by seed."""
     masks, labels = (results.collect(KEPT, name) for name in (f"{chapter}-masks", chapter))
-    rows = []
+    rows = [["", "U-Net trained on masks", "self-trained, no mask", "ratio"]]
     for name in masks[0]["metrics"]:
         ceiling = {each["seed"]: each["metrics"][name] for each in masks}
         ours = {each["seed"]: each["metrics"][f"{name}, self-trained"] for each in labels}
         ratio = [ours[seed] / ceiling[seed] for seed in ceiling if seed in ours]
         columns = (list(ceiling.values()), list(ours.values()), ratio)
-        rows.append(f"| {name} | {' | '.join(map(spread, columns))} |")
-    head = "| | U-Net trained on masks | self-trained, no mask | ratio |\n|---|---:|---:|---:|"
-    text = "\n".join([head, *rows])
-    (KEPT / f"{chapter}-masks.md").write_text(f"{text}\n", encoding="utf-8")
-    print(text)
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation of the sample."""
-    sd = f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "–"
-    return f"{np.mean(values):.3f} ± {sd}"
+        rows.append([name, *map(results.spread, columns)])
+    report(head_of(masks, profile), rows, KEPT / f"{chapter}-masks.md")
 
 
 def main() -> None:
     """Run all seeds of all chapters that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("chapters", nargs="+", choices=SOURCES)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--profile", default="full")
-    parser.add_argument("--subset", default="", help="part of the download; by default everything")
-    parser.add_argument("--folder", type=Path, default=Path("_build/full"))
-    args = parser.parse_args()
+    args = options(__doc__, SOURCES).parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     for chapter in args.chapters:
         for seed in args.seeds:
             run(chapter, seed, args.profile, args.subset, args.folder.resolve())
-        tabulate(chapter)
+        tabulate(chapter, args.profile)
 
 
 if __name__ == "__main__":

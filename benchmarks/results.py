@@ -9,6 +9,7 @@ on, and one that is done is only measured again. So long parts can wait: first w
 import argparse
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import papermill
@@ -31,31 +32,41 @@ def run(chapter: str, seed: int, profile: str, subset: str, others: dict, folder
     shutil.copy(folder / "results" / f"{chapter}-{source}-{seed}.json", KEPT)
 
 
-def tabulate(chapter: str, profile: str) -> None:
-    """Write the table over the seeds, with where it comes from."""
-    runs = results.collect(KEPT, chapter)
+def head_of(runs: list[dict], profile: str) -> str:
+    """Where results come from, in a sentence."""
     origin = runs[0]["provenance"]
     subset = runs[0]["parameters"].get("subset") or "all"
-    head = (
+    return (
         f"`{profile}` profile, source `{runs[0]['source']}` ({subset}), split {runs[0]['split']}, "
         f"labels used: {runs[0]['labels_used']}; {origin['device']}, "
         f"torch {origin['versions']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}, "
         f"{origin['date'][:10]}."
     )
-    text = f"{head}\n\n{results.summary(runs)}\n"
+
+
+def tabulate(chapter: str, profile: str) -> None:
+    """Write the table over the seeds, with where it comes from."""
+    runs = results.collect(KEPT, chapter)
+    text = f"{head_of(runs, profile)}\n\n{results.summary(runs)}\n"
     (KEPT / f"{chapter}.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def main() -> None:
-    """Run all seeds of all chapters that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("chapters", nargs="+")
+def options(text: str, choices: Iterable[str] | None = None) -> argparse.ArgumentParser:
+    """What can be asked for, here and in ceiling.py."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("chapters", nargs="+", choices=choices)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--profile", default="full")
     parser.add_argument("--subset", default="", help="part of the download; by default everything")
-    parser.add_argument("--set", nargs="*", default=[], help="other values, e.g. ratios=[]")
     parser.add_argument("--folder", type=Path, default=Path("_build/full"))
+    return parser
+
+
+def main() -> None:
+    """Run all seeds of all chapters that were asked for."""
+    parser = options(__doc__)
+    parser.add_argument("--set", nargs="*", default=[], help="other values, e.g. ratios=[]")
     args = parser.parse_args()
     others = {
         name: yaml.safe_load(text) for name, text in (each.split("=", 1) for each in args.set)

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_auroc
 
+from micranet_helpers.model import check_evaluating
+
 BATCH = 64
 
 
@@ -30,8 +32,7 @@ def logits_of(model: nn.Module, data: Dataset) -> Tensor:
     ValueError
         If there is no crop, or the model is in training mode.
     """
-    if model.training:
-        raise ValueError("The network is in training mode: call model.eval() first.")
+    check_evaluating(model)
     device = next(model.parameters()).device
     batches = [model(images.to(device)).float().cpu() for images, _ in DataLoader(data, BATCH)]
     if not batches:

@@ -170,39 +170,6 @@ def table(
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def holders(inner: ArrayLike, outer: ArrayLike) -> NDArray[np.int64]:
-    """Find the objects of one label image that hold several objects of another.
-
-    With true objects inside predicted ones these are the cells that were merged; the other way
-    round, the true cells that were split.
-
-    Parameters
-    ----------
-    inner, outer : array-like of int, (H, W)
-        Label images: 0 is background, every other value is one object.
-
-    Returns
-    -------
-    ndarray, int64, (N,)
-        Labels of ``outer`` that hold more than half of each of two or more objects of ``inner``.
-
-    Raises
-    ------
-    ValueError
-        If the images are no label images of one shape.
-    """
-    inner, outer = _label_image(inner), _label_image(outer)
-    if inner.shape != outer.shape:
-        raise ValueError(f"The label images have the shapes {inner.shape} and {outer.shape}.")
-    pairs, counts = np.unique(
-        np.stack([inner[inner > 0], outer[inner > 0]]), axis=1, return_counts=True
-    )
-    numbers, areas = np.unique(inner[inner > 0], return_counts=True)
-    area = areas[np.searchsorted(numbers, pairs[0])]
-    held, times = np.unique(pairs[1][2 * counts > area], return_counts=True)
-    return held[(times > 1) & (held > 0)].astype(np.int64)
-
-
 def match_boxes(
     points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike = (), slack: float = 0
 ) -> Matching:

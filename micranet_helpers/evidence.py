@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from micranet_helpers.model import STRIDES, MICRANet, check_finite, check_images
+from micranet_helpers.model import STRIDES, MICRANet, check_evaluating, check_finite, check_images
 
 MARGIN = 40
 """What the network sees around a position reaches no further, px, rounded up to a multiple of 8."""
@@ -61,8 +61,7 @@ def evidence(
     :func:`~micranet_helpers.cam.grad_cam`.
     """
     check_images(images, model)
-    if model.training:
-        raise ValueError("The network is in training mode: call model.eval() first.")
+    check_evaluating(model)
     if min(images.shape[2:]) < 16:
         height, width = images.shape[2:]
         raise ValueError(f"Images must be at least 16 px, not {height}×{width}: pad them.")

@@ -308,6 +308,33 @@ def seg_score(pred_labels: Mask, true_labels: Mask) -> float:
     return float(total / count) if count else float("nan")
 
 
+def holders(inner: Mask, outer: Mask) -> NDArray[np.int64]:
+    """Find the objects of one label image that hold several objects of another.
+
+    With true objects inside predicted ones these are the cells that were merged; the other way
+    round, the true cells that were split.
+
+    Parameters
+    ----------
+    inner, outer : Tensor or ndarray, integer, (H, W)
+        Label images: 0 is background, every other value is one object.
+
+    Returns
+    -------
+    ndarray, int64, (N,)
+        Labels of ``outer`` that hold more than half of each of two or more objects of ``inner``.
+
+    Raises
+    ------
+    ValueError
+        If the images are no integer label images of one shape.
+    """
+    outer_ids, inner_ids, o, i, _, share = _overlaps(outer, inner)
+    inside = (share > 0.5) & (outer_ids[o] != 0) & (inner_ids[i] != 0)
+    held, times = np.unique(outer_ids[o[inside]], return_counts=True)
+    return held[times > 1].astype(np.int64)
+
+
 def pooled_f1(
     pred: Sequence[Mask], true: Sequence[Mask], ignore: Sequence[Mask] | None = None
 ) -> float:

@@ -133,6 +133,23 @@ def check_images(images: Tensor, model: nn.Module, step: int = STRIDES[-1]) -> N
         )
 
 
+def check_evaluating(model: nn.Module) -> None:
+    """Raise one clear sentence if a network is in training mode.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network that is about to be used.
+
+    Raises
+    ------
+    ValueError
+        If it is: dropout and batch norm would change what it says.
+    """
+    if model.training:
+        raise ValueError("The network is in training mode: call model.eval() first.")
+
+
 def check_finite(images: Tensor) -> None:
     """Raise one clear sentence if an image holds NaN or infinity.
 

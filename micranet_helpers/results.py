@@ -192,6 +192,30 @@ def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None =
     return _markdown(("metric", _heading(runs)), rows)
 
 
+def spread(values: Sequence[float]) -> str:
+    """Tell mean and standard deviation of some values.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One a run; NaN where a run has none.
+
+    Returns
+    -------
+    str
+        Mean ± standard deviation (of the sample, n − 1), and of how many, if some are missing;
+        "–" where there is none.
+    """
+    there = np.array(values, float)
+    there = there[np.isfinite(there)]
+    if not there.size:
+        return "–"
+    mean, digits = there.mean(), _digits(there.mean())
+    sd = f"{there.std(ddof=1):.{digits}f}" if there.size > 1 else "–"
+    of = f" (of {there.size})" if there.size < len(values) else ""
+    return f"{mean:.{digits}f} ± {sd}{of}"
+
+
 def full(dataset: str) -> list[dict[str, Any]]:
     """Read the runs of the `full` profile that come with the book.
 
@@ -349,14 +373,7 @@ def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
-    values = np.array([run["metrics"].get(name, math.nan) for run in runs], float)
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return "–"
-    mean, digits = values.mean(), _digits(values.mean())
-    sd = f"{values.std(ddof=1):.{digits}f}" if values.size > 1 else "–"
-    of = f" (of {values.size})" if values.size < len(runs) else ""
-    return f"{mean:.{digits}f} ± {sd}{of}"
+    return spread([run["metrics"].get(name, math.nan) for run in runs])
 
 
 def _number(value: float | None) -> str:

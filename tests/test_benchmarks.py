@@ -65,7 +65,7 @@ def test_ratio_to_masks_is_taken_seed_by_seed(kept: Path, monkeypatch) -> None:
     module = importlib.import_module("ceiling")
     monkeypatch.setattr(module, "KEPT", kept)
     (kept / "em-open-2.json").unlink()  # a seed without its partner has no ratio
-    module.tabulate("em")
+    module.tabulate("em", "full")
     text = (kept / "em-masks.md").read_text(encoding="utf-8")
     # 0.6 / 0.8 and 0.7 / 0.8
     assert "| pixel F1 | 0.800 ± 0.000 | 0.650 ± 0.071 | 0.812 ± 0.088 |" in text

@@ -372,3 +372,10 @@ def test_wrong_settings_are_refused(tmp_path: Path, settings: dict, message: str
     with pytest.raises(ValueError, match=message):
         ctc.build(tmp_path / "a.hdf5", **settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("line", range(3))
+def test_line_of_a_frame_is_that_of_its_cells(line: int) -> None:
+    label = np.zeros((6, 8, 8), np.uint16)
+    label[2 * line, 2:4, 2:4] = 1
+    assert ctc.line_of(layout.Sample("frame", np.zeros((1, 8, 8), np.uint8), label)) == line

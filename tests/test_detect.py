@@ -129,17 +129,6 @@ def test_table_by_hand():
 # Boxes
 
 
-def test_merged_and_split_objects_by_hand():
-    true, pred = np.zeros((6, 12), int), np.zeros((6, 12), int)
-    true[1:5, 1:3], true[1:5, 4:6], true[1:5, 8:12] = 5, 2, 9
-    pred[0:6, 0:6], pred[1:5, 8:10], pred[1:5, 10:12] = 1, 7, 3
-    assert detect.holders(true, pred).tolist() == [1]  # 5 and 2 merged
-    assert detect.holders(pred, true).tolist() == [9]  # split into 7 and 3
-    pred[1:3, 1:3] = 0  # half of 5 only is in 1
-    assert detect.holders(true, pred).tolist() == []
-    assert detect.holders(np.zeros_like(true), pred).tolist() == []
-
-
 def test_a_point_detects_the_box_it_is_in():
     box = [[10, 20, 12, 23]]  # rows 10 and 11, columns 20 to 22
     for point, slack, found in [

@@ -403,7 +403,19 @@ def test_label_scores_refuse(score):
     with pytest.raises(TypeError, match="[Tt]hreshold"):
         score(np.full((2, 3), 0.7), labels)
 
+
 # Objects and pixels of several images
+
+
+def test_merged_and_split_objects_by_hand():
+    true, pred = np.zeros((6, 12), int), np.zeros((6, 12), int)
+    true[1:5, 1:3], true[1:5, 4:6], true[1:5, 8:12] = 5, 2, 9
+    pred[0:6, 0:6], pred[1:5, 8:10], pred[1:5, 10:12] = 1, 7, 3
+    assert metrics.holders(true, pred).tolist() == [1]  # 5 and 2 merged
+    assert metrics.holders(pred, true).tolist() == [9]  # split into 7 and 3
+    pred[1:3, 1:3] = 0  # half of 5 only is in 1
+    assert metrics.holders(true, pred).tolist() == []
+    assert metrics.holders(np.zeros_like(true), pred).tolist() == []
 
 
 def test_seg_score_by_hand():

@@ -323,6 +323,22 @@ def _label(
 # --- the dataset file --------------------------------------------------------------------------
 
 
+def line_of(sample: Sample) -> int:
+    """Tell which cell line a frame shows, by its truth.
+
+    Parameters
+    ----------
+    sample : Sample
+        A frame with at least one cell; its classes are cell and contact of each line in turn.
+
+    Returns
+    -------
+    int
+        Number of the first line that has a cell, from 0.
+    """
+    return int(sample.label.any((1, 2))[::2].argmax())
+
+
 def build(
     path: str | Path, source: str = "simulated", *, lines: Sequence[str] | None = None,
     subset: str | None = None, num_images: int = 60, size: int = 512, seed: int = 0,
