@@ -1,8 +1,9 @@
-"""What masks would give: python benchmarks/ceiling.py em ctc [--seeds 0 1 2] [--subset small]
+"""What masks would give: python benchmarks/ceiling.py em ctc pvivax [--subset small]
 
-Trains the U-Net of the chapters on the *masks* of the training images, with all settings of
-self-training, and measures it on the same test images. Beside it stands what image-level labels
-alone gave, from the results of results.py. Networks and data are those of --folder, as there.
+Trains the U-Net of the chapters on the *masks* of the training images (of P. vivax, which has
+none, on the filled boxes of infected cells), with all settings of self-training, and measures it
+on the same test images. Beside it stands what image-level labels alone gave, from the results of
+results.py. Networks and data are those of --folder, as there.
 """
 
 import ast
@@ -15,14 +16,17 @@ import torch
 from results import BOOK, KEPT, head_of, options
 from table import report
 
-from micranet_helpers import metrics, pseudo, recipes, results, runner
-from micranet_helpers.data import ctc, em, layout
-from micranet_helpers.segment import segment
+from micranet_helpers import detect, metrics, pseudo, recipes, results, runner
+from micranet_helpers.data import ctc, em, layout, pvivax
+from micranet_helpers.segment import gaussian, segment
 from micranet_helpers.train import fit
 from micranet_helpers.unet import UNet
 
-SOURCES = {"em": em, "ctc": ctc}
-LABELS = "masks of all training images"
+SOURCES = {"em": em, "ctc": ctc, "pvivax": pvivax}
+LABELS = {
+    "em": "masks of all training images", "ctc": "masks of all training images",
+    "pvivax": "boxes of all training and validation fields",
+}  # fmt: skip
 
 
 def settings(chapter: str, profile: str) -> dict:
@@ -35,17 +39,54 @@ def settings(chapter: str, profile: str) -> dict:
     return values | runner.load_profile(BOOK, profile)[1].get(chapter, {})
 
 
-def crops(path: Path, split: str, number: int, side: int, seed: int) -> pseudo.PixelCrops:
+def target(chapter: str, sample: layout.Sample) -> np.ndarray:
+    """What the U-Net shall paint, float32 (K, H, W): 1, 0, or NaN for a difficult cell."""
+    present = (sample.label > 0).astype(np.float32)
+    if chapter != "pvivax":
+        return present
+    infected, difficult = present[0], present[2] > present[0]
+    return np.where(difficult, np.float32(np.nan), infected)[None]
+
+
+def crops(
+    chapter: str, path: Path, split: str, number: int, side: int, seed: int
+) -> pseudo.PixelCrops:
     """Random crops of a split with their masks; augmented for training only."""
     samples = list(layout.read(path, split))
-    masks = [(sample.label > 0).astype(np.float32) for sample in samples]
+    masks = [target(chapter, sample) for sample in samples]
     pixels = [sample.pixels for sample in samples]
     return pseudo.PixelCrops(pixels, masks, side, number, seed, augment=split == "training")
 
 
+def curve(unet: UNet, path: Path, split: str) -> detect.Curve:
+    """Precision and recall of infected cells for every threshold, as the chapter measures them."""
+    samples, recipe = list(layout.read(path, split)), recipes.recipe("pvivax")
+    points = []
+    for sample in samples:
+        logits = segment(unet, torch.from_numpy(sample.pixels)[None], recipe, 256).scores[0, 0]
+        points.append(detect.peaks(gaussian(logits.sigmoid(), 6), 20, 0))
+    boxes = zip(*[pvivax.counted(sample, edge=16) for sample in samples], strict=True)
+    return detect.precision_recall(points, *boxes, slack=4)
+
+
+def best_f1(validation: detect.Curve, testing: detect.Curve) -> float:
+    """F1 of the test at the threshold that is best for the boxes of the validation."""
+    f1_of = [
+        2 * each.precision * each.recall / (each.precision + each.recall).clip(1e-9)
+        for each in (validation, testing)
+    ]
+    reached = testing.thresholds >= validation.thresholds[f1_of[0].argmax()]
+    return float(f1_of[1][reached][-1]) if reached.any() else 0.0
+
+
 @torch.no_grad()
 def measure(chapter: str, unet: UNet, path: Path) -> dict[str, float]:
-    """Pixel F1 on the test split, of each class where it is the line's own."""
+    """Pixel F1 on the test split, of each class where it is the line's own; F1 of points."""
+    if chapter == "pvivax":
+        validation, testing = (curve(unet, path, split) for split in ("validation", "testing"))
+        return {
+            "F1": best_f1(validation, testing), "average precision": testing.average_precision
+        }  # fmt: skip
     recipe, tile = recipes.recipe(chapter), 512 if chapter == "em" else None
     found: dict[str, list] = {}
     for sample in layout.read(path, "testing"):
@@ -67,15 +108,15 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     name = f"{chapter}-{source}{subset}"
     path = SOURCES[chapter].build(folder / "data" / f"{name}.h5", source, subset=subset or None)
     unet = fit(
-        crops(path, "training", number, side, seed),
-        crops(path, "validation", number // 8, side, seed),
+        crops(chapter, path, "training", number, side, seed),
+        crops(chapter, path, "validation", number // 8, side, seed),
         folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"], batch_size=16,
         learning_rate=3e-3, network="UNet", seed=seed,
     )  # fmt: skip
     results.save(
         KEPT / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",
         source=source, split="testing", n=layout.describe(path)[1]["testing"],
-        labels_used=LABELS, seed=seed, metrics=measure(chapter, unet, path),
+        labels_used=LABELS[chapter], seed=seed, metrics=measure(chapter, unet, path),
         seconds={"all": time.perf_counter() - begin},
         parameters={name: values[name] for name in ("subset", "pixel_crops", "pixel_epochs")},
     )  # fmt: skip

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from micranet_helpers import results
+from micranet_helpers.data.layout import Sample
+from micranet_helpers.detect import Curve
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -74,3 +77,23 @@ def test_ratio_to_masks_is_taken_seed_by_seed(kept: Path, monkeypatch) -> None:
 def test_settings_of_a_chapter_are_those_of_the_profile_and_else_the_defaults(kept: Path) -> None:
     values = importlib.import_module("ceiling").settings("em", "full")
     assert values["source"] == "open" and values["side"] == 128 and values["seed"] == 0
+
+
+def test_ceiling_of_points_takes_its_threshold_from_the_validation(kept: Path) -> None:
+    best_f1 = importlib.import_module("ceiling").best_f1
+
+    def curve(*rows: tuple[float, float, float]) -> Curve:
+        return Curve(*np.array(rows).T, average_precision=0.5)
+
+    validation = curve((0.9, 1, 0.2), (0.6, 0.8, 0.8), (0.2, 0.1, 0.9))  # best at 0.6
+    testing = curve((0.95, 1, 0.5), (0.61, 0.5, 0.5), (0.59, 0.9, 0.9))
+    assert best_f1(validation, testing) == pytest.approx(0.5)
+    assert best_f1(validation, curve((0.5, 1, 1))) == 0  # nothing reaches the threshold
+
+
+def test_ceiling_asks_nothing_of_difficult_cells(kept: Path) -> None:
+    target = importlib.import_module("ceiling").target
+    label = np.array([[[1, 1, 0, 0]], [[0, 0, 3, 0]], [[0, 2, 0, 2]]], np.uint16)
+    sample = Sample("field", np.zeros((3, 1, 4), np.uint8), label)
+    np.testing.assert_array_equal(target("pvivax", sample), [[[1, 1, 0, np.nan]]])
+    np.testing.assert_array_equal(target("em", sample), label > 0)

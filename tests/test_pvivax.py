@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import find_objects
 
+from micranet_helpers import detect
 from micranet_helpers.data import crops, layout, pvivax
 from micranet_helpers.data.simulated import smear
 
@@ -127,8 +129,11 @@ def test_label_covers_what_the_boxes_cover(
     assert (sample.label.max((1, 2)) <= counts).all()
     distinct = {json.dumps(thing) for thing in boxes}
     height, width = (scale * side for side in sample.image.shape[1:])
-    seen = [thing for thing in map(json.loads, distinct)
-            if int(thing["bbox"]["x"]) < width and int(thing["bbox"]["y"]) < height]
+    seen = [
+        thing
+        for thing in map(json.loads, distinct)
+        if int(thing["bbox"]["x"]) < width and int(thing["bbox"]["y"]) < height
+    ]
     assert len(sample.boxes) == len(seen)
 
 
@@ -427,3 +432,27 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1 px"):
         pvivax.simulate(1, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_border_and_what_it_cuts_counts_neither_way() -> None:
+    boxes = [
+        (0, 20, 20, 30, 30), (0, 0, 30, 9, 40), (0, 12, 40, 22, 50), (1, 30, 0, 39, 9),
+        (2, 25, 45, 35, 55),
+    ]  # fmt: skip
+    sample = layout.Sample("a", np.zeros((3, 60, 80), np.uint8), np.zeros((3, 60, 80), np.uint16))
+    sample = replace(sample, boxes=np.array(boxes, np.float32))
+    np.testing.assert_array_equal(pvivax.gaps(sample), [20, 0, 12, 0, 25])
+    infected, neither = pvivax.counted(sample, edge=15)
+    np.testing.assert_array_equal(infected, [boxes[0][1:], boxes[2][1:]])
+    # In the middle; far from all; in a whole cell near the border; at each of the four borders;
+    # in the cell that is cut; in the difficult one.
+    places = [(25, 25), (40, 60), (13, 45), (1, 60), (58, 60), (40, 1), (40, 78), (5, 35), (30, 50)]
+    matching = detect.match_boxes(places, infected, neither)
+    assert (matching.tp, matching.fp, matching.fn) == (2, 1, 0)
+
+
+def test_field_without_a_box_has_a_border() -> None:
+    sample = pvivax.simulate(1, 32)[0]
+    bare = replace(sample, boxes=np.empty((0, 5), np.float32))
+    infected, neither = pvivax.counted(bare, edge=4)
+    assert infected.shape == (0, 4) and neither.shape == (4, 4) and pvivax.gaps(bare).shape == (0,)

@@ -179,6 +179,55 @@ def _sample(name: str, image: NDArray[np.uint8], label: NDArray[np.uint16], boxe
     return Sample(name, image, label, offset.astype("f4"), factor.astype("f4"), boxes.astype("f4"))
 
 
+def gaps(sample: Sample) -> NDArray[np.float32]:
+    """Tell how far each box is from the border of its field.
+
+    Parameters
+    ----------
+    sample : Sample
+        A field with boxes.
+
+    Returns
+    -------
+    ndarray, float32, (M,)
+        px; less than 1 for a cell that the border cuts.
+    """
+    boxes = np.asarray(sample.boxes)
+    return np.c_[boxes[:, 1:3], sample.image.shape[1:] - boxes[:, 3:]].min(1)
+
+
+def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sort the boxes of a field for a fair count of detections.
+
+    Of the cells of IML_Malaria that the border cuts, fewer than half have a box. So detections
+    near the border count neither way, nor do infected cells that it cuts.
+
+    Parameters
+    ----------
+    sample : Sample
+        A field with boxes.
+    edge : int
+        Width of the border that does not count, px.
+
+    Returns
+    -------
+    infected : ndarray, float32, (M, 4)
+        Top, left, bottom, right of the infected cells to be found, px.
+    neither : ndarray, float32, (P, 4)
+        Boxes in which a detection counts neither way: difficult cells, infected ones that the
+        border cuts, and the border itself.
+    """
+    kind, boxes, whole = sample.boxes[:, 0], sample.boxes[:, 1:], gaps(sample) >= 1
+    height, width = sample.image.shape[1:]
+    border = [
+        (0, 0, edge, width), (height - edge, 0, height, width),
+        (0, 0, height, edge), (0, width - edge, height, width),
+    ]  # fmt: skip
+    infected = kind == smear.INFECTED
+    cut = (kind == smear.DIFFICULT) | (infected & ~whole)
+    return boxes[infected & whole], np.concatenate([boxes[cut], np.array(border, boxes.dtype)])
+
+
 # --- the dataset file --------------------------------------------------------------------------
 
 
