@@ -99,7 +99,7 @@ def check_images(images: Tensor, model: nn.Module, step: int = STRIDES[-1]) -> N
     ----------
     images : Tensor, float, (B, in_channels, H, W)
         The batch.
-    model : MICRANet or UNet
+    model : MICRANet, UNet or FalkUNet
         The network it is meant for.
     step : int
         What the sides must be multiples of, px.

@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from micranet_helpers.checkpoints import AtomicCheckpointIO, EpochCheckpoint, read_checkpoint
 from micranet_helpers.metrics import exact_match, label_accuracy
 from micranet_helpers.model import LAYERS, MICRANet
-from micranet_helpers.unet import UNet
+from micranet_helpers.unet import FalkUNet, UNet
 
-NETWORKS = {"MICRANet": MICRANet, "UNet": UNet}
+NETWORKS = {"MICRANet": MICRANet, "UNet": UNet, "FalkUNet": FalkUNet}
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 # What the system says when a file cannot be written: no space, over quota, too large, read-only.
 _NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
@@ -36,7 +36,7 @@ class Learner(pl.LightningModule):
     """A network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
-    (MICRA-Net) or each pixel (U-Net). What is labelled NaN is unknown, and does not count.
+    (MICRA-Net) or each pixel (U-Nets). What is labelled NaN is unknown, and does not count.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Learner(pl.LightningModule):
         Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
     run : dict, optional
         Facts that make a run what it is; stored in its checkpoints.
-    network : {"MICRANet", "UNet"}
+    network : {"MICRANet", "UNet", "FalkUNet"}
         What is trained.
     frozen : sequence of str
         Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
@@ -84,7 +84,7 @@ class Learner(pl.LightningModule):
         if pos_weight is not None and len(pos_weight) != num_classes:
             raise ValueError(f"pos_weight needs {num_classes} values, not {len(pos_weight)}.")
         if network not in NETWORKS:
-            raise ValueError(f"The network must be {' or '.join(NETWORKS)}, not {network!r}.")
+            raise ValueError(f"The network must be one of {', '.join(NETWORKS)}, not {network!r}.")
         if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
             raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
         self.save_hyperparameters()
@@ -167,7 +167,7 @@ class Learner(pl.LightningModule):
             raise ValueError(
                 f"{self.hparams.network} needs labels of the shape {tuple(logits.shape)}, not "
                 f"{tuple(labels.shape)}: MICRANet learns from one label per image and class, "
-                "UNet from one per pixel and class."
+                "U-Nets from one per pixel and class."
             )
         known, weight = ~labels.isnan(), self.pos_weight
         if weight is not None:
@@ -195,7 +195,7 @@ def fit(
     network: str = "MICRANet",
     frozen: Sequence[str] = (),
     start: nn.Module | None = None,
-) -> MICRANet | UNet:
+) -> MICRANet | UNet | FalkUNet:
     """Train a network, or go on with the run that ``folder`` holds.
 
     After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` (lowest validation loss) and a
@@ -207,7 +207,7 @@ def fit(
     ----------
     train, validation : Dataset
         Items are (image (C, H, W) float32, labels float32 of 0, 1 and, where unknown, NaN):
-        (num_classes,) for MICRA-Net, (num_classes, H, W) for the U-Net. All labels, or for pixels
+        (num_classes,) for MICRA-Net, (num_classes, H, W) for a U-Net. All labels, or for pixels
         (N, num_classes) that tell which classes an image shows, must be at hand as
         ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
     folder : path
@@ -230,7 +230,7 @@ def fit(
 
     Returns
     -------
-    MICRANet or UNet
+    MICRANet, UNet or FalkUNet
         The network of the best epoch, in evaluation mode, on the CPU.
 
     Raises
@@ -278,7 +278,7 @@ def fit(
     return load(folder)
 
 
-def load(folder: Path | str, which: str = "best") -> MICRANet | UNet:
+def load(folder: Path | str, which: str = "best") -> MICRANet | UNet | FalkUNet:
     """Load the network of a run.
 
     Parameters
@@ -290,7 +290,7 @@ def load(folder: Path | str, which: str = "best") -> MICRANet | UNet:
 
     Returns
     -------
-    MICRANet or UNet
+    MICRANet, UNet or FalkUNet
         In evaluation mode, on the CPU.
 
     Raises

@@ -1,11 +1,29 @@
-"""The U-Net: a network that learns masks, to compare with, or to train on MICRA-Net's own masks."""
+"""U-Nets: networks that learn masks, to compare with, or to train on MICRA-Net's own masks."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from micranet_helpers.model import check_images
+
+SLOPE = 0.1  # of FalkUNet's LeakyReLU below 0
+
+_DOWN = [
+    ("conv_d0ab", "conv_d0bc"),
+    ("conv_d1ab", "conv_d1bc"),
+    ("conv_d2ab", "conv_d2bc"),
+    ("conv_d3ab", "conv_d3bc"),
+    ("conv_d4ab", "conv_d4bc"),
+]
+_UP = [
+    ("upconv_d4c_u3a", "conv_u3bc", "conv_d3cd"),
+    ("upconv_u3d_u2a", "conv_u2bc", "conv_d2cd"),
+    ("upconv_u2d_u1a", "conv_u1bc", "conv_d1cd"),
+    ("upconv_u1d_u0a", "conv_u0bc", "conv_d0cd"),
+]
 
 
 class UNet(nn.Module):
@@ -98,6 +116,111 @@ class UNet(nn.Module):
         for step in self.expandingPath:
             x = step["conv"](torch.cat([step["expand"](x), levels.pop()], 1))
         return self.lastConv(x)
+
+
+class FalkUNet(nn.Module):
+    """The U-Net that MICRA-Net was compared with for cells of the Cell Tracking Challenge.
+
+    Five levels of two convolutions with LeakyReLU and without batch norm, 2×2 max pools between
+    them; on the way up 2×2 transposed convolutions, with no activation, and two convolutions of
+    the same level of the way down and of the result. The last convolution is 3×3 with padding as
+    the others. Parameters carry the names of the published checkpoints.
+
+    In published checkpoints class 0 is the background: the softmax over the classes gives
+    probabilities, and a pixel is of the class of its highest logit. Trained by
+    :func:`micranet_helpers.train.fit`, no class is the background, and each is a yes or no of its
+    own as in :class:`UNet`. That loss, binary cross-entropy of each class, is our choice, so that
+    both U-Nets learn alike. Our choice, too: the first weights are drawn as He et al. advise. With
+    torch's own, and no batch norm, next to no gradient reaches the lower levels.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the images, 1 for grey, 3 for RGB.
+    num_classes : int
+        Masks to predict; with published weights the background counts as one.
+    filters : int
+        Channels of the first level; each level has twice as many as the one above. Published
+        checkpoints have 64.
+
+    Raises
+    ------
+    ValueError
+        If one of them is less than 1.
+
+    References
+    ----------
+    Falk et al. 2019, doi 10.1038/s41592-018-0261-2; padding and names as in Bilodeau et al. 2022,
+    doi 10.1038/s42256-022-00472-w. Weights: He et al. 2015, doi 10.1109/ICCV.2015.123.
+
+    Examples
+    --------
+    >>> FalkUNet(in_channels=1, num_classes=2, filters=4)(torch.rand(3, 1, 64, 48)).shape
+    torch.Size([3, 2, 64, 48])
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 2, filters: int = 64) -> None:
+        super().__init__()
+        if min(in_channels, num_classes, filters) < 1:
+            raise ValueError(
+                f"FalkUNet needs numbers of at least 1, not in_channels={in_channels}, "
+                f"num_classes={num_classes}, filters={filters}."
+            )
+        self.in_channels, self.num_classes = in_channels, num_classes
+        widths = [filters * 2**level for level in range(len(_DOWN))]
+        n = in_channels
+        for names, width in zip(_DOWN, widths, strict=True):
+            n = self._add(names, n, width)
+        for (expand, *names), skip in zip(_UP, widths[-2::-1], strict=True):
+            width = max(skip, 2 * filters)  # the last step does not halve
+            self.add_module(expand, nn.ConvTranspose2d(n, width, 2, stride=2))
+            n = self._add(names, skip + width, width)
+        self.conv_u0dscore = nn.Conv2d(n, num_classes, 3, padding=1)
+        for layer in self.children():
+            nn.init.kaiming_normal_(layer.weight, SLOPE)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits of each pixel of a batch.
+
+        Parameters
+        ----------
+        images : Tensor, float, (B, in_channels, H, W)
+            H and W multiples of 16.
+
+        Returns
+        -------
+        Tensor, float, (B, num_classes, H, W)
+            Logits. Trained by :func:`micranet_helpers.train.fit`: a pixel belongs to a class
+            where its logit is above 0. With published weights: to the class of its highest
+            logit, 0 the background.
+
+        Raises
+        ------
+        TypeError
+            If the images are no floating-point tensor of the weights' dtype.
+        ValueError
+            If the batch is empty or its shape does not fit the network.
+        """
+        check_images(images, self, 2 ** len(_UP))
+        levels = [self._convolve(_DOWN[0], images)]
+        for names in _DOWN[1:]:
+            levels.append(self._convolve(names, F.max_pool2d(levels[-1], 2)))
+        x = levels.pop()
+        for expand, *names in _UP:
+            x = torch.cat([levels.pop(), self.get_submodule(expand)(x)], 1)
+            x = self._convolve(names, x)
+        return self.conv_u0dscore(x)
+
+    def _add(self, names: Sequence[str], n_in: int, n_out: int) -> int:
+        for name, n in zip(names, (n_in, n_out), strict=True):
+            self.add_module(name, nn.Conv2d(n, n_out, 3, padding=1))
+        return n_out
+
+    def _convolve(self, names: Sequence[str], x: Tensor) -> Tensor:
+        for name in names:
+            x = F.leaky_relu(self.get_submodule(name)(x), SLOPE)
+        return x
 
 
 def _double(n_in: int, n_out: int) -> nn.Sequential:

@@ -414,7 +414,7 @@ def test_weight_of_positives_is_that_of_their_class() -> None:
 def test_unknown_labels_count_neither_in_loss_nor_scores(network: str, monkeypatch) -> None:
     """As if only the known ones were there, in any number of batches."""
     learner = tr.Learner(1, 2, network=network).eval()
-    labels = random_images(4, 2, 16, 16).round() if network == "UNet" else torch.eye(4)[:, :2]
+    labels = random_images(4, 2, 16, 16).round() if "UNet" in network else torch.eye(4)[:, :2]
     images, logits = random_images(4, 1, 16, 16), torch.randn(labels.shape)
     unknown = random_images(*labels.shape, seed=3) > 0.6
     unknown[1], unknown[0, 1] = True, True
@@ -555,7 +555,7 @@ def test_class_without_positives_is_refused(tmp_path: Path) -> None:
         ({"schedule": "linear"}, 'must be "cosine" or "plateau", not "linear"'),
         ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
         ({"train": TensorDataset(torch.rand(0, 1, 16, 16), torch.rand(0, 2))}, "empty|no .*image"),
-        ({"network": "VNet"}, "must be MICRANet or UNet, not 'VNet'"),
+        ({"network": "VNet"}, "must be one of MICRANet, UNet, FalkUNet, not 'VNet'"),
         ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
         ({"frozen": ["1a"], "network": "UNet"}, "Only layers of MICRANet"),
         ({"start": MICRANet(1, 3)}, "do not fit a MICRANet with 1 channels and 2 classes"),
@@ -571,8 +571,8 @@ def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) ->
 
 @pytest.mark.parametrize("network", tr.NETWORKS)
 def test_labels_of_the_other_network_are_refused(tmp_path: Path, network: str) -> None:
-    train = examples() if network == "UNet" else mask_examples()
-    with pytest.raises(ValueError, match=f"{network} needs labels of the shape .*UNet from one"):
+    train = examples() if "UNet" in network else mask_examples()
+    with pytest.raises(ValueError, match=f"{network} needs labels of the shape .*U-Nets from one"):
         fit(tmp_path, 1, train, validation=train, network=network)
 
 

@@ -1,11 +1,17 @@
-"""The U-Net: the names and numbers of the published checkpoints, masks as large as the image."""
+"""U-Nets: the names and numbers of the published checkpoints, masks as large as the image."""
+
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import random_images
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
-from micranet_helpers.unet import UNet
+from micranet_helpers import train as tr
+from micranet_helpers.unet import FalkUNet, UNet
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -88,25 +94,148 @@ def test_fine_detail_comes_from_the_level_above() -> None:
     assert flat.std() < 1e-6
 
 
+# --- Falk's ------------------------------------------------------------------------------------
+
+CONVOLUTIONS = {  # name: channels out, channels in
+    "conv_d0ab": (64, 1), "conv_d0bc": (64, 64),
+    "conv_d1ab": (128, 64), "conv_d1bc": (128, 128),
+    "conv_d2ab": (256, 128), "conv_d2bc": (256, 256),
+    "conv_d3ab": (512, 256), "conv_d3bc": (512, 512),
+    "conv_d4ab": (1024, 512), "conv_d4bc": (1024, 1024),
+    "conv_u3bc": (512, 1024), "conv_d3cd": (512, 512),
+    "conv_u2bc": (256, 512), "conv_d2cd": (256, 256),
+    "conv_u1bc": (128, 256), "conv_d1cd": (128, 128),
+    "conv_u0bc": (128, 192), "conv_d0cd": (128, 128),
+    "conv_u0dscore": (2, 128),
+}  # fmt: skip
+TRANSPOSED = {  # name: channels in, channels out
+    "upconv_d4c_u3a": (1024, 512),
+    "upconv_u3d_u2a": (512, 256),
+    "upconv_u2d_u1a": (256, 128),
+    "upconv_u1d_u0a": (128, 128),
+}
+
+
+def falk(seed: int = 0, **sizes: int) -> FalkUNet:
+    torch.manual_seed(seed)
+    return FalkUNet(**{"filters": 2} | sizes)
+
+
+def test_names_shapes_and_numbers_of_falk_are_those_of_the_published_checkpoints() -> None:
+    expected = {}
+    for name, (n_out, n_in) in CONVOLUTIONS.items():
+        expected |= {f"{name}.weight": (n_out, n_in, 3, 3), f"{name}.bias": (n_out,)}
+    for name, (n_in, n_out) in TRANSPOSED.items():
+        expected |= {f"{name}.weight": (n_in, n_out, 2, 2), f"{name}.bias": (n_out,)}
+    with torch.device("meta"):
+        model = FalkUNet()
+    state = model.state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == expected
+    assert len(state) == 46
+    assert sum(p.numel() for p in model.parameters()) == 31_323_842
+
+
+def test_falk_computes_what_its_definition_says() -> None:
+    """Written out: activations, pools, what is concatenated in which order."""
+    model, images = falk(in_channels=3, num_classes=5), random_images(2, 3, 32, 48)
+    weights = model.state_dict()
+    for name in weights:  # biases, too, must come where they belong
+        weights[name] = weights[name] + 0.1 * random_images(*weights[name].shape)
+    model.load_state_dict(weights)
+
+    def conv(x: Tensor, *names: str) -> Tensor:
+        for name in names:
+            x = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+            x = torch.where(x > 0, x, 0.1 * x)
+        return x
+
+    def up(skip: Tensor, x: Tensor, name: str) -> Tensor:
+        parts = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return torch.cat([skip, F.conv_transpose2d(x, *parts, stride=2)], dim=1)
+
+    d0 = conv(images, "conv_d0ab", "conv_d0bc")
+    d1 = conv(F.max_pool2d(d0, 2), "conv_d1ab", "conv_d1bc")
+    d2 = conv(F.max_pool2d(d1, 2), "conv_d2ab", "conv_d2bc")
+    d3 = conv(F.max_pool2d(d2, 2), "conv_d3ab", "conv_d3bc")
+    d4 = conv(F.max_pool2d(d3, 2), "conv_d4ab", "conv_d4bc")
+    u3 = conv(up(d3, d4, "upconv_d4c_u3a"), "conv_u3bc", "conv_d3cd")
+    u2 = conv(up(d2, u3, "upconv_u3d_u2a"), "conv_u2bc", "conv_d2cd")
+    u1 = conv(up(d1, u2, "upconv_u2d_u1a"), "conv_u1bc", "conv_d1cd")
+    u0 = conv(up(d0, u1, "upconv_u1d_u0a"), "conv_u0bc", "conv_d0cd")
+    last = weights["conv_u0dscore.weight"], weights["conv_u0dscore.bias"]
+    torch.testing.assert_close(model(images), F.conv2d(u0, *last, padding=1))
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_skip_is_first_in_falk(level: int) -> None:
+    """With the upsampled map cut off, weights of the first channels count, the others do not."""
+    model, images = falk(), random_images(1, 1, 32, 32)
+    expand = model.get_submodule(list(TRANSPOSED)[3 - level])
+    weight = model.get_submodule(f"conv_u{level}bc").weight
+    skip = 2 * 2**level
+    with torch.no_grad():
+        expand.weight.zero_()
+        before = model(images)
+        weight[:, skip:] += 1
+        assert torch.equal(model(images), before)
+        weight[:, :skip] += 1
+        assert not torch.allclose(model(images), before, atol=1e-3)
+
+
+def test_every_weight_of_falk_learns_from_the_start() -> None:
+    """So that one step at a usual rate moves it; torch's own choice of weights gives 1e-9."""
+    model, images = falk(filters=4), random_images(2, 1, 32, 32)
+    loss = F.binary_cross_entropy_with_logits(model(images), torch.cat([images, images], 1).round())
+    loss.backward()
+    for name, value in model.named_parameters():
+        assert value.grad.norm() > 1e-4 * value.norm() and value.grad.any(), name
+
+
+def test_falk_learns_one_image_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setitem(tr.NETWORKS, "FalkUNet", partial(FalkUNet, filters=4))
+    image = F.interpolate(random_images(1, 1, 4, 4), scale_factor=8)
+    masks = torch.cat([image > 0.5, image < 0.3], 1).float()
+    data = TensorDataset(image.expand(64, -1, -1, -1), masks.expand(64, -1, -1, -1))
+    options = {"network": "FalkUNet", "batch_size": 4, "learning_rate": 5e-3}
+    tr.fit(data, TensorDataset(image, masks), tmp_path, 3, precision="32-true", **options)
+    model = tr.load(tmp_path)
+    assert isinstance(model, FalkUNet) and not model.training
+    assert ((model(image) > 0) == masks.bool()).float().mean() > 0.97
+
+
+# --- both --------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (1, 1, 0), (1, 1, 4, 0)])
 def test_bad_numbers_are_refused(sizes: tuple) -> None:
     with pytest.raises(ValueError, match="at least 1, not in_channels"):
         UNet(*sizes)
+    with pytest.raises(ValueError, match="at least 1, not in_channels"):
+        FalkUNet(*sizes[:2], sizes[-1])
 
 
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
         ([[1.0]], TypeError, "torch tensor, not list"),
-        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "are torch.uint8: scale"),
-        (torch.zeros(1, 8, 8), ValueError, r"\(batch, 1, height, width\)"),
-        (torch.zeros(1, 3, 8, 8), ValueError, r"\(batch, 1, height, width\)"),
-        (torch.zeros(0, 1, 8, 8), ValueError, "batch is empty"),
-        (torch.zeros(1, 1, 12, 8), ValueError, r"multiples of 8, not \(12, 8\): crop or pad"),
-        (torch.zeros(1, 1, 8, 0), ValueError, "multiples of 8"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), TypeError, "are torch.uint8: scale"),
+        (torch.zeros(1, 16, 16), ValueError, r"\(batch, 1, height, width\)"),
+        (torch.zeros(1, 3, 16, 16), ValueError, r"\(batch, 1, height, width\)"),
+        (torch.zeros(0, 1, 16, 16), ValueError, "batch is empty"),
+        (torch.zeros(1, 1, 12, 16), ValueError, r"of (8|16), not \(12, 16\): crop or pad"),
+        (torch.zeros(1, 1, 16, 0), ValueError, "multiples of"),
     ],
     ids=["list", "bytes", "rank", "channels", "empty", "side", "no side"],
 )
-def test_bad_images_are_refused(images: Tensor, error: type, message: str) -> None:
+@pytest.mark.parametrize("network", [UNet, partial(FalkUNet, filters=2)], ids=["UNet", "FalkUNet"])
+def test_bad_images_are_refused(network, images: Tensor, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        UNet(1, 1)(images)
+        network(1, 1)(images)
+
+
+def test_sides_are_multiples_of_what_the_levels_halve() -> None:
+    image = random_images(1, 1, 24, 16)
+    UNet(1, 1, filters=2)(image)
+    with pytest.raises(ValueError, match=r"multiples of 16, not \(24, 16\): crop or pad"):
+        falk()(image)
