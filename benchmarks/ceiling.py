@@ -24,7 +24,8 @@ from micranet_helpers.unet import UNet
 
 SOURCES = {"em": em, "ctc": ctc, "pvivax": pvivax}
 LABELS = {
-    "em": "masks of all training images", "ctc": "masks of all training images",
+    "em": "masks of all training and validation images",
+    "ctc": "masks of all training and validation images",
     "pvivax": "boxes of all training and validation fields",
 }  # fmt: skip
 
@@ -40,7 +41,10 @@ def settings(chapter: str, profile: str) -> dict:
 
 
 def target(chapter: str, sample: layout.Sample) -> np.ndarray:
-    """What the U-Net shall paint, float32 (K, H, W): 1, 0, or NaN for a difficult cell."""
+    """What the U-Net shall paint, float32 (K, H, W): 1, 0, or NaN for a difficult cell.
+
+    An infected cell without a box, as there are at the border, is painted as background.
+    """
     present = (sample.label > 0).astype(np.float32)
     if chapter != "pvivax":
         return present
@@ -125,7 +129,8 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
 def tabulate(chapter: str, profile: str) -> None:
     """Write the table: masks, image-level labels, and their ratio seed by seed."""
     masks, labels = (results.collect(KEPT, name) for name in (f"{chapter}-masks", chapter))
-    rows = [["", "U-Net trained on masks", "self-trained, no mask", "ratio"]]
+    drawn = "boxes" if chapter == "pvivax" else "masks"
+    rows = [["", f"U-Net trained on {drawn}", "self-trained, labels of crops", "ratio"]]
     for name in masks[0]["metrics"]:
         ceiling = {each["seed"]: each["metrics"][name] for each in masks}
         ours = {each["seed"]: each["metrics"][f"{name}, self-trained"] for each in labels}

@@ -35,13 +35,18 @@ def run(chapter: str, seed: int, profile: str, subset: str, others: dict, folder
 def head_of(runs: list[dict], profile: str) -> str:
     """Where results come from, in a sentence."""
     origin = runs[0]["provenance"]
+    commits = dict.fromkeys(run["provenance"]["commit"] or "unknown" for run in runs)
     subset = runs[0]["parameters"].get("subset") or "all"
     return (
         f"`{profile}` profile, source `{runs[0]['source']}` ({subset}), split {runs[0]['split']}, "
         f"labels used: {runs[0]['labels_used']}; {origin['device']}, "
-        f"torch {origin['versions']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}, "
+        f"torch {origin['versions']['torch']}, commit {', '.join(map(_short, commits))}, "
         f"{origin['date'][:10]}."
     )
+
+
+def _short(commit: str) -> str:
+    return commit[:10] + "+changes" * commit.endswith("+changes")
 
 
 def tabulate(chapter: str, profile: str) -> None:

@@ -436,7 +436,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
 
 def test_border_and_what_it_cuts_counts_neither_way() -> None:
     boxes = [
-        (0, 20, 20, 30, 30), (0, 0, 30, 9, 40), (0, 12, 40, 22, 50), (1, 30, 0, 39, 9),
+        (0, 20, 20, 30, 30), (0, 0, 30, 19, 40), (0, 12, 40, 22, 50), (1, 30, 0, 39, 9),
         (2, 25, 45, 35, 55),
     ]  # fmt: skip
     sample = layout.Sample("a", np.zeros((3, 60, 80), np.uint8), np.zeros((3, 60, 80), np.uint16))
@@ -444,11 +444,12 @@ def test_border_and_what_it_cuts_counts_neither_way() -> None:
     np.testing.assert_array_equal(pvivax.gaps(sample), [20, 0, 12, 0, 25])
     infected, neither = pvivax.counted(sample, edge=15)
     np.testing.assert_array_equal(infected, [boxes[0][1:], boxes[2][1:]])
-    # In the middle; far from all; in a whole cell near the border; at each of the four borders;
-    # in the cell that is cut; in the difficult one.
-    places = [(25, 25), (40, 60), (13, 45), (1, 60), (58, 60), (40, 1), (40, 78), (5, 35), (30, 50)]
+    right = [(25, 25), (13, 45)]  # also in a whole cell near the border
+    false = [(40, 60), (15, 60)]  # also where the border ends
+    at_border = [(1, 60), (14, 60), (58, 60), (40, 1), (40, 78)]
+    places = [*right, *false, *at_border, (17, 35), (30, 50)]  # and of the cut, the difficult cell
     matching = detect.match_boxes(places, infected, neither)
-    assert (matching.tp, matching.fp, matching.fn) == (2, 1, 0)
+    assert (matching.tp, matching.fp, matching.fn) == (2, 2, 0)
 
 
 def test_field_without_a_box_has_a_border() -> None:
@@ -456,3 +457,4 @@ def test_field_without_a_box_has_a_border() -> None:
     bare = replace(sample, boxes=np.empty((0, 5), np.float32))
     infected, neither = pvivax.counted(bare, edge=4)
     assert infected.shape == (0, 4) and neither.shape == (4, 4) and pvivax.gaps(bare).shape == (0,)
+    assert pvivax.gaps(sample).dtype == np.float32

@@ -192,15 +192,16 @@ def gaps(sample: Sample) -> NDArray[np.float32]:
     ndarray, float32, (M,)
         px; less than 1 for a cell that the border cuts.
     """
-    boxes = np.asarray(sample.boxes)
-    return np.c_[boxes[:, 1:3], sample.image.shape[1:] - boxes[:, 3:]].min(1)
+    sides = np.array(sample.image.shape[1:], sample.boxes.dtype)
+    return np.c_[sample.boxes[:, 1:3], sides - sample.boxes[:, 3:]].min(1)
 
 
 def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Sort the boxes of a field for a fair count of detections.
 
     Of the cells of IML_Malaria that the border cuts, fewer than half have a box. So detections
-    near the border count neither way, nor do infected cells that it cuts.
+    near the border count only in the box of a whole infected cell, and infected cells that it
+    cuts need not be found.
 
     Parameters
     ----------
