@@ -271,7 +271,7 @@ class PixelCrops(Dataset):
             raise ValueError(
                 f"Side and number of crops must be 1 or more, not {side} and {num_crops}."
             )
-        counts = np.array([np.count_nonzero(target == 1, axis=(1, 2)) for target in targets])
+        counts = np.array([np.count_nonzero(target > 0, axis=(1, 2)) for target in targets])
         self.labels = torch.from_numpy((counts > 0).astype(np.float32))
         areas = [height * width for height, width in sizes[0]]
         self._counts = np.column_stack([counts, areas])  # of each class's pixels, of all pixels
@@ -311,7 +311,7 @@ class PixelCrops(Dataset):
         number = rng.choice(len(counts), p=counts / counts.sum())
         nth = rng.integers(counts[number])
         target = self._targets[number]
-        flat = np.flatnonzero(target[kind] == 1)[nth] if of_class else nth
+        flat = np.flatnonzero(target[kind] > 0)[nth] if of_class else nth
         row, column = np.unravel_index(flat, target.shape[1:])
         return int(number), (int(row), int(column))
 

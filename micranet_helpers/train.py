@@ -8,9 +8,11 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,7 +34,20 @@ _NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
 WRITE_ERRORS = [getattr(errno, name) for name in _NAMES if hasattr(errno, name)]
 
 
-class Learner(pl.LightningModule):
+class Repeatable(pl.LightningModule):
+    """What every training does alike, so that a resumed run repeats it exactly."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draw dropout, and what else is random, from a seed of this step."""
+        seed = (self.hparams.run or {}).get("seed", 0)
+        torch.manual_seed(seed * 1_000_003 + self.global_step)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate."""
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+
+
+class Learner(Repeatable):
     """A network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
@@ -129,15 +144,6 @@ class Learner(pl.LightningModule):
         self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, on_epoch=True, batch_size=count)
         self.log("val_exact", exact, on_epoch=True, batch_size=len(present))
 
-    def on_train_epoch_end(self) -> None:
-        """Log the learning rate."""
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
-
-    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Draw dropout from a seed of this step, so that a resumed run repeats it exactly."""
-        seed = (self.hparams.run or {}).get("seed", 0)
-        torch.manual_seed(seed * 1_000_003 + self.global_step)
-
     def configure_optimizers(self) -> dict:
         """AdamW with the cosine, Adam with the plateau."""
         rate = self.hparams.learning_rate
@@ -177,6 +183,7 @@ class Learner(pl.LightningModule):
             logits.float(), labels.nan_to_num(), known, reduction="sum", pos_weight=weight
         )  # fmt: skip
         return total / known.sum().clamp(min=1)
+
 
 def fit(
     train: Dataset,
@@ -241,8 +248,7 @@ def fit(
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
-    folder = Path(folder)
-    _check_labels(train)
+    check_labels(train)
     image, labels = train[0]
     settings = {
         "in_channels": len(image),
@@ -257,25 +263,68 @@ def fit(
     }
     if start is not None:
         settings["run"]["start"] = _digest(start)
-    done = _epochs_done(folder, settings)
-    if done < epochs:
-        last = folder / "last.ckpt" if done else None
-        with isolate_rng(), _quiet(), _clear_write_errors(folder):
-            pl.seed_everything(seed, verbose=False)
-            order = Shuffle(train, seed)
-            # A resumed trainer starts the workers before it tells the epoch.
-            order.set_epoch(done)
-            learner = Learner(**settings)
-            if start is not None:
-                _take_weights(learner.model, start)
-            _trainer(folder, epochs, precision).fit(
-                learner,
-                DataLoader(train, batch_size, sampler=order, num_workers=num_workers),
-                DataLoader(validation, batch_size, num_workers=num_workers),
-                ckpt_path=last,
-                weights_only=True,
-            )
+
+    def make() -> Learner:
+        learner = Learner(**settings)
+        if start is not None:
+            _take_weights(learner.model, start)
+        return learner
+
+    advance(make, settings, train, validation, folder, epochs, precision, num_workers)
     return load(folder)
+
+
+def advance(
+    make: Callable[[], Repeatable],
+    settings: dict[str, Any],
+    train: Dataset,
+    validation: Dataset,
+    folder: Path | str,
+    epochs: int,
+    precision: str = "auto",
+    num_workers: int = 0,
+    collate: Callable | None = None,
+) -> None:
+    """Train for the epochs that the run in a folder lacks: what :func:`fit` does, for any network.
+
+    Parameters
+    ----------
+    make : function without arguments
+        Makes the module with its first weights; its hyper-parameters are the settings.
+    settings : dict
+        What makes this run what it is. ``settings["run"]`` holds ``seed`` and ``batch_size``.
+    train, validation, folder, epochs, precision, num_workers
+        As for :func:`fit`.
+    collate : function, optional
+        Makes a batch of a list of items; by default torch's own.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run.
+    OSError
+        If a checkpoint cannot be written; the earlier ones are intact.
+    """
+    folder, run = Path(folder), settings["run"]
+    done = _epochs_done(folder, settings)
+    if done >= epochs:
+        return
+    with isolate_rng(), _quiet(), _clear_write_errors(folder):
+        pl.seed_everything(run["seed"], verbose=False)
+        order = Shuffle(train, run["seed"])
+        # A resumed trainer starts the workers before it tells the epoch.
+        order.set_epoch(done)
+        batches = partial(
+            DataLoader, batch_size=run["batch_size"], num_workers=num_workers, collate_fn=collate
+        )
+        learner = make()
+        _trainer(folder, epochs, precision).fit(
+            learner,
+            batches(train, sampler=order),
+            batches(validation),
+            ckpt_path=folder / "last.ckpt" if done else None,
+            weights_only=True,
+        )
 
 
 def load(folder: Path | str, which: str = "best") -> MICRANet | UNet | FalkUNet:
@@ -298,18 +347,46 @@ def load(folder: Path | str, which: str = "best") -> MICRANet | UNet | FalkUNet:
     FileNotFoundError, ValueError
         If there is no such checkpoint, or it is damaged or of another network.
     """
-    path = Path(folder) / f"{which}.ckpt"
+    return restore(
+        Path(folder) / f"{which}.ckpt",
+        # Old runs do not name the network.
+        lambda hyper: NETWORKS[hyper.get("network", "MICRANet")](
+            hyper["in_channels"], hyper["num_classes"]
+        ),
+        "MICRA-Net or U-Net",
+    )
+
+
+def restore(path: Path, make: Callable[[dict[str, Any]], nn.Module], name: str) -> nn.Module:
+    """Load the network of a checkpoint: what :func:`load` does, for any network.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.ckpt`` file.
+    make : function
+        Makes the network, with any weights, of the hyper-parameters in the checkpoint.
+    name : str
+        What the network is called in the message if it does not fit.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such checkpoint, or it is damaged or of another network.
+    """
     checkpoint = read_checkpoint(path)
     try:
-        hyper = checkpoint["hyper_parameters"]
         with isolate_rng():  # drawing the weights that are replaced at once
-            network = NETWORKS[hyper.get("network", "MICRANet")]  # old runs do not name it
-            model = network(hyper["in_channels"], hyper["num_classes"])
-        prefix = "model."
+            model = make(checkpoint["hyper_parameters"])
         weights = checkpoint["state_dict"].items()
-        model.load_state_dict({name.removeprefix(prefix): value for name, value in weights})
+        model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no checkpoint of MICRA-Net or U-Net: train again.") from error
+        raise ValueError(f"{path} is no checkpoint of {name}: train again.") from error
     return model.eval()
 
 
@@ -326,7 +403,7 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     dict of lists, one value an epoch
         ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
         ``val_exact`` (share of images, or of pixels, with all labels right) and
-        ``learning_rate``.
+        ``learning_rate``; NaN for what the training does not log.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")
@@ -370,10 +447,11 @@ class EpochLines(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print the validation scores of this epoch."""
         scores = trainer.callback_metrics
+        right = scores.get("val_accuracy")
         print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
             f"validation loss {scores['val_loss']:.4f}, "
-            f"labels right {scores['val_accuracy']:.2%}, "
+            f"{'' if right is None else f'labels right {right:.2%}, '}"
             f"{time.perf_counter() - self.start:.0f} s",
             flush=True,
         )
@@ -416,7 +494,19 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
     )
 
 
-def _check_labels(train: Dataset) -> None:
+def check_labels(train: Dataset) -> None:
+    """Raise one clear sentence if a training set cannot teach some class.
+
+    Parameters
+    ----------
+    train : Dataset
+        As for :func:`fit`.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or no image is positive for some class.
+    """
     if len(train) == 0:
         raise ValueError("The training set is empty: give at least one image.")
     labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
