@@ -1,4 +1,7 @@
-"""Baselines: what learns from masks instead of image-level labels.
+"""Baselines: what MICRA-Net is compared with; they learn from masks, boxes or scribbles.
 
+- ``mask_rcnn``: finds objects one by one, trained on numbered objects.
 - ``supervision``: masks made as coarse as those of a hurried annotator, to train on.
+
+The U-Nets are in :mod:`micranet_helpers.unet`.
 """

@@ -1,0 +1,497 @@
+"""Mask R-CNN: a network that finds objects one by one, trained on numbered objects.
+
+It is torchvision's, from scratch, as MICRA-Net was compared with for F-actin and cells (Bilodeau
+et al. 2022, doi 10.1038/s42256-022-00472-w). torchvision is optional: install the extra
+``baselines``. Boxes are left, top, right, bottom, bounded by the edges of pixels: 0, 0, 2, 2
+holds the pixels 0 and 1 of both directions.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+from skimage.measure import regionprops
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from micranet_helpers.data.crops import crop_grid
+from micranet_helpers.detect import drop_small
+from micranet_helpers.model import check_evaluating, check_finite, check_images
+from micranet_helpers.pseudo import PixelCrops
+from micranet_helpers.tiles import PATIENCE
+from micranet_helpers.train import Repeatable, advance, check_labels, restore
+
+SMALLEST = 4
+"""Least width and height of an object's box, px, as in the paper's code for F-actin."""
+
+SCORE, MASK, OVERLAP = 0.5, 0.5, 0.7
+"""From which score on an object counts, from which probability on a pixel is part of it, and
+above which intersection over union of two boxes the lower score is left out: the paper's."""
+
+PROPOSALS = 200
+"""Boxes of a crop that are looked at in training. Ours: of torchvision's 2000 only 512 are used,
+and a step took twice as long."""
+
+TILES_PER_BATCH = 8
+
+
+def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
+    """Make a Mask R-CNN with a ResNet-50 and a feature pyramid, with random weights.
+
+    Parameters are named as in torchvision, and so in the published checkpoints. Names of older
+    releases are understood, too: ``load_state_dict`` renames them where the state dict has no
+    version metadata, as when it is read from HDF5.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the images, 1 for grey, 3 for RGB.
+    num_classes : int
+        Kinds of objects. The background is one more inside: torchvision's class 0.
+    crop : int
+        Side of the crops it is trained on and of the tiles it sees, px, at least 32; best a
+        multiple of 32. Nothing is rescaled, where torchvision's default would enlarge to 800 px.
+
+    Returns
+    -------
+    torchvision.models.detection.MaskRCNN
+        In training mode. Images are taken as they are, as those of this package are normalised
+        already (ours; for a published checkpoint set ``model.transform.image_mean`` and
+        ``image_std`` to its own).
+
+    Raises
+    ------
+    ImportError
+        If torchvision, or its compiled part, is missing.
+    ValueError
+        If there is no channel or no class, or the crop is smaller than 32 px.
+
+    Notes
+    -----
+    Batch norm learns, as torchvision has it for random weights; in 2021 it did not. On a GPU,
+    ``torch.use_deterministic_algorithms(True)`` makes torchvision use a slow ``roi_align`` that
+    takes tens of GB: leave it off.
+
+    References
+    ----------
+    He et al. 2017, doi 10.1109/ICCV.2017.322.
+    """
+    torchvision = _torchvision()
+    if min(in_channels, num_classes) < 1 or crop < 32:
+        raise ValueError(
+            "Mask R-CNN needs at least one channel, one class and crops of 32 px, not "
+            f"in_channels={in_channels}, num_classes={num_classes}, crop={crop}."
+        )
+    model = torchvision.models.detection.maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=num_classes + 1,
+        min_size=crop,
+        max_size=crop,
+        image_mean=[0.0] * in_channels,
+        image_std=[1.0] * in_channels,
+        rpn_post_nms_top_n_train=PROPOSALS,
+    )
+    model.backbone.body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+    model.in_channels = in_channels
+    for head in (model.rpn.head, model.roi_heads.box_predictor):
+        head.register_forward_hook(_in_float32)
+    return model
+
+
+def _torchvision() -> ModuleType:
+    # Without its compiled part, torchvision falls back on a roi_align that takes 22 GB.
+    try:
+        import torchvision
+
+        if not all(hasattr(torch.ops.torchvision, name) for name in ("nms", "roi_align")):
+            raise ImportError("its compiled operators did not load")
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            f"Mask R-CNN needs torchvision and torch of one build ({error}): install both "
+            "together, pip install --force-reinstall torch 'micranet-helpers[baselines]'."
+        ) from error
+    return torchvision
+
+
+def _in_float32(module: nn.Module, inputs: Any, outputs: Sequence) -> tuple:
+    """Keep boxes exact under autocast: near 200 px, bfloat16 knows whole pixels only."""
+    return tuple(
+        each.float() if isinstance(each, Tensor) else [level.float() for level in each]
+        for each in outputs
+    )
+
+
+def targets(label: NDArray[np.integer]) -> dict[str, Tensor]:
+    """Make what torchvision's Mask R-CNN learns from, of numbered objects.
+
+    Parameters
+    ----------
+    label : ndarray, integer, (K, H, W)
+        One plane for each class: 0 is background, every other value one object. Its parts need
+        not touch.
+
+    Returns
+    -------
+    dict of Tensor
+        ``boxes``, float32, (M, 4): left, top, right, bottom, px; ``labels``, int64, (M,): 1 for
+        the first plane, 0 would be background; ``masks``, uint8, (M, H, W): 0 and 1. M may be 0.
+        Objects whose box is less than :data:`SMALLEST` px wide or high are left out.
+
+    Raises
+    ------
+    ValueError
+        If the label has another shape or type, or a value below 0.
+    """
+    _check_label(label)
+    objects = [
+        (number, region.bbox, plane == region.label)
+        for number, plane in enumerate(label, 1)
+        for region in regionprops(plane)
+        if min(region.image.shape) >= SMALLEST
+    ]
+    boxes = [(left, top, right, bottom) for _, (top, left, bottom, right), _ in objects]
+    masks = np.array([mask for *_, mask in objects], np.uint8)
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([number for number, *_ in objects], dtype=torch.int64),
+        "masks": torch.from_numpy(masks.reshape(len(objects), *label.shape[1:])),
+    }
+
+
+def _check_label(label: NDArray[np.integer]) -> None:
+    label = np.asarray(label)
+    if label.ndim != 3 or label.dtype.kind not in "iu" or label.min(initial=0) < 0:
+        raise ValueError(
+            "Labels must hold object numbers from 0, integers of shape (classes, height, width), "
+            f"not {label.dtype} of shape {label.shape}: number the objects of a mask with "
+            "micranet_helpers.detect.instances."
+        )
+
+
+class ObjectCrops(PixelCrops):
+    """Random crops of images with the objects in them, for :func:`fit`.
+
+    Crops are drawn, flipped, turned and changed in tone as in
+    :class:`~micranet_helpers.pseudo.PixelCrops`, so that all networks see the same: half of them
+    hold a pixel of an object, and each depends on seed, epoch and number alone. Image and labels
+    are turned together.
+
+    Parameters
+    ----------
+    images : sequence of N ndarrays, float32, (C, H, W)
+        What the network sees.
+    labels : sequence of N ndarrays, integer, (K, H, W)
+        Numbers of objects, as in :func:`targets`; below 2^24.
+    side : int
+        Side of a crop, px. Smaller images have zeros at their far borders.
+    num_crops, seed, augment
+        As in :class:`~micranet_helpers.pseudo.PixelCrops`.
+
+    Attributes
+    ----------
+    labels : Tensor, float32, (N, K)
+        1 where an image has an object of the class.
+
+    Raises
+    ------
+    ValueError
+        If images and labels do not belong together, labels are no object numbers, or the side or
+        the number of crops is less than 1.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[NDArray[np.float32]],
+        labels: Sequence[NDArray[np.integer]],
+        side: int,
+        num_crops: int,
+        seed: int = 0,
+        augment: bool = True,
+    ) -> None:
+        for label in labels:
+            _check_label(label)
+        numbers = [label.astype(np.float32) for label in labels]
+        super().__init__(images, numbers, side, num_crops, seed, augment)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Draw a crop, float32 (C, side, side), and its :func:`targets`."""
+        image, label = super().__getitem__(i)
+        # Beyond the image nothing is known, but whatever is not labelled is learnt as background.
+        image = image.masked_fill(label.isnan().any(0), 0)
+        return image, targets(label.nan_to_num().int().numpy())
+
+
+class _Learner(Repeatable):
+    """Mask R-CNN with its losses and optimiser, for a pytorch-lightning trainer."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        crop: int,
+        learning_rate: float,
+        run: dict[str, Any],
+        network: str,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = build(in_channels, num_classes, crop)
+
+    def training_step(self, batch: tuple[list[Tensor], list[dict]], _: int) -> Tensor:
+        loss = self._loss(batch)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: tuple[list[Tensor], list[dict]], number: int) -> None:
+        self.model.train()  # torchvision computes losses in no other mode
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        torch.manual_seed(number)  # the draw of the boxes that count is the same in each epoch
+        self.log("val_loss", self._loss(batch), on_epoch=True, batch_size=len(batch[0]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), self.hparams.learning_rate)
+
+    def _loss(self, batch: tuple[list[Tensor], list[dict]]) -> Tensor:
+        return sum(self.model(*batch).values())
+
+
+def _collate(items: list[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]]:
+    images, objects = zip(*items, strict=True)
+    return list(images), list(objects)
+
+
+def fit(
+    train: ObjectCrops,
+    validation: ObjectCrops,
+    folder: Path | str,
+    epochs: int,
+    *,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    precision: str = "auto",
+    seed: int = 0,
+    num_workers: int = 0,
+) -> nn.Module:
+    """Train a Mask R-CNN, or go on with the run that ``folder`` holds.
+
+    The run is kept and continued as by :func:`micranet_helpers.train.fit`, and
+    :func:`micranet_helpers.train.history` reads its log. The loss is the sum of torchvision's
+    five, the optimiser Adam. The validation loss is computed in training mode without gradients,
+    as in the paper's code. Ours: batch norm uses the statistics that it has learnt, as it will
+    in :func:`predict`, and does not learn.
+
+    Parameters
+    ----------
+    train, validation : ObjectCrops
+        Crops of the same side; those for validation are best not augmented.
+    folder : path
+        Where the run lives. One run a folder; it takes 1 GB.
+    epochs : int
+        Epochs in all.
+    batch_size : int
+        Crops per step; by default as for F-actin in the paper's code, which is much for a
+        machine without a GPU.
+    learning_rate : float
+        Of Adam; constant.
+    precision, seed, num_workers
+        As for :func:`micranet_helpers.train.fit`.
+
+    Returns
+    -------
+    torchvision.models.detection.MaskRCNN
+        The network of the best epoch, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ImportError
+        If torchvision, or its compiled part, is missing.
+    ValueError
+        If no training image has an object of some class, or the folder holds another run.
+    OSError
+        If a checkpoint cannot be written; the earlier ones are intact.
+    """
+    check_labels(train)
+    image, _ = train[0]
+    settings = {
+        "in_channels": len(image),
+        "num_classes": train.labels.shape[1],
+        "crop": image.shape[-1],
+        "learning_rate": learning_rate,
+        "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
+        "network": "MaskRCNN",
+    }
+
+    def make() -> _Learner:
+        return _Learner(**settings)
+
+    advance(make, settings, train, validation, folder, epochs, precision, num_workers, _collate)
+    return load(folder)
+
+
+def load(folder: Path | str, which: str = "best") -> nn.Module:
+    """Load the network of a run.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of a run of :func:`fit`.
+    which : {"best", "last"}
+        The epoch of lowest validation loss, or the last one.
+
+    Returns
+    -------
+    torchvision.models.detection.MaskRCNN
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ImportError
+        If torchvision, or its compiled part, is missing.
+    FileNotFoundError, ValueError
+        If there is no such checkpoint, or it is damaged or of another network.
+    """
+    return restore(
+        Path(folder) / f"{which}.ckpt",
+        lambda hyper: build(hyper["in_channels"], hyper["num_classes"], hyper["crop"]),
+        "Mask R-CNN",
+    )
+
+
+class Instances(NamedTuple):
+    """What :func:`predict` returns.
+
+    Attributes
+    ----------
+    labels : ndarray, int32, (H, W)
+        0 is background; objects are numbered from 1, the highest score first.
+    classes : ndarray, int64, (N,)
+        Class of each object, from 0: object i + 1 is of class ``classes[i]``.
+    scores : ndarray, float32, (N,)
+        Score of each object, from :data:`SCORE` to 1.
+    """
+
+    labels: NDArray[np.int32]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+def predict(model: nn.Module, image: NDArray[np.float32]) -> Instances:
+    """Find the objects of an image of any size.
+
+    The image is cut into tiles of the side of the crops, half a side apart, mirrored beyond the
+    far borders. An object belongs to the tile in whose middle half the middle of its box lies,
+    or, at a border of the image, that is nearest. So what a tile's border cuts is left out, and
+    the neighbour shows it whole, as long as objects are no larger than 7/16 of a tile; larger
+    ones may be found in parts. To lose none in between, the middle halves overlap a little.
+    Then, of boxes of any class that overlap by more than :data:`OVERLAP`, the best is kept, and
+    where two masks overlap, the higher score has the pixel. The rule for tiles is ours; score,
+    mask and overlap are those of the paper's code.
+
+    Parameters
+    ----------
+    model : torchvision.models.detection.MaskRCNN
+        As :func:`fit` or :func:`build` gives it, in evaluation mode, on any device.
+    image : ndarray, float32, (C, H, W)
+        Normalised as the training images. One batch of tiles is in work at a time; of the masks
+        only what lies in their boxes is kept.
+
+    Returns
+    -------
+    Instances
+        Label image, classes and scores. Objects of which no pixel is seen are left out, and so
+        are boxes less than :data:`SMALLEST` px wide or high inside the image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the image is not of this type and shape or holds NaN, or the model is in training mode.
+    """
+    check_evaluating(model)
+    batch = torch.tensor(np.asarray(image))[None]
+    check_images(batch, model, 1)
+    check_finite(batch)
+    side, size = model.transform.max_size, np.array(image.shape[1:])
+    starts = [crop_grid(length, side, side // 2) for length in size]
+    far = [(0, start[-1] + side - length) for start, length in zip(starts, size, strict=True)]
+    padded = torch.from_numpy(np.pad(image, [(0, 0), *far], mode="reflect"))
+    corners = [(top, left) for top in starts[0] for left in starts[1]]
+    device = next(model.parameters()).device
+    found: list[_Object] = []
+    for first in tqdm(
+        range(0, len(corners), TILES_PER_BATCH), unit="batch", leave=False, delay=PATIENCE
+    ):
+        part = corners[first : first + TILES_PER_BATCH]
+        tiles = [padded[:, y : y + side, x : x + side].to(device) for y, x in part]
+        with torch.inference_mode():
+            outputs = model(tiles)
+        for corner, output in zip(part, outputs, strict=True):
+            found += _objects(output, np.array(corner), side, size)
+    return _painted(found, size)
+
+
+class _Object(NamedTuple):
+    """An object in the image: its box and, in a window of the image, its pixels."""
+
+    box: NDArray[np.float32]  # top, left, bottom, right
+    score: float
+    label: int
+    window: tuple[slice, slice]
+    mask: NDArray[np.bool_]
+
+
+def _objects(
+    output: dict[str, Tensor], corner: NDArray[np.int64], side: int, size: NDArray[np.int64]
+) -> list[_Object]:
+    """The objects of a tile that belong to it."""
+    visible = np.minimum(size - corner, side)
+    boxes = output["boxes"].cpu().numpy()[:, [1, 0, 3, 2]].clip(0, np.tile(visible, 2))
+    own = _belonging(boxes, corner, side, size) & (output["scores"].cpu().numpy() >= SCORE)
+    masks = output["masks"][own.nonzero()[0], 0, : visible[0], : visible[1]] >= MASK
+    scores, labels = (output[name].cpu().numpy()[own].tolist() for name in ("scores", "labels"))
+    objects = []
+    for *facts, mask in zip(
+        boxes[own] + np.tile(corner, 2), scores, labels, masks.cpu().numpy(), strict=True
+    ):
+        for inner in find_objects(mask.astype(np.uint8)):  # none where the mask is empty
+            window = tuple(
+                slice(start + part.start, start + part.stop)
+                for start, part in zip(corner, inner, strict=True)
+            )
+            # A view would keep the whole tile in memory.
+            objects.append(_Object(*facts, window, mask[inner].copy()))
+    return objects
+
+
+def _belonging(
+    boxes: NDArray[np.float32], corner: NDArray[np.int64], side: int, size: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which boxes of a tile are not too narrow, and have their middle in its middle half."""
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    slack, stride = side // 32, side // 2
+    low = np.where(corner > 0, (side - stride) / 2 - slack, 0)
+    high = np.where(corner + side < size, (side + stride) / 2 + slack, side)
+    wide = boxes[:, 2:] - boxes[:, :2] >= SMALLEST
+    return (wide & (low <= middle) & (middle <= high)).all(1)
+
+
+def _painted(found: list[_Object], size: NDArray[np.int64]) -> Instances:
+    boxes = torch.tensor(np.array([each.box for each in found], np.float32).reshape(-1, 4))
+    scores = torch.tensor([each.score for each in found], dtype=torch.float32)
+    kept = _torchvision().ops.nms(boxes, scores, OVERLAP).tolist()  # the highest score first
+    painted = np.zeros(size, np.int32)
+    for number, i in reversed([*enumerate(kept, 1)]):
+        painted[found[i].window][found[i].mask] = number
+    seen = [found[kept[number - 1]] for number in np.unique(painted[painted > 0])]
+    return Instances(
+        drop_small(painted, 1),
+        np.array([each.label - 1 for each in seen], np.int64),
+        np.array([each.score for each in seen], np.float32),
+    )

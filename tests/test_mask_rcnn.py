@@ -1,0 +1,597 @@
+"""Mask R-CNN: targets by hand, training of a tiny one, stitching with networks that are perfect."""
+
+import re
+import sys
+import tracemalloc
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.ndimage import label as components
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.models import detection
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from micranet_helpers import train as tr
+from micranet_helpers.baselines import mask_rcnn
+from micranet_helpers.baselines.mask_rcnn import ObjectCrops, build, fit, load, predict, targets
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """The real one. Only to be read."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build(3, 2, 64)
+
+
+# --- the network -------------------------------------------------------------------------------
+
+
+def test_first_layer_and_sizes_are_those_of_the_images(network: nn.Module) -> None:
+    assert network.backbone.body.conv1.weight.shape == (64, 3, 7, 7)
+    assert network.backbone.body.conv1.bias is None
+    assert network.roi_heads.box_predictor.cls_score.out_features == 3, "with the background"
+    assert len(network.state_dict()) == 360
+    images = list(random_images(2, 3, 64, 64))
+    seen, _ = network.transform(images)
+    assert torch.equal(seen.tensors, torch.stack(images)), "neither rescaled nor normalised"
+
+
+def test_weights_with_the_names_of_2021_load(network: nn.Module) -> None:
+    """As from HDF5: names and numbers only."""
+    expected, old = network.state_dict(), {}
+    for name, value in expected.items():
+        name = re.sub(r"(inner_blocks|layer_blocks)\.(\d)\.0\.", r"\1.\2.", name)
+        name = name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        name = re.sub(
+            r"mask_head\.(\d)\.0\.", lambda found: f"mask_head.mask_fcn{int(found[1]) + 1}.", name
+        )
+        if not name.endswith("num_batches_tracked"):
+            old[name] = value
+    assert len(old) == 307 and "roi_heads.mask_head.mask_fcn1.weight" in old
+    assert len(old.keys() - expected.keys()) == 26
+    with torch.device("meta"):
+        fresh = build(3, 2, 64)
+    fresh.load_state_dict(old, assign=True)
+    loaded = fresh.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+
+def test_real_network_trains_a_step_and_predicts(network: nn.Module) -> None:
+    label = np.zeros((2, 64, 64), np.uint8)
+    label[0, 5:30, 8:40], label[1, 40:60, 30:60] = 1, 1
+    learner = mask_rcnn._Learner(3, 2, 64, 1e-4, {}, "MaskRCNN")
+    loss = learner._loss(([random_images(3, 64, 64)], [targets(label)]))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.parameters())
+    model = learner.model.eval()
+    nn.init.constant_(model.roi_heads.box_predictor.cls_score.bias, 0)
+    nn.init.constant_(model.roi_heads.box_predictor.cls_score.bias[1], 50)
+    found = predict(model, np.random.default_rng(0).random((3, 60, 50), np.float32))
+    assert found.labels.shape == (60, 50) and found.labels.dtype == np.int32
+    assert len(found.classes) == len(found.scores) == found.labels.max()
+    assert len(found.classes) > 0 and {*found.classes} == {0}
+
+
+def test_boxes_stay_exact_in_half_precision() -> None:
+    """In bfloat16 they would be multiples of 0.5 px from 64 px on."""
+    model = build(1, 1, 128)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        [found] = model.eval()([random_images(1, 128, 128)])
+    assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+    far = found["boxes"][(found["boxes"] > 64) & (found["boxes"] < 128)]
+    assert len(far) and (far % 0.5 != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 64), (1, 0, 64), (1, 1, 31)])
+def test_bad_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one channel, one class and crops of 32 px"):
+        build(*sizes)
+
+
+def test_missing_torchvision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ImportError, match=r"install both together, pip install .*\[baselines\]"):
+        build(1, 1, 64)
+
+
+def test_missing_operators_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.ops, "torchvision", SimpleNamespace(nms=None))
+    with pytest.raises(ImportError, match="torch of one build .its compiled operators did not"):
+        fit(crops(), crops(), tmp_path / "run", 1)
+    assert not (tmp_path / "run").exists()
+
+
+# --- targets -----------------------------------------------------------------------------------
+
+
+def test_targets_of_known_objects() -> None:
+    label = np.zeros((2, 20, 30), np.uint16)
+    label[1, 2:7, 10:30] = 65535
+    label[0, 4:8, 0:4], label[0, 10:13, 5:25] = 3, 8
+    label[0, 0:3, 20:24], label[0, 18:20, 20:24] = 5, 5
+    made = targets(label)
+    assert {name: value.dtype for name, value in made.items()} == {
+        "boxes": torch.float32,
+        "labels": torch.int64,
+        "masks": torch.uint8,
+    }
+    assert made["boxes"].tolist() == [[0, 4, 4, 8], [20, 0, 24, 20], [10, 2, 30, 7]]
+    assert made["labels"].tolist() == [1, 1, 2]
+    planes = label[0] == 3, label[0] == 5, label[1] == 65535
+    np.testing.assert_array_equal(made["masks"], np.stack(planes))
+
+
+@pytest.mark.parametrize("numbers", [1, 7])
+def test_object_that_covers_the_crop_is_not_lost(numbers: int) -> None:
+    made = targets(np.full((1, 8, 6), numbers))
+    assert made["boxes"].tolist() == [[0, 0, 6, 8]] and made["masks"].all()
+
+
+def test_narrow_objects_are_left_out() -> None:
+    label = np.zeros((1, 20, 20), np.int32)
+    label[0, 0:3, 0:20], label[0, 5:15, 3:6], label[0, 16:20, 16:20] = 1, 2, 3
+    assert targets(label)["boxes"].tolist() == [[16, 16, 20, 20]]
+
+
+def test_crop_without_objects_has_empty_targets() -> None:
+    made = targets(np.zeros((2, 32, 48), np.uint8))
+    assert [tuple(made[name].shape) for name in ("boxes", "labels", "masks")] == [
+        (0, 4),
+        (0,),
+        (0, 32, 48),
+    ]
+    losses = tiny_network(1, 2)([torch.rand(1, 32, 48)], [made])
+    assert len(losses) == 5 and all(loss.isfinite() for loss in losses.values())
+
+
+@settings(max_examples=30)
+@given(hnp.arrays(np.uint8, (2, 9, 11), elements=st.integers(0, 3)), st.booleans())
+def test_flips_act_on_rows_and_columns_alone(label: np.ndarray, up: bool) -> None:
+    """Trap 3 of the original: classes must not be exchanged."""
+    axis = 1 if up else 2
+    first, second = targets(label), targets(np.flip(label, axis))
+    assert torch.equal(first["labels"], second["labels"])
+    assert torch.equal(first["masks"].flip(axis), second["masks"])
+    size = torch.tensor([11, 9, 11, 9])
+    turned = size * torch.tensor([not up, up, not up, up]) - first["boxes"]
+    expected = [[2, 1, 0, 3], [0, 3, 2, 1]][up]
+    assert torch.equal(turned.abs()[:, expected], second["boxes"])
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        np.zeros((4, 4), int),
+        np.zeros((1, 4, 4)),
+        np.zeros((1, 4, 4), bool),
+        -np.ones((1, 4, 4), int),
+    ],
+    ids=["rank", "float", "bool", "negative"],
+)
+def test_labels_without_object_numbers_are_refused(label: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="object numbers from 0, integers of shape .classes"):
+        targets(label)
+    with pytest.raises(ValueError, match="object numbers from 0"):
+        ObjectCrops([np.zeros((1, 4, 4), np.float32)], [label], 4, 1)
+
+
+# --- crops -------------------------------------------------------------------------------------
+
+
+def arrays(seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Objects of two classes in images whose first two channels hold their numbers."""
+    rng, images, labels = np.random.default_rng(seed), [], []
+    for height, width in [(60, 80), (20, 50)]:
+        label = np.zeros((2, height, width), np.uint16)
+        for number in range(1, 7):
+            top, left = rng.integers(0, height - 10), rng.integers(0, width - 10)
+            label[number % 2, top : top + 5 + number, left : left + 10] = number
+        labels.append(label)
+        images.append(np.concatenate([label, label[:1] * 0 + 1]).astype(np.float32))
+    return images, labels
+
+
+def crops(n: int = 8, **options: object) -> ObjectCrops:
+    return ObjectCrops(*arrays(), SIDE, n, **options)
+
+
+def test_crops_show_their_targets_in_any_position() -> None:
+    """The image is the label; tone keeps equal what is equal and 0 at 0."""
+    count = 0
+    for image, made in (crops(60)[i] for i in range(60)):
+        assert image.shape == (3, SIDE, SIDE) and image.dtype == torch.float32
+        for box, k, mask in zip(*made.values(), strict=True):
+            left, top, right, bottom = box.int().tolist()
+            inside = image[k - 1][mask.bool()]
+            assert len(inside.unique()) == 1 and inside[0] > 0
+            assert mask[top:bottom, left:right].sum() == mask.sum() > 0
+            count += 1
+    assert count > 60
+
+
+def test_half_of_the_crops_hold_an_object_of_either_class() -> None:
+    label = np.zeros((2, 200, 200), np.int64)
+    label[0, 90:100, 90:100], label[1, 5:15, 5:15] = 1, 1
+    data = ObjectCrops([np.zeros((1, 200, 200), np.float32)], [label], 16, 200)
+    shown = [
+        (image[0], set(made["labels"].tolist()))
+        for image, made in map(data.__getitem__, range(200))
+    ]
+    held = [classes for _, classes in shown]
+    assert data.labels.tolist() == [[1, 1]]
+    assert sum(bool(classes) for classes in held[1::2]) < 20
+    for k in (1, 2):  # an object cut to less than 4 px does not count
+        assert 25 < sum(k in classes for classes in held[::2]) < 75
+
+
+def test_beyond_small_images_is_nothing() -> None:
+    label = np.ones((1, 20, 10), np.uint8)
+    data = ObjectCrops([np.ones((2, 20, 10), np.float32)], [label], 32, 4, augment=False)
+    image, made = data[0]
+    assert made["boxes"].tolist() == [[0, 0, 10, 20]]
+    assert (image[:, :20, :10] == 1).all() and image.sum() == 400
+
+
+def test_crops_are_those_of_seed_and_epoch_for_any_number_of_workers() -> None:
+    def loaded(data: ObjectCrops, workers: int = 0) -> list[Tensor]:
+        batches = DataLoader(data, 4, num_workers=workers, collate_fn=mask_rcnn._collate)
+        items = [pair for batch in batches for pair in zip(*batch, strict=True)]
+        return [each for image, made in items for each in (image, *made.values())]
+
+    def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+        return len(a) == len(b) and all(map(torch.equal, a, b))
+
+    base, later = loaded(crops()), crops()
+    assert len(base) == 32 and equal(base, loaded(crops())) and equal(base, loaded(crops(), 2))
+    later.set_epoch(1)
+    assert not equal(base, loaded(later)) and not equal(base, loaded(crops(seed=1)))
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def tiny_network(in_channels: int, num_classes: int, crop: int = SIDE) -> nn.Module:
+    """torchvision's Mask R-CNN on one small layer."""
+    backbone = nn.Sequential(
+        nn.Conv2d(in_channels, 8, 5, stride=4, padding=2), nn.BatchNorm2d(8), nn.ReLU()
+    )
+    backbone.out_channels = 8
+    return detection.MaskRCNN(
+        backbone,
+        min_size=crop,
+        max_size=crop,
+        image_mean=[0.0] * in_channels,
+        image_std=[1.0] * in_channels,
+        rpn_anchor_generator=detection.anchor_utils.AnchorGenerator(((8, 16),), ((1.0,),)),
+        rpn_batch_size_per_image=16,  # so that chance decides which boxes count
+        rpn_post_nms_top_n_train=20,
+        box_roi_pool=MultiScaleRoIAlign(["0"], 4, 2),
+        box_head=TwoMLPHead(8 * 16, 16),
+        box_predictor=FastRCNNPredictor(16, num_classes + 1),
+        mask_roi_pool=MultiScaleRoIAlign(["0"], 8, 2),
+        mask_head=detection.mask_rcnn.MaskRCNNHeads(8, [8], 1),
+        mask_predictor=detection.mask_rcnn.MaskRCNNPredictor(8, 8, num_classes + 1),
+    )
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(mask_rcnn, "build", tiny_network)
+
+
+def train(folder: Path, epochs: int, **options: object) -> nn.Module:
+    options = {"batch_size": 4, "learning_rate": 1e-2, "precision": "32-true"} | options
+    data = options.pop("data", None) or crops(16)
+    return fit(data, crops(6, seed=1, augment=False), folder, epochs, **options)
+
+
+def weights(model: nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+class PowerCut(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("tiny")
+def test_interrupted_run_ends_with_the_same_weights(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        model = train(tmp_path / "whole", 4)
+    out, err = capfd.readouterr()
+    assert not caught and not err
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        f"epoch {n}/4" for n in range(1, 5)
+    ]
+    assert not model.training
+    log = tr.history(tmp_path / "whole")
+    assert log["loss"][-1] < log["loss"][0] and np.isfinite(log["val_loss"]).all()
+    assert log["learning_rate"] == pytest.approx([1e-2] * 4)
+
+    step = mask_rcnn._Learner.training_step
+
+    def cut(learner: nn.Module, *args: object) -> Tensor:
+        if learner.global_step == 10:
+            raise PowerCut
+        return step(learner, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(mask_rcnn._Learner, "training_step", cut)
+        train(tmp_path / "parts", 4)
+    torch.manual_seed(99)
+    train(tmp_path / "parts", 4)
+    for which in ("last", "best"):
+        assert weights(load(tmp_path / "parts", which)) == weights(load(tmp_path / "whole", which))
+    assert tr.history(tmp_path / "parts")["val_loss"] == log["val_loss"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_validation_loss_has_no_gradients_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_and_after, trained = [], []
+    validate, step = mask_rcnn._Learner.validation_step, mask_rcnn._Learner.training_step
+
+    def watched(learner: nn.Module, *args: object) -> None:
+        before = weights(learner.model)
+        assert not torch.is_grad_enabled()
+        validate(learner, *args)
+        before_and_after.append((before, weights(learner.model)))
+
+    def noted(learner: nn.Module, *args: object) -> Tensor:
+        trained.append([module.training for module in learner.model.modules()])
+        return step(learner, *args)
+
+    monkeypatch.setattr(mask_rcnn._Learner, "validation_step", watched)
+    monkeypatch.setattr(mask_rcnn._Learner, "training_step", noted)
+    model = train(tmp_path, 2)
+    assert len(before_and_after) == 4 and len(trained) == 8
+    assert all(before == after for before, after in before_and_after)
+    assert all(map(all, trained)), "batch norm learns in the second epoch, too"
+    assert model.backbone[1].num_batches_tracked in (4, 8)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    """The same boxes are drawn each time, so the loss of the weights can be computed again."""
+    model = train(tmp_path, 3)
+    learner = mask_rcnn._Learner(3, 2, SIDE, 1e-2, {}, "MaskRCNN")
+    learner.model.load_state_dict(model.state_dict())
+    logged, data = [], crops(6, seed=1, augment=False)
+    learner.log = lambda name, value, **_: logged.append(value.item())
+    with torch.no_grad(), torch.random.fork_rng():
+        for number, part in enumerate(([0, 1, 2, 3], [4, 5])):
+            learner.validation_step(mask_rcnn._collate([data[i] for i in part]), number)
+    mean = np.average(logged, weights=[4, 2])
+    assert mean == pytest.approx(min(tr.history(tmp_path)["val_loss"]), rel=1e-5)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_other_runs_and_networks_are_refused(tmp_path: Path) -> None:
+    train(tmp_path, 1, precision="bf16-mixed")
+    for options, named in [({"seed": 1}, "'seed': 0"), ({"learning_rate": 1.0}, "0.01")]:
+        with pytest.raises(ValueError, match=f"holds another run .*{named}"):
+            train(tmp_path, 2, **options)
+    images, labels = torch.rand(4, 3, 16, 16), torch.ones(4, 2)
+    data = torch.utils.data.TensorDataset(images, labels)
+    with pytest.raises(ValueError, match="holds another run .*network = MaskRCNN"):
+        tr.fit(data, data, tmp_path, 2)
+    with pytest.raises(ValueError, match="no checkpoint of MICRA-Net or U-Net"):
+        tr.load(tmp_path)
+    tr.fit(data, data, tmp_path / "other", 1)
+    with pytest.raises(ValueError, match=r"best\.ckpt is no checkpoint of Mask R-CNN"):
+        load(tmp_path / "other")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_class_without_objects_is_refused(tmp_path: Path) -> None:
+    images, labels = arrays()
+    labels = [label * np.array([1, 0], np.uint16)[:, None, None] for label in labels]
+    with pytest.raises(ValueError, match="positive for class 1:"):
+        train(tmp_path / "run", 1, data=ObjectCrops(images, labels, SIDE, 4))
+    assert not (tmp_path / "run").exists()
+
+
+# --- prediction --------------------------------------------------------------------------------
+
+
+class Perfect(nn.Module):
+    """Finds whatever touches in a tile, as far as the tile shows it; values are numbers."""
+
+    def __init__(self, side: int = SIDE) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.in_channels, self.transform = 1, SimpleNamespace(max_size=side)
+        self.eval()
+
+    def forward(self, tiles: list[Tensor]) -> list[dict[str, Tensor]]:
+        assert len(tiles) <= mask_rcnn.TILES_PER_BATCH
+        assert {tuple(tile.shape) for tile in tiles} == {(1, *[self.transform.max_size] * 2)}
+        return [self.find(tile[0]) for tile in tiles]
+
+    def find(self, tile: Tensor) -> dict[str, Tensor]:
+        """Number 3 has the score 0.97, or, where it may be cut, a little more, and class 3 % 4."""
+        parts = [
+            (value, components(tile == value)[0] == part)
+            for value in tile.unique().tolist()
+            if value
+            for part in range(1, components(tile == value)[1] + 1)
+        ]
+        return output(
+            [
+                (mask, 1 - value / 100 + 0.005 * at_border(mask), int(value) % 4 + 1)
+                for value, mask in parts
+            ],
+            self.transform.max_size,
+        )
+
+
+def at_border(mask: np.ndarray) -> bool:
+    return mask.sum() > mask[1:-1, 1:-1].sum()
+
+
+def output(objects: list[tuple[np.ndarray, float, int]], side: int = SIDE) -> dict[str, Tensor]:
+    """What torchvision gives, of masks (bool, or probabilities from 0.5), scores and labels."""
+    masks = torch.tensor(np.array([mask for mask, *_ in objects], np.float32))
+    boxes = [
+        (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        for mask, *_ in objects
+        for rows, columns in [[mask.any(axis).nonzero()[0] for axis in (1, 0)]]
+    ]
+    return {
+        "boxes": torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([label for *_, label in objects], dtype=torch.int64),
+        "scores": torch.tensor([score for _, score, _ in objects], dtype=torch.float32),
+        "masks": masks.reshape(-1, 1, side, side),
+    }
+
+
+class Prescribed(Perfect):
+    """Says what it is told, whatever it sees."""
+
+    def __init__(self, *objects: tuple[np.ndarray, float, int]) -> None:
+        super().__init__()
+        self.objects = objects
+
+    def find(self, tile: Tensor) -> dict[str, Tensor]:
+        return output(list(self.objects))
+
+
+def square(top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+@st.composite
+def scattered(draw: st.DrawFn) -> np.ndarray:
+    """Numbered rectangles of 4 to 14 px, one in each square of 15 px at most."""
+    height, width = draw(st.tuples(st.integers(1, 120), st.integers(1, 120)))
+    image, number = np.zeros((1, height, width), np.float32), 0
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    for top in range(0, height - 3, 15):
+        for left in range(0, width - 3, 15):
+            tall, wide = (min(int(rng.integers(4, 15)), n) for n in (height - top, width - left))
+            top_, left_ = (
+                at + int(rng.integers(0, max(1, min(15, n - at) - size + 1)))
+                for at, n, size in ((top, height, tall), (left, width, wide))
+            )
+            if rng.random() < 0.7 and number < 49:
+                number += 1
+                image[0, top_ : top_ + tall, left_ : left_ + wide] = number
+    return image
+
+
+@settings(max_examples=50)
+@given(scattered(), st.sampled_from([SIDE, 64]))
+def test_perfect_network_gives_every_object_once_and_whole(image: np.ndarray, side: int) -> None:
+    found = predict(Perfect(side), image)
+    numbers = np.unique(image[image > 0])
+    # Number 1 has the highest score.
+    expected = np.searchsorted(numbers, image[0]) + 1
+    np.testing.assert_array_equal(found.labels, np.where(image[0] > 0, expected, 0))
+    np.testing.assert_array_equal(found.classes, numbers % 4)
+    np.testing.assert_allclose(found.scores, 1 - numbers / 100, atol=0.006)
+
+
+def test_object_larger_than_half_a_tile_is_found() -> None:
+    image = np.zeros((1, 100, 100), np.float32)
+    image[0, 30:55, 30:55] = 1
+    found = predict(Perfect(), image)
+    assert ((found.labels > 0) == (image[0] > 0)).all()
+
+
+def test_thresholds_of_score_and_mask_include_their_value() -> None:
+    faint = square(20, 2, 28, 10) * np.where(square(20, 2, 28, 6), 0.5, 0.49)
+    model = Prescribed(
+        (square(0, 0, 8, 8), 0.5, 1), (square(10, 10, 18, 18), 0.49, 2), (faint, 0.75, 3)
+    )
+    found = predict(model, np.zeros((1, SIDE, SIDE), np.float32))
+    expected = square(20, 2, 28, 6) + 2 * square(0, 0, 8, 8)
+    np.testing.assert_array_equal(found.labels, expected)
+    assert found.classes.tolist() == [2, 0] and found.scores.tolist() == [0.75, 0.5]
+    assert [each.dtype for each in found] == [np.int32, np.int64, np.float32]
+
+
+def test_higher_score_wins_and_doubles_are_left_out() -> None:
+    """Boxes overlap by 8/12 and by 9/11 of their union: below and above 0.7."""
+    a, below, above = square(0, 0, 10, 10), square(0, 2, 10, 12), square(20, 0, 30, 10)
+    double = square(20, 1, 30, 11)
+    model = Prescribed((below, 0.6, 1), (a, 0.9, 2), (double, 0.7, 1), (above, 0.8, 2))
+    found = predict(model, np.zeros((1, SIDE, SIDE), np.float32))
+    np.testing.assert_array_equal(found.labels, a + 2 * above + 3 * (below & ~a))
+    assert found.classes.tolist() == [1, 1, 0]
+
+
+def test_hidden_and_empty_objects_are_not_counted() -> None:
+    small = square(4, 4, 9, 9)
+    model = Prescribed(
+        (small, 0.6, 1),
+        (square(0, 0, 12, 12), 0.9, 2),
+        (square(20, 20, 28, 28) * 0.4, 0.8, 3),
+        (square(20, 2, 28, 10), 0.5, 4),
+    )
+    found = predict(model, np.zeros((1, SIDE, SIDE), np.float32))
+    np.testing.assert_array_equal(found.labels, square(0, 0, 12, 12) + 2 * square(20, 2, 28, 10))
+    assert found.classes.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, SIDE, SIDE), (1, 75, 20)])
+def test_nothing_found_is_an_empty_result(shape: tuple[int, ...]) -> None:
+    found = predict(Prescribed(), np.zeros(shape, np.float32))
+    assert found.labels.shape == shape[1:] and not found.labels.any()
+    assert found.classes.shape == found.scores.shape == (0,)
+
+
+def test_what_lies_beyond_the_image_is_not_found() -> None:
+    """A tile of 32 px reaches 12 px over an image of 20 px."""
+    model = Prescribed((square(2, 12, 10, 30), 0.9, 1), (square(12, 18, 18, 26), 0.8, 1))
+    found = predict(model, np.zeros((1, SIDE, 20), np.float32))
+    np.testing.assert_array_equal(found.labels, square(2, 12, 10, 30)[:, :20])
+    assert found.scores.shape == (1,), "2 px are too few"
+
+
+def test_memory_does_not_grow_with_objects_times_pixels() -> None:
+    """Some 900 objects; with one plane for each they would take 240 MB."""
+    model = Prescribed((square(13, 13, 19, 19), 0.9, 1))
+    image = np.zeros((1, 512, 512), np.float32)
+    predict(model, image[:, :64])
+    tracemalloc.start()
+    found = predict(model, image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.scores) == found.labels.max() == 31**2
+    assert peak < 20e6
+    [kept] = mask_rcnn._objects(
+        model.find(torch.empty(0)), np.zeros(2, int), 32, np.array([64, 64])
+    )
+    assert kept.mask.shape == (6, 6) and kept.mask.base is None, "no view of a whole tile"
+
+
+def test_bad_images_and_modes_are_refused(network: nn.Module) -> None:
+    model, image = Perfect(), np.zeros((1, 40, 40), np.float32)
+    with pytest.raises(TypeError, match="scale them to float32"):
+        predict(model, image.astype(np.uint8))
+    for bad in (image[0], np.zeros((2, 40, 40), np.float32)):
+        with pytest.raises(ValueError, match="must have the shape"):
+            predict(model, bad)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        predict(model, image + np.nan)
+    with pytest.raises(ValueError, match=r"call model\.eval"):
+        predict(network, image)
