@@ -4,12 +4,19 @@ An HDF5 file can point to other files, declare any size and hold any type. What 
 number, text or group that is expected is refused before it is read.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+MEMBERS = 50_000
+"""Most items that :func:`walk` takes; more is taken for a damaged or hostile file."""
+
+DEEPEST = 32
+"""Most groups within groups, for the same reason."""
 
 
 @contextmanager
@@ -94,9 +101,128 @@ def member(parent: h5py.Group, name: str, kind: Any = h5py.Group) -> h5py.Group 
     found = parent[name]
     if not isinstance(found, kind):
         raise ValueError(f"{found.name} is a {type(found).__name__} where none is expected.")
-    if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+    if kept_elsewhere(found):
         raise ValueError(f"{found.name} keeps its numbers in another file, which is refused.")
     return found
+
+
+def kept_elsewhere(item: Any) -> bool:
+    """Tell a dataset whose numbers are in other files; even its shape may come from there.
+
+    Parameters
+    ----------
+    item : object
+        Anything that :func:`walk` yields.
+
+    Returns
+    -------
+    bool
+        True for virtual datasets and external storage.
+    """
+    return isinstance(item, h5py.Dataset) and bool(item.is_virtual or item.external)
+
+
+def walk(group: h5py.Group) -> Iterator[tuple[str, Any]]:
+    """Go through all that a group holds, at any depth, without following links.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where to begin.
+
+    Yields
+    ------
+    place : str
+        Path from the group, e.g. ``"a/b"``; a group comes before, and next to, what it holds.
+    item : h5py.Group, Dataset, Datatype, SoftLink or ExternalLink
+        What is there. A group that hard links put into itself is as deep as any.
+
+    Raises
+    ------
+    ValueError
+        If there are more than :data:`MEMBERS` items, or groups more than :data:`DEEPEST` deep.
+    """
+    todo, count = [("", group)], 0
+    while todo:
+        place, item = todo.pop()
+        if place:
+            yield place, item
+        if not isinstance(item, h5py.Group):
+            continue
+        count += len(item)
+        if count > MEMBERS:
+            raise ValueError(f"{group.name} has more than {MEMBERS} members, which is refused.")
+        if len(item) and place.count("/") >= DEEPEST:
+            raise ValueError(
+                f"{group.name} holds groups more than {DEEPEST} deep, or in a circle, "
+                "which is refused."
+            )
+        names = reversed(list(item))
+        todo += [(f"{place}/{name}".removeprefix("/"), _opened(item, name)) for name in names]
+
+
+def _opened(parent: h5py.Group, name: str) -> Any:
+    if "/" in name:
+        raise ValueError(f"{parent.name} has a member with a slash in its name, which is refused.")
+    link = parent.get(name, getlink=True)
+    return parent[name] if isinstance(link, h5py.HardLink) else link
+
+
+def standalone(group: h5py.Group) -> io.BytesIO:
+    """Copy a group into a file of its own, with its members and attributes at the top level.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        A group at the top level of its file.
+
+    Returns
+    -------
+    io.BytesIO
+        The file. It is in memory: after a failed write to disk, HDF5 crashes when the program
+        ends. Soft links that begin at the top level are adapted.
+
+    Raises
+    ------
+    ValueError
+        If something in the group is elsewhere, or more than a file can hold.
+    """
+    links = _adapted_links(group)
+    with h5py.File(image := io.BytesIO(), "w") as file:
+        for key in group.attrs:
+            file.attrs[key] = attribute(group, key)
+        for name in group:
+            if name not in links:  # HDF5 would copy what the link leads to
+                group.copy(name, file, name)
+        for place, target in links.items():
+            if "/" in place:
+                del file[place]
+            file[place] = h5py.SoftLink(target)
+    return image
+
+
+def _adapted_links(group: h5py.Group) -> dict[str, str]:
+    links, size = {}, 0
+    for place, item in walk(group):
+        if isinstance(item, h5py.SoftLink):
+            links[place] = _adapted(item.path, group.name, place)
+        elif not isinstance(item, h5py.Group | h5py.Dataset) or kept_elsewhere(item):
+            kind = type(item).__name__
+            raise ValueError(f"{place} is a {kind} that needs another file, which is refused.")
+        elif isinstance(item, h5py.Dataset):
+            size += item.id.get_storage_size()
+    if size > group.file.id.get_filesize():
+        raise ValueError(f"the arrays in {group.name} claim more bytes than the file has.")
+    return links
+
+
+def _adapted(target: str, group: str, place: str) -> str:
+    if not target.startswith("/"):  # it can only lead downwards: HDF5 knows no ".."
+        return target
+    first, *rest = [part for part in target.split("/") if part not in ("", ".")] or [""]
+    if first != group.strip("/"):
+        raise ValueError(f"{place} is a link out of {group}, which is refused.")
+    return "/" + "/".join(rest)
 
 
 def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
