@@ -1,16 +1,20 @@
-"""Read and write the HDF5 files ("zoos") in which MICRA-Net models are published.
+"""Read and write the files in which MICRA-Net and its U-Nets are published.
 
-A zoo holds architecture groups, a group holds models, a model holds one dataset per entry of
-its ``state_dict``; a model trained in folds holds one sub-group per fold. The settings are JSON
-text in the attribute ``trainer_params`` of the architecture group. Nothing is ever unpickled,
-and no link out of the file is followed, so a zoo from an unknown source cannot run code or show
-other files.
+A zoo (HDF5) holds architecture groups, a group holds models, a model holds one dataset per entry
+of its ``state_dict``; a model trained in folds holds one sub-group per fold. The settings are JSON
+text in the attribute ``trainer_params`` of the architecture group. A zoo may also hold a project
+of the program Ilastik. The older layout is a folder with ``params.net`` and
+``trainer_params.json``. No code in a file is ever run, and no link out of it is followed, so
+files from an unknown source cannot do harm or show other files.
 """
 
 import io
 import json
-from collections.abc import Sequence
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +24,32 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from micranet_helpers.architectures import (
+    MOST,
+    NUMBERS,
+    Network,
+    build,
+    check_numbers,
+    recognise,
+    settings,
+)
 from micranet_helpers.files import write_atomically
-from micranet_helpers.hdf5 import attribute, member, reading
+from micranet_helpers.hdf5 import (
+    attribute,
+    explaining,
+    kept_elsewhere,
+    member,
+    reading,
+    standalone,
+    walk,
+)
 from micranet_helpers.model import MICRANet
 
 MODEL = "model"
 """Name under which :func:`save` writes the model of a group."""
 
-MOST = 1000
-"""Most channels, classes and folds of a zoo; more is taken for a damaged or hostile file."""
+ILASTIK = "Ilastik"
+"""How the names of groups begin that hold no networks but a project of Ilastik."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +58,16 @@ class ZooEntry:
 
     Attributes
     ----------
-    models : list of MICRANet
+    models : list of MICRANet or UNet
         The network in evaluation mode, on the CPU; one per fold where the zoo holds folds.
     params : dict
-        Settings of the training, at least ``num_input_images`` and ``num_classes``.
+        Settings of the training. Those that tell the size of the network are what its weights
+        say: see :func:`~micranet_helpers.architectures.settings`.
     class_thresholds : ndarray of float64, or None
         Probabilities from which on a class counts as present, as stored.
     """
 
-    models: list[MICRANet]
+    models: list[Network]
     params: dict[str, Any]
     class_thresholds: NDArray[np.float64] | None
 
@@ -53,7 +75,7 @@ class ZooEntry:
 def save(
     path: str | Path,
     group: str,
-    models: MICRANet | Sequence[MICRANet],
+    models: Network | Sequence[Network],
     params: dict[str, Any],
     class_thresholds: ArrayLike | None = None,
 ) -> None:
@@ -68,18 +90,18 @@ def save(
         The zoo, usually ``*.hdf5``; created where there is none.
     group : str
         Name of the architecture group, e.g. ``"MICRANet"``.
-    models : MICRANet or sequence of MICRANet
+    models : MICRANet, UNet or sequence of one of them
         The trained network, or one per fold. Weights are stored as float32.
     params : dict
-        Settings of the training, stored as JSON. ``num_input_images`` and ``num_classes`` are
-        filled in from the models.
+        Settings of the training, stored as JSON. Those that tell the size of the network are
+        filled in: see :func:`~micranet_helpers.architectures.settings`.
     class_thresholds : array-like of float, (num_classes,), optional
         Probabilities from which on a class counts as present.
 
     Raises
     ------
     TypeError
-        If a model is no MICRANet.
+        If a model is neither a MICRANet nor a UNet.
     ValueError
         If the input is contradictory or cannot be stored as JSON and finite numbers.
     OSError
@@ -113,7 +135,8 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     path : str or Path
         The zoo.
     group : str
-        Name of the architecture group, e.g. ``"MICRANet"`` or ``"MICRANet-1:5"``.
+        Name of the architecture group, e.g. ``"MICRANet-1:5"`` or ``"UNet"``. Names and shapes
+        of the arrays tell which network it holds, not this name.
     name : str, optional
         Which model of the group; by default the last one.
 
@@ -127,10 +150,15 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or does not hold a complete MICRA-Net there.
+        If the file is damaged or does not hold a complete network there, or the settings of a
+        MICRA-Net contradict its weights. Those of a U-Net are not compared: a published one
+        contradicts them.
 
     Notes
     -----
+    The published U-Net for F-actin ends in a sigmoid. Ours has the same weights and returns
+    logits: take ``torch.sigmoid`` of them to compare.
+
     Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on
     damaged text. Take zoos from a source that gives a checksum, and compare it.
     """
@@ -138,31 +166,183 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
         return _read(file, group, name)
 
 
+def load_pair(folder: str | Path) -> ZooEntry:
+    """Load a model from a folder of the older layout, as published for MNIST.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds ``params.net``, the ``state_dict`` of a MICRANet or UNet as torch pickles it, and
+        ``trainer_params.json``, the settings.
+
+    Returns
+    -------
+    ZooEntry
+        One model; no thresholds. The weights alone tell the network and its size, as published
+        settings contradict them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the files is missing.
+    ValueError
+        If one of them is damaged or holds anything else. Nothing in it is run.
+    """
+    weights = _limited(Path(folder) / "params.net", 8 * NUMBERS)
+    path = _limited(Path(folder) / "trainer_params.json", 10**6)
+    with explaining(path, "the settings"):
+        params = _parsed(path.read_bytes(), "the file")
+        _check_finite(params)
+    with explaining(weights, "the weights"):
+        arrays = _unpickled(weights)
+        architecture = recognise(arrays, weights.name)
+        shapes = {key: tuple(value.shape) for key, value in arrays.items()}
+        model = build(architecture, shapes, weights.name)
+        check_numbers([model])
+        _fill(model, arrays)
+    return ZooEntry([model], {**params, **settings(model)}, None)
+
+
+def contents(path: str | Path) -> list[dict[str, Any]]:
+    """List the models of a zoo without reading any of their numbers.
+
+    Parameters
+    ----------
+    path : str or Path
+        The zoo.
+
+    Returns
+    -------
+    list of dict
+        One row a model, fit for ``pandas.DataFrame``:
+
+        - ``group``: the architecture group, e.g. ``"MICRANet-1:5"`` or ``"MaskRCNN-BBOX"``;
+        - ``model``: its name in the group; None where the group holds no models but arrays or a
+          project of Ilastik, which is one row;
+        - ``folds``: how many networks it is, 0 without models;
+        - ``arrays`` and ``numbers``: how many there are in all folds together, at any depth. All
+          numbers count, also those that are not learnt, such as statistics of batch norm; texts
+          do not, nor does what a link or another file would add;
+        - ``in_channels`` and ``num_classes``: as the settings say (``in_channels`` may be
+          ``num_input_images`` there), None where they do not;
+        - ``class_thresholds``: list of float, None where there are none that can be read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no HDF5 file, is damaged, or holds more than a zoo can.
+
+    Notes
+    -----
+    As for :func:`load`: the HDF5 library itself may hang on damaged text.
+    """
+    with reading(path, "the list of models") as file:
+        if len(file) > MOST:
+            raise ValueError(f"it has {len(file)} groups, at most {MOST} are expected.")
+        rows = []
+        for name, found in groupby(walk(file), lambda pair: pair[0].split("/")[0]):
+            (_, group), *inside = found
+            if isinstance(group, h5py.Group):
+                known = _known(group)
+                rows += [{"group": name, **row, **known} for row in _rows(name, inside)]
+        return rows
+
+
+def extract_ilastik(
+    zoo_path: str | Path, out: str | Path, group: str | None = None, overwrite: bool = False
+) -> None:
+    """Write the project of Ilastik in a zoo to a file that the program opens.
+
+    All that the group holds, and its attributes, move to the top level of a new file. Soft links
+    within the group are adapted.
+
+    Parameters
+    ----------
+    zoo_path : str or Path
+        The zoo.
+    out : str or Path
+        The project, ``*.ilp``.
+    group : str, optional
+        Group of the project, e.g. ``"Ilastik-FS"``; by default the only one whose name begins
+        with :data:`ILASTIK`.
+    overwrite : bool
+        Whether an old project of this name may be replaced.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such zoo.
+    FileExistsError
+        If ``out`` exists and may not be replaced.
+    ValueError
+        If ``out`` has another suffix, the zoo is damaged, holds no such group, or the group has
+        links or data outside itself.
+    OSError
+        If the project cannot be written; then nothing of it is left.
+
+    Notes
+    -----
+    As for :func:`load`: the HDF5 library itself may hang on damaged text. The project is in
+    memory before it is written.
+    """
+    out = Path(out)
+    if out.suffix != ".ilp":
+        raise ValueError(f"Ilastik opens files that end in .ilp: give such a name, not {out.name}.")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists: give another name, or overwrite=True to replace it.")
+    with reading(zoo_path, "the Ilastik project") as zoo:
+        image = standalone(member(zoo, _project_name(zoo) if group is None else group))
+    try:
+        write_atomically(out, image.getbuffer())
+    except OSError as error:
+        raise OSError(
+            f"{out} could not be written and is as before; make sure that its folder exists and "
+            f"the disk has room ({error})."
+        ) from error
+
+
 def _attributes(
-    models: list[MICRANet], params: dict[str, Any], class_thresholds: ArrayLike | None
+    models: list[Network], params: dict[str, Any], class_thresholds: ArrayLike | None
 ) -> dict[str, Any]:
     for model in models:
-        if not isinstance(model, MICRANet):
-            raise TypeError(f"A zoo stores MICRANet models, not {type(model).__name__}.")
-    sizes = {(model.in_channels, model.num_classes) for model in models}
-    if len(sizes) != 1 or len(models) > MOST:
-        raise ValueError(f"Give 1 to {MOST} models with the same numbers of channels and classes.")
-    (size,) = sizes
-    params = {**dict(zip(("num_input_images", "num_classes"), size, strict=True)), **params}
-    if _size(_merged(params)) != size:
-        raise ValueError(f"The params contradict the models: they have {size} channels, classes.")
+        if not isinstance(model, Network):
+            raise TypeError(f"A zoo stores MICRANet and UNet models, not {type(model).__name__}.")
+    sizes = _common_settings(models)
+    shapes = _shapes(models[0])
+    build(recognise(shapes, "The model"), shapes, "The model")  # else it could not be loaded
+    params = {**sizes, **params}
+    if any(repr(_merged(params)[key]) != repr(size) for key, size in sizes.items()):
+        raise ValueError(f"The params contradict the models, which have {sizes}.")
     try:
         attributes = {"trainer_params": json.dumps(params, allow_nan=False)}
     except (TypeError, ValueError) as error:
         raise ValueError(f"Params must be plain finite numbers, text and lists: {error}.") from None
     if class_thresholds is not None:
         attributes["class_thresholds"] = thresholds = np.asarray(class_thresholds, np.float64)
-        if thresholds.shape != size[1:] or not np.isfinite(thresholds).all():
-            raise ValueError(f"Give one finite threshold for each of the {size[1]} classes.")
+        count = sizes["num_classes"]
+        if thresholds.shape != (count,) or not np.isfinite(thresholds).all():
+            raise ValueError(f"Give one finite threshold for each of the {count} classes.")
     return attributes
 
 
-def _weights(model: MICRANet) -> dict[str, NDArray[Any]]:
+def _common_settings(models: list[Network]) -> dict[str, int]:
+    shapes = [_shapes(model) for model in models]
+    if not 1 <= len(models) <= MOST or any(each != shapes[0] for each in shapes):
+        raise ValueError(
+            f"The folds of a model must be 1 to {MOST} networks of one kind with the same numbers "
+            "of channels and classes."
+        )
+    check_numbers(models)
+    return settings(models[0])
+
+
+def _shapes(model: Network) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def _weights(model: Network) -> dict[str, NDArray[Any]]:
     weights = {}
     for key, value in model.state_dict().items():
         if not torch.isfinite(value).all():
@@ -199,32 +379,59 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
     if not names:
         raise ValueError("the group holds no model.")
     model = member(architecture, names[-1] if name is None else name)
+    folds = [_fold(each) for each in _folds(model)]
+    models = [model for model, _ in folds]
+    sizes = _common_settings(models)
+    if isinstance(models[0], MICRANet) and _size(params) != tuple(sizes.values()):
+        raise ValueError(f"its trainer_params contradict its weights, which say {sizes}.")
+    for model, arrays in folds:
+        _fill(model, arrays)
+    return ZooEntry(models, {**params, **sizes}, _thresholds(architecture))
+
+
+def _folds(model: h5py.Group) -> list[h5py.Group]:
     if len(model) > MOST:
         raise ValueError(f"{model.name} has {len(model)} members, at most {MOST} are expected.")
     members = [member(model, key, h5py.Group | h5py.Dataset) for key in model]
     in_folds = members and all(isinstance(found, h5py.Group) for found in members)
-    folds = members if in_folds else [model]
+    return members if in_folds else [model]
+
+
+def _fold(group: h5py.Group) -> tuple[Network, dict[str, h5py.Dataset]]:
+    """Network without numbers, and the arrays that hold them: nothing is read yet."""
+    names = list(group)[: MOST + 1]
+    architecture = recognise(names, group.name)
+    arrays = {key: member(group, key, h5py.Dataset) for key in names}
+    # A small file may declare any size.
+    shapes = {key: data.shape for key, data in arrays.items()}
+    return build(architecture, shapes, group.name), arrays
+
+
+def _thresholds(architecture: h5py.Group) -> NDArray[np.float64] | None:
     thresholds = attribute(architecture, "class_thresholds")
-    if thresholds is not None:
-        thresholds = np.asarray(thresholds, np.float64)
-        if not np.isfinite(thresholds).all():
-            raise ValueError("its class_thresholds are no finite numbers.")
-    return ZooEntry([_model(fold, params) for fold in folds], params, thresholds)
+    if thresholds is None:
+        return None
+    thresholds = np.asarray(thresholds, np.float64)
+    if not np.isfinite(thresholds).all():
+        raise ValueError("its class_thresholds are no finite numbers.")
+    return thresholds
 
 
 def _params(architecture: h5py.Group) -> dict[str, Any]:
     text = attribute(architecture, "trainer_params")
     if not isinstance(text, str | bytes):
         raise ValueError("the group has no JSON text in its attribute trainer_params.")
+    return _parsed(text, "its attribute trainer_params")
+
+
+def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
     try:
         params = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"its attribute trainer_params is no JSON text ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is no JSON text ({error}).") from None
     if not isinstance(params, dict):
-        raise ValueError("its attribute trainer_params holds no JSON object {...}.")
-    params = _merged(params)
-    _size(params)
-    return params
+        raise ValueError(f"{what} holds no JSON object {{...}}.")
+    return _merged(params)
 
 
 def _merged(params: dict[str, Any]) -> dict[str, Any]:
@@ -242,33 +449,125 @@ def _size(params: dict[str, Any]) -> tuple[int, int]:
     return sizes
 
 
-def _model(group: h5py.Group, params: dict[str, Any]) -> MICRANet:
-    # On the meta device nothing is allocated and no random number is drawn.
-    with torch.device("meta"):
-        model = MICRANet(*_size(params))
-    expected = model.state_dict()
-    if expected.keys() != set(group):
-        missing, extra = sorted(expected.keys() - set(group)), sorted(set(group) - expected.keys())
-        raise ValueError(
-            f"{group.name} is no MICRA-Net: missing {missing[:3]}, unexpected {extra[:3]} "
-            f"(the first three of {len(missing)} and {len(extra)})."
-        )
-    state = {key: _tensor(group, key, value) for key, value in expected.items()}
+def _fill(model: Network, arrays: Mapping[str, h5py.Dataset | Tensor]) -> None:
+    """Give the numbers to a network on the meta device, which then is on the CPU."""
+    state = {}
+    for key, expected in model.state_dict().items():
+        read = _tensor if isinstance(arrays[key], Tensor) else _dataset
+        state[key] = read(arrays[key], key, expected.dtype)
+        if not state[key].isfinite().all():
+            raise ValueError(f"{key} holds NaN or infinite numbers.")
     model.load_state_dict(state, assign=True)
-    return model.eval()
+    model.eval()
 
 
-def _tensor(group: h5py.Group, key: str, expected: Tensor) -> Tensor:
-    data = member(group, key, h5py.Dataset)
+def _dataset(data: h5py.Dataset, key: str, dtype: torch.dtype) -> Tensor:
     if data.dtype.kind not in "fiu":
-        raise ValueError(f"{data.name} holds {data.dtype} values instead of numbers.")
-    # Before anything is read: a small file may declare any size.
-    shape = tuple(expected.shape)
-    if data.shape != shape:
-        raise ValueError(f"{data.name} has the shape {data.shape}, expected is {shape}.")
-    if data.chunks and any(c > s for c, s in zip(data.chunks, shape, strict=True)):
-        raise ValueError(f"{data.name} declares chunks of {data.chunks}, more than it holds.")
-    values = data.astype(str(expected.dtype).removeprefix("torch."))[()]
-    if not np.isfinite(values).all():
-        raise ValueError(f"{data.name} holds NaN or infinite numbers.")
-    return torch.as_tensor(values)
+        raise ValueError(f"{key} holds {data.dtype} values instead of numbers.")
+    if data.chunks and any(c > s for c, s in zip(data.chunks, data.shape, strict=True)):
+        raise ValueError(f"{key} declares chunks of {data.chunks}, more than it holds.")
+    return torch.as_tensor(data.astype(str(dtype).removeprefix("torch."))[()])
+
+
+def _tensor(value: Tensor, key: str, dtype: torch.dtype) -> Tensor:
+    if value.dtype.is_complex or value.dtype == torch.bool:
+        raise ValueError(f"{key} holds {value.dtype} values instead of numbers.")
+    # A copy: in a file, arrays may share their numbers, with each other or within one.
+    return value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _limited(path: Path, most: int) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {path}: give the folder that holds params.net and "
+            "trainer_params.json."
+        )
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} has more than {most} bytes, which no such file needs.")
+    return path
+
+
+def _check_finite(params: dict[str, Any]) -> None:
+    try:
+        json.dumps(params, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise ValueError("it holds NaN or infinite numbers, or is nested too deep.") from None
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 8 * NUMBERS:
+                    raise ValueError("a bomb")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many kinds, and advises to run the code
+        raise ValueError(
+            "it is damaged, or holds more than the weights of a network; nothing in it was run."
+        ) from None
+    if not (isinstance(state, dict) and all(map(_is_plain, state, state.values()))):
+        raise ValueError("it holds no state_dict, which is a dict of plain tensors by name.")
+    return state
+
+
+def _is_plain(key: Any, value: Any) -> bool:
+    return (
+        isinstance(key, str)
+        and type(value) in (Tensor, nn.Parameter)
+        and not (value.is_nested or value.is_quantized)
+        and (value.layout, value.device.type) == (torch.strided, "cpu")
+    )
+
+
+def _rows(name: str, inside: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+    top = [item for place, item in inside if place.count("/") == 1]
+    if name.startswith(ILASTIK) or any(isinstance(item, h5py.Dataset) for item in top):
+        return [{"model": None, "folds": 0, **_counts(item for _, item in inside)}]
+    rows = []
+    for model, found in groupby(inside, lambda pair: pair[0].split("/")[1]):
+        (_, group), *below = found
+        if isinstance(group, h5py.Group):
+            direct = [item for place, item in below if place.count("/") == 2]
+            in_folds = direct and all(isinstance(item, h5py.Group) for item in direct)
+            folds = len(direct) if in_folds else 1
+            rows.append({"model": model, "folds": folds, **_counts(item for _, item in below)})
+    return rows
+
+
+def _counts(items: Iterable[Any]) -> dict[str, int]:
+    arrays = [item for item in items if isinstance(item, h5py.Dataset) and not kept_elsewhere(item)]
+    return {"arrays": len(arrays), "numbers": sum(map(_count, arrays))}
+
+
+def _count(data: h5py.Dataset) -> int:
+    # Not data.dtype: numpy has no name for some types.
+    numeric = data.id.get_type().get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+    return math.prod(data.shape) if numeric and data.shape is not None else 0
+
+
+def _known(group: h5py.Group) -> dict[str, Any]:
+    params, thresholds = _readable(_params, group) or {}, _readable(_thresholds, group)
+    sizes = params.get("num_input_images", params.get("in_channels")), params.get("num_classes")
+    in_channels, num_classes = (size if type(size) is int else None for size in sizes)
+    return {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "class_thresholds": None if thresholds is None else thresholds.ravel().tolist(),
+    }
+
+
+def _readable(read: Callable[[h5py.Group], Any], group: h5py.Group) -> Any:
+    try:
+        return read(group)
+    except (ValueError, TypeError):
+        return None
+
+
+def _project_name(zoo: h5py.File) -> str:
+    names = [name for name in zoo if name.startswith(ILASTIK)]
+    if len(names) != 1:
+        raise ValueError(
+            f"it has {len(names)} groups whose names begin with {ILASTIK}: give the name of one, "
+            f"out of {', '.join(zoo) or 'none'}."
+        )
+    return names[0]

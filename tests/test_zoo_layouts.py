@@ -1,0 +1,732 @@
+"""The published layouts beside that of test_zoo: U-Nets, the older folder, lists, Ilastik."""
+
+import io
+import json
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import random_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_unet import expected_shapes
+from test_zoo import published_weights, write
+
+from micranet_helpers import architectures, hdf5, zoo
+from micranet_helpers.model import MICRANet
+from micranet_helpers.unet import UNet
+
+
+def unet_weights(rng, *sizes):
+    """Make the entries of a U-Net (channels, classes, depth, filters), with random numbers."""
+    weights = {}
+    for key, shape in expected_shapes(*sizes).items():
+        counts = key.endswith("num_batches_tracked")
+        weights[key] = np.int64(9) if counts else rng.uniform(0.1, 0.5, shape).astype(np.float32)
+    return weights
+
+
+def grey_micranet(rng):
+    """Make the entries of the published MNIST model: one channel, ten classes."""
+    weights = published_weights(rng, 10)
+    weights["conv1a.weight"] = weights["conv1a.weight"][:, :1]
+    return weights
+
+
+def architecture(file, name, params, *models, thresholds=None):
+    """Write a group of a zoo: a model is a dict of arrays, or a list of them, which are folds."""
+    group = file.create_group(name)
+    group.attrs["trainer_params"] = json.dumps(params)
+    if thresholds is not None:
+        group.attrs["class_thresholds"] = np.array(thresholds)
+    for number, weights in enumerate(models):
+        model = group.create_group(f"2020010{number}-000000_42")
+        if isinstance(weights, dict):
+            write(model, weights)
+        else:
+            for fold, each in enumerate(weights):
+                write(model.create_group(f"fold-{fold}"), each)
+    return group
+
+
+def assert_holds(model, weights):
+    state = model.state_dict()
+    assert state.keys() == weights.keys() and not model.training
+    for key, value in weights.items():
+        np.testing.assert_array_equal(state[key], value, err_msg=key)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# --- U-Nets in a zoo ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_unet_of_actin_gives_logits(tmp_path, rng):
+    weights = unet_weights(rng, 1, 2, 4, 16)
+    weights["lastConv.weight"] *= 0
+    weights["lastConv.bias"] = np.array([-3, 5], np.float32)
+    params = {"size": 256, "model_params": {"in_channels": 1, "out_channels": 2, "depth": 4}}
+    with h5py.File(tmp_path / "ActinModelZoo.hdf5", "w") as file:
+        architecture(file, "UNet", params, weights)
+    entry = zoo.load(tmp_path / "ActinModelZoo.hdf5", "UNet")
+    [model] = entry.models
+    assert_holds(model, weights)
+    for plane, logit in zip(model(random_images(1, 1, 16, 16))[0], (-3, 5), strict=True):
+        assert (plane == logit).all()
+    assert entry.params == {
+        "size": 256, "in_channels": 1, "out_channels": 2, "num_classes": 2, "depth": 4,
+        "number_filter": 4,
+    }  # fmt: skip
+
+
+def test_folds_of_unets_keep_their_order_and_weights_overrule_settings(tmp_path, rng):
+    folds = [unet_weights(rng, 3, 2, 3, 4) for _ in range(3)]
+    with h5py.File(tmp_path / "zoo.hdf5", "w") as file:
+        wrong = {"in_channels": 1, "num_classes": 1, "number_filter": 5, "depth": 5, "size": 64}
+        architecture(file, "UNet-FS", wrong, folds, thresholds=[0.25, 0.5])
+    entry = zoo.load(tmp_path / "zoo.hdf5", "UNet-FS")
+    for model, fold in zip(entry.models, folds, strict=True):
+        assert_holds(model, fold)
+    right = {"in_channels": 3, "num_classes": 2, "number_filter": 2, "depth": 3, "size": 64}
+    assert entry.params == right
+    assert entry.class_thresholds.tolist() == [0.25, 0.5]
+
+
+@given(st.tuples(*[st.integers(1, n) for n in (3, 3, 4, 5)]), st.integers(1, 2))
+@settings(max_examples=12)
+def test_a_saved_unet_comes_back(tmp_path_factory, sizes, folds):
+    path = tmp_path_factory.mktemp("saved") / "zoo.hdf5"
+    models = [UNet(*sizes) for _ in range(folds)]
+    zoo.save(path, "UNet", models, {"epochs": 3})
+    entry = zoo.load(path, "UNet")
+    for model, saved in zip(entry.models, models, strict=True):
+        assert_holds(model, saved.state_dict())
+    channels, classes, depth, filters = sizes
+    expected = {"epochs": 3, "in_channels": channels, "num_classes": classes, "depth": depth}
+    power = {1: 0, 2: 1, 4: 2}.get(filters)
+    assert entry.params == expected | ({} if power is None else {"number_filter": power})
+    zoo.save(path, "again", entry.models, entry.params)
+
+
+def test_save_refuses_unets_that_do_not_belong_together(tmp_path):
+    path = tmp_path / "zoo.hdf5"
+    for other in (UNet(1, 2, 2, 5), UNet(1, 1, 3, 5), UNet(1, 1, 2, 6), MICRANet(1, 1)):
+        with pytest.raises(ValueError, match="one kind with the same numbers"):
+            zoo.save(path, "UNet", [UNet(1, 1, 2, 5), other], {})
+    for key, value in {"depth": 3, "number_filter": 4, "num_classes": True}.items():
+        with pytest.raises(ValueError, match=f"contradict the models.*'{key}'"):
+            zoo.save(path, "UNet", UNet(1, 1, 2, 4), {key: value})
+    with torch.device("meta"):
+        unloadable = UNet(1, zoo.MOST + 1, 1, 1), UNet(1, 1, 11, 1), UNet(1, 1, 5, 900)
+    for model, message in zip(unloadable, ("sizes from 1", "levels", "numbers"), strict=True):
+        with pytest.raises(ValueError, match=message):
+            zoo.save(path, "UNet", model, {})
+    changed = UNet(1, 1, 2, 4)
+    changed.lastConv = torch.nn.Conv2d(4, 1, 3)
+    with pytest.raises(ValueError, match="lastConv.weight has the shape"):
+        zoo.save(path, "UNet", changed, {})
+    assert os.listdir(tmp_path) == []
+
+
+def declared(shapes):
+    """Change the declared shapes of a U-Net: nothing is stored, a file may claim any size."""
+
+    def change(model):
+        for key, shape in shapes.items():
+            if key in model:
+                del model[key]
+            chunks = tuple(min(side, 10) for side in shape) or None
+            model.create_dataset(key, shape, "f4", chunks=chunks)
+
+    return change
+
+
+FIRST = "firstConvolution.conv.0.weight"
+BAD_UNETS = {
+    "misshapen": (declared({"lastConv.bias": (3,)}), r"lastConv.bias has the shape \(3,\)"),
+    "first misshapen": (declared({FIRST: (4, 1)}), r"conv.0.weight has the shape \(4, 1\)"),
+    "no filters": (lambda m: (m.__delitem__(FIRST), m.create_dataset(FIRST, (0, 1, 3, 3), "f4")),
+                   "sizes from 1 to 1000"),
+    "too many filters": (declared({FIRST: (10**9, 1, 3, 3)}), "sizes from 1 to 1000"),
+    "too large": (declared(expected_shapes(1, 1, 4, 900)), "numbers, at most 100000000"),
+    "too deep": (declared({f"contractingPath.{i}.conv.1.conv.0.weight": (2, 1, 3, 3)
+                           for i in range(60)}), "has 61 levels, at most 10"),
+    "a level missing": (lambda m: m.__delitem__("contractingPath.0.conv.1.conv.0.weight"),
+                        "no U-Net: missing.*unexpected.*contractingPath.0"),
+    "an array missing": (lambda m: m.__delitem__("lastConv.bias"), "missing.*lastConv.bias"),
+    "one more": (lambda m: m.create_dataset("conv1b.bias", data=1.0), "unexpected.*conv1b.bias"),
+    "many more": (lambda m: [m.create_group(str(i)) for i in range(zoo.MOST + 1)], "at most 1000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_UNETS)
+def test_bad_unets_are_refused_in_one_sentence(tmp_path, rng, case):
+    change, message = BAD_UNETS[case]
+    path = tmp_path / "zoo.hdf5"
+    with h5py.File(path, "w") as file:
+        group = architecture(file, "UNet", {}, unet_weights(rng, 1, 1, 2, 4))
+        change(group["20200100-000000_42"])
+    assert path.stat().st_size < 1e6
+    with pytest.raises(ValueError, match=message) as caught:
+        zoo.load(path, "UNet")
+    assert f"'UNet' from {path}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_folds_of_different_networks_are_refused(tmp_path, rng):
+    unet = unet_weights(rng, 1, 1, 2, 4)
+    path = tmp_path / "zoo.hdf5"
+    for other in (unet_weights(rng, 1, 1, 3, 4), published_weights(rng)):
+        with h5py.File(path, "w") as file:
+            architecture(file, "UNet", {}, [unet, other])
+        with pytest.raises(ValueError, match="networks of one kind"):
+            zoo.load(path, "UNet")
+
+
+@pytest.mark.parametrize("name", ["conv_d0ab.weight", "backbone.body.conv1.weight"])
+def test_other_networks_are_named_by_what_was_found(tmp_path, name):
+    with h5py.File(tmp_path / "CTCModelZoo.hdf5", "w") as file:
+        architecture(file, "UNet-FS", {}, {name: np.ones((64, 1, 3, 3), np.float32)})
+    with pytest.raises(ValueError, match=f"no MICRA-Net or U-Net.*1 arrays.*{name}"):
+        zoo.load(tmp_path / "CTCModelZoo.hdf5", "UNet-FS")
+
+
+def test_every_architecture_has_a_sign_of_its_own():
+    models = [MICRANet(1, 1), UNet(1, 1)]
+    for model in models:
+        names = model.state_dict()
+        fitting = [row.kind for row in architectures.ARCHITECTURES if row.sign in names]
+        assert fitting == [type(model)]
+
+
+# --- The older layout --------------------------------------------------------------------------
+
+MNIST = {"in_channels": 1, "num_classes": 10, "number_filter": 5, "depth": 5, "size": 256}
+
+
+def tensors(weights):
+    return {key: torch.as_tensor(value) for key, value in weights.items()}
+
+
+def write_pair(folder, state, params=MNIST, **options):
+    folder.mkdir(exist_ok=True)
+    torch.save(state, folder / "params.net", **options)
+    (folder / "trainer_params.json").write_text(json.dumps(params))
+    return folder
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+def test_the_published_pairs_for_mnist(tmp_path, rng, new):
+    micranet, unet = grey_micranet(rng), unet_weights(rng, 1, 11, 4, 16)
+    for name, weights in {"micranet": micranet, "unet": unet}.items():
+        write_pair(tmp_path / name, tensors(weights), _use_new_zipfile_serialization=new)
+    size = (tmp_path / "micranet" / "params.net").stat().st_size
+    assert 0.99 < size / 4_721_582 < 1.01  # that of the published file
+    entry = zoo.load_pair(tmp_path / "micranet")
+    assert_holds(entry.models[0], micranet)
+    assert entry.params == {**MNIST, "num_input_images": 1} and entry.class_thresholds is None
+    entry = zoo.load_pair(str(tmp_path / "unet"))
+    assert_holds(entry.models[0], unet)
+    assert entry.params == {**MNIST, "num_classes": 11, "number_filter": 4, "depth": 4}
+
+
+def test_a_pair_can_be_saved_to_a_zoo_and_trained(tmp_path, rng):
+    entry = zoo.load_pair(write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4))))
+    zoo.save(tmp_path / "zoo.hdf5", "UNet", entry.models, entry.params)
+    assert zoo.load(tmp_path / "zoo.hdf5", "UNet").params == entry.params
+    [model] = entry.models
+    model.train()(random_images(2, 1, 8, 8)).sum().backward()
+    assert all(p.grad is not None and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_parameters_that_share_numbers_in_the_file_are_apart_in_the_network(tmp_path, rng):
+    state = tensors(unet_weights(rng, 1, 3, 2, 4))
+    state["lastConv.bias"] = state["lastConv.weight"][:, 0, 0, 0].double()
+    state["firstConvolution.conv.3.bias"] = state["firstConvolution.conv.0.bias"]
+    state["firstConvolution.conv.0.weight"] = torch.tensor(0.25).expand(4, 1, 3, 3)
+    [model] = zoo.load_pair(write_pair(tmp_path / "mnist", state)).models
+    with torch.no_grad():
+        model.firstConvolution.conv[0].bias.fill_(7)
+        model.firstConvolution.conv[0].weight[0, 0, 0, 0] = 7
+    changed = model.state_dict()
+    assert (changed["firstConvolution.conv.3.bias"] < 1).all()
+    assert (changed["firstConvolution.conv.0.weight"] == 7).sum() == 1
+    assert changed["lastConv.bias"].dtype == torch.float32
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def bomb_for(save):
+    def change(folder):
+        state = {"conv1a.weight": Bomb(folder.parent / "harm")}
+        (folder / "params.net").write_bytes(save(state))
+
+    return change
+
+
+def saved(**options):
+    def save(state):
+        torch.save(state, buffer := io.BytesIO(), **options)
+        return buffer.getvalue()
+
+    return save
+
+
+def state_with(**changes):
+    """Save other weights: by key, with dots as in the file; None takes one out."""
+
+    def change(folder):
+        state = torch.load(folder / "params.net", weights_only=True)
+        for key, value in changes.items():
+            key = key.replace("__", ".")
+            state = {k: v for k, v in state.items() if k != key}
+            if value is not None:
+                state[key] = value
+        torch.save(state, folder / "params.net")
+
+    return change
+
+
+def pickled(value):
+    return lambda folder: torch.save(value, folder / "params.net")
+
+
+def content(name, change):
+    def apply(folder):
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+def tensor_of(*shape):
+    return torch.tensor(0.5).expand(shape)  # tiny in the file, whatever its shape
+
+
+NET, TEXT = "params.net", "trainer_params.json"
+DAMAGED = "params.net: it is damaged, or holds more than the weights.*nothing in it was run"
+BAD_PAIRS = {
+    "bomb, zip": (bomb_for(saved()), DAMAGED),
+    "bomb, legacy": (bomb_for(saved(_use_new_zipfile_serialization=False)), DAMAGED),
+    "bomb, plain pickle": (bomb_for(pickle.dumps), DAMAGED),
+    "whole network": (pickled(UNet(1, 1, 1, 1)), DAMAGED),
+    "empty": (content(NET, lambda data: b""), DAMAGED),
+    "text": (content(NET, lambda data: b"my notes"), DAMAGED),
+    "HDF5": (content(NET, lambda data: b"\x89HDF\r\n\x1a\n" + bytes(999)), DAMAGED),
+    "half": (content(NET, lambda data: data[: len(data) // 2]), DAMAGED),
+    "without end": (content(NET, lambda data: data[:-1]), DAMAGED),
+    "damaged zip": (content(NET, lambda data: data.replace(b"PK\1\2", b"PK\1\1")), DAMAGED),
+    "list": (pickled([torch.ones(1)]), "no state_dict"),
+    "numbers": (pickled({"conv1a.weight": 1.0}), "no state_dict"),
+    "numbered": (pickled({1: torch.ones(1)}), "no state_dict"),
+    "sparse": (state_with(lastConv__bias=torch.ones(3).to_sparse()), "no state_dict"),
+    "without numbers": (state_with(lastConv__bias=torch.ones(3, device="meta")), "no state_dict"),
+    "nested": (pickled({"model": {"conv1a.weight": torch.ones(1)}}), "no state_dict"),
+    "nothing": (pickled({}), "no MICRA-Net or U-Net.*0 arrays"),
+    "other network": (pickled({"conv_d0ab.weight": torch.ones(1)}), "conv_d0ab.weight"),
+    "missing": (state_with(lastConv__bias=None), "no U-Net: missing.*lastConv.bias"),
+    "extra": (state_with(extra=torch.ones(1)), "unexpected.*extra"),
+    "misshapen": (state_with(lastConv__bias=torch.ones(4)), r"lastConv.bias.*\(4,\).*\(3,\)"),
+    "text for numbers": (state_with(lastConv__bias=torch.ones(3, dtype=bool)), "torch.bool values"),
+    "complex": (state_with(lastConv__bias=torch.ones(3, dtype=torch.complex64)), "complex64 val"),
+    "NaN": (state_with(lastConv__bias=torch.full((3,), torch.nan)), "lastConv.bias holds NaN"),
+    "overflow": (state_with(lastConv__bias=torch.full((3,), 1e300, dtype=torch.float64)),
+                 "infinite"),
+    "huge": (pickled({k: tensor_of(*s) for k, s in expected_shapes(1, 1, 5, 900).items()}),
+             "numbers, at most"),
+    "JSON cut": (content(TEXT, lambda data: data[:-1]), "no JSON text"),
+    "JSON empty": (content(TEXT, lambda data: b""), "no JSON text"),
+    "JSON list": (content(TEXT, lambda data: b"[1]"), "no JSON object"),
+    "JSON bytes": (content(TEXT, lambda data: b"\xff\xfe\xfd"), "no JSON text"),
+    "JSON deep": (content(TEXT, lambda data: b"[" * 10**5), "no JSON text"),
+    "JSON NaN": (content(TEXT, lambda data: b'{"size": NaN}'), "NaN or infinite"),
+    "JSON infinite": (content(TEXT, lambda data: b'{"size": 1e999}'), "NaN or infinite"),
+    "JSON huge": (content(TEXT, lambda data: b" " * 10**6 + data), "more than 1000000 bytes"),
+    "bad model_params": (content(TEXT, lambda data: b'{"model_params": 1}'), "model_params must"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_PAIRS)
+def test_bad_pairs_are_refused_in_one_sentence_and_run_nothing(tmp_path, rng, case):
+    change, message = BAD_PAIRS[case]
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4)))
+    zoo.load_pair(folder)
+    change(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        zoo.load_pair(folder)
+    text = str(caught.value)
+    assert str(folder) in text and "\n" not in text and "weights_only" not in text
+    assert os.listdir(tmp_path) == ["mnist"]
+
+
+def test_the_bomb_would_go_off(tmp_path):
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "harm")))
+    assert os.listdir(tmp_path) == ["harm"]
+
+
+def test_a_missing_half_of_a_pair_is_named(tmp_path, rng):
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
+    with pytest.raises(FileNotFoundError, match="params.net/params.net: give the folder"):
+        zoo.load_pair(folder / "params.net")
+    (folder / "params.net").rename(folder / "params.pt")
+    with pytest.raises(FileNotFoundError, match="params.net: give the folder"):
+        zoo.load_pair(folder)
+    (folder / "params.pt").rename(folder / "params.net")
+    (folder / "trainer_params.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no file .*trainer_params.json"):
+        zoo.load_pair(folder)
+
+
+def test_weights_that_unpack_to_any_size_are_not_unpacked(tmp_path, rng, monkeypatch):
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
+    with zipfile.ZipFile(folder / "params.net", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("params/more", bytes(10**6))
+    assert (folder / "params.net").stat().st_size < 20_000
+    zoo.load_pair(folder)
+    monkeypatch.setattr(zoo, "NUMBERS", 10**6 // 8)
+    with pytest.raises(ValueError, match=DAMAGED):
+        zoo.load_pair(folder)
+
+
+def test_a_pair_beyond_any_size_is_not_opened(tmp_path, rng, monkeypatch):
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
+    with (folder / "params.net").open("ab") as file:
+        file.truncate(8 * architectures.NUMBERS + 1)  # sparse: takes no room
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ValueError, match="more than 800000000 bytes"):
+        zoo.load_pair(folder)
+
+
+def test_damage_of_a_pair_is_refused_or_harmless(tmp_path, rng):
+    weights = unet_weights(rng, 1, 1, 1, 2)
+    folder = write_pair(tmp_path / "mnist", tensors(weights))
+    sound = np.frombuffer((folder / "params.net").read_bytes(), np.uint8)
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        damaged = sound.copy()
+        damaged[rng.integers(0, sound.size, 4)] ^= (1 << rng.integers(0, 8, 4)).astype(np.uint8)
+        cut = rng.integers(0, sound.size) if seed < 10 else None
+        (folder / "params.net").write_bytes(damaged[:cut].tobytes())
+        try:
+            state = zoo.load_pair(folder).models[0].state_dict()
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+            continue
+        assert all(value.isfinite().all() for value in state.values())
+    assert 10 < refused < 60
+
+
+# --- Lists -------------------------------------------------------------------------------------
+
+
+def ilastik(file, name="Ilastik"):
+    """Write what a pixel-classification project looks like: texts, groups, numbers, a soft link."""
+    project = file.create_group(name)
+    project.attrs["made by"] = "hand"
+    project["workflowName"] = "Pixel Classification"
+    project["ilastikVersion"] = b"1.3.3"
+    labels = project.create_group("PixelClassification/LabelSets/labels000")
+    labels.attrs["axes"] = "yxc"
+    blocks = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    labels.create_dataset("block0000", data=blocks, chunks=True, compression="gzip")
+    labels["block0000"].attrs["blockSlice"] = "[0:4,0:5,0:3]"
+    project["PixelClassification/LabelNames"] = np.array([b"ring", b"fibre"])
+    project["PixelClassification/near"] = h5py.SoftLink("LabelSets/labels000")
+    project["PixelClassification/far"] = h5py.SoftLink(f"/{name}/workflowName")
+    project["all"] = h5py.SoftLink(f"//{name}/.")
+    project["labels"] = h5py.SoftLink("PixelClassification/LabelSets")
+    project["gone"] = h5py.SoftLink("PixelClassification/nowhere")
+    return project
+
+
+@pytest.fixture
+def full_zoo(tmp_path, rng):
+    path = tmp_path / "Zoo.hdf5"
+    rcnn = {"roi_heads.mask_head.mask_fcn1.weight": np.ones((2, 3, 3, 3), np.float32)}
+    with h5py.File(path, "w") as file:
+        ilastik(file, "Ilastik-FS")
+        flat = {"num_input_images": 3, "num_classes": 1, "size": 512}
+        one = published_weights(rng)
+        architecture(file, "MICRANet-1:5", flat, one, thresholds=[0.5])
+        nested = {"size": 256, "model_params": flat}
+        architecture(file, "MICRANet-finetuned", nested, one, [one, one, one])
+        architecture(file, "MaskRCNN-BBOX", {"model_params": {"num_classes": 7}}, rcnn)
+        unet = architecture(file, "UNet", MNIST, unet_weights(rng, 1, 11, 4, 16))
+        unet["link"] = h5py.SoftLink("20200100-000000_42")
+        file["notes"] = "no group"
+    return path
+
+
+def test_contents_counts_what_is_there(full_zoo):
+    rows = {(row.pop("group"), row.pop("model")): row for row in zoo.contents(full_zoo)}
+    first, second = "20200100-000000_42", "20200101-000000_42"
+    micranet = 1_174_433 + 2 * 960 + 8  # learnable, running statistics, counts of batches
+    sizes = {"in_channels": 3, "num_classes": 1, "class_thresholds": None}
+    assert rows == {
+        ("Ilastik-FS", None): {
+            "folds": 0, "arrays": 4, "numbers": 60, "in_channels": None, "num_classes": None,
+            "class_thresholds": None,
+        },
+        ("MICRANet-1:5", first): {
+            "folds": 1, "arrays": 58, "numbers": micranet, **sizes, "class_thresholds": [0.5],
+        },
+        ("MICRANet-finetuned", first): {"folds": 1, "arrays": 58, "numbers": micranet, **sizes},
+        ("MICRANet-finetuned", second): {
+            "folds": 3, "arrays": 174, "numbers": 3 * micranet, **sizes,
+        },
+        ("MaskRCNN-BBOX", first): {
+            "folds": 1, "arrays": 1, "numbers": 54, **sizes, "in_channels": None, "num_classes": 7,
+        },
+        ("UNet", first): {
+            "folds": 1, "arrays": 106, "numbers": 484_745, **sizes, "in_channels": 1,
+            "num_classes": 10,
+        },
+    }  # fmt: skip
+
+
+def test_contents_reads_no_numbers(full_zoo, monkeypatch):
+    expected = zoo.contents(full_zoo)
+    monkeypatch.delattr(h5py.Dataset, "__getitem__")
+    monkeypatch.delattr(h5py.Dataset, "__array__")
+    assert zoo.contents(full_zoo) == expected
+
+
+def test_contents_of_what_nobody_knows(tmp_path):
+    """Attributes of any kind, links, data elsewhere, types without a name: counted or left out."""
+    path = tmp_path / "zoo.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_group("empty")
+        for key, value in {"a": "[1]", "b": [b"x"], "c": np.ones(3), "d": "{"}.items():
+            group = file.create_group(f"odd-{key}")
+            group.attrs["trainer_params"] = group.attrs["class_thresholds"] = value
+            group["m/x"] = np.ones(2)
+        file["odd-a/m/away"] = h5py.ExternalLink("other.hdf5", "/")
+        file["odd-a/m/here"] = h5py.SoftLink("x")
+        file["odd-a/m/type"] = np.dtype("f4")
+        file["odd-a/m/none"] = h5py.Empty("f4")
+        file["odd-a/m"].create_dataset("raw", (4,), "f4", external=[("/etc/passwd", 0, 16)])
+        time = h5py.h5t.UNIX_D32LE  # numpy knows no such type
+        h5py.h5d.create(file["odd-b/m"].id, b"time", time, h5py.h5s.create(h5py.h5s.SCALAR))
+        file["away"] = h5py.ExternalLink("other.hdf5", "/")
+    rows = zoo.contents(path)
+    assert [(r["group"], r["arrays"], r["numbers"], r["class_thresholds"]) for r in rows] == [
+        ("odd-a", 2, 2, None),
+        ("odd-b", 2, 2, None),
+        ("odd-c", 1, 2, [1, 1, 1]),
+        ("odd-d", 1, 2, None),
+    ]
+
+
+def circle(group):
+    group["a/up"] = group
+
+
+def doubling(group):
+    for _ in range(hdf5.DEEPEST - 2):
+        below = group.create_group("left")
+        group["right"] = below
+        group = below
+
+
+def deep(group):
+    for _ in range(hdf5.DEEPEST + 2):
+        group = group.create_group("below")
+
+
+ENDLESS = {"circle": circle, "doubling": doubling, "deep": deep}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_endless_nesting_comes_to_an_end(tmp_path, case, monkeypatch):
+    monkeypatch.setattr(hdf5, "MEMBERS", 500)  # as 50 000, but sooner
+    path = tmp_path / "zoo.hdf5"
+    with h5py.File(path, "w") as file:
+        ENDLESS[case](ilastik(file))
+    message = "more than 500 members|more than 32 deep, or in a circle"
+    with pytest.raises(ValueError, match=message) as caught:
+        zoo.contents(path)
+    assert "the list of models" in str(caught.value)
+    with pytest.raises(ValueError, match=message):
+        zoo.extract_ilastik(path, tmp_path / "project.ilp")
+    assert os.listdir(tmp_path) == ["zoo.hdf5"]
+
+
+@pytest.mark.parametrize("content", [b"", b"my notes", b"\x89HDF\r\n\x1a\n" + bytes(5000)])
+def test_contents_and_extraction_refuse_other_files(tmp_path, content):
+    path = tmp_path / "zoo.hdf5"
+    with pytest.raises(FileNotFoundError, match="zoo.hdf5"):
+        zoo.contents(path)
+    path.write_bytes(content)
+    for read in (zoo.contents, lambda path: zoo.extract_ilastik(path, tmp_path / "a.ilp")):
+        with pytest.raises(ValueError, match="is no HDF5 file or is damaged, download"):
+            read(path)
+    assert os.listdir(tmp_path) == ["zoo.hdf5"]
+
+
+def test_contents_of_damaged_files_are_refused_or_listed(full_zoo):
+    sound = np.frombuffer(full_zoo.read_bytes(), np.uint8)
+    refused = 0
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        damaged = sound.copy()
+        damaged[rng.integers(0, 6000, 6)] ^= (1 << rng.integers(0, 8, 6)).astype(np.uint8)
+        full_zoo.write_bytes(damaged[: None if seed % 5 else rng.integers(9, 10**5)].tobytes())
+        try:
+            assert isinstance(zoo.contents(full_zoo), list)
+        except ValueError as error:
+            assert str(full_zoo) in str(error)
+            refused += 1
+    assert 5 <= refused < 25
+
+
+# --- Ilastik -----------------------------------------------------------------------------------
+
+
+def everything(group):
+    """All values and attributes below a group, by their places."""
+    found = {"": dict(group.attrs)}
+
+    def add(place, item):
+        value = np.asarray(item[()]).tolist() if isinstance(item, h5py.Dataset) else None
+        found[place] = (value, dict(item.attrs), getattr(item, "compression", None))
+
+    group.visititems(add)
+    return found
+
+
+def test_extracted_project_holds_all_and_nothing_else(full_zoo, tmp_path):
+    zoo.extract_ilastik(full_zoo, tmp_path / "project.ilp")
+    with h5py.File(full_zoo) as file, h5py.File(tmp_path / "project.ilp") as project:
+        expected = everything(file["Ilastik-FS"])
+        assert everything(project) == expected and len(expected) == 8
+        assert project["PixelClassification/near/block0000"].shape == (4, 5, 3)
+        assert project["PixelClassification/far"][()] == b"Pixel Classification"
+        assert project["all"] == project["/"]
+        link = project.get("PixelClassification/near", getlink=True)
+        assert isinstance(link, h5py.SoftLink) and link.path == "LabelSets/labels000"
+        for name in ("labels", "gone"):
+            link = project.get(name, getlink=True)
+            assert isinstance(link, h5py.SoftLink) and link.path.startswith("PixelClassification")
+
+
+def test_the_group_must_be_clear(full_zoo, tmp_path):
+    out = tmp_path / "project.ilp"
+    with h5py.File(full_zoo, "a") as file:
+        ilastik(file)["second"] = 1
+    with pytest.raises(ValueError, match="2 groups.*out of Ilastik, Ilastik-FS, MICRA"):
+        zoo.extract_ilastik(full_zoo, out)
+    zoo.extract_ilastik(full_zoo, out, "Ilastik")
+    with h5py.File(out) as project:
+        assert project["second"][()] == 1
+    out.unlink()
+    for wrong in ("ilastik", "", "/Ilastik", "Ilastik/PixelClassification", "notes"):
+        with pytest.raises(ValueError, match="Cannot load the Ilastik project"):
+            zoo.extract_ilastik(full_zoo, out, wrong)
+    with h5py.File(full_zoo, "a") as file:
+        del file["Ilastik"], file["Ilastik-FS"]
+    with pytest.raises(ValueError, match="0 groups"):
+        zoo.extract_ilastik(full_zoo, out)
+    assert not out.exists()
+
+
+def test_projects_are_replaced_only_on_demand(full_zoo, tmp_path):
+    out = tmp_path / "project.ilp"
+    out.write_text("my work")
+    with pytest.raises(FileExistsError, match="project.ilp exists.*overwrite=True"):
+        zoo.extract_ilastik(full_zoo, out)
+    assert out.read_text() == "my work"
+    zoo.extract_ilastik(full_zoo, str(out), overwrite=True)
+    with h5py.File(out) as project:
+        assert "PixelClassification" in project
+    for name in ("project.hdf5", "project", ".ilp"):
+        with pytest.raises(ValueError, match="end in .ilp"):
+            zoo.extract_ilastik(full_zoo, tmp_path / name)
+
+
+def test_nothing_is_left_when_a_project_cannot_be_written(full_zoo, tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="its folder exists"):
+        zoo.extract_ilastik(full_zoo, tmp_path / "nowhere" / "project.ilp")
+    out = tmp_path / "project.ilp"
+    out.write_text("my work")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="is as before.*No space left"):
+        zoo.extract_ilastik(full_zoo, out, overwrite=True)
+    assert out.read_text() == "my work"
+    assert sorted(os.listdir(tmp_path)) == ["Zoo.hdf5", "project.ilp"]
+
+
+def linked(target, place="PixelClassification/LabelSets/x"):
+    return lambda project: project.__setitem__(place, target)
+
+
+def virtual(project):
+    layout = h5py.VirtualLayout((3,), "f4")
+    layout[:] = h5py.VirtualSource("secret.hdf5", "x", (3,))
+    project.create_virtual_dataset("Input Data/x", layout)
+
+
+def claims_much(project):
+    data = project.create_dataset("Input Data/x", data=np.ones(4000, np.uint8))
+    for number in range(99):
+        project[f"Input Data/{number}"] = data
+
+
+LEAVING = {
+    "external link": (linked(h5py.ExternalLink("secret.hdf5", "/x")), "x is a ExternalLink"),
+    "external at the top": (linked(h5py.ExternalLink("secret.hdf5", "/"), "x"), "ExternalLink"),
+    "soft link out": (linked(h5py.SoftLink("/secret")), "x is a link out of /Ilastik"),
+    "soft link to all": (linked(h5py.SoftLink("/")), "link out of"),
+    "soft link to a like name": (linked(h5py.SoftLink("/Ilastik-FS/x")), "link out of"),
+    "external storage": (lambda project: project.create_dataset(
+        "x", (4,), "f4", external=[("/etc/passwd", 0, 16)]), "x is a Dataset that needs another"),
+    "virtual": (virtual, "Input Data/x is a Dataset that needs another file"),
+    "datatype": (linked(np.dtype("f4")), "x is a Datatype"),
+    "amplified": (claims_much, "claim more bytes"),
+    "odd attribute": (lambda project: project.attrs.__setitem__("x", [b"a", b"b"]),
+                      "attribute x holds neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LEAVING)
+def test_what_leaves_the_group_is_refused(tmp_path, case):
+    change, message = LEAVING[case]
+    path = tmp_path / "zoo.hdf5"
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["x"] = np.ones(3, np.float32)
+    with h5py.File(path, "w") as file:
+        file["secret"] = 1
+        change(ilastik(file))
+    with pytest.raises(ValueError, match=message) as caught:
+        zoo.extract_ilastik(path, tmp_path / "project.ilp")
+    assert re.fullmatch(r"Cannot load the Ilastik project from \S+: [^\n]+\.", str(caught.value))
+    assert sorted(os.listdir(tmp_path)) == ["secret.hdf5", "zoo.hdf5"]
+
+
+def test_sizes_that_nothing_backs_take_no_room(tmp_path):
+    with h5py.File(tmp_path / "zoo.hdf5", "w") as file:
+        ilastik(file).create_dataset("x", (10**6, 10**6), "f8", chunks=(100, 100))
+        file["Ilastik"].create_dataset("y", (10**12,), "f8")
+    zoo.extract_ilastik(tmp_path / "zoo.hdf5", tmp_path / "project.ilp")
+    assert (tmp_path / "project.ilp").stat().st_size < 10**5
+    with h5py.File(tmp_path / "project.ilp") as project:
+        assert project["x"].shape == (10**6, 10**6) and project["y"][0] == 0
