@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from micranet_helpers.model import MICRANet
-from micranet_helpers.unet import UNet
+from micranet_helpers.unet import FalkUNet, UNet
 
-Network = MICRANet | UNet
+Network = MICRANet | UNet | FalkUNet
 """What a file of weights may hold."""
 
 Shapes = Mapping[str, tuple[int, ...] | None]
@@ -98,7 +98,7 @@ def build(architecture: Architecture, shapes: Shapes, where: str) -> Network:
 
     Returns
     -------
-    MICRANet or UNet
+    MICRANet, UNet or FalkUNet
         On the meta device: nothing is allocated and no random number is drawn.
 
     Raises
@@ -126,15 +126,16 @@ def settings(model: Network) -> dict[str, int]:
 
     Parameters
     ----------
-    model : MICRANet or UNet
+    model : MICRANet, UNet or FalkUNet
         The network.
 
     Returns
     -------
     dict of str to int
-        ``num_input_images`` and ``num_classes`` of a MICRANet; ``in_channels``, ``num_classes``,
-        ``depth`` and ``number_filter`` of a UNet. There, number_filter f means 2^f filters; it
-        is left out where the filters are no power of 2, a decision of ours.
+        ``num_input_images`` and ``num_classes`` of a MICRANet; ``in_channels`` and
+        ``num_classes`` of a FalkUNet; these, ``depth`` and ``number_filter`` of a UNet. There,
+        number_filter f means 2^f filters; it is left out where the filters are no power of 2, a
+        decision of ours.
     """
     [architecture] = (row for row in ARCHITECTURES if isinstance(model, row.kind))
     return architecture.settings(model)
@@ -171,6 +172,11 @@ def _unet(shapes: Shapes) -> UNet:
     return UNet(in_channels, _side(shapes, "lastConv.weight", 0), depth, filters)
 
 
+def _falk(shapes: Shapes) -> FalkUNet:
+    filters, in_channels = (_side(shapes, "conv_d0ab.weight", axis) for axis in (0, 1))
+    return FalkUNet(in_channels, _side(shapes, "conv_u0dscore.weight", 0), filters)
+
+
 def _side(shapes: Shapes, key: str, axis: int) -> int:
     shape = shapes.get(key) or ()
     side = shape[axis] if axis < len(shape) else 1
@@ -197,5 +203,12 @@ ARCHITECTURES = (
         lambda model: {"num_input_images": model.in_channels, "num_classes": model.num_classes},
     ),
     Architecture("U-Net", UNet, "firstConvolution.conv.0.weight", _unet, _unet_settings),
+    Architecture(
+        "U-Net of Falk et al.",
+        FalkUNet,
+        "conv_d0ab.weight",
+        _falk,
+        lambda model: {"in_channels": model.in_channels, "num_classes": model.num_classes},
+    ),
 )
 """All networks that can be loaded and saved; a further one is a further row."""

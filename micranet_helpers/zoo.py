@@ -58,7 +58,7 @@ class ZooEntry:
 
     Attributes
     ----------
-    models : list of MICRANet or UNet
+    models : list of MICRANet, UNet or FalkUNet
         The network in evaluation mode, on the CPU; one per fold where the zoo holds folds.
     params : dict
         Settings of the training. Those that tell the size of the network are what its weights

@@ -15,12 +15,12 @@ import torch
 from conftest import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_unet import expected_shapes
+from test_unet import CONVOLUTIONS, TRANSPOSED, expected_shapes
 from test_zoo import published_weights, write
 
 from micranet_helpers import architectures, hdf5, zoo
 from micranet_helpers.model import MICRANet
-from micranet_helpers.unet import UNet
+from micranet_helpers.unet import FalkUNet, UNet
 
 
 def unet_weights(rng, *sizes):
@@ -87,6 +87,36 @@ def test_the_unet_of_actin_gives_logits(tmp_path, rng):
         "size": 256, "in_channels": 1, "out_channels": 2, "num_classes": 2, "depth": 4,
         "number_filter": 4,
     }  # fmt: skip
+
+
+def falk_weights(rng, filters, classes):
+    """Make the entries of the U-Net of the cells, its 64 filters replaced by fewer."""
+    shapes = {}
+    for name, sides in (CONVOLUTIONS | TRANSPOSED).items():
+        kernel = (2, 2) if name in TRANSPOSED else (3, 3)
+        # 64 and more are filters; 1 and 2 are channels and classes.
+        shapes[name] = tuple(n * filters // 64 if n >= 64 else n for n in sides) + kernel
+    shapes["conv_u0dscore"] = (classes, *shapes["conv_u0dscore"][1:])
+    weights = {}
+    for name, shape in shapes.items():
+        bias = shape[1] if name in TRANSPOSED else shape[0]
+        weights |= {f"{name}.weight": rng.normal(size=shape), f"{name}.bias": rng.normal(size=bias)}
+    return {name: value.astype(np.float32) for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("group", ["UNet-FS", "UNet-ALT2", "UNet-ALT5", "UNet-ALT10", "UNet-BBOX"])
+def test_the_unets_of_the_cells(tmp_path, rng, group):
+    weights = falk_weights(rng, 2, 7)
+    with h5py.File(tmp_path / "CTCModelZoo.hdf5", "w") as file:
+        architecture(file, group, {"size": 256, "model_params": {"num_classes": 7}}, weights)
+    entry = zoo.load(tmp_path / "CTCModelZoo.hdf5", group)
+    assert_holds(entry.models[0], weights)
+    assert entry.params == {"size": 256, "in_channels": 1, "num_classes": 7}
+    assert entry.models[0](random_images(1, 1, 16, 32)).shape == (1, 7, 16, 32)
+    zoo.save(tmp_path / "again.hdf5", group, entry.models, entry.params)
+    [again] = zoo.load(tmp_path / "again.hdf5", group).models
+    assert isinstance(again, FalkUNet)
+    assert_holds(again, weights)
 
 
 def test_folds_of_unets_keep_their_order_and_weights_overrule_settings(tmp_path, rng):
@@ -192,7 +222,7 @@ def test_folds_of_different_networks_are_refused(tmp_path, rng):
             zoo.load(path, "UNet")
 
 
-@pytest.mark.parametrize("name", ["conv_d0ab.weight", "backbone.body.conv1.weight"])
+@pytest.mark.parametrize("name", ["conv1.weight", "backbone.body.conv1.weight"])
 def test_other_networks_are_named_by_what_was_found(tmp_path, name):
     with h5py.File(tmp_path / "CTCModelZoo.hdf5", "w") as file:
         architecture(file, "UNet-FS", {}, {name: np.ones((64, 1, 3, 3), np.float32)})
@@ -337,7 +367,7 @@ BAD_PAIRS = {
     "without numbers": (state_with(lastConv__bias=torch.ones(3, device="meta")), "no state_dict"),
     "nested": (pickled({"model": {"conv1a.weight": torch.ones(1)}}), "no state_dict"),
     "nothing": (pickled({}), "no MICRA-Net or U-Net.*0 arrays"),
-    "other network": (pickled({"conv_d0ab.weight": torch.ones(1)}), "conv_d0ab.weight"),
+    "other network": (pickled({"conv1.weight": torch.ones(1)}), "conv1.weight"),
     "missing": (state_with(lastConv__bias=None), "no U-Net: missing.*lastConv.bias"),
     "extra": (state_with(extra=torch.ones(1)), "unexpected.*extra"),
     "misshapen": (state_with(lastConv__bias=torch.ones(4)), r"lastConv.bias.*\(4,\).*\(3,\)"),
