@@ -23,13 +23,13 @@ from tqdm import tqdm
 from micranet_helpers.tiles import PATIENCE
 
 SIGMAS = (0.3, 0.7, 1.0, 1.6, 3.5, 5.0, 10.0)
-"""Scales of the filters, px: those that Ilastik offers."""
+"""Scales of the filters, px: our list, after that of Ilastik."""
 
 FINEST = 0.5
 """Scale below which an image is smoothed only, px: a derivative would fall between the pixels."""
 
 TREES = 100
-"""Trees of the forest, as in Ilastik."""
+"""Trees of the forest, the default of scikit-learn and, to our knowledge, of Ilastik."""
 
 TILE = 512
 """Side of the tiles in which images are worked on, px."""
@@ -65,14 +65,17 @@ def features(image: NDArray[np.float32], sigmas: Sequence[float] = SIGMAS) -> ND
 
     Notes
     -----
-    The kinds of filters are Ilastik's. Some choices are ours. Its difference of Gaussians is left
-    out: its own authors found it to be nearly the Laplacian times a number (Ilastik issues 17 and
-    1948), which tells a tree nothing new. The structure tensor is that of scikit-image: gradients
-    of neighbouring pixels, averaged by the Gaussian, so that it also says how strong fine texture
-    is in a large neighbourhood. ``skimage.feature.multiscale_basic_features`` would be shorter,
-    but lacks the structure tensor, takes no list of scales and measures differently at borders.
-    Images are mirrored at their borders. The result takes F × H × W × 4 bytes, and as much again
-    while it is put together; :func:`fit` and :func:`predict` hold one tile of it at a time.
+    Ilastik's documentation names three groups of features: colour or intensity, edge, texture
+    (https://www.ilastik.org/documentation/pixelclassification/pixelclassification.html). The list
+    of filters within them is ours, after Ilastik's. Its difference of Gaussians is left out: its
+    own authors found it to be nearly the Laplacian times a number (github.com/ilastik/ilastik,
+    issues 17 and 1948), which tells a tree nothing new. The structure tensor is that of
+    scikit-image: gradients of neighbouring pixels, averaged by the Gaussian, so that it also says
+    how strong fine texture is in a large neighbourhood.
+    ``skimage.feature.multiscale_basic_features`` would be shorter, but lacks the structure tensor,
+    takes no list of scales and measures differently at borders. Images are mirrored at their
+    borders. The result takes F × H × W × 4 bytes, and as much again while it is put together;
+    :func:`fit` and :func:`predict` hold one tile of it at a time.
     """
     image, sigmas = _image(image), _scales(sigmas)
     return np.stack([each for one in image for sigma in sigmas for each in _filters(one, sigma)])
@@ -126,9 +129,10 @@ def fit(
 ) -> PixelClassifier:
     """Train a random forest on the pixels that are drawn on.
 
-    The forest has 100 trees, as in Ilastik, and otherwise the settings of scikit-learn, but all
-    classes weigh the same, however many pixels of each are drawn on: this says how long somebody
-    drew, not how frequent a class is. The equal weights are our choice.
+    The forest has ``TREES`` trees and the settings of scikit-learn (Breiman 2001, doi
+    10.1023/A:1010933404324), but all classes weigh the same, however many pixels of each are
+    drawn on: this says how long somebody drew, not how frequent a class is. The equal weights
+    are our choice.
 
     Parameters
     ----------
