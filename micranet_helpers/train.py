@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from micranet_helpers.architectures import Network
 from micranet_helpers.checkpoints import AtomicCheckpointIO, EpochCheckpoint, read_checkpoint
 from micranet_helpers.metrics import exact_match, label_accuracy
 from micranet_helpers.model import LAYERS, MICRANet
@@ -202,7 +203,7 @@ def fit(
     network: str = "MICRANet",
     frozen: Sequence[str] = (),
     start: nn.Module | None = None,
-) -> MICRANet | UNet | FalkUNet:
+) -> Network:
     """Train a network, or go on with the run that ``folder`` holds.
 
     After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` (lowest validation loss) and a
@@ -327,7 +328,7 @@ def advance(
         )
 
 
-def load(folder: Path | str, which: str = "best") -> MICRANet | UNet | FalkUNet:
+def load(folder: Path | str, which: str = "best") -> Network:
     """Load the network of a run.
 
     Parameters

@@ -90,7 +90,7 @@ def save(
         The zoo, usually ``*.hdf5``; created where there is none.
     group : str
         Name of the architecture group, e.g. ``"MICRANet"``.
-    models : MICRANet, UNet or sequence of one of them
+    models : MICRANet, UNet, FalkUNet or sequence of one of them
         The trained network, or one per fold. Weights are stored as float32.
     params : dict
         Settings of the training, stored as JSON. Those that tell the size of the network are
@@ -101,7 +101,7 @@ def save(
     Raises
     ------
     TypeError
-        If a model is neither a MICRANet nor a UNet.
+        If a model is no MICRANet, UNet or FalkUNet.
     ValueError
         If the input is contradictory or cannot be stored as JSON and finite numbers.
     OSError
@@ -172,7 +172,7 @@ def load_pair(folder: str | Path) -> ZooEntry:
     Parameters
     ----------
     folder : str or Path
-        Holds ``params.net``, the ``state_dict`` of a MICRANet or UNet as torch pickles it, and
+        Holds ``params.net``, the ``state_dict`` of a MICRANet or U-Net as torch pickles it, and
         ``trainer_params.json``, the settings.
 
     Returns

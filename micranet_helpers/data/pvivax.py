@@ -225,8 +225,8 @@ def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.
         (0, 0, height, edge), (0, width - edge, height, width),
     ]  # fmt: skip
     infected = kind == smear.INFECTED
-    cut = (kind == smear.DIFFICULT) | (infected & ~whole)
-    return boxes[infected & whole], np.concatenate([boxes[cut], np.array(border, boxes.dtype)])
+    unsure = (kind == smear.DIFFICULT) | (infected & ~whole)
+    return boxes[infected & whole], np.concatenate([boxes[unsure], np.array(border, boxes.dtype)])
 
 
 # --- the dataset file --------------------------------------------------------------------------
