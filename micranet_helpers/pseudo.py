@@ -5,7 +5,7 @@ where the classifier's score is high and nothing contradicts, the pixel is taken
 Between, nothing is said, and nothing is learnt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,11 @@ TILE = 512
 
 
 def of_split(
-    model: MICRANet, path: str | Path, crops: CropDataset, error: float = 0.05
+    model: MICRANet,
+    path: str | Path,
+    crops: CropDataset,
+    error: float = 0.05,
+    guide: Callable[[layout.Sample, NDArray], NDArray] | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Make the images and targets of self-training for a split of a dataset.
 
@@ -48,6 +52,9 @@ def of_split(
         the more is known.
     error : float
         See :func:`level`.
+    guide : function of Sample and scores (K, H, W) -> scores (K, H, W), optional
+        Improves the scores of an image by what it shows, e.g.
+        :func:`~micranet_helpers.looks.guided`.
 
     Returns
     -------
@@ -63,8 +70,11 @@ def of_split(
         than half a tile.
     """
     device = next(model.parameters()).device
-    images = [sample.pixels for sample in layout.read(path, crops.split)]
+    samples = list(layout.read(path, crops.split))
+    images = [sample.pixels for sample in samples]
     scores = [_evidence(model, torch.from_numpy(image).to(device)) for image in images]
+    if guide is not None:
+        scores = [guide(*pair) for pair in zip(samples, scores, strict=True)]
     without = absent(crops, [image.shape[1:] for image in images])
     high = level(scores, without, error)
     pairs = zip(scores, without, strict=True)

@@ -189,7 +189,7 @@ def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None =
     _check_alike(runs)
     names = names or {name: name for run in runs for name in run["metrics"]}
     rows = [(shown, _spread(runs, name)) for name, shown in names.items()]
-    return _markdown(("metric", _heading(runs)), rows)
+    return markdown(("metric", _heading(runs)), rows)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -268,7 +268,56 @@ def aside(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
         (name, _number(run["metrics"].get(name)), *([_spread(runs, name)] if runs else []))
         for name in names
     ]
-    return _markdown(head, rows)
+    return markdown(head, rows)
+
+
+def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Make a table of ways by measures, of metrics that are named "measure, way".
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        At least one, which differ in their seed only.
+
+    Returns
+    -------
+    str
+        Markdown table: a row for each way, a column for each measure, in the order in which they
+        come; mean ± standard deviation of the seeds, "–" where there is none.
+
+    Raises
+    ------
+    ValueError
+        As :func:`summary`; also if a name has no comma.
+    """
+    _check_seeds(runs)
+    _check_alike(runs)
+    names = dict.fromkeys(name for run in runs for name in run["metrics"])
+    if odd := [name for name in names if ", " not in name]:
+        raise ValueError(f'Metrics must be named "measure, way", not {odd[0]!r}.')
+    measures, ways = (dict.fromkeys(name.split(", ", 1)[i] for name in names) for i in (0, 1))
+    rows = [(way, *(_spread(runs, f"{each}, {way}") for each in measures)) for way in ways]
+    return markdown((_heading(runs), *measures), rows)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Make a Markdown table.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Heads of the columns. The first is aligned left, the others right.
+    rows : iterable of sequences of str
+        Cells; what would break the table is escaped.
+
+    Returns
+    -------
+    str
+        The table.
+    """
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def provenance() -> dict[str, Any]:
@@ -382,9 +431,3 @@ def _number(value: float | None) -> str:
 
 def _digits(value: float) -> int:
     return 3 if abs(value) < 10 else 1
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

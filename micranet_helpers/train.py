@@ -43,9 +43,14 @@ class Repeatable(pl.LightningModule):
         seed = (self.hparams.run or {}).get("seed", 0)
         torch.manual_seed(seed * 1_000_003 + self.global_step)
 
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate."""
+        """Log the learning rate, and how long the epoch took, validation included."""
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+        self.log("seconds", time.perf_counter() - self._start)
 
 
 class Learner(Repeatable):
@@ -403,8 +408,8 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     -------
     dict of lists, one value an epoch
         ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
-        ``val_exact`` (share of images, or of pixels, with all labels right) and
-        ``learning_rate``; NaN for what the training does not log.
+        ``val_exact`` (share of images, or of pixels, with all labels right), ``learning_rate``
+        and ``seconds`` (with validation); NaN for what the training does not log.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")
@@ -413,7 +418,7 @@ def history(folder: Path | str) -> dict[str, list[float]]:
             for row in csv.DictReader(lines):
                 known = {name: float(value) for name, value in row.items() if value}
                 epochs.setdefault(int(known["epoch"]), {}).update(known)
-    names = ("loss", "val_loss", "val_accuracy", "val_exact", "learning_rate")
+    names = ("loss", "val_loss", "val_accuracy", "val_exact", "learning_rate", "seconds")
     table = {name: [epochs[e].get(name, math.nan) for e in sorted(epochs)] for name in names}
     return {"epoch": [epoch + 1 for epoch in sorted(epochs)], **table}
 

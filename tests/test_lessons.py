@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import torch
 from conftest import random_images, random_model
+from scipy.ndimage import gaussian_filter
+from skimage.filters import threshold_li
 
-from micranet_helpers import recipes
+from micranet_helpers import looks, recipes
+from micranet_helpers.data import ctc
 from micranet_helpers.evidence import evidence
 from micranet_helpers.segment import gaussian, otsu, segment
 
@@ -47,3 +51,19 @@ def test_foreground_of_the_chapter_actin() -> None:
     assert torch.equal(smoothed >= level[:, None, None], expected)
     assert expected.any() and not expected[:, inside[0]].all()
     assert segment(model, images, recipe, thresholds=[0, 0]).masks.any()
+
+
+def test_looks_of_the_chapter_ctc() -> None:
+    [sample] = ctc.simulate(1, 192, seed=3)
+    score = np.random.default_rng(0).normal(size=(6, 192, 192)).astype(np.float32)
+    given = {"np": np, "gaussian_filter": gaussian_filter, "threshold_li": threshold_li}
+    names = run_cell("ctc", "def rises", **given)
+    names = run_cell("ctc", "def guided", lines=ctc.DRAWN, frames={}, **names)
+    found = looks.guided(sample, score)
+    assert np.array_equal(names["guided"](sample, score), found)
+    cells, contacts = found[::2], found[1::2]
+    assert np.array_equal(contacts, score[1::2])
+    assert (cells == looks.NO).any((1, 2)).all() and (cells == score[::2]).any((1, 2)).all()
+    own = ctc.line_of(sample)
+    inside = (cells[own] != looks.NO)[sample.label[2 * own] > 0].mean()
+    assert inside > 0.5 > (cells[own] != looks.NO).mean()

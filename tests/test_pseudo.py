@@ -186,6 +186,20 @@ def test_targets_of_a_split_follow_from_evidence_and_labels(
     assert any((target == 1).any() for target in made)
 
 
+def test_a_guide_changes_the_scores_of_a_split(path: Path) -> None:
+    model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
+    seen = []
+
+    def no(sample: layout.Sample, score: np.ndarray) -> np.ndarray:
+        seen.append((sample.name, score.shape))
+        return np.full_like(score, -10)
+
+    _, made = of_split(model, path, data, guide=no)
+    samples = list(layout.read(path, "training"))
+    assert seen == [(each.name, (2, *each.image.shape[1:])) for each in samples]
+    assert all((target == 0).all() for target in made)
+
+
 def test_large_images_are_scored_in_tiles_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pseudo, "choose_precision", lambda: "32-true")
     model, image = random_model(num_classes=1), torch.rand(1, 200, 232)

@@ -147,6 +147,19 @@ def test_summary_by_hand():
     ]  # fmt: skip
 
 
+def test_pivot_by_hand():
+    values = [{"F1, ours": 0.5, "s, ours": 10.0, "F1, U-Net, FS": 1}, {"F1, ours": 0.7}]
+    runs = [run(seed, metrics=metrics) for seed, metrics in enumerate(values)]
+    assert results.pivot(runs).splitlines() == [
+        "| mean ± sd of 2 seeds, n = 100 | F1 | s |",
+        "| --- | ---: | ---: |",
+        "| ours | 0.600 ± 0.141 | 10.0 ± – (of 1) |",
+        "| U-Net, FS | 1.000 ± – (of 1) | – |",
+    ]
+    with pytest.raises(ValueError, match="named \"measure, way\", not 'F1'"):
+        results.pivot([run(metrics={"F1": 1.0})])
+
+
 def test_aside_by_hand():
     short = run(n=20, source="simulated", metrics={"F1": 0.4, "new": math.nan})
     full = [run(seed, metrics={"F1": 0.5 + seed / 10, "px": 1}) for seed in (0, 2)]
