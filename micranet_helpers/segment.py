@@ -274,9 +274,15 @@ def from_maps(
 
     def score(model: nn.Module, images: Tensor, decide: Decide) -> tuple[Tensor, Tensor]:
         cams = grad_cam(model, images, decide, normalize, layers)
-        return step(cams.maps, images), cams.logits
+        with _exact(images):
+            return step(cams.maps.float(), images), cams.logits
 
     return score
+
+
+def _exact(images: Tensor) -> torch.autocast:
+    """No half precision after the network: a principal component or a Gaussian would suffer."""
+    return torch.autocast(images.device.type, enabled=False)
 
 
 class Segments(NamedTuple):
@@ -308,9 +314,10 @@ def segment(
 ) -> Segments:
     """Segment images of any size by a recipe.
 
-    Only predicted classes are explained. Images larger than what the network was trained on must
-    be cut into tiles of about that size: the global max pool accepts any side, but a network that
-    saw three objects at a time has not learnt to see sixty.
+    Only predicted classes are explained. Under ``torch.autocast`` only the network runs in half
+    precision. Images larger than what the network was trained on must be cut into tiles of about
+    that size: the global max pool accepts any side, but a network that saw three objects at a time
+    has not learnt to see sixty.
 
     Parameters
     ----------
@@ -364,7 +371,8 @@ def segment(
         if stride is None:
             stride = (side - 2 * recipe.margin) // 8 * 8 if recipe.margin else side // 3
         scores, logits = over_tiles(images, score, side, stride, recipe.margin)
-    masks = recipe.mask(scores, images) & decide(logits)[:, :, None, None]
+    with _exact(images):
+        masks = recipe.mask(scores.float(), images) & decide(logits)[:, :, None, None]
     return Segments(masks, scores, logits.sigmoid())
 
 

@@ -1,5 +1,7 @@
 """Combination, smoothing and thresholds against NumPy, SciPy, scikit-learn and scikit-image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from skimage.filters import threshold_otsu, threshold_triangle
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from micranet_helpers import recipes
 from micranet_helpers import segment as seg
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.model import MICRANet
@@ -446,3 +449,24 @@ def test_crops_side_by_side_are_segmented_each_for_itself(divided: tuple[MICRANe
     assert masks.dtype == torch.bool and torch.equal(masks, expected)
     none = seg.crop_by_crop(model, torch.cat(rows, -2), PLAIN, 32, thresholds=[1.1] * 4)
     assert expected.any() and not none.any()
+
+
+@pytest.mark.parametrize("kind", ["published", "default"])
+def test_only_the_network_runs_in_half_precision(kind: str) -> None:
+    model, images = random_model(num_classes=2, seed=1), random_images(1, 1, 96, 96)
+    images = seg.gaussian(images, 3)
+    plain = recipes.recipe("mnist", kind)
+    seen = []
+
+    def mask(scores: Tensor, pictures: Tensor) -> Tensor:
+        seen.append((scores.dtype, (scores @ scores.mT).dtype))
+        return plain.mask(scores, pictures)
+
+    recipe = replace(plain, mask=mask)
+    exact = seg.segment(model, images, recipe, thresholds=[0, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = seg.segment(model, images, recipe, thresholds=[0, 0])
+    assert seen == [(torch.float32, torch.float32)] * 2
+    assert not torch.equal(half.probabilities, exact.probabilities)  # autocast was on
+    assert half.scores.dtype == torch.float32
+    assert (half.scores - exact.scores).abs().mean() < 0.03 < exact.scores.std()

@@ -1,0 +1,99 @@
+"""Measure masks and objects of any method alike, image by image, so that methods can be compared.
+
+Kept for each image, the numbers serve for F1 of all images together and, by
+:mod:`micranet_helpers.bootstrap`, for its interval and for the difference of two methods.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from micranet_helpers.detect import drop_small, instances
+from micranet_helpers.metrics import match_objects
+
+
+class Tally(NamedTuple):
+    """What :func:`tally` returns.
+
+    Attributes
+    ----------
+    pixels, objects : ndarray, int64, (2, N)
+        For each image twice what is right, and all that was marked plus all that is true: pixels
+        or objects.
+    """
+
+    pixels: NDArray[np.int64]
+    objects: NDArray[np.int64]
+
+
+def tally(
+    found: Sequence[NDArray], true: Sequence[NDArray[np.integer]], smallest: int = 1
+) -> Tally:
+    """Count what is right in each image.
+
+    Parameters
+    ----------
+    found : sequence of N ndarrays, bool or integer, (K, H, W)
+        For each class a mask, whose connected pieces are its objects, or numbered objects.
+    true : sequence of N ndarrays, integer, (K, H, W)
+        Numbered objects of each class.
+    smallest : int
+        Smaller pieces of a mask are no objects, px; their pixels count all the same.
+
+    Returns
+    -------
+    Tally
+        A true object is found if it and one predicted object of its class share at least half of
+        their union (see :func:`~micranet_helpers.metrics.match_objects`).
+
+    Raises
+    ------
+    TypeError
+        If something found is neither a mask nor numbers.
+    ValueError
+        If there is no image, or found and true differ in number or shape.
+    """
+    shapes = [[each.shape for each in some] for some in (found, true)]
+    if not shapes[0] or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"Give each image what was found and what is true in one shape (classes, height, "
+            f"width), not {shapes[0][:1]} for {len(found)} and {shapes[1][:1]} for {len(true)}."
+        )
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(found, true, strict=True)]
+    pixels = [_pixels(*pair) for pair in pairs]
+    return Tally(np.array(pixels).T, np.array([_objects(*pair, smallest) for pair in pairs]).T)
+
+
+def f1(counts: NDArray[np.integer]) -> float:
+    """Compute F1 of all images together.
+
+    Parameters
+    ----------
+    counts : ndarray, integer, (2, N)
+        The pixels or the objects of a :class:`Tally`.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 where there is nothing to find and nothing was found.
+    """
+    right, marks = counts.sum(1)
+    return float(right / marks) if marks else 1.0
+
+
+def _pixels(found: NDArray, true: NDArray) -> tuple[int, int]:
+    right = np.count_nonzero((found != 0) & (true != 0))
+    return 2 * right, np.count_nonzero(found) + np.count_nonzero(true)
+
+
+def _objects(found: NDArray, true: NDArray, smallest: int) -> tuple[int, int]:
+    if found.dtype.kind not in "biu":
+        raise TypeError(f"Give masks or numbered objects, not {found.dtype}: use a threshold.")
+    if found.dtype == bool:
+        level = np.zeros(found.shape[1:])
+        pieces = [instances(mask, level, 1) for mask in found]
+        found = np.stack([drop_small(piece, smallest) for piece in pieces])
+    done = [match_objects(*planes) for planes in zip(found, true, strict=True)]
+    return 2 * sum(each.tp for each in done), sum(each.num_pred + each.num_true for each in done)
