@@ -1,14 +1,16 @@
 """Tell which network some arrays belong to, and build it, from their names and shapes alone.
 
 The settings beside published weights are not asked: those of the U-Net for MNIST contradict it.
+What every file format asks of a network stands here, too: its numbers and its settings.
 """
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from micranet_helpers.model import MICRANet
 from micranet_helpers.unet import FalkUNet, UNet
@@ -157,6 +159,137 @@ def check_numbers(models: Iterable[nn.Module]) -> None:
     count = sum(value.numel() for model in models for value in model.state_dict().values())
     if count > NUMBERS:
         raise ValueError(f"The weights are {count} numbers, at most {NUMBERS} are expected.")
+
+
+def check_storable(model: Any) -> None:
+    """Raise one clear sentence if a network could not be loaded again, or would be of no use.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network.
+
+    Raises
+    ------
+    TypeError
+        If it is another one, such as Mask R-CNN.
+    ValueError
+        If its arrays are not those of such a network, too large to be true, or hold NaN or
+        infinity.
+    """
+    if not isinstance(model, Network):
+        raise TypeError(
+            f"Only MICRANet, UNet and FalkUNet can be written, not {type(model).__name__}."
+        )
+    check_numbers([model])
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    build(recognise(shapes, "The model"), shapes, "The model")
+    for key, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{key} holds NaN or infinite numbers: the training diverged.")
+
+
+def weights(model: Network) -> dict[str, Tensor]:
+    """Take the numbers of a network, to store them.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network, on any device.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Its ``state_dict`` on the CPU; whatever is no whole number is float32, as published.
+    """
+    stored = {}
+    for key, value in model.state_dict().items():
+        value = value.float() if value.is_floating_point() else value
+        stored[key] = value.cpu().contiguous()
+    return stored
+
+
+def fill(model: Network, arrays: Iterable[tuple[str, Tensor]]) -> None:
+    """Give its numbers to a network that :func:`build` made.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network, on the meta device; afterwards on the CPU and in evaluation mode.
+    arrays : iterable of (str, Tensor)
+        Name and numbers of each array, one at a time, of the shapes that :func:`build` got.
+
+    Raises
+    ------
+    ValueError
+        If an array holds NaN, infinity, or something else than real numbers.
+    """
+    expected, state = model.state_dict(), {}
+    for key, value in arrays:
+        if value.dtype.is_complex or value.dtype == torch.bool:
+            raise ValueError(f"{key} holds {value.dtype} values instead of numbers.")
+        # A copy: in a file, arrays may share their numbers, with each other or within one.
+        state[key] = value.detach().to(
+            expected[key].dtype, copy=True, memory_format=torch.contiguous_format
+        )
+        if not state[key].isfinite().all():
+            raise ValueError(f"{key} holds NaN or infinite numbers.")
+    model.load_state_dict(state, assign=True)
+    model.eval()
+
+
+def merged(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the settings of ``model_params``, where published files have them, to the top level.
+
+    Parameters
+    ----------
+    params : mapping
+        Settings of a training.
+
+    Returns
+    -------
+    dict
+        All of them, without ``model_params``.
+
+    Raises
+    ------
+    ValueError
+        If ``model_params`` is no mapping.
+    """
+    nested = params.get("model_params", {})
+    if not isinstance(nested, dict):
+        raise ValueError("the setting model_params must be a JSON object {...}.")
+    return {**{key: value for key, value in params.items() if key != "model_params"}, **nested}
+
+
+def settings_text(model: Network, params: Mapping[str, Any]) -> str:
+    """Write the settings of a network and of its training as JSON.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network; :func:`settings` tells its size.
+    params : mapping
+        Settings of the training.
+
+    Returns
+    -------
+    str
+        A JSON object with both.
+
+    Raises
+    ------
+    ValueError
+        If they contradict each other, or are no plain finite numbers, text and lists.
+    """
+    sizes = settings(model)
+    params = {**sizes, **params}
+    if any(repr(merged(params)[key]) != repr(size) for key, size in sizes.items()):
+        raise ValueError(f"The params contradict the models, which have {sizes}.")
+    try:
+        return json.dumps(params, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Params must be plain finite numbers, text and lists: {error}.") from None
 
 
 def _micranet(shapes: Shapes) -> MICRANet:

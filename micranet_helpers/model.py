@@ -124,7 +124,7 @@ def check_images(images: Tensor, model: nn.Module, step: int = STRIDES[-1]) -> N
             f"Images must have the shape (batch, {model.in_channels}, height, width), "
             f"not {tuple(images.shape)}."
         )
-    if len(images) == 0:
+    if images.shape[0] == 0:  # not len(images): torch.export would fix the number of images
         raise ValueError("The batch is empty: give at least one image.")
     if any(side == 0 or side % step for side in images.shape[2:]):
         raise ValueError(

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -30,8 +30,13 @@ from micranet_helpers.architectures import (
     Network,
     build,
     check_numbers,
+    check_storable,
+    fill,
+    merged,
     recognise,
     settings,
+    settings_text,
+    weights,
 )
 from micranet_helpers.files import write_atomically
 from micranet_helpers.hdf5 import (
@@ -110,7 +115,7 @@ def save(
     path = Path(path).resolve()
     models = [models] if isinstance(models, nn.Module) else list(models)
     attributes = _attributes(models, params, class_thresholds)
-    weights = [_weights(model) for model in models]
+    folds = [weights(model) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
     try:
@@ -118,7 +123,7 @@ def save(
         with h5py.File(image := io.BytesIO(), "w") as file:
             if path.exists():
                 _copy_others(path, file, group)
-            _write(file.create_group(group), weights, attributes)
+            _write(file.create_group(group), folds, attributes)
         write_atomically(path, image.getbuffer())
     except (OSError, RuntimeError, KeyError) as error:
         raise OSError(
@@ -188,18 +193,18 @@ def load_pair(folder: str | Path) -> ZooEntry:
     ValueError
         If one of them is damaged or holds anything else. Nothing in it is run.
     """
-    weights = _limited(Path(folder) / "params.net", 8 * NUMBERS)
+    stored = _limited(Path(folder) / "params.net", 8 * NUMBERS)
     path = _limited(Path(folder) / "trainer_params.json", 10**6)
     with explaining(path, "the settings"):
         params = _parsed(path.read_bytes(), "the file")
         _check_finite(params)
-    with explaining(weights, "the weights"):
-        arrays = _unpickled(weights)
-        architecture = recognise(arrays, weights.name)
+    with explaining(stored, "the weights"):
+        arrays = _unpickled(stored)
+        architecture = recognise(arrays, stored.name)
         shapes = {key: tuple(value.shape) for key, value in arrays.items()}
-        model = build(architecture, shapes, weights.name)
+        model = build(architecture, shapes, stored.name)
         check_numbers([model])
-        _fill(model, arrays)
+        fill(model, arrays.items())
     return ZooEntry([model], {**params, **settings(model)}, None)
 
 
@@ -307,18 +312,9 @@ def _attributes(
     models: list[Network], params: dict[str, Any], class_thresholds: ArrayLike | None
 ) -> dict[str, Any]:
     for model in models:
-        if not isinstance(model, Network):
-            raise TypeError(f"A zoo stores MICRANet and UNet models, not {type(model).__name__}.")
+        check_storable(model)
     sizes = _common_settings(models)
-    shapes = _shapes(models[0])
-    build(recognise(shapes, "The model"), shapes, "The model")  # else it could not be loaded
-    params = {**sizes, **params}
-    if any(repr(_merged(params)[key]) != repr(size) for key, size in sizes.items()):
-        raise ValueError(f"The params contradict the models, which have {sizes}.")
-    try:
-        attributes = {"trainer_params": json.dumps(params, allow_nan=False)}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Params must be plain finite numbers, text and lists: {error}.") from None
+    attributes = {"trainer_params": settings_text(models[0], params)}
     if class_thresholds is not None:
         attributes["class_thresholds"] = thresholds = np.asarray(class_thresholds, np.float64)
         count = sizes["num_classes"]
@@ -342,16 +338,6 @@ def _shapes(model: Network) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
-def _weights(model: Network) -> dict[str, NDArray[Any]]:
-    weights = {}
-    for key, value in model.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{key} holds NaN or infinite numbers: the training diverged.")
-        # numpy has no bfloat16, and the published zoos are float32.
-        weights[key] = (value.float() if value.is_floating_point() else value).cpu().numpy()
-    return weights
-
-
 def _copy_others(path: Path, file: h5py.File, group: str) -> None:
     with h5py.File(path, "r") as old:
         for name, value in old.attrs.items():
@@ -362,14 +348,14 @@ def _copy_others(path: Path, file: h5py.File, group: str) -> None:
 
 
 def _write(
-    group: h5py.Group, weights: list[dict[str, NDArray[Any]]], attributes: dict[str, Any]
+    group: h5py.Group, folds: list[dict[str, Tensor]], attributes: dict[str, Any]
 ) -> None:
     group.attrs.update(attributes)
     model = group.create_group(MODEL, track_order=True)  # else fold-10 comes before fold-2
-    for number, fold in enumerate(weights):
-        target = model if len(weights) == 1 else model.create_group(f"fold-{number}")
+    for number, fold in enumerate(folds):
+        target = model if len(folds) == 1 else model.create_group(f"fold-{number}")
         for key, value in fold.items():
-            target.create_dataset(key, data=value)
+            target.create_dataset(key, data=value.numpy())
 
 
 def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
@@ -385,7 +371,7 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
     if isinstance(models[0], MICRANet) and _size(params) != tuple(sizes.values()):
         raise ValueError(f"its trainer_params contradict its weights, which say {sizes}.")
     for model, arrays in folds:
-        _fill(model, arrays)
+        fill(model, _numbers(model, arrays))
     return ZooEntry(models, {**params, **sizes}, _thresholds(architecture))
 
 
@@ -431,14 +417,7 @@ def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
         raise ValueError(f"{what} is no JSON text ({error}).") from None
     if not isinstance(params, dict):
         raise ValueError(f"{what} holds no JSON object {{...}}.")
-    return _merged(params)
-
-
-def _merged(params: dict[str, Any]) -> dict[str, Any]:
-    nested = params.get("model_params", {})
-    if not isinstance(nested, dict):
-        raise ValueError("the setting model_params must be a JSON object {...}.")
-    return {**{key: value for key, value in params.items() if key != "model_params"}, **nested}
+    return merged(params)
 
 
 def _size(params: dict[str, Any]) -> tuple[int, int]:
@@ -449,16 +428,9 @@ def _size(params: dict[str, Any]) -> tuple[int, int]:
     return sizes
 
 
-def _fill(model: Network, arrays: Mapping[str, h5py.Dataset | Tensor]) -> None:
-    """Give the numbers to a network on the meta device, which then is on the CPU."""
-    state = {}
+def _numbers(model: Network, arrays: Mapping[str, h5py.Dataset]) -> Iterator[tuple[str, Tensor]]:
     for key, expected in model.state_dict().items():
-        read = _tensor if isinstance(arrays[key], Tensor) else _dataset
-        state[key] = read(arrays[key], key, expected.dtype)
-        if not state[key].isfinite().all():
-            raise ValueError(f"{key} holds NaN or infinite numbers.")
-    model.load_state_dict(state, assign=True)
-    model.eval()
+        yield key, _dataset(arrays[key], key, expected.dtype)
 
 
 def _dataset(data: h5py.Dataset, key: str, dtype: torch.dtype) -> Tensor:
@@ -467,13 +439,6 @@ def _dataset(data: h5py.Dataset, key: str, dtype: torch.dtype) -> Tensor:
     if data.chunks and any(c > s for c, s in zip(data.chunks, data.shape, strict=True)):
         raise ValueError(f"{key} declares chunks of {data.chunks}, more than it holds.")
     return torch.as_tensor(data.astype(str(dtype).removeprefix("torch."))[()])
-
-
-def _tensor(value: Tensor, key: str, dtype: torch.dtype) -> Tensor:
-    if value.dtype.is_complex or value.dtype == torch.bool:
-        raise ValueError(f"{key} holds {value.dtype} values instead of numbers.")
-    # A copy: in a file, arrays may share their numbers, with each other or within one.
-    return value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _limited(path: Path, most: int) -> Path:

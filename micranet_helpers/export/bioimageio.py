@@ -1,0 +1,274 @@
+"""Networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps
+
+from micranet_helpers.architectures import Network, check_storable, settings
+from micranet_helpers.data.layout import normalize
+from micranet_helpers.export.onnx import OPSET, Outputs, check_classes, graph, side_step
+from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.model import MICRANet, check_finite, check_images
+
+CITATION = {
+    "text": "Bilodeau et al., Microscopy analysis neural network to solve detection, enumeration "
+    "and segmentation from image-level annotations. Nat. Mach. Intell. 4, 455-466 (2022)",
+    "doi": "10.1038/s42256-022-00472-w",
+}
+"""What every package asks to cite."""
+
+MEANING = {
+    "logits": "A class is predicted where its logit is above 0, unless the card says otherwise.",
+    "map_4b": "Class-activation map of the deepest layer: where the evidence of a class is.",
+}
+"""What the outputs are, for readers of a package; at most 128 letters."""
+
+COVER = 256
+"""Side of both halves of the cover, px."""
+
+
+def to_bioimageio(
+    path: str | Path,
+    model: Network,
+    image: ArrayLike,
+    classes: Sequence[str],
+    *,
+    name: str,
+    description: str,
+    authors: Sequence[str],
+    license: str,
+    card: str,
+    tags: Sequence[str] = (),
+    offset: ArrayLike = 0.0,
+    factor: ArrayLike = 1.0,
+) -> None:
+    """Write a network as a model package of bioimage.io.
+
+    The package is a zip with ``rdf.yaml``, the ONNX graph of :func:`to_onnx`, the image and the
+    outputs for it as tests, the card as ``README.md``, and a cover: the image beside the map of
+    the class of highest logit. The package bioimageio.spec validates it before it is written.
+    The validator needs no network: the description holds no address that it would look up.
+
+    Decisions of ours: there is no ``pytorch_state_dict`` beside the graph, as it would bring
+    Python code that readers have to run. Authors are names alone, as the validator looks up
+    their accounts. Readers may differ from the test outputs by a thousandth.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ``*.zip``; an old one is replaced.
+    model : MICRANet, UNet or FalkUNet
+        The trained network.
+    image : array-like, any real dtype, (C, H, W)
+        An image as published. Best one of the test split on which the network predicts a class:
+        everyone will see it, and the validator refuses a map that is nowhere above 1e-4.
+    classes : sequence of str
+        Names of the classes.
+    name : str
+        Name of the model: letters, digits, spaces and ``_+-()``, at least 5 of them.
+    description : str
+        What it does, in a sentence or two.
+    authors : sequence of str
+        Who trained it.
+    license : str
+        Licence of the weights by its SPDX identifier, e.g. ``"MIT"``.
+    card : str
+        The model card, Markdown: data, metrics, limits. bioimage.io asks for a section
+        "Validation".
+    tags : sequence of str
+        Words to find it by.
+    offset, factor : array-like of float, () or (C,)
+        The network sees ``(image - offset) * factor``: see
+        :class:`~micranet_helpers.data.layout.Sample`. The package tells readers to do the same.
+
+    Raises
+    ------
+    ImportError
+        If a package of the extra is missing.
+    TypeError, ValueError
+        If the model or the image do not fit, there is no author, or the validator refuses the
+        package: the message says why.
+    RuntimeError
+        If onnxruntime computes other values than torch.
+    OSError
+        If the file cannot be written; then an old one is as before.
+
+    References
+    ----------
+    https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102.
+    """
+    path = named(path, ".zip")
+    check_storable(model)
+    check_classes(model, classes)
+    if isinstance(authors, str) or not authors:
+        raise ValueError(f"Give a list of one author or more, not {authors!r}.")
+    raw = np.asarray(image, np.float32)
+    if raw.ndim != 3:
+        raise ValueError(f"Image must have the shape (channels, height, width), not {raw.shape}.")
+    pixels = normalize(raw, offset, factor)
+    tensors = {"image": raw[None], **_outputs(model, pixels)}
+    about = {
+        "name": name,
+        "description": description,
+        "authors": [{"name": author} for author in authors],
+        "license": license,
+        "tags": list(tags),
+        "inputs": [_input(model, offset, factor)],
+        "outputs": [_output(key, model, classes, tensors[key]) for key in list(tensors)[1:]],
+        "config": {
+            "bioimageio": {"reproducibility_tolerance": _tolerances(tensors)},
+            "micranet_helpers": {
+                "settings": settings(model),
+                "version": version("micranet-helpers"),
+            },
+        },
+    }
+    files = {f"{key}.npy": _npy(array) for key, array in tensors.items()}
+    files |= {"README.md": card.encode(), "cover.png": _cover(pixels, tensors)}
+    files["model.onnx"] = graph(model, classes)
+    put(path, _package(about, files))
+
+
+@torch.no_grad()
+def _outputs(model: Network, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    images, network = torch.from_numpy(pixels)[None], Outputs(model)
+    check_images(images, network.model, side_step(model))
+    check_finite(images)
+    arrays = (output.numpy() for output in network(images))
+    return dict(zip(("logits", "map_4b"), arrays, strict=False))
+
+
+def _package(about: dict[str, Any], files: dict[str, bytes]) -> bytes:
+    """Validate a description and its files; pack them."""
+    spec, kind = extra("bioimageio.spec"), extra("bioimageio.spec.model.v0_5").ModelDescr
+    content = {
+        "type": "model",
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "format_version": kind.implemented_format_version,
+        "documentation": {"source": "README.md"},
+        "covers": [{"source": "cover.png"}],
+        "cite": [CITATION],
+        "weights": {"onnx": {"source": "model.onnx", "opset_version": OPSET}},
+        **about,
+    }
+    # The validator leaves files open, which Windows then does not remove.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for file, data in files.items():
+            (Path(folder) / file).write_bytes(data)
+        context = spec.ValidationContext(
+            root=Path(folder), perform_io_checks=True, log_warnings=False
+        )
+        with context:
+            described = spec.build_description(content, context=context)
+            if isinstance(described, spec.InvalidDescr):
+                raise ValueError(
+                    f"The validator of bioimage.io refuses the package: {_reasons(described)}."
+                )
+            packed = spec.save_bioimageio_package(described, output_path=Path(folder) / "all.zip")
+        return packed.read_bytes()
+
+
+def _reasons(described: Any) -> str:
+    """Tell what is wrong, once a field: of a licence it would list all that exist, three times."""
+    errors = described.validation_summary.errors[::-1]
+    wrong = {str((*error.loc, "tensors")[0]): error.msg for error in errors}
+    return "; ".join(f"{field}: {shorten(text, 200)}" for field, text in sorted(wrong.items()))
+
+
+def _input(model: Network, offset: ArrayLike, factor: ArrayLike) -> dict[str, Any]:
+    """Describe the image and what is done to it first."""
+    step = side_step(model)
+    rgb = model.in_channels == 3
+    channels = list("rgb") if rgb else [f"channel{i}" for i in range(model.in_channels)]
+    gain, shift = (
+        np.broadcast_to(np.asarray(value, float).ravel(), len(channels))
+        for value in (factor, -np.asarray(offset, float) * factor)
+    )
+    scale = {"axis": "channel", "gain": gain.tolist(), "offset": shift.tolist()}
+    as_it_is = (gain == 1).all() and (shift == 0).all()
+    return {
+        "id": "image",
+        "description": "The image as published.",
+        "axes": [
+            {"type": "batch"},
+            {"type": "channel", "channel_names": channels},
+            *({"type": "space", "id": side, "size": {"min": step, "step": step}} for side in "yx"),
+        ],
+        "data": {"type": "float32"},
+        "preprocessing": [] if as_it_is else [{"id": "scale_linear", "kwargs": scale}],
+        "test_tensor": {"source": "image.npy"},
+    }
+
+
+def _output(
+    key: str, model: Network, classes: Sequence[str], array: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Describe an output; its sides, if any, are those of the image divided by a scale."""
+    axes = [{"type": "batch"}, {"type": "channel", "channel_names": list(classes)}]
+    if array.ndim == 4:
+        scale = side_step(model) if isinstance(model, MICRANet) else 1
+        axes += [
+            {"type": "space", "id": side, "size": {"tensor_id": "image", "axis_id": side},
+             "scale": float(scale)}
+            for side in "yx"
+        ]  # fmt: skip
+    return {
+        "id": key,
+        "description": MEANING[key],
+        "axes": axes,
+        "data": {"type": "float32"},
+        "test_tensor": {"source": f"{key}.npy"},
+    }
+
+
+def _tolerances(tensors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
+    """A thousandth of the highest value, as the validator's own default is too much for maps.
+
+    It takes none for an output that is nowhere above 0: there, readers take their default.
+    """
+    return [
+        {
+            "output_ids": [key],
+            "relative_tolerance": 1e-3,
+            "absolute_tolerance": 1e-3 * float(tensors[key].max()),
+        }
+        for key in ("logits", "map_4b")
+        if key in tensors and tensors[key].max() > 0
+    ]
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    np.save(file := io.BytesIO(), array)
+    return file.getvalue()
+
+
+def _cover(pixels: NDArray[np.float32], tensors: dict[str, NDArray[np.float32]]) -> bytes:
+    """Draw the image beside the map (or the logits of the pixels) of the highest class."""
+    logits = tensors["logits"][0]
+    best = logits.reshape(len(logits), -1).max(1).argmax()
+    evidence = tensors.get("map_4b", tensors["logits"])[0, best]
+    shown = pixels if len(pixels) == 3 else pixels[:1].repeat(3, 0)
+    halves = _stretched(shown).transpose(1, 2, 0), colormaps["magma"](_stretched(evidence))
+    page = Image.new("RGB", (2 * COVER, COVER))
+    for place, half in enumerate(halves):
+        picture = Image.fromarray((255 * half[..., :3]).astype(np.uint8))
+        size = (COVER, COVER)
+        page.paste(ImageOps.pad(picture, size, Image.Resampling.NEAREST), (place * COVER, 0))
+    page.save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def _stretched(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    span = float(np.ptp(values))
+    return (values - values.min()) / span if span else np.zeros_like(values)

@@ -1,0 +1,245 @@
+"""Networks as ONNX graphs, which many programs run without torch and without this package."""
+
+import copy
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+from micranet_helpers.architectures import Network, check_storable, settings
+from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.model import STRIDES, MICRANet
+from micranet_helpers.unet import UNet
+
+OPSET = 18
+"""Version of the ONNX operators: the lowest that torch writes, so that older programs read it."""
+
+TOLERANCE = 1e-5
+"""Largest difference between graph and network, per unit of the output's largest value if that
+is above 1."""
+
+
+def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = None) -> None:
+    """Write a network as an ONNX graph.
+
+    The graph's input ``image`` is float32 (N, C, H, W), of any N, H and W; H and W multiples of
+    what :func:`side_step` says. Its outputs are what :class:`Outputs` computes. The graph's
+    metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and ``micranet_helpers`` (the
+    version that wrote it).
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ``*.onnx``; an old one is replaced.
+    model : MICRANet, UNet or FalkUNet
+        The trained network. It is read in evaluation mode and float32 whatever its own are, and
+        left as it was.
+    classes : sequence of str, optional
+        Names of the classes.
+
+    Raises
+    ------
+    ImportError
+        If onnx, onnxscript or onnxruntime is missing.
+    TypeError
+        If the model is another network, e.g. Mask R-CNN.
+    ValueError
+        If the file has another suffix, a weight is not finite, or the names are too few or many.
+    RuntimeError
+        If onnxruntime computes other values than torch.
+    OSError
+        If the file cannot be written; then an old one is as before.
+
+    References
+    ----------
+    https://onnx.ai
+    """
+    path = named(path, ".onnx")
+    put(path, graph(model, classes))
+
+
+def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
+    """Make the content of an ONNX file; see :func:`to_onnx`.
+
+    Parameters
+    ----------
+    model, classes
+        As for :func:`to_onnx`.
+
+    Returns
+    -------
+    bytes
+        The graph, checked by onnx, and run by onnxruntime.
+    """
+    onnx, _ = extra("onnx"), extra("onnxscript")
+    check_storable(model)
+    check_classes(model, classes)
+    network = Outputs(model)
+    step = side_step(model)
+    names = ["logits", "map_4b"] if isinstance(model, MICRANet) else ["logits"]
+    program = torch.onnx.export(
+        network,
+        # Numbers of which none is 1 or equal to another: else torch fixes them.
+        (torch.zeros(4, model.in_channels, 2 * step, 3 * step),),
+        input_names=["image"],
+        output_names=names,
+        dynamic_shapes=({0: Dim("batch"), 2: _side("height", step), 3: _side("width", step)},),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    proto = program.model_proto
+    _tidy(proto, model, classes)
+    onnx.checker.check_model(proto, full_check=True)
+    data = proto.SerializeToString()
+    check_graph(data, model)
+    return data
+
+
+class Outputs(nn.Module):
+    """What the graph of a network computes.
+
+    For a MICRANet ``logits`` (N, K) and ``map_4b`` (N, K, H / 8, W / 8): the class maps of layer
+    4b, cut at 0, just as :func:`micranet_helpers.cam.grad_cam` computes them with
+    ``normalize=False`` and before it enlarges them. Because of the global max pool, their
+    gradients are the weights of the linear layer divided by the number of pixels, so none is
+    needed: it is the classic class-activation map. For a U-Net ``logits`` (N, K, H, W).
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network; a copy is taken, in evaluation mode, float32 and on the CPU.
+
+    References
+    ----------
+    Zhou et al. 2016, doi 10.1109/CVPR.2016.319; Bilodeau et al. 2022,
+    doi 10.1038/s42256-022-00472-w.
+    """
+
+    def __init__(self, model: Network) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu().float()
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute all outputs of a batch.
+
+        Parameters
+        ----------
+        image : Tensor, float32, (N, C, H, W)
+            The batch.
+
+        Returns
+        -------
+        tuple of Tensor, float32
+            The outputs.
+        """
+        if not isinstance(self.model, MICRANet):
+            return (self.model(image),)
+        features, linear = self.model.features(image), self.model.linear1
+        maps = F.conv2d(features, linear.weight[:, :, None, None]).relu()
+        pixels = features.shape[2] * features.shape[3]
+        return linear(features.amax((2, 3))), maps / pixels
+
+
+def side_step(model: Network) -> int:
+    """Tell what the sides of images must be multiples of.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network.
+
+    Returns
+    -------
+    int
+        Pixels.
+    """
+    if isinstance(model, MICRANet):
+        return STRIDES[-1]
+    return 2 ** len(model.contractingPath) if isinstance(model, UNet) else 16
+
+
+def check_classes(model: Network, classes: Sequence[str] | None) -> None:
+    """Raise one clear sentence if names do not fit the classes of a network.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network.
+    classes : sequence of str, optional
+        The names.
+
+    Raises
+    ------
+    ValueError
+        If they are not one different, non-empty text for each class.
+    """
+    if classes is None:
+        return
+    texts = {name for name in classes if isinstance(name, str) and name}
+    if isinstance(classes, str) or not len(texts) == len(classes) == model.num_classes:
+        raise ValueError(
+            f"Give {model.num_classes} different names, one for each class, not {classes!r}."
+        )
+
+
+@torch.no_grad()
+def check_graph(data: bytes, model: Network) -> None:
+    """Run a graph with onnxruntime on random images of two sizes and compare with the network.
+
+    Parameters
+    ----------
+    data : bytes
+        The graph.
+    model : MICRANet, UNet or FalkUNet
+        The network.
+
+    Raises
+    ------
+    RuntimeError
+        If a value differs by more than :data:`TOLERANCE`.
+    """
+    runtime = extra("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1  # in a container, it complains about others
+    session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    network, step, draw = Outputs(model), side_step(model), torch.Generator().manual_seed(0)
+    for number, rows, columns in ((1, 3, 2), (3, 1, 4)):
+        size = number, model.in_channels, rows * step, columns * step
+        images = torch.rand(size, generator=draw)
+        found = session.run(None, {"image": images.numpy()})
+        for ours, theirs in zip(network(images), map(torch.from_numpy, found), strict=True):
+            difference = float((ours - theirs).abs().max())
+            if not difference <= TOLERANCE * max(1, float(ours.abs().max())):
+                raise RuntimeError(
+                    f"The ONNX graph differs from the network by {difference:.1e}, so it is not "
+                    f"written: update onnxscript and onnxruntime {runtime.__version__}."
+                )
+
+
+def _side(name: str, step: int) -> Any:
+    return step * Dim(name) if step > 1 else Dim(name)
+
+
+def _tidy(proto: Any, model: Network, classes: Sequence[str] | None) -> None:
+    """Remove the exporter's notes, which name folders of this machine; add ours."""
+    parts = proto.graph
+    for part in (parts, *parts.node, *parts.input, *parts.output, *parts.initializer):
+        for field in ("metadata_props", "doc_string"):
+            part.ClearField(field)
+    del parts.value_info[:]
+    for output in parts.output[1:]:  # map_4b: its sides have names of torch
+        for dim, name in zip(output.type.tensor_type.shape.dim[2:], ("height", "width"),
+                             strict=True):
+            dim.dim_param = name
+    notes = {"settings": settings(model), "classes": None if classes is None else list(classes)}
+    notes = {key: json.dumps(note) for key, note in notes.items() if note is not None}
+    for key, value in {**notes, "micranet_helpers": version("micranet-helpers")}.items():
+        proto.metadata_props.add(key=key, value=value)

@@ -1,0 +1,445 @@
+"""Exports: the same numbers in other programs' formats, their validators, hostile files."""
+
+import io
+import json
+import pickle
+import socket
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors.torch
+import torch
+from bioimageio import spec
+from conftest import random_images, random_model
+from PIL import Image
+from torch import Tensor, nn
+
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.export import bioimageio as packages
+from micranet_helpers.export import from_safetensors, to_bioimageio, to_onnx, to_safetensors
+from micranet_helpers.export.onnx import check_graph
+from micranet_helpers.export.safetensors import HEADER
+from micranet_helpers.unet import FalkUNet, UNet
+
+CLASSES = ["a", "b", "c"]
+ABOUT = {
+    "name": "Three shapes",
+    "description": "Tells three shapes.",
+    "authors": ["Ada Example"],
+    "license": "MIT",
+    "card": "# Three shapes\n\n## Validation\n\nNone.\n",
+}
+
+
+def random_unet(kind: type[nn.Module] = UNet, **sizes: int) -> nn.Module:
+    torch.manual_seed(0)
+    return kind(1, 3, filters=2, **sizes).eval()
+
+
+NETWORKS = {
+    "MICRANet": random_model,
+    "UNet": lambda: random_unet(depth=3),
+    "FalkUNet": lambda: random_unet(FalkUNet),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "net.safetensors"
+
+
+# --- safetensors -------------------------------------------------------------------------------
+
+
+@every_network
+@torch.no_grad()
+def test_weights_come_back_exactly(name: str, path: Path) -> None:
+    model = NETWORKS[name]().train()
+    to_safetensors(path, model, {"epochs": 3})
+    again = from_safetensors(str(path))
+    assert type(again) is type(model) and not again.training and model.training
+    images = random_images(2, 1, 32, 48)
+    assert torch.equal(again(images), model.eval()(images))
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_other_readers_find_names_numbers_and_settings(model, path: Path) -> None:
+    to_safetensors(path, model, {"epochs": 3})
+    state = safetensors.torch.load_file(path)
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    with safetensors.safe_open(path, framework="np") as file:
+        found = file.metadata()
+    assert json.loads(found["settings"]) == {"num_input_images": 1, "num_classes": 3, "epochs": 3}
+    assert found["format"] == "pt" and found["micranet_helpers"]
+
+
+def test_what_is_no_float32_is_stored_as_float32(path: Path) -> None:
+    to_safetensors(path, random_unet().bfloat16(), {})
+    assert from_safetensors(path).lastConv.weight.dtype == torch.float32
+
+
+def stored(**changes: Tensor | None) -> bytes:
+    """A small U-Net whose arrays are changed, or left out where the change is None."""
+    state = {**random_unet(depth=2).state_dict()}
+    state |= {key.replace("__", "."): value for key, value in changes.items()}
+    return safetensors.torch.save({key: v for key, v in state.items() if v is not None})
+
+
+class Bomb:
+    def __reduce__(self):
+        return (sys.exit, ("code in the file was run",))
+
+
+def pickled(thing) -> bytes:
+    torch.save(thing, file := io.BytesIO())
+    return file.getvalue()
+
+
+def header(text: str, length: int | None = None) -> bytes:
+    return (length or len(text)).to_bytes(8, "little") + text.encode()
+
+
+HUGE = '{"conv1a.weight": {"dtype": "F32", "shape": [1000000000], "data_offsets": [0, 4000000000]}}'
+
+BAD = {
+    "empty": (b"", "is damaged, download"),
+    "truncated": (stored()[:5000], "is damaged, download"),
+    "half a header": (stored()[:100], "is damaged, download"),
+    "an array more at the end": (stored() + b"1234", "is damaged, download"),
+    "a zip of pickles": (pickled({"w": Bomb()}), "no safetensors file, or declares more"),
+    "a plain pickle": (pickle.dumps(Bomb()), "no safetensors file, or declares more"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "no safetensors file, or declares more"),
+    "a long header": (header(" ", HEADER + 1), "no safetensors file, or declares more"),
+    "no JSON": (header("{no}"), "is damaged, download"),
+    "more than the file holds": (header(HUGE), "is damaged, download"),
+    "no array": (header("{}"), "The file is no MICRA-Net or U-Net"),
+    "a missing array": (stored(lastConv__bias=None), r"missing \['lastConv.bias'\]"),
+    "a further array": (stored(other=torch.ones(2)), r"unexpected \['other'\]"),
+    "another shape": (stored(lastConv__bias=torch.ones(4)), r"has the shape \(4,\), expected"),
+    "NaN": (stored(lastConv__bias=torch.tensor([0, torch.nan, 0])), "lastConv.bias holds NaN"),
+    "too large for float32": (
+        stored(lastConv__bias=torch.tensor([0, 1e300, 0], dtype=torch.float64)), "holds NaN or inf",
+    ),
+    "truth values": (stored(lastConv__bias=torch.ones(3, dtype=torch.bool)), "holds BOOL values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_gives_one_sentence_and_runs_nothing(kind: str, path: Path) -> None:
+    data, message = BAD[kind]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=message) as raised:
+        from_safetensors(path)
+    assert str(path) in str(raised.value)
+
+
+def test_random_damage_is_refused_or_is_only_other_numbers(path: Path) -> None:
+    whole, rng = stored(), np.random.default_rng(0)
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(200):
+        data = bytearray(whole)
+        data[rng.integers(0, start)] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            assert isinstance(from_safetensors(path), UNet)
+        except ValueError as error:
+            assert "Cannot load the weights" in str(error)
+
+
+def test_a_size_is_refused_before_it_is_read(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("micranet_helpers.architectures.NUMBERS", 100)
+    path.write_bytes(stored())
+    with pytest.raises(ValueError, match="at most 100 are expected"):
+        from_safetensors(path)
+
+
+def test_names_that_do_not_fit_are_refused(model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ends in .safetensors: rename net.hdf5"):
+        from_safetensors(tmp_path / "net.hdf5")
+    with pytest.raises(FileNotFoundError, match="no file .*a.safetensors: check"):
+        from_safetensors(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="ends in .safetensors"):
+        to_safetensors(tmp_path / "net.pt", model, {})
+    with pytest.raises(ValueError, match="ends in .onnx"):
+        to_onnx(tmp_path / "net.pb", model)
+    with pytest.raises(ValueError, match="ends in .zip"):
+        to_bioimageio(tmp_path / "net", model, np.ones((1, 8, 8)), CLASSES, **ABOUT)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what all refuse ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["safetensors", "onnx", "zip"])
+def write(request, tmp_path: Path):
+    """Each export, to one file."""
+    file = tmp_path / f"net.{request.param}"
+    return file, {
+        "safetensors": lambda model: to_safetensors(file, model, {}),
+        "onnx": lambda model: to_onnx(file, model),
+        "zip": lambda model: to_bioimageio(file, model, IMAGE, CLASSES, **ABOUT),
+    }[request.param]
+
+
+IMAGE = 255 * random_images(1, 32, 48).numpy()
+
+
+def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(write) -> None:
+    file, export = write
+    diverged = random_model()
+    with torch.no_grad():
+        diverged.linear1.bias[0] = torch.nan
+    with pytest.raises(TypeError, match="Only MICRANet, UNet and FalkUNet .* not Linear"):
+        export(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="linear1.bias holds NaN"):
+        export(diverged)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("export", "missing"),
+    [
+        (lambda folder, model: to_safetensors(folder / "a.safetensors", model, {}), "safetensors"),
+        (lambda folder, model: to_onnx(folder / "a.onnx", model), "onnxscript"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    export, missing: str, model, tmp_path: Path, monkeypatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"needs {missing}.*micranet-helpers\[export\]"):
+        export(tmp_path, model)
+
+
+def test_a_contradiction_is_refused(model, path: Path) -> None:
+    with pytest.raises(ValueError, match="contradict the models"):
+        to_safetensors(path, model, {"num_classes": 4})
+
+
+def test_a_write_that_fails_leaves_the_old_file(model, path: Path, monkeypatch) -> None:
+    path.write_bytes(b"old")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="could not be written.*disk full"):
+        to_safetensors(path, model, {})
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+# --- ONNX --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The graph of each network, written once: the exporter takes seconds."""
+    folder = tmp_path_factory.mktemp("graphs")
+    for name, make in NETWORKS.items():
+        to_onnx(folder / f"{name}.onnx", make().train(), CLASSES)
+    return {name: folder / f"{name}.onnx" for name in NETWORKS}
+
+
+def run(path: Path, images: Tensor) -> list[Tensor]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(each) for each in session.run(None, {"image": images.numpy()})]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16, 16), (2, 1, 16, 48), (5, 1, 80, 32)], ids=str)
+@every_network
+@torch.no_grad()
+def test_onnx_gives_the_logits_for_any_number_and_size(name: str, shape, graphs) -> None:
+    images = random_images(*shape)
+    logits = run(graphs[name], images)[0]
+    torch.testing.assert_close(logits, NETWORKS[name]()(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 1, 40, 24), (2, 1, 8, 104)], ids=str)
+def test_onnx_gives_the_map_of_the_last_layer(shape: tuple, model, graphs) -> None:
+    images = random_images(*shape)
+    logits, maps = run(graphs["MICRANet"], images)
+    expected = grad_cam(model, images, normalize=False, layers=("4b",))
+    assert (maps > 0).any() and (maps >= 0).all()
+    torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=0)
+    small = expected.maps[:, :, 0, ::8, ::8]
+    torch.testing.assert_close(maps, small, atol=1e-6 * float(small.max()), rtol=1e-4)
+
+
+def test_the_graph_says_what_it_is_and_nothing_of_this_machine(graphs) -> None:
+    proto = onnx.load(graphs["MICRANet"])
+    onnx.checker.check_model(proto, full_check=True)
+    notes = {entry.key: entry.value for entry in proto.metadata_props}
+    assert json.loads(notes["settings"]) == {"num_input_images": 1, "num_classes": 3}
+    assert json.loads(notes["classes"]) == CLASSES and notes["micranet_helpers"]
+    assert [each.name for each in proto.graph.input] == ["image"]
+    assert [each.name for each in proto.graph.output] == ["logits", "map_4b"]
+    text = str(proto.graph.node)
+    assert "Conv" in text and "File" not in text and str(Path(__file__).parents[1]) not in text
+
+
+def test_export_leaves_the_network_as_it_was_and_says_nothing(tmp_path: Path, capfd) -> None:
+    model = random_unet(depth=1).double().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    draws = torch.get_rng_state()
+    to_onnx(tmp_path / "a.onnx", model)
+    assert model.training and torch.equal(torch.get_rng_state(), draws)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert capfd.readouterr() == ("", "")
+    images = random_images(2, 1, 5, 7)  # one level: any side
+    model.eval().float()
+    torch.testing.assert_close(run(tmp_path / "a.onnx", images)[0], model(images).detach())
+
+
+def test_a_graph_of_another_network_is_noticed(graphs) -> None:
+    with pytest.raises(RuntimeError, match="differs from the network by .*not written"):
+        check_graph(graphs["MICRANet"].read_bytes(), random_model(seed=1))
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "b"], ["a", "b", ""], "abc"])
+def test_names_that_do_not_fit_the_classes_are_refused(names, model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Give 3 different names"):
+        to_onnx(tmp_path / "a.onnx", model, names)
+
+
+# --- bioimage.io -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known_graphs(graphs, monkeypatch) -> None:
+    """The graphs that are there already, in place of further seconds of the exporter."""
+    found = {name: file.read_bytes() for name, file in graphs.items()}
+    monkeypatch.setattr(packages, "graph", lambda model, _: found[type(model).__name__])
+
+
+@pytest.fixture
+def offline(monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise AssertionError("something is looked up on the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def package(folder: Path, network: str, **changes) -> Path:
+    image = changes.pop("image", IMAGE)
+    scale = {"offset": 3.0, "factor": 1 / 255}
+    about = {**ABOUT, "tags": ["shapes"], **scale, **changes}
+    to_bioimageio(folder / "net.zip", NETWORKS[network](), image, CLASSES, **about)
+    return folder / "net.zip"
+
+
+def problems(path: Path) -> list[str]:
+    """What the official validator says."""
+    found = spec.load_description(path, perform_io_checks=True)
+    return [error.msg for error in found.validation_summary.errors]
+
+
+@every_network
+def test_the_package_is_valid_and_its_test_passes(
+    name: str, known_graphs, offline, tmp_path: Path
+) -> None:
+    """As a reader would: preprocess as the description says, run, compare."""
+    path = package(tmp_path, name)
+    assert problems(path) == []
+    found = spec.load_model_description(path)
+    [image] = found.get_input_test_arrays()
+    np.testing.assert_array_equal(image[0], IMAGE.astype(np.float32))
+    [scale] = [step.kwargs for step in found.inputs[0].preprocessing if step.id == "scale_linear"]
+    pixels = image * np.float32(scale.gain[0]) + np.float32(scale.offset[0])
+    with zipfile.ZipFile(path) as archive:
+        archive.extract("model.onnx", tmp_path)
+    outputs = run(tmp_path / "model.onnx", torch.from_numpy(pixels))
+    for ours, theirs in zip(outputs, found.get_output_test_arrays(), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5 * theirs.max(), rtol=1e-4)
+
+
+def test_the_package_tells_what_it_must(known_graphs, tmp_path: Path) -> None:
+    path = package(tmp_path, "MICRANet")
+    found = spec.load_model_description(path)
+    assert (found.name, found.license, found.tags) == ("Three shapes", "MIT", ["shapes"])
+    assert [author.name for author in found.authors] == ["Ada Example"]
+    assert str(found.cite[0].doi) == "10.1038/s42256-022-00472-w"
+    assert found.format_version.startswith("0.5.")
+    assert found.outputs[1].axes[1].channel_names == CLASSES
+    assert found.outputs[1].axes[2].scale == 8
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("README.md").decode() == ABOUT["card"]
+        opsets = onnx.load_from_string(archive.read("model.onnx")).opset_import
+        cover = Image.open(io.BytesIO(archive.read("cover.png")))
+    assert [each.version for each in opsets] == [found.weights.onnx.opset_version]
+    assert cover.size == (512, 256) and len(cover.getcolors(10**6)) > 10
+
+
+def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(
+    known_graphs, tmp_path: Path
+) -> None:
+    found = spec.load_model_description(
+        package(tmp_path, "UNet", image=IMAGE / 255, offset=0.0, factor=1.0)
+    )
+    assert [step.id for step in found.inputs[0].preprocessing] == ["ensure_dtype"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"license": "my own"}, r"bioimage.io refuses the package: license: .{1,220}$"),
+        ({"name": "a/b"}, "refuses the package: name: "),
+        ({"description": "x" * 2000}, "refuses the package: description: "),
+        ({"authors": []}, "one author or more"),
+        ({"authors": "Ada"}, "one author or more"),
+        ({"image": IMAGE[:, :7]}, "multiples of 8"),
+        ({"image": IMAGE[0]}, r"shape \(channels, height, width\), not"),
+        ({"image": IMAGE * np.nan}, "NaN"),
+    ],
+    ids=["licence", "name", "text", "no author", "one text", "side", "rank", "NaN"],
+)
+def test_a_package_that_cannot_be_is_refused(
+    changes: dict, message: str, known_graphs, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        package(tmp_path, "MICRANet", **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_on_which_nothing_is_predicted_is_a_test_too(
+    known_graphs, tmp_path: Path, monkeypatch
+) -> None:
+    """The validator takes no tolerance then; it takes no map without any evidence."""
+    outputs = {"logits": -np.ones((1, 3), np.float32), "map_4b": np.ones((1, 3, 4, 6), np.float32)}
+    monkeypatch.setattr(packages, "_outputs", lambda *_: outputs)
+    assert problems(package(tmp_path, "MICRANet")) == []
+    outputs["map_4b"][:] = 0
+    with pytest.raises(ValueError, match="values are too small for reliable testing"):
+        package(tmp_path, "MICRANet")
+
+
+def changed(path: Path, name: str, data: bytes | None) -> Path:
+    """A package with one file replaced or, with None, left out."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out := path.with_name("b.zip"), "w") as new:
+        for entry in old.namelist():
+            content = data if entry == name else old.read(entry)
+            if content is not None:
+                new.writestr(entry, content)
+    return out
+
+
+def test_the_validator_notices_a_broken_package(known_graphs, tmp_path: Path) -> None:
+    path = package(tmp_path, "MICRANet")
+    assert problems(path) == []
+    assert any("sha256" in text.lower() for text in problems(changed(path, "model.onnx", b"x")))
+    assert problems(changed(path, "map_4b.npy", None))
+
+
+def test_the_validator_is_asked_about_the_tensors(
+    known_graphs, tmp_path: Path, monkeypatch
+) -> None:
+    """A map of another size than the description says is refused before anything is written."""
+    wrong = {"logits": np.ones((1, 3), np.float32), "map_4b": np.ones((1, 3, 5, 5), np.float32)}
+    monkeypatch.setattr(packages, "_outputs", lambda *_: wrong)
+    with pytest.raises(ValueError, match="refuses the package"):
+        package(tmp_path, "MICRANet")
+    assert not list(tmp_path.iterdir())
