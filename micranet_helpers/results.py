@@ -189,7 +189,7 @@ def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None =
     _check_alike(runs)
     names = names or {name: name for run in runs for name in run["metrics"]}
     rows = [(shown, _spread(runs, name)) for name, shown in names.items()]
-    return _markdown(("metric", _heading(runs)), rows)
+    return table(("metric", _heading(runs)), rows)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -268,7 +268,27 @@ def aside(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
         (name, _number(run["metrics"].get(name)), *([_spread(runs, name)] if runs else []))
         for name in names
     ]
-    return _markdown(head, rows)
+    return table(head, rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out rows as a Markdown table, numbers from the second column on.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    rows : iterable of sequence of str
+        The cells.
+
+    Returns
+    -------
+    str
+        The table. Bars and ends of lines in a cell do not break it.
+    """
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def provenance() -> dict[str, Any]:
@@ -382,9 +402,3 @@ def _number(value: float | None) -> str:
 
 def _digits(value: float) -> int:
     return 3 if abs(value) < 10 else 1
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
