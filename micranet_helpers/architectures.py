@@ -1,22 +1,22 @@
-"""Tell which network some arrays belong to, and build it, from their names and shapes alone.
+"""Tell which network some arrays belong to, and build it, from their names and shapes.
 
-The settings beside published weights are not asked: those of the U-Net for MNIST contradict it.
-What every file format asks of a network stands here, too: its numbers and its settings.
+The settings beside published weights are asked only for what no shape tells, which Mask R-CNN
+alone needs: those of the U-Net for MNIST contradict its weights.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from micranet_helpers.model import MICRANet
 from micranet_helpers.unet import FalkUNet, UNet
 
 Network = MICRANet | UNet | FalkUNet
-"""What a file of weights may hold."""
+"""What :func:`micranet_helpers.train.fit` trains. A file of weights may also hold a Mask R-CNN, a
+class of torchvision, which is optional and so not named in the code."""
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 """Shape of each array by its name, None for an array without a shape."""
@@ -30,6 +30,13 @@ LEVELS = 10
 NUMBERS = 10**8
 """Most numbers of all folds of a model together, for the same reason: 400 MB."""
 
+CROPS = range(32, 4097)
+"""Sides that the crops of a Mask R-CNN may have, px, for the same reason; ours."""
+
+TONE = 1e6
+"""Largest mean, or its negative, and standard deviation that a Mask R-CNN normalises images with;
+the least deviation is 1 / TONE. Ours: beyond, float32 has no digits left."""
+
 
 class Architecture(NamedTuple):
     """One row of :data:`ARCHITECTURES`.
@@ -38,22 +45,22 @@ class Architecture(NamedTuple):
     ----------
     name : str
         As messages call the network.
-    kind : type
-        Its class.
+    kind : str
+        Name of its class. Not the class: that of torchvision would have to be imported.
     sign : str
         Name of an array that no other network has.
     make : callable
-        Makes the network that fits the :data:`Shapes`. Of missing or odd shapes it makes any:
-        :func:`build` compares them.
+        Makes the network that fits the :data:`Shapes` and the settings. Of missing or odd shapes
+        it makes any: :func:`build` compares them.
     settings : callable
-        Gives the settings that tell the size of a network, by their names in published files.
+        Gives the settings that make a network what it is, by their names in published files.
     """
 
     name: str
-    kind: type[nn.Module]
+    kind: str
     sign: str
-    make: Callable[[Shapes], Network]
-    settings: Callable[[Any], dict[str, int]]
+    make: Callable[[Shapes, Mapping[str, Any]], nn.Module]
+    settings: Callable[[Any], dict[str, Any]]
 
 
 def recognise(names: Collection[str], where: str) -> Architecture:
@@ -86,7 +93,9 @@ def recognise(names: Collection[str], where: str) -> Architecture:
     )
 
 
-def build(architecture: Architecture, shapes: Shapes, where: str) -> Network:
+def build(
+    architecture: Architecture, shapes: Shapes, params: Mapping[str, Any], where: str
+) -> nn.Module:
     """Build the network that has arrays of these names and shapes, without any numbers.
 
     Parameters
@@ -94,22 +103,27 @@ def build(architecture: Architecture, shapes: Shapes, where: str) -> Network:
     architecture : Architecture
         What :func:`recognise` returned.
     shapes : mapping of str to tuple of int
-        The arrays.
+        The arrays, by today's names: see :func:`named_today`.
+    params : mapping
+        The settings, of which only those of a Mask R-CNN are read.
     where : str
         Where they are, for the message.
 
     Returns
     -------
-    MICRANet, UNet or FalkUNet
+    MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
         On the meta device: nothing is allocated and no random number is drawn.
 
     Raises
     ------
+    ImportError
+        If it is a Mask R-CNN, and torchvision, or its compiled part, is missing.
     ValueError
-        If arrays are missing, too many or misshapen.
+        If arrays are missing, too many or misshapen, or settings of a Mask R-CNN are missing, out
+        of range or contradict the arrays.
     """
     with torch.device("meta"):
-        model = architecture.make(shapes)
+        model = architecture.make(shapes, params)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if expected.keys() != shapes.keys():
         missing, extra = sorted(expected.keys() - shapes), sorted(shapes.keys() - expected)
@@ -123,24 +137,64 @@ def build(architecture: Architecture, shapes: Shapes, where: str) -> Network:
     return model
 
 
-def settings(model: Network) -> dict[str, int]:
-    """List the settings that tell the size of a network.
+def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the arrays of a Mask R-CNN of an older torchvision the names of today.
+
+    Older releases had other names for 26 arrays, and batch norm did not count its batches. All
+    other networks have kept their names.
 
     Parameters
     ----------
-    model : MICRANet, UNet or FalkUNet
+    arrays : mapping of str to anything
+        Each array by its name.
+
+    Returns
+    -------
+    dict
+        The same arrays. Where the older name stands beside the one of today, both stay, so that
+        :func:`build` finds one too many. If no batches are counted, the counts are tensors of 0.
+    """
+    if _MASK_RCNN not in arrays:
+        return dict(arrays)
+    today = {name: _name_today(name) for name in arrays}
+    named = {
+        name if today[name] in arrays else today[name]: array for name, array in arrays.items()
+    }
+    if not any(name.endswith(".num_batches_tracked") for name in named):
+        norms = [name.removesuffix("running_var") for name in named if name.endswith("running_var")]
+        named |= {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
+    return named
+
+
+def settings(model: nn.Module) -> dict[str, Any]:
+    """List the settings that make a network what it is.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
         The network.
 
     Returns
     -------
-    dict of str to int
+    dict
         ``num_input_images`` and ``num_classes`` of a MICRANet; ``in_channels`` and
         ``num_classes`` of a FalkUNet; these, ``depth`` and ``number_filter`` of a UNet. There,
         number_filter f means 2^f filters; it is left out where the filters are no power of 2, a
-        decision of ours.
+        decision of ours. Of a Mask R-CNN ``num_input_images``; ``num_classes``, here with the
+        background; ``min_size`` and ``max_size``, the side of its crops, px; ``image_mean`` and
+        ``image_std``, a number a channel.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these networks.
     """
-    [architecture] = (row for row in ARCHITECTURES if isinstance(model, row.kind))
-    return architecture.settings(model)
+    classes = {each.__name__ for each in type(model).__mro__}
+    for architecture in ARCHITECTURES:
+        if architecture.kind in classes:
+            return architecture.settings(model)
+    known = ", ".join(architecture.kind for architecture in ARCHITECTURES)
+    raise TypeError(f"A zoo stores networks of {known}, not {type(model).__name__}.")
 
 
 def check_numbers(models: Iterable[nn.Module]) -> None:
@@ -161,142 +215,11 @@ def check_numbers(models: Iterable[nn.Module]) -> None:
         raise ValueError(f"The weights are {count} numbers, at most {NUMBERS} are expected.")
 
 
-def check_storable(model: Any) -> None:
-    """Raise one clear sentence if a network could not be loaded again, or would be of no use.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network.
-
-    Raises
-    ------
-    TypeError
-        If it is another one, such as Mask R-CNN.
-    ValueError
-        If its arrays are not those of such a network, too large to be true, or hold NaN or
-        infinity.
-    """
-    if not isinstance(model, Network):
-        raise TypeError(
-            f"Only MICRANet, UNet and FalkUNet can be written, not {type(model).__name__}."
-        )
-    check_numbers([model])
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    build(recognise(shapes, "The model"), shapes, "The model")
-    for key, value in model.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{key} holds NaN or infinite numbers: the training diverged.")
-
-
-def weights(model: Network) -> dict[str, Tensor]:
-    """Take the numbers of a network, to store them.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network, on any device.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Its ``state_dict`` on the CPU; whatever is no whole number is float32, as published.
-    """
-    stored = {}
-    for key, value in model.state_dict().items():
-        value = value.float() if value.is_floating_point() else value
-        stored[key] = value.cpu().contiguous()
-    return stored
-
-
-def fill(model: Network, arrays: Iterable[tuple[str, Tensor]]) -> None:
-    """Give its numbers to a network that :func:`build` made.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network, on the meta device; afterwards on the CPU and in evaluation mode.
-    arrays : iterable of (str, Tensor)
-        Name and numbers of each array, one at a time, of the shapes that :func:`build` got.
-
-    Raises
-    ------
-    ValueError
-        If an array holds NaN, infinity, or something else than real numbers.
-    """
-    expected, state = model.state_dict(), {}
-    for key, value in arrays:
-        if value.dtype.is_complex or value.dtype == torch.bool:
-            raise ValueError(f"{key} holds {value.dtype} values instead of numbers.")
-        # A copy: in a file, arrays may share their numbers, with each other or within one.
-        state[key] = value.detach().to(
-            expected[key].dtype, copy=True, memory_format=torch.contiguous_format
-        )
-        if not state[key].isfinite().all():
-            raise ValueError(f"{key} holds NaN or infinite numbers.")
-    model.load_state_dict(state, assign=True)
-    model.eval()
-
-
-def merged(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the settings of ``model_params``, where published files have them, to the top level.
-
-    Parameters
-    ----------
-    params : mapping
-        Settings of a training.
-
-    Returns
-    -------
-    dict
-        All of them, without ``model_params``.
-
-    Raises
-    ------
-    ValueError
-        If ``model_params`` is no mapping.
-    """
-    nested = params.get("model_params", {})
-    if not isinstance(nested, dict):
-        raise ValueError("the setting model_params must be a JSON object {...}.")
-    return {**{key: value for key, value in params.items() if key != "model_params"}, **nested}
-
-
-def settings_text(model: Network, params: Mapping[str, Any]) -> str:
-    """Write the settings of a network and of its training as JSON.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network; :func:`settings` tells its size.
-    params : mapping
-        Settings of the training.
-
-    Returns
-    -------
-    str
-        A JSON object with both.
-
-    Raises
-    ------
-    ValueError
-        If they contradict each other, or are no plain finite numbers, text and lists.
-    """
-    sizes = settings(model)
-    params = {**sizes, **params}
-    if any(repr(merged(params)[key]) != repr(size) for key, size in sizes.items()):
-        raise ValueError(f"The params contradict the models, which have {sizes}.")
-    try:
-        return json.dumps(params, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Params must be plain finite numbers, text and lists: {error}.") from None
-
-
-def _micranet(shapes: Shapes) -> MICRANet:
+def _micranet(shapes: Shapes, _: Mapping[str, Any]) -> MICRANet:
     return MICRANet(_side(shapes, "conv1a.weight", 1), _side(shapes, "linear1.weight", 0))
 
 
-def _unet(shapes: Shapes) -> UNet:
+def _unet(shapes: Shapes, _: Mapping[str, Any]) -> UNet:
     below = re.compile(r"contractingPath\.\d+\.conv\.1\.conv\.0\.weight")
     depth = 1 + sum(bool(below.fullmatch(key)) for key in shapes)
     if depth > LEVELS:
@@ -305,9 +228,63 @@ def _unet(shapes: Shapes) -> UNet:
     return UNet(in_channels, _side(shapes, "lastConv.weight", 0), depth, filters)
 
 
-def _falk(shapes: Shapes) -> FalkUNet:
+def _falk(shapes: Shapes, _: Mapping[str, Any]) -> FalkUNet:
     filters, in_channels = (_side(shapes, "conv_d0ab.weight", axis) for axis in (0, 1))
     return FalkUNet(in_channels, _side(shapes, "conv_u0dscore.weight", 0), filters)
+
+
+def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
+    in_channels, num_classes = _side(shapes, _FIRST, 1), _side(shapes, _MASK_RCNN, 0)
+    for key, size in {"num_input_images": in_channels, "num_classes": num_classes}.items():
+        if not _is_whole(params.get(key)) or params[key] != size:
+            raise ValueError(f"the weights say {key} = {size}, the settings {params.get(key)!r}.")
+    side, largest = params.get("min_size"), params.get("max_size")
+    if not (_is_whole(side) and _is_whole(largest) and side == largest and side in CROPS):
+        raise ValueError(
+            "min_size and max_size must be one whole number, the side of the crops, from "
+            f"{CROPS[0]} to {CROPS[-1]}, not {side!r} and {largest!r}."
+        )
+    mean = _tones(params, "image_mean", in_channels, -TONE)
+    std = _tones(params, "image_std", in_channels, 1 / TONE)
+    from micranet_helpers.baselines import mask_rcnn  # above this module, and needs torchvision
+
+    model = mask_rcnn.build(in_channels, num_classes - 1, side)
+    model.transform.image_mean, model.transform.image_std = mean, std
+    return model
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int  # True is an int, too
+
+
+def _tones(params: Mapping[str, Any], key: str, count: int, least: float) -> list[float]:
+    values = params.get(key)
+    if not (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) in (int, float) and least <= value <= TONE for value in values)
+    ):
+        raise ValueError(f"{key} must be a list of {count} numbers from {least:g} to {TONE:g}.")
+    return [float(value) for value in values]
+
+
+def _mask_rcnn_settings(model: Any) -> dict[str, Any]:
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    transform = model.transform
+    return {
+        "num_input_images": _side(shapes, _FIRST, 1),
+        "num_classes": _side(shapes, _MASK_RCNN, 0),
+        "min_size": transform.min_size[0],
+        "max_size": transform.max_size,
+        "image_mean": list(transform.image_mean),
+        "image_std": list(transform.image_std),
+    }
+
+
+def _name_today(name: str) -> str:
+    for pattern, new in _RENAMED:
+        name = re.sub(pattern, new, name)
+    return name
 
 
 def _side(shapes: Shapes, key: str, axis: int) -> int:
@@ -327,21 +304,33 @@ def _unet_settings(model: UNet) -> dict[str, int]:
     return sizes
 
 
+_FIRST = "backbone.body.conv1.weight"
+_MASK_RCNN = "roi_heads.mask_predictor.mask_fcn_logits.weight"  # Faster R-CNN shares all others
+_RENAMED = (
+    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    (
+        r"^roi_heads\.mask_head\.mask_fcn([1-4])\.",
+        lambda found: f"roi_heads.mask_head.{int(found[1]) - 1}.0.",
+    ),
+)
+
 ARCHITECTURES = (
     Architecture(
         "MICRA-Net",
-        MICRANet,
+        "MICRANet",
         "conv1a.weight",
         _micranet,
         lambda model: {"num_input_images": model.in_channels, "num_classes": model.num_classes},
     ),
-    Architecture("U-Net", UNet, "firstConvolution.conv.0.weight", _unet, _unet_settings),
+    Architecture("U-Net", "UNet", "firstConvolution.conv.0.weight", _unet, _unet_settings),
     Architecture(
         "U-Net of Falk et al.",
-        FalkUNet,
+        "FalkUNet",
         "conv_d0ab.weight",
         _falk,
         lambda model: {"in_channels": model.in_channels, "num_classes": model.num_classes},
     ),
+    Architecture("Mask R-CNN", "MaskRCNN", _MASK_RCNN, _mask_rcnn, _mask_rcnn_settings),
 )
 """All networks that can be loaded and saved; a further one is a further row."""

@@ -189,7 +189,7 @@ def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None =
     _check_alike(runs)
     names = names or {name: name for run in runs for name in run["metrics"]}
     rows = [(shown, _spread(runs, name)) for name, shown in names.items()]
-    return markdown(("metric", _heading(runs)), rows)
+    return table(("metric", _heading(runs)), rows)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -268,7 +268,7 @@ def aside(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
         (name, _number(run["metrics"].get(name)), *([_spread(runs, name)] if runs else []))
         for name in names
     ]
-    return markdown(head, rows)
+    return table(head, rows)
 
 
 def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -297,10 +297,10 @@ def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
         raise ValueError(f'Metrics must be named "measure, way", not {odd[0]!r}.')
     measures, ways = (dict.fromkeys(name.split(", ", 1)[i] for name in names) for i in (0, 1))
     rows = [(way, *(_spread(runs, f"{each}, {way}") for each in measures)) for way in ways]
-    return markdown((_heading(runs), *measures), rows)
+    return table((_heading(runs), *measures), rows)
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Make a Markdown table.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Command ``micranet-book``: execute the chapters, list their parameters, build the pages.
+"""Command ``micranet-book``: execute the chapters, list parameters, build pages, publish weights.
 
 The chapters of ``book/`` are sources without outputs. They are executed, in the order of
 ``book/_toc.yml``, into a fresh copy of the book at ``_build/executed/<profile>/``, and the
@@ -37,7 +37,7 @@ class UsageError(Exception):
 
 
 class ChapterError(Exception):
-    """A chapter, or the building of the pages, did not come to its end."""
+    """A chapter, the building of the pages or a publication did not come to its end."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         return cli.main(argv[1:])
     args = _parser().parse_args(argv)
     try:
-        _require_book(Path.cwd())
+        if args.command is not _publish:  # which needs neither
+            _require_book(Path.cwd())
         args.command(Path.cwd(), args)
     except UsageError as error:
         print(f"micranet-book: {error}", file=sys.stderr)
@@ -93,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "run":
             sub.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
+    text = "write trained networks to a zoo file, with a model card"
+    sub = commands.add_parser("publish-weights", help=text, description=text)
+    sub.set_defaults(command=_publish)
+    sub.add_argument("result", help="JSON file that says what was measured")
+    sub.add_argument(
+        "--model", dest="models", action="append", required=True, metavar="name=run[,run...]",
+        help="group of the zoo and folder of its run, or of its folds (may be repeated)",
+    )
+    sub.add_argument("--out", required=True, metavar="folder", help="where to write")
     return parser
 
 
@@ -114,6 +124,31 @@ def _build(root: Path, args: argparse.Namespace) -> None:
 
 def _list(root: Path, args: argparse.Namespace) -> None:
     print(parameter_table(root / "book", args.profile))
+
+
+def _publish(root: Path, args: argparse.Namespace) -> None:
+    from micranet_helpers.publish import publish_weights  # loads torch
+
+    runs = _parse_models(args.models)
+    try:
+        for path in publish_weights(args.result, runs, args.out):
+            print(path)
+    except (ValueError, ImportError, FileNotFoundError, FileExistsError) as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise ChapterError(str(error)) from error
+
+
+def _parse_models(texts: list[str]) -> dict[str, list[str]]:
+    runs: dict[str, list[str]] = {}
+    for text in texts:
+        name, sign, folders = text.partition("=")
+        if not (name and sign and all(folders.split(","))):
+            raise UsageError(f"cannot read --model {text}; write --model name=run or name=run,run.")
+        if name in runs:
+            raise UsageError(f"two models are named {name}; give each a name of its own.")
+        runs[name] = folders.split(",")
+    return runs
 
 
 # --- what to run -------------------------------------------------------------------------------

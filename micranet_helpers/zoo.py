@@ -1,18 +1,16 @@
-"""Read and write the files in which MICRA-Net and its U-Nets are published.
+"""Read and write the files in which MICRA-Net and its baselines are published.
 
 A zoo (HDF5) holds architecture groups, a group holds models, a model holds one dataset per entry
 of its ``state_dict``; a model trained in folds holds one sub-group per fold. The settings are JSON
 text in the attribute ``trainer_params`` of the architecture group. A zoo may also hold a project
-of the program Ilastik. The older layout is a folder with ``params.net`` and
-``trainer_params.json``. No code in a file is ever run, and no link out of it is followed, so
-files from an unknown source cannot do harm or show other files.
+of the program Ilastik. No code in a file is ever run, and no link out of it is followed, so files
+from an unknown source cannot do harm or show other files. The older layout, a folder of two
+files, is read by :mod:`micranet_helpers.pair`.
 """
 
 import io
-import json
 import math
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,35 +18,14 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from micranet_helpers.architectures import (
-    MOST,
-    NUMBERS,
-    Network,
-    build,
-    check_numbers,
-    check_storable,
-    fill,
-    merged,
-    recognise,
-    settings,
-    settings_text,
-    weights,
-)
+from micranet_helpers.architectures import MOST, check_numbers, settings
 from micranet_helpers.files import write_atomically
-from micranet_helpers.hdf5 import (
-    attribute,
-    explaining,
-    kept_elsewhere,
-    member,
-    reading,
-    standalone,
-    walk,
-)
+from micranet_helpers.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.model import MICRANet
+from micranet_helpers.weights import Arrays, assemble, fill, parse, settings_text, taken
 
 MODEL = "model"
 """Name under which :func:`save` writes the model of a group."""
@@ -63,16 +40,16 @@ class ZooEntry:
 
     Attributes
     ----------
-    models : list of MICRANet, UNet or FalkUNet
+    models : list of MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
         The network in evaluation mode, on the CPU; one per fold where the zoo holds folds.
     params : dict
-        Settings of the training. Those that tell the size of the network are what its weights
-        say: see :func:`~micranet_helpers.architectures.settings`.
+        Settings of the training. Those that make the network what it is are as
+        :func:`~micranet_helpers.architectures.settings` lists them.
     class_thresholds : ndarray of float64, or None
         Probabilities from which on a class counts as present, as stored.
     """
 
-    models: list[Network]
+    models: list[nn.Module]
     params: dict[str, Any]
     class_thresholds: NDArray[np.float64] | None
 
@@ -80,7 +57,7 @@ class ZooEntry:
 def save(
     path: str | Path,
     group: str,
-    models: Network | Sequence[Network],
+    models: nn.Module | Sequence[nn.Module],
     params: dict[str, Any],
     class_thresholds: ArrayLike | None = None,
 ) -> None:
@@ -95,10 +72,11 @@ def save(
         The zoo, usually ``*.hdf5``; created where there is none.
     group : str
         Name of the architecture group, e.g. ``"MICRANet"``.
-    models : MICRANet, UNet, FalkUNet or sequence of one of them
-        The trained network, or one per fold. Weights are stored as float32.
+    models : MICRANet, UNet, FalkUNet, MaskRCNN or sequence of one of them
+        The trained network, or one per fold. Weights are stored as float32. A Mask R-CNN is that
+        of :mod:`micranet_helpers.baselines.mask_rcnn`.
     params : dict
-        Settings of the training, stored as JSON. Those that tell the size of the network are
+        Settings of the training, stored as JSON. Those that make the network what it is are
         filled in: see :func:`~micranet_helpers.architectures.settings`.
     class_thresholds : array-like of float, (num_classes,), optional
         Probabilities from which on a class counts as present.
@@ -106,7 +84,7 @@ def save(
     Raises
     ------
     TypeError
-        If a model is no MICRANet, UNet or FalkUNet.
+        If a model is none of these.
     ValueError
         If the input is contradictory or cannot be stored as JSON and finite numbers.
     OSError
@@ -115,7 +93,7 @@ def save(
     path = Path(path).resolve()
     models = [models] if isinstance(models, nn.Module) else list(models)
     attributes = _attributes(models, params, class_thresholds)
-    folds = [weights(model) for model in models]
+    weights = [taken(model) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
     try:
@@ -123,7 +101,7 @@ def save(
         with h5py.File(image := io.BytesIO(), "w") as file:
             if path.exists():
                 _copy_others(path, file, group)
-            _write(file.create_group(group), folds, attributes)
+            _write(file.create_group(group), weights, attributes)
         write_atomically(path, image.getbuffer())
     except (OSError, RuntimeError, KeyError) as error:
         raise OSError(
@@ -154,58 +132,28 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If the group holds a Mask R-CNN, and torchvision, or its compiled part, is missing.
     ValueError
         If the file is damaged or does not hold a complete network there, or the settings of a
-        MICRA-Net contradict its weights. Those of a U-Net are not compared: a published one
-        contradicts them.
+        MICRA-Net or Mask R-CNN contradict its weights. Those of a U-Net are not compared: a
+        published one contradicts them.
 
     Notes
     -----
     The published U-Net for F-actin ends in a sigmoid. Ours has the same weights and returns
     logits: take ``torch.sigmoid`` of them to compare.
 
+    A Mask R-CNN may have the names of any release of torchvision. What no weight tells, the side
+    of its crops and how it normalises images, must stand in the settings. The rest, such as how
+    many boxes it looks at, is that of :func:`micranet_helpers.baselines.mask_rcnn.build`; its
+    batch norm learns if it is trained further.
+
     Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on
     damaged text. Take zoos from a source that gives a checksum, and compare it.
     """
     with reading(path, repr(group)) as file:
         return _read(file, group, name)
-
-
-def load_pair(folder: str | Path) -> ZooEntry:
-    """Load a model from a folder of the older layout, as published for MNIST.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Holds ``params.net``, the ``state_dict`` of a MICRANet or U-Net as torch pickles it, and
-        ``trainer_params.json``, the settings.
-
-    Returns
-    -------
-    ZooEntry
-        One model; no thresholds. The weights alone tell the network and its size, as published
-        settings contradict them.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one of the files is missing.
-    ValueError
-        If one of them is damaged or holds anything else. Nothing in it is run.
-    """
-    stored = _limited(Path(folder) / "params.net", 8 * NUMBERS)
-    path = _limited(Path(folder) / "trainer_params.json", 10**6)
-    with explaining(path, "the settings"):
-        params = _parsed(path.read_bytes(), "the file")
-        _check_finite(params)
-    with explaining(stored, "the weights"):
-        arrays = _unpickled(stored)
-        architecture = recognise(arrays, stored.name)
-        shapes = {key: tuple(value.shape) for key, value in arrays.items()}
-        model = build(architecture, shapes, stored.name)
-        check_numbers([model])
-        fill(model, arrays.items())
-    return ZooEntry([model], {**params, **settings(model)}, None)
 
 
 def contents(path: str | Path) -> list[dict[str, Any]]:
@@ -309,10 +257,8 @@ def extract_ilastik(
 
 
 def _attributes(
-    models: list[Network], params: dict[str, Any], class_thresholds: ArrayLike | None
+    models: list[nn.Module], params: dict[str, Any], class_thresholds: ArrayLike | None
 ) -> dict[str, Any]:
-    for model in models:
-        check_storable(model)
     sizes = _common_settings(models)
     attributes = {"trainer_params": settings_text(models[0], params)}
     if class_thresholds is not None:
@@ -323,18 +269,18 @@ def _attributes(
     return attributes
 
 
-def _common_settings(models: list[Network]) -> dict[str, int]:
-    shapes = [_shapes(model) for model in models]
-    if not 1 <= len(models) <= MOST or any(each != shapes[0] for each in shapes):
+def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
+    found = [(settings(model), _shapes(model)) for model in models]
+    if not 1 <= len(models) <= MOST or any(each != found[0] for each in found):
         raise ValueError(
             f"The folds of a model must be 1 to {MOST} networks of one kind with the same numbers "
-            "of channels and classes."
+            "of channels and classes and the same settings."
         )
     check_numbers(models)
-    return settings(models[0])
+    return found[0][0]
 
 
-def _shapes(model: Network) -> dict[str, tuple[int, ...]]:
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
@@ -348,12 +294,12 @@ def _copy_others(path: Path, file: h5py.File, group: str) -> None:
 
 
 def _write(
-    group: h5py.Group, folds: list[dict[str, Tensor]], attributes: dict[str, Any]
+    group: h5py.Group, weights: list[dict[str, Tensor]], attributes: dict[str, Any]
 ) -> None:
     group.attrs.update(attributes)
     model = group.create_group(MODEL, track_order=True)  # else fold-10 comes before fold-2
-    for number, fold in enumerate(folds):
-        target = model if len(folds) == 1 else model.create_group(f"fold-{number}")
+    for number, fold in enumerate(weights):
+        target = model if len(weights) == 1 else model.create_group(f"fold-{number}")
         for key, value in fold.items():
             target.create_dataset(key, data=value.numpy())
 
@@ -365,13 +311,13 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
     if not names:
         raise ValueError("the group holds no model.")
     model = member(architecture, names[-1] if name is None else name)
-    folds = [_fold(each) for each in _folds(model)]
+    folds = [_fold(each, params) for each in _folds(model)]
     models = [model for model, _ in folds]
     sizes = _common_settings(models)
     if isinstance(models[0], MICRANet) and _size(params) != tuple(sizes.values()):
         raise ValueError(f"its trainer_params contradict its weights, which say {sizes}.")
     for model, arrays in folds:
-        fill(model, _numbers(model, arrays))
+        fill(model, arrays)
     return ZooEntry(models, {**params, **sizes}, _thresholds(architecture))
 
 
@@ -383,14 +329,11 @@ def _folds(model: h5py.Group) -> list[h5py.Group]:
     return members if in_folds else [model]
 
 
-def _fold(group: h5py.Group) -> tuple[Network, dict[str, h5py.Dataset]]:
+def _fold(group: h5py.Group, params: dict[str, Any]) -> tuple[nn.Module, Arrays]:
     """Network without numbers, and the arrays that hold them: nothing is read yet."""
     names = list(group)[: MOST + 1]
-    architecture = recognise(names, group.name)
     arrays = {key: member(group, key, h5py.Dataset) for key in names}
-    # A small file may declare any size.
-    shapes = {key: data.shape for key, data in arrays.items()}
-    return build(architecture, shapes, group.name), arrays
+    return assemble(arrays, params, group.name)
 
 
 def _thresholds(architecture: h5py.Group) -> NDArray[np.float64] | None:
@@ -407,17 +350,7 @@ def _params(architecture: h5py.Group) -> dict[str, Any]:
     text = attribute(architecture, "trainer_params")
     if not isinstance(text, str | bytes):
         raise ValueError("the group has no JSON text in its attribute trainer_params.")
-    return _parsed(text, "its attribute trainer_params")
-
-
-def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
-    try:
-        params = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what} is no JSON text ({error}).") from None
-    if not isinstance(params, dict):
-        raise ValueError(f"{what} holds no JSON object {{...}}.")
-    return merged(params)
+    return parse(text, "its attribute trainer_params")
 
 
 def _size(params: dict[str, Any]) -> tuple[int, int]:
@@ -426,62 +359,6 @@ def _size(params: dict[str, Any]) -> tuple[int, int]:
         if type(value) is not int or not 1 <= value <= MOST:
             raise ValueError(f"{key} must be a whole number from 1 to {MOST}, not {value!r}.")
     return sizes
-
-
-def _numbers(model: Network, arrays: Mapping[str, h5py.Dataset]) -> Iterator[tuple[str, Tensor]]:
-    for key, expected in model.state_dict().items():
-        yield key, _dataset(arrays[key], key, expected.dtype)
-
-
-def _dataset(data: h5py.Dataset, key: str, dtype: torch.dtype) -> Tensor:
-    if data.dtype.kind not in "fiu":
-        raise ValueError(f"{key} holds {data.dtype} values instead of numbers.")
-    if data.chunks and any(c > s for c, s in zip(data.chunks, data.shape, strict=True)):
-        raise ValueError(f"{key} declares chunks of {data.chunks}, more than it holds.")
-    return torch.as_tensor(data.astype(str(dtype).removeprefix("torch."))[()])
-
-
-def _limited(path: Path, most: int) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file {path}: give the folder that holds params.net and "
-            "trainer_params.json."
-        )
-    if path.stat().st_size > most:
-        raise ValueError(f"{path} has more than {most} bytes, which no such file needs.")
-    return path
-
-
-def _check_finite(params: dict[str, Any]) -> None:
-    try:
-        json.dumps(params, allow_nan=False)
-    except (ValueError, RecursionError):
-        raise ValueError("it holds NaN or infinite numbers, or is nested too deep.") from None
-
-
-def _unpickled(path: Path) -> dict[str, Tensor]:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 8 * NUMBERS:
-                    raise ValueError("a bomb")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds, and advises to run the code
-        raise ValueError(
-            "it is damaged, or holds more than the weights of a network; nothing in it was run."
-        ) from None
-    if not (isinstance(state, dict) and all(map(_is_plain, state, state.values()))):
-        raise ValueError("it holds no state_dict, which is a dict of plain tensors by name.")
-    return state
-
-
-def _is_plain(key: Any, value: Any) -> bool:
-    return (
-        isinstance(key, str)
-        and type(value) in (Tensor, nn.Parameter)
-        and not (value.is_nested or value.is_quantized)
-        and (value.layout, value.device.type) == (torch.strided, "cpu")
-    )
 
 
 def _rows(name: str, inside: list[tuple[str, Any]]) -> list[dict[str, Any]]:

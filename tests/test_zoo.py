@@ -428,7 +428,8 @@ BAD = {
     "virtual dataset": (virtual_dataset, "another file"),
     "many links": (many_links, f"at most {zoo.MOST}"),
     "folds in folds": (
-        lambda f: (f[MODEL].clear(), f.__setitem__(f"{MODEL}/fold-0/fold-0/a", 1)), "no MICRA-Net",
+        lambda f: (f[MODEL].clear(), f.__setitem__(f"{MODEL}/fold-0/fold-0/a", 1)),
+        "fold-0/fold-0 is a Group where none is expected",
     ),
 }  # fmt: skip
 

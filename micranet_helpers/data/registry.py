@@ -56,6 +56,8 @@ class Item:
         What it is, its terms as its source states them, and what to cite.
     chapters : tuple of str
         Chapters of the book that use it.
+    urls : tuple of str
+        Addresses under which its files lie, in the order in which they are tried.
     unpacks : str
         What its archive holds; empty where there is none.
     files : tuple of File
@@ -66,6 +68,7 @@ class Item:
     licence: str
     citation: str
     chapters: tuple[str, ...]
+    urls: tuple[str, ...]
     unpacks: str
     files: tuple[File, ...]
 
@@ -193,7 +196,8 @@ def _size(files: list[File] | tuple[File, ...]) -> str:
 def _item(name: str, table: dict) -> Item:
     entries = tuple(_file(line, table["urls"]) for line in table["files"].splitlines())
     texts = (table[key] for key in ("title", "licence", "citation"))
-    return Item(name, *texts, tuple(table["chapters"]), table["unpacks"], entries)
+    chapters, urls = tuple(table["chapters"]), tuple(table["urls"])
+    return Item(name, *texts, chapters, urls, table["unpacks"], entries)
 
 
 def _file(line: str, bases: list[str]) -> File:

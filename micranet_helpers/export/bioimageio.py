@@ -15,10 +15,10 @@ from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from micranet_helpers.architectures import Network, check_storable, settings
+from micranet_helpers.architectures import Network, settings
 from micranet_helpers.data.layout import normalize
 from micranet_helpers.export.onnx import OPSET, Outputs, check_classes, graph, side_step
-from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.export.shared import check_storable, extra, named, put
 from micranet_helpers.model import MICRANet, check_finite, check_images
 
 CITATION = {

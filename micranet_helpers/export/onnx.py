@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from micranet_helpers.architectures import Network, check_storable, settings
-from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.architectures import Network, settings
+from micranet_helpers.export.shared import check_storable, extra, named, put
 from micranet_helpers.model import STRIDES, MICRANet
 from micranet_helpers.unet import UNet
 

@@ -5,18 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from micranet_helpers.architectures import (
-    NUMBERS,
-    Network,
-    build,
-    check_numbers,
-    check_storable,
-    fill,
-    recognise,
-    settings_text,
-    weights,
-)
-from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.architectures import NUMBERS, Network, build, check_numbers, recognise
+from micranet_helpers.export.shared import check_storable, extra, named, put
+from micranet_helpers.weights import fill, settings_text, taken
 
 HEADER = 10**6
 """Most bytes of names, shapes and settings in a file; more is taken for damage."""
@@ -65,7 +56,7 @@ def to_safetensors(path: str | Path, model: Network, params: Mapping[str, Any]) 
         "settings": settings_text(model, params),
         "micranet_helpers": version("micranet-helpers"),
     }
-    put(path, save(weights(model), metadata))
+    put(path, save(taken(model), metadata))
 
 
 def from_safetensors(path: str | Path) -> Network:
@@ -127,7 +118,7 @@ def _network(file: Any) -> Network:
         if part.get_dtype() not in NUMERIC:
             raise ValueError(f"{key} holds {part.get_dtype()} values instead of numbers.")
     shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
-    model = build(recognise(shapes, "The file"), shapes, "The file")
+    model = build(recognise(shapes, "The file"), shapes, {}, "The file")
     check_numbers([model])
-    fill(model, ((key, file.get_tensor(key)) for key in shapes))
+    fill(model, {key: file.get_tensor(key) for key in shapes})
     return model

@@ -3,8 +3,11 @@
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from micranet_helpers.architectures import Network, check_numbers
 from micranet_helpers.files import write_atomically
+from micranet_helpers.weights import taken
 
 
 def extra(module: str) -> ModuleType:
@@ -31,6 +34,30 @@ def extra(module: str) -> ModuleType:
         raise ImportError(
             f"This export needs {module} ({error}): pip install 'micranet-helpers[export]'."
         ) from error
+
+
+def check_storable(model: Any) -> None:
+    """Raise one clear sentence if a network cannot be exported, or would be of no use.
+
+    Parameters
+    ----------
+    model : MICRANet, UNet or FalkUNet
+        The network.
+
+    Raises
+    ------
+    TypeError
+        If it is another one, such as Mask R-CNN.
+    ValueError
+        If its arrays are not those of such a network, too large to be true, or hold NaN or
+        infinity.
+    """
+    if not isinstance(model, Network):
+        raise TypeError(
+            f"Only MICRANet, UNet and FalkUNet can be exported, not {type(model).__name__}."
+        )
+    check_numbers([model])
+    taken(model)
 
 
 def named(path: str | Path, suffix: str) -> Path:

@@ -1,0 +1,327 @@
+"""Publish our own trained networks: a zoo file, and a model card that says what is in it.
+
+The card is made of the result file of the runs (:mod:`micranet_helpers.results`) and of the table
+of data sets (:mod:`micranet_helpers.data.registry`). Nothing in it is written by hand.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from micranet_helpers import results, train, zoo
+from micranet_helpers.checkpoints import read_checkpoint
+from micranet_helpers.data import ctc, mnist
+from micranet_helpers.data.registry import Item, items
+from micranet_helpers.files import replacing
+
+DATA = {
+    "mnist": ("mnist",),
+    "ctc": tuple("phase-cells" if line == "Usiigaci" else line for line in ctc.DRAWN),
+    "pvivax": ("pvivax",),
+    "em": ("em",),
+    "actin": (),  # its networks learn from simulated images whatever they are tried on
+}
+"""Names in the registry of what the networks of each dataset learn from, if its source is
+"open"."""
+
+GROUPS = {"MICRANet": "MICRANet", "UNet": "UNet", "FalkUNet": "UNet", "MaskRCNN": "MaskRCNN"}
+"""How the name of a group begins, as in the published zoos, by the network of its runs."""
+
+_DOES = {
+    "MICRANet": "tells of each class whether an image shows it; masks are made of its maps",
+    "UNet": "gives one logit for each pixel and class",
+    "FalkUNet": "the U-Net of Falk et al.: gives one logit for each pixel and class",
+    "MaskRCNN": "finds objects one by one, each with its class, its box and its mask",
+}
+
+
+class _Run(NamedTuple):
+    """A network and how it was trained."""
+
+    model: nn.Module
+    network: str
+    facts: dict[str, Any]
+
+
+def publish_weights(
+    result: str | Path, runs: Mapping[str, Sequence[str | Path]], folder: str | Path
+) -> tuple[Path, Path]:
+    """Write a zoo of trained networks and its model card.
+
+    A zoo gets no thresholds of classes, as neither a run nor its result keeps them; the card says
+    so.
+
+    Parameters
+    ----------
+    result : path
+        The JSON file of :func:`micranet_helpers.results.save` that says what was measured.
+    runs : mapping of str to sequence of path
+        By the name of its group in the zoo, the folder of each run of
+        :func:`micranet_helpers.train.fit` or :func:`micranet_helpers.baselines.mask_rcnn.fit`;
+        several are the folds of one model. As in the published zoos, names begin with the
+        network: ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``.
+    folder : path
+        Where to write; it is made.
+
+    Returns
+    -------
+    weights, card : Path
+        ``<dataset>.hdf5`` and ``<dataset>.md``, named after the dataset of the result.
+
+    Raises
+    ------
+    FileExistsError
+        If one of them is there already.
+    FileNotFoundError
+        If the result or a run is missing.
+    ImportError
+        If a run is of a Mask R-CNN, and torchvision, or its compiled part, is missing.
+    ValueError
+        If the result or a run is damaged or something else; no run is given; the dataset is not
+        known, or its networks began with a zoo of somebody; a run has another seed than the
+        result, or holds another network than its name says; or folds do not belong together.
+    OSError
+        If the files cannot be written; then neither is there.
+    """
+    record = results.load(result)
+    _check_own(record)
+    data = _data(record["dataset"], record["source"])
+    models = {name: [_run(name, Path(run), record) for run in each] for name, each in runs.items()}
+    if not models or not all(models.values()):
+        raise ValueError("Name at least one model, and the folder of its run.")
+    weights, card = (Path(folder) / f"{record['dataset']}{end}" for end in (".hdf5", ".md"))
+    for path in (weights, card):
+        if path.exists():
+            raise FileExistsError(f"{path} exists: delete it or choose another folder.")
+    try:
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(card) as text, replacing(weights) as part:
+            for name, folds in models.items():
+                zoo.save(part, name, [fold.model for fold in folds], _params(folds, record))
+            text.write_text(_card(record, data, models, part, weights.name), encoding="utf-8")
+    except OSError as error:
+        with suppress(OSError):  # it took its place before the card, or is not there
+            weights.unlink()
+        raise OSError(
+            f"{weights} and {card.name} could not be written; make sure that the folder is "
+            f"writable and the disk has room ({error})."
+        ) from error
+    return weights, card
+
+
+def _check_own(record: Mapping[str, Any]) -> None:
+    # What chapters call the zoo that they load a network from, instead of training one.
+    loaded = record["parameters"].get("weights", "train")
+    if loaded != "train":
+        raise ValueError(
+            f"The result is of weights from {loaded}, not trained here: choose one of a run whose "
+            "networks were, as others' weights are not ours to publish."
+        )
+
+
+def _data(dataset: str, source: str) -> list[Item]:
+    known = DATA.get(_family(dataset))
+    if known is None or source not in ("simulated", "open"):
+        raise ValueError(
+            f"The data of the result, {dataset!r} from {source!r}, are not known: give a result of "
+            f"{', '.join(DATA)}, simulated or open."
+        )
+    return [items()[name] for name in known] if source == "open" else []
+
+
+def _family(dataset: str) -> str:
+    return dataset.removesuffix("-masks")  # networks that learnt from masks have their own results
+
+
+def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
+    checkpoint = read_checkpoint(folder / "best.ckpt")
+    facts, epoch = checkpoint["hyper_parameters"], checkpoint.get("epoch")
+    network, run = facts.get("network", "MICRANet"), facts.get("run")
+    if network not in [*GROUPS] or not isinstance(run, dict) or not isinstance(epoch, int):
+        raise ValueError(f"{folder} holds no run of {', '.join(GROUPS)}: give one that does.")
+    group = GROUPS[network]
+    if not (name == group or name.startswith(f"{group}-")):
+        raise ValueError(f"{folder} holds a {network}: name it {group} or {group}-…, not {name}.")
+    if run.get("seed") != record["seed"]:
+        raise ValueError(
+            f"{folder} has the seed {run.get('seed')}, the result {record['seed']}: give the runs "
+            "behind the result."
+        )
+    left_out = ("in_channels", "num_classes", "run", "channels_last", "network")
+    kept = {key: value for key, value in facts.items() if key not in left_out}
+    return _Run(_load(network, folder), network, {**kept, **run, "best_epoch": epoch + 1})
+
+
+def _load(network: str, folder: Path) -> nn.Module:
+    if network != "MaskRCNN":
+        return train.load(folder)
+    from micranet_helpers.baselines import mask_rcnn
+
+    return mask_rcnn.load(folder)
+
+
+def _params(folds: Sequence[_Run], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a group: one value of each, or a list of those of the folds."""
+    params = dict(record["parameters"])
+    for key in folds[0].facts:
+        values = [fold.facts.get(key) for fold in folds]
+        params[key] = values[0] if all(value == values[0] for value in values) else values
+    return params
+
+
+# --- the model card ----------------------------------------------------------------------------
+
+
+_CARD = """# Weights: {dataset}
+
+Networks of the MICRA-Net book, trained by its package `micranet_helpers`: a new implementation
+of the method of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w. No weights of the original
+project are in this file.
+
+| file | `{name}` |
+| --- | --- |
+| size | {megabytes:.1f} MB |
+| sha256 | `{digest}` |
+| data | {dataset}, {source} |
+| labels that the networks learnt from | {labels_used} |
+| seed | {seed} |
+
+## Networks
+
+{networks}
+
+*Parameters* are the learnt numbers of one network; *epoch* is the one that was kept, of lowest
+validation loss; *began with* tells the weights before training. Thresholds of classes are not
+stored, as no run keeps them: choose them on validation images of your own.
+
+## Load
+
+```python
+from micranet_helpers import zoo
+
+for row in zoo.contents("{name}"):
+    entry = zoo.load("{name}", row["group"])
+    print(row["group"], [type(model).__name__ for model in entry.models], entry.params)
+```
+
+Images must be normalised as those of training were: see the chapter `{chapter}`.
+
+## Data
+
+{sources}
+
+## Measured
+
+On {n} images of the split *{split}*, {source}. {notes}
+
+{metrics_table}
+
+{seconds_table}
+
+A training that an earlier call had finished is loaded, in next to no time.
+
+Parameters of the run: {parameters}.
+
+Measured with: {provenance}.
+
+## Limits
+
+- One run of one seed, {n} test images: other seeds and other images give other numbers.
+- The networks know images of one kind. Another microscope, stain, magnification or laboratory
+  needs a test of its own before any number is believed.
+- For research and teaching, not for diagnosis.
+
+## Licence
+
+The weights are under the MIT licence of the package, as far as they are ours to license.
+{terms}
+"""
+
+
+def _card(
+    record: Mapping[str, Any],
+    data: Sequence[Item],
+    models: Mapping[str, Sequence[_Run]],
+    weights: Path,
+    name: str,
+) -> str:
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    seconds = ((step, f"{value:.1f}") for step, value in record["seconds"].items())
+    return _CARD.format(
+        **{key: _words(value) for key, value in record.items()},
+        name=name,
+        megabytes=weights.stat().st_size / 1e6,
+        digest=digest,
+        networks=_networks(models),
+        chapter=_family(record["dataset"]),
+        sources=_sources(record["dataset"], data),
+        metrics_table=results.aside(record, []),
+        seconds_table=results.table(("step", "seconds"), seconds),
+        terms=_terms(data),
+    )
+
+
+def _words(value: Any) -> str:
+    """Any value of a result in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(each)}" for key, each in value.items()) or "none"
+    return " ".join(str(value).split())
+
+
+def _networks(models: Mapping[str, Sequence[_Run]]) -> str:
+    head = ("group", "network", "fold", "parameters", "training images", "batch", "rate", "epoch",
+            "began with")  # fmt: skip
+    told = ("images", "batch_size", "learning_rate", "best_epoch")
+    rows = [
+        (name, fold.network, str(number) if len(folds) > 1 else "–", f"{_count(fold.model):,}",
+         *(_words(fold.facts.get(key, "–")) for key in told),
+         "an earlier run" if "start" in fold.facts else "random numbers")
+        for name, folds in models.items()
+        for number, fold in enumerate(folds)
+    ]  # fmt: skip
+    kinds = dict.fromkeys(network for _, network, *_ in rows)
+    return "\n".join([results.table(head, rows), "", *(f"- {k}: {_DOES[k]}." for k in kinds)])
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _sources(dataset: str, data: Sequence[Item]) -> str:
+    if _family(dataset) == "mnist" and not data:
+        return f"Drawn by this package from handwritten digits, {mnist.BUNDLED}, CC BY 4.0."
+    if not data:
+        return "Simulated by this package, MIT."
+    found = [
+        f"- **{item.title}.** {item.citation}. Licence: {item.licence}. "
+        f"Source: {', '.join(map(_page, item.urls))}"
+        for item in data
+    ]
+    return "\n".join(["The images are not in this file, only linked:", "", *found])
+
+
+def _page(url: str) -> str:
+    """A folder of raw files on GitHub has no page of its own; its repository has."""
+    raw = r"https://raw\.githubusercontent\.com/([^/]+/[^/]+)/([^/]+)/"
+    return "<" + re.sub(raw, r"https://github.com/\1/tree/\2", url) + ">"
+
+
+def _terms(data: Sequence[Item]) -> str:
+    nameless = [item.name for item in data if item.licence.startswith("none stated")]
+    named = dict.fromkeys(item.licence for item in data if item.name not in nameless)
+    lines = []
+    if named:
+        terms = ", ".join(named)
+        lines += [f"The data that they learnt from have terms that you must keep: {terms}."]
+    if nameless:
+        lines += [
+            f"**They learnt from data for which no licence is stated: {', '.join(nameless)}.** The",
+            "authors keep all rights; ask them before you pass the weights on or build on them.",
+        ]
+    return "\n".join(lines)

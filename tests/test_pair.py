@@ -1,0 +1,250 @@
+"""The older layout, a folder with pickled weights: round trips, damage, hostile files."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_images
+from test_unet import expected_shapes
+from test_zoo import published_weights
+from test_zoo_layouts import MNIST, assert_holds, unet_weights
+
+from micranet_helpers import architectures, pair, zoo
+from micranet_helpers.unet import UNet
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def grey_micranet(rng):
+    """Make the entries of the published MNIST model: one channel, ten classes."""
+    weights = published_weights(rng, 10)
+    weights["conv1a.weight"] = weights["conv1a.weight"][:, :1]
+    return weights
+
+
+def tensors(weights):
+    return {key: torch.as_tensor(value) for key, value in weights.items()}
+
+
+def write_pair(folder, state, params=MNIST, **options):
+    folder.mkdir(exist_ok=True)
+    torch.save(state, folder / "params.net", **options)
+    (folder / "trainer_params.json").write_text(json.dumps(params))
+    return folder
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+def test_the_published_pairs_for_mnist(tmp_path, rng, new):
+    micranet, unet = grey_micranet(rng), unet_weights(rng, 1, 11, 4, 16)
+    for name, weights in {"micranet": micranet, "unet": unet}.items():
+        write_pair(tmp_path / name, tensors(weights), _use_new_zipfile_serialization=new)
+    size = (tmp_path / "micranet" / "params.net").stat().st_size
+    assert 0.99 < size / 4_721_582 < 1.01  # that of the published file
+    entry = pair.load(tmp_path / "micranet")
+    assert_holds(entry.models[0], micranet)
+    assert entry.params == {**MNIST, "num_input_images": 1} and entry.class_thresholds is None
+    entry = pair.load(str(tmp_path / "unet"))
+    assert_holds(entry.models[0], unet)
+    assert entry.params == {**MNIST, "num_classes": 11, "number_filter": 4, "depth": 4}
+
+
+def test_a_pair_can_be_saved_to_a_zoo_and_trained(tmp_path, rng):
+    entry = pair.load(write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4))))
+    zoo.save(tmp_path / "zoo.hdf5", "UNet", entry.models, entry.params)
+    assert zoo.load(tmp_path / "zoo.hdf5", "UNet").params == entry.params
+    [model] = entry.models
+    model.train()(random_images(2, 1, 8, 8)).sum().backward()
+    assert all(p.grad is not None and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_parameters_that_share_numbers_in_the_file_are_apart_in_the_network(tmp_path, rng):
+    state = tensors(unet_weights(rng, 1, 3, 2, 4))
+    state["lastConv.bias"] = state["lastConv.weight"][:, 0, 0, 0].double()
+    state["firstConvolution.conv.3.bias"] = state["firstConvolution.conv.0.bias"]
+    state["firstConvolution.conv.0.weight"] = torch.tensor(0.25).expand(4, 1, 3, 3)
+    [model] = pair.load(write_pair(tmp_path / "mnist", state)).models
+    with torch.no_grad():
+        model.firstConvolution.conv[0].bias.fill_(7)
+        model.firstConvolution.conv[0].weight[0, 0, 0, 0] = 7
+    changed = model.state_dict()
+    assert (changed["firstConvolution.conv.3.bias"] < 1).all()
+    assert (changed["firstConvolution.conv.0.weight"] == 7).sum() == 1
+    assert changed["lastConv.bias"].dtype == torch.float32
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def bomb_for(save):
+    def change(folder):
+        state = {"conv1a.weight": Bomb(folder.parent / "harm")}
+        (folder / "params.net").write_bytes(save(state))
+
+    return change
+
+
+def saved(**options):
+    def save(state):
+        torch.save(state, buffer := io.BytesIO(), **options)
+        return buffer.getvalue()
+
+    return save
+
+
+def state_with(**changes):
+    """Save other weights: by key, with dots as in the file; None takes one out."""
+
+    def change(folder):
+        state = torch.load(folder / "params.net", weights_only=True)
+        for key, value in changes.items():
+            key = key.replace("__", ".")
+            state = {k: v for k, v in state.items() if k != key}
+            if value is not None:
+                state[key] = value
+        torch.save(state, folder / "params.net")
+
+    return change
+
+
+def pickled(value):
+    return lambda folder: torch.save(value, folder / "params.net")
+
+
+def content(name, change):
+    def apply(folder):
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+def tensor_of(*shape):
+    return torch.tensor(0.5).expand(shape)  # tiny in the file, whatever its shape
+
+
+NET, TEXT = "params.net", "trainer_params.json"
+DAMAGED = "params.net: it is damaged, or holds more than the weights.*nothing in it was run"
+BAD_PAIRS = {
+    "bomb, zip": (bomb_for(saved()), DAMAGED),
+    "bomb, legacy": (bomb_for(saved(_use_new_zipfile_serialization=False)), DAMAGED),
+    "bomb, plain pickle": (bomb_for(pickle.dumps), DAMAGED),
+    "whole network": (pickled(UNet(1, 1, 1, 1)), DAMAGED),
+    "empty": (content(NET, lambda data: b""), DAMAGED),
+    "text": (content(NET, lambda data: b"my notes"), DAMAGED),
+    "HDF5": (content(NET, lambda data: b"\x89HDF\r\n\x1a\n" + bytes(999)), DAMAGED),
+    "half": (content(NET, lambda data: data[: len(data) // 2]), DAMAGED),
+    "without end": (content(NET, lambda data: data[:-1]), DAMAGED),
+    "damaged zip": (content(NET, lambda data: data.replace(b"PK\1\2", b"PK\1\1")), DAMAGED),
+    "list": (pickled([torch.ones(1)]), "no state_dict"),
+    "numbers": (pickled({"conv1a.weight": 1.0}), "no state_dict"),
+    "numbered": (pickled({1: torch.ones(1)}), "no state_dict"),
+    "sparse": (state_with(lastConv__bias=torch.ones(3).to_sparse()), "no state_dict"),
+    "without numbers": (state_with(lastConv__bias=torch.ones(3, device="meta")), "no state_dict"),
+    "nested": (pickled({"model": {"conv1a.weight": torch.ones(1)}}), "no state_dict"),
+    "nothing": (pickled({}), "no MICRA-Net or U-Net.*0 arrays"),
+    "other network": (pickled({"conv1.weight": torch.ones(1)}), "conv1.weight"),
+    "missing": (state_with(lastConv__bias=None), "no U-Net: missing.*lastConv.bias"),
+    "extra": (state_with(extra=torch.ones(1)), "unexpected.*extra"),
+    "misshapen": (state_with(lastConv__bias=torch.ones(4)), r"lastConv.bias.*\(4,\).*\(3,\)"),
+    "text for numbers": (state_with(lastConv__bias=torch.ones(3, dtype=bool)), "torch.bool values"),
+    "complex": (state_with(lastConv__bias=torch.ones(3, dtype=torch.complex64)), "complex64 val"),
+    "NaN": (state_with(lastConv__bias=torch.full((3,), torch.nan)), "lastConv.bias holds NaN"),
+    "overflow": (state_with(lastConv__bias=torch.full((3,), 1e300, dtype=torch.float64)),
+                 "infinite"),
+    "huge": (pickled({k: tensor_of(*s) for k, s in expected_shapes(1, 1, 5, 900).items()}),
+             "numbers, at most"),
+    "JSON cut": (content(TEXT, lambda data: data[:-1]), "no JSON text"),
+    "JSON empty": (content(TEXT, lambda data: b""), "no JSON text"),
+    "JSON list": (content(TEXT, lambda data: b"[1]"), "no JSON object"),
+    "JSON bytes": (content(TEXT, lambda data: b"\xff\xfe\xfd"), "no JSON text"),
+    "JSON deep": (content(TEXT, lambda data: b"[" * 10**5), "no JSON text"),
+    "JSON NaN": (content(TEXT, lambda data: b'{"size": NaN}'), "NaN or infinite"),
+    "JSON infinite": (content(TEXT, lambda data: b'{"size": 1e999}'), "NaN or infinite"),
+    "JSON huge": (content(TEXT, lambda data: b" " * 10**6 + data), "more than 1000000 bytes"),
+    "bad model_params": (content(TEXT, lambda data: b'{"model_params": 1}'), "model_params must"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_PAIRS)
+def test_bad_pairs_are_refused_in_one_sentence_and_run_nothing(tmp_path, rng, case):
+    change, message = BAD_PAIRS[case]
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4)))
+    pair.load(folder)
+    change(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        pair.load(folder)
+    text = str(caught.value)
+    assert str(folder) in text and "\n" not in text and "weights_only" not in text
+    assert os.listdir(tmp_path) == ["mnist"]
+
+
+def test_the_bomb_would_go_off(tmp_path):
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "harm")))
+    assert os.listdir(tmp_path) == ["harm"]
+
+
+def test_a_missing_half_of_a_pair_is_named(tmp_path, rng):
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
+    with pytest.raises(FileNotFoundError, match="params.net/params.net: give the folder"):
+        pair.load(folder / "params.net")
+    (folder / "params.net").rename(folder / "params.pt")
+    with pytest.raises(FileNotFoundError, match="params.net: give the folder"):
+        pair.load(folder)
+    (folder / "params.pt").rename(folder / "params.net")
+    (folder / "trainer_params.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no file .*trainer_params.json"):
+        pair.load(folder)
+
+
+def test_weights_that_unpack_to_any_size_are_not_unpacked(tmp_path, rng, monkeypatch):
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
+    with zipfile.ZipFile(folder / "params.net", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("params/more", bytes(10**6))
+    assert (folder / "params.net").stat().st_size < 20_000
+    pair.load(folder)
+    monkeypatch.setattr(pair, "NUMBERS", 10**6 // 8)
+    with pytest.raises(ValueError, match=DAMAGED):
+        pair.load(folder)
+
+
+def test_a_pair_beyond_any_size_is_not_opened(tmp_path, rng, monkeypatch):
+    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
+    with (folder / "params.net").open("ab") as file:
+        file.truncate(8 * architectures.NUMBERS + 1)  # sparse: takes no room
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ValueError, match="more than 800000000 bytes"):
+        pair.load(folder)
+
+
+def test_damage_of_a_pair_is_refused_or_harmless(tmp_path, rng):
+    weights = unet_weights(rng, 1, 1, 1, 2)
+    folder = write_pair(tmp_path / "mnist", tensors(weights))
+    sound = np.frombuffer((folder / "params.net").read_bytes(), np.uint8)
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        damaged = sound.copy()
+        damaged[rng.integers(0, sound.size, 4)] ^= (1 << rng.integers(0, 8, 4)).astype(np.uint8)
+        cut = rng.integers(0, sound.size) if seed < 10 else None
+        (folder / "params.net").write_bytes(damaged[:cut].tobytes())
+        try:
+            state = pair.load(folder).models[0].state_dict()
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+            continue
+        assert all(value.isfinite().all() for value in state.values())
+    assert 10 < refused < 60
