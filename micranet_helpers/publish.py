@@ -135,7 +135,8 @@ def _data(dataset: str, source: str) -> list[Item]:
 
 
 def _family(dataset: str) -> str:
-    return dataset.removesuffix("-masks")  # networks that learnt from masks have their own results
+    # Networks that learnt from masks have results of their own.
+    return dataset.removeprefix("baselines-").removesuffix("-masks")
 
 
 def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:

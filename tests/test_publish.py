@@ -137,6 +137,7 @@ def test_code_of_the_card_works_beside_the_zoo(tmp_path, runs, result):
         ("pvivax", "open", "no licence is stated: pvivax.**", "terms that you must"),
         ("ctc", "open", "must keep: Cell Tracking Challenge terms of use, MIT.", "no licence is"),
         ("em-masks", "open", "see the chapter `em`", "em-masks`."),
+        ("baselines-em", "open", "see the chapter `em`", "baselines-em`."),
     ],
 )
 def test_terms_of_the_data_are_plain(tmp_path, runs, result, dataset, source, said, not_said):
