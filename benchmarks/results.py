@@ -24,12 +24,15 @@ KEPT = BOOK / "results" / "full"
 def run(chapter: str, seed: int, profile: str, subset: str, others: dict, folder: Path) -> None:
     """Run a chapter in its folder and keep the results that it wrote."""
     _, parameters = runner.load_profile(BOOK, profile)
-    values = parameters.get(chapter, {}) | {"seed": seed, "subset": subset} | others
+    values = parameters.get(chapter, {}) | {"seed": seed} | others
+    if subset:
+        values["subset"] = subset
     done = folder / f"{chapter}-{seed}.ipynb"
     papermill.execute_notebook(BOOK / f"{chapter}.ipynb", done, values, cwd=folder)
     source = values.get("source", "simulated")
     KEPT.mkdir(exist_ok=True)
-    shutil.copy(folder / "results" / f"{chapter}-{source}-{seed}.json", KEPT)
+    for file in (folder / "results").glob(f"{chapter}*-{source}-{seed}.json"):
+        shutil.copy(file, KEPT)
 
 
 def head_of(runs: list[dict], profile: str) -> str:
@@ -50,11 +53,21 @@ def _short(commit: str) -> str:
 
 
 def tabulate(chapter: str, profile: str) -> None:
-    """Write the table over the seeds, with where it comes from."""
-    runs = results.collect(KEPT, chapter)
-    text = f"{head_of(runs, profile)}\n\n{results.summary(runs)}\n"
-    (KEPT / f"{chapter}.md").write_text(text, encoding="utf-8")
-    print(text)
+    """Write the table over the seeds, with where it comes from, of each dataset of a chapter."""
+    for dataset in datasets_of(chapter):
+        runs = results.collect(KEPT, dataset)
+        made = (results.summary if dataset == chapter else results.pivot)(runs)
+        text = f"{head_of(runs, profile)}\n\n{made}\n"
+        (KEPT / f"{dataset}.md").write_text(text, encoding="utf-8")
+        print(text)
+
+
+def datasets_of(chapter: str) -> list[str]:
+    """Names under which a chapter keeps its results: its own, of the baselines one a dataset."""
+    if chapter != "baselines":
+        return [chapter]
+    there = dict.fromkeys(run["dataset"] for run in results.collect(KEPT))
+    return [name for name in there if name.startswith("baselines-")]
 
 
 def options(text: str, choices: Iterable[str] | None = None) -> argparse.ArgumentParser:

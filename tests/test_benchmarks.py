@@ -64,6 +64,22 @@ def test_results_of_seeds_are_tabulated_with_their_origin(kept: Path, monkeypatc
     assert "| pixel F1, self-trained | 0.700 ± 0.100 |" in text
 
 
+def test_baselines_have_a_table_for_each_dataset(kept: Path, monkeypatch) -> None:
+    module = importlib.import_module("results")
+    monkeypatch.setattr(module, "KEPT", kept)
+    for name in ("em", "ctc"):
+        results.save(
+            kept / f"baselines-{name}-open-0.json", dataset=f"baselines-{name}", source="open",
+            split="testing", n=2, labels_used="its own", seed=0, seconds={},
+            metrics={"pixel F1, ours": 0.5, "pixel F1, U-Net FS": 0.8},
+        )  # fmt: skip
+    assert module.datasets_of("em") == ["em"]
+    module.tabulate("baselines", "full")
+    for name in ("em", "ctc"):
+        text = (kept / f"baselines-{name}.md").read_text(encoding="utf-8")
+        assert "| U-Net FS | 0.800 ± – |" in text and "labels used: its own" in text
+
+
 def test_ratio_to_masks_is_taken_seed_by_seed(kept: Path, monkeypatch) -> None:
     module = importlib.import_module("ceiling")
     monkeypatch.setattr(module, "KEPT", kept)
