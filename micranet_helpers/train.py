@@ -249,13 +249,16 @@ def fit(
     Raises
     ------
     ValueError
-        If there is no training image, or none that is positive for some class, labels or
-        ``start`` do not fit the network, or the folder holds another run.
+        If there is no training image, none is positive for some class, all are positive for one
+        that is labelled image by image, labels or ``start`` do not fit the network, or the folder
+        holds another run.
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
     check_labels(train)
     image, labels = train[0]
+    if labels.ndim == 1:
+        _check_negatives(train)
     settings = {
         "in_channels": len(image),
         "num_classes": len(labels),
@@ -515,14 +518,32 @@ def check_labels(train: Dataset) -> None:
     """
     if len(train) == 0:
         raise ValueError("The training set is empty: give at least one image.")
-    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
-    shown = (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1).any(1)
-    missing = (~shown).nonzero().flatten().tolist()
-    if missing:
+    shown = _shown(train).any(1)
+    if not shown.all():
         raise ValueError(
-            f"No training image is positive for class {', '.join(map(str, missing))}: "
+            f"No training image is positive for class {_listed(~shown)}: "
             "add images that show it, or leave the class out."
         )
+
+
+def _check_negatives(train: Dataset) -> None:
+    """A classifier that never hears "no" says "yes" to everything, and its maps mean nothing."""
+    everywhere = _shown(train).all(1)
+    if everywhere.any():
+        raise ValueError(
+            f"All training images are positive for class {_listed(everywhere)}: "
+            "add images that do not show it, or leave the class out."
+        )
+
+
+def _shown(train: Dataset) -> Tensor:
+    """Whether each image (or pixel) is positive, bool (K, ...)."""
+    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
+    return (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)
+
+
+def _listed(classes: Tensor) -> str:
+    return ", ".join(map(str, classes.nonzero().flatten().tolist()))
 
 
 def _epochs_done(folder: Path, settings: dict) -> int:

@@ -526,8 +526,8 @@ def test_run_from_before_networks_had_names_goes_on(
         ({"learning_rate": 1.0}, "learning_rate = 0.002"),
         ({"schedule": "plateau"}, "schedule = cosine"),
         ({"pos_weight": [1, 2]}, "pos_weight = None"),
-        ({"train": TensorDataset(torch.rand(24, 3, 16, 16), torch.ones(24, 2))}, "in_channels = 1"),
-        ({"train": TensorDataset(torch.rand(24, 1, 16, 16), torch.ones(24, 4))}, "num_classes = 2"),
+        ({"train": TensorDataset(torch.rand(24, 3, 16, 16), torch.eye(2).repeat(12, 1))}, "in_channels = 1"),
+        ({"train": TensorDataset(torch.rand(24, 1, 16, 16), torch.eye(4).repeat(6, 1))}, "num_classes = 2"),
         ({"train": examples(16)}, "'images': 24"),
     ],
     ids=["seed", "batch", "rate", "schedule", "weight", "channels", "classes", "images"],
@@ -548,6 +548,14 @@ def test_class_without_positives_is_refused(tmp_path: Path) -> None:
     images, labels = examples().tensors
     labels = torch.cat([labels, torch.zeros(24, 2)], 1)
     with pytest.raises(ValueError, match="positive for class 2, 3:"):
+        fit(tmp_path / "run", train=TensorDataset(images, labels))
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_without_negatives_is_refused(tmp_path: Path) -> None:
+    images, labels = examples().tensors
+    labels = torch.cat([labels, torch.ones(24, 1)], 1)
+    with pytest.raises(ValueError, match="All training images are positive for class 2: add"):
         fit(tmp_path / "run", train=TensorDataset(images, labels))
     assert not (tmp_path / "run").exists()
 
