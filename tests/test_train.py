@@ -92,6 +92,10 @@ def weights(model: MICRANet) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
+EYE = torch.eye(4).repeat(6, 1)
+"""Labels of 24 images and four classes."""
+
+
 def files(folder: Path) -> dict[str, bytes]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
@@ -526,8 +530,8 @@ def test_run_from_before_networks_had_names_goes_on(
         ({"learning_rate": 1.0}, "learning_rate = 0.002"),
         ({"schedule": "plateau"}, "schedule = cosine"),
         ({"pos_weight": [1, 2]}, "pos_weight = None"),
-        ({"train": TensorDataset(torch.rand(24, 3, 16, 16), torch.eye(2).repeat(12, 1))}, "in_channels = 1"),
-        ({"train": TensorDataset(torch.rand(24, 1, 16, 16), torch.eye(4).repeat(6, 1))}, "num_classes = 2"),
+        ({"train": TensorDataset(torch.rand(24, 3, 16, 16), EYE[:, :2])}, "in_channels = 1"),
+        ({"train": TensorDataset(torch.rand(24, 1, 16, 16), EYE)}, "num_classes = 2"),
         ({"train": examples(16)}, "'images': 24"),
     ],
     ids=["seed", "batch", "rate", "schedule", "weight", "channels", "classes", "images"],
