@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from micranet_helpers import rcnn
 from micranet_helpers.model import MICRANet
 from micranet_helpers.unet import FalkUNet, UNet
 
@@ -246,9 +247,7 @@ def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
         )
     mean = _tones(params, "image_mean", in_channels, -TONE)
     std = _tones(params, "image_std", in_channels, 1 / TONE)
-    from micranet_helpers.baselines import mask_rcnn  # above this module, and needs torchvision
-
-    model = mask_rcnn.build(in_channels, num_classes - 1, side)
+    model = rcnn.build(in_channels, num_classes - 1, side)
     model.transform.image_mean, model.transform.image_std = mean, std
     return model
 

@@ -23,7 +23,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from micranet_helpers import train as tr
 from micranet_helpers.baselines import mask_rcnn
-from micranet_helpers.baselines.mask_rcnn import ObjectCrops, build, fit, load, predict, targets
+from micranet_helpers.baselines.mask_rcnn import ObjectCrops, fit, load, predict, targets
+from micranet_helpers.rcnn import build
 
 SIDE = 32
 
@@ -388,7 +389,7 @@ def test_other_runs_and_networks_are_refused(tmp_path: Path) -> None:
     for options, named in [({"seed": 1}, "'seed': 0"), ({"learning_rate": 1.0}, "0.01")]:
         with pytest.raises(ValueError, match=f"holds another run .*{named}"):
             train(tmp_path, 2, **options)
-    images, labels = torch.rand(4, 3, 16, 16), torch.ones(4, 2)
+    images, labels = torch.rand(4, 3, 16, 16), torch.eye(2).repeat(2, 1)
     data = torch.utils.data.TensorDataset(images, labels)
     with pytest.raises(ValueError, match="holds another run .*network = MaskRCNN"):
         tr.fit(data, data, tmp_path, 2)

@@ -14,8 +14,7 @@ import torch
 from conftest import random_images
 from torch.utils.data import TensorDataset
 
-from micranet_helpers import publish, results, runner, train, zoo
-from micranet_helpers.baselines import mask_rcnn
+from micranet_helpers import publish, rcnn, results, runner, train, zoo
 from micranet_helpers.checkpoints import read_checkpoint
 from micranet_helpers.data.registry import items
 from micranet_helpers.model import MICRANet
@@ -156,7 +155,7 @@ def test_every_full_run_of_the_book_can_be_published():
 
 
 def test_a_mask_rcnn_is_published(tmp_path, result):
-    model = mask_rcnn.build(1, 2, 64)
+    model = rcnn.build(1, 2, 64)
     checkpoint = {
         "hyper_parameters": {"in_channels": 1, "num_classes": 2, "crop": 64, "network": "MaskRCNN",
                              "learning_rate": 1e-4, "run": {"seed": 3, "images": 9}},

@@ -17,6 +17,7 @@ from test_zoo_layouts import architecture, unet_weights
 from micranet_helpers import architectures, pair, zoo
 from micranet_helpers.baselines import mask_rcnn
 from micranet_helpers.model import MICRANet
+from micranet_helpers.rcnn import build
 from micranet_helpers.unet import FalkUNet, UNet
 
 RCNN = {"num_classes": 3, "num_input_images": 1, "pretrained": False, "pretrained_backbone": False,
@@ -28,7 +29,7 @@ def rcnn():
     """A Mask R-CNN that finds objects everywhere, with the settings published for actin."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = mask_rcnn.build(1, 2, 64).eval()
+        model = build(1, 2, 64).eval()
     model.transform.image_mean, model.transform.image_std = [0.0110], [0.0212]
     torch.nn.init.constant_(model.roi_heads.box_predictor.cls_score.bias[1], 50)
     return model

@@ -1,14 +1,13 @@
-"""Mask R-CNN: a network that finds objects one by one, trained on numbered objects.
+"""Mask R-CNN: train it on numbered objects, and find objects with it in images of any size.
 
-It is torchvision's, from scratch, as MICRA-Net was compared with for F-actin and cells (Bilodeau
-et al. 2022, doi 10.1038/s42256-022-00472-w). torchvision is optional: install the extra
-``baselines``. Boxes are left, top, right, bottom, bounded by the edges of pixels: 0, 0, 2, 2
-holds the pixels 0 and 1 of both directions.
+As MICRA-Net was compared with for F-actin and cells (Bilodeau et al. 2022,
+doi 10.1038/s42256-022-00472-w). The network is that of :mod:`micranet_helpers.rcnn`.
+Boxes are left, top, right, bottom, bounded by the edges of pixels: 0, 0, 2, 2 holds the pixels 0
+and 1 of both directions.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from micranet_helpers.data.crops import crop_grid
 from micranet_helpers.detect import drop_small
 from micranet_helpers.model import check_evaluating, check_finite, check_images
 from micranet_helpers.pseudo import PixelCrops
+from micranet_helpers.rcnn import build, torchvision
 from micranet_helpers.tiles import PATIENCE
 from micranet_helpers.train import Repeatable, advance, check_labels, restore
 
@@ -33,98 +33,7 @@ SCORE, MASK, OVERLAP = 0.5, 0.5, 0.7
 """From which score on an object counts, from which probability on a pixel is part of it, and
 above which intersection over union of two boxes the lower score is left out: the paper's."""
 
-PROPOSALS = 200
-"""Boxes of a crop that are looked at in training. Ours: of torchvision's 2000 only 512 are used,
-and a step took twice as long."""
-
 TILES_PER_BATCH = 8
-
-
-def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
-    """Make a Mask R-CNN with a ResNet-50 and a feature pyramid, with random weights.
-
-    Parameters are named as in torchvision, and so in the published checkpoints. Names of older
-    releases are understood, too: ``load_state_dict`` renames them where the state dict has no
-    version metadata, as when it is read from HDF5.
-
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the images, 1 for grey, 3 for RGB.
-    num_classes : int
-        Kinds of objects. The background is one more inside: torchvision's class 0.
-    crop : int
-        Side of the crops it is trained on and of the tiles it sees, px, at least 32; best a
-        multiple of 32. Nothing is rescaled, where torchvision's default would enlarge to 800 px.
-
-    Returns
-    -------
-    torchvision.models.detection.MaskRCNN
-        In training mode. Images are taken as they are, as those of this package are normalised
-        already (ours; :func:`micranet_helpers.zoo.load` sets ``model.transform.image_mean`` and
-        ``image_std`` to those of the file).
-
-    Raises
-    ------
-    ImportError
-        If torchvision, or its compiled part, is missing.
-    ValueError
-        If there is no channel or no class, or the crop is smaller than 32 px.
-
-    Notes
-    -----
-    Batch norm learns, as torchvision has it for random weights; in 2021 it did not. On a GPU,
-    ``torch.use_deterministic_algorithms(True)`` makes torchvision use a slow ``roi_align`` that
-    takes tens of GB: leave it off.
-
-    References
-    ----------
-    He et al. 2017, doi 10.1109/ICCV.2017.322.
-    """
-    torchvision = _torchvision()
-    if min(in_channels, num_classes) < 1 or crop < 32:
-        raise ValueError(
-            "Mask R-CNN needs at least one channel, one class and crops of 32 px, not "
-            f"in_channels={in_channels}, num_classes={num_classes}, crop={crop}."
-        )
-    model = torchvision.models.detection.maskrcnn_resnet50_fpn(
-        weights=None,
-        weights_backbone=None,
-        num_classes=num_classes + 1,
-        min_size=crop,
-        max_size=crop,
-        image_mean=[0.0] * in_channels,
-        image_std=[1.0] * in_channels,
-        rpn_post_nms_top_n_train=PROPOSALS,
-    )
-    model.backbone.body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-    model.in_channels = in_channels
-    for head in (model.rpn.head, model.roi_heads.box_predictor):
-        head.register_forward_hook(_in_float32)
-    return model
-
-
-def _torchvision() -> ModuleType:
-    # Without its compiled part, torchvision falls back on a roi_align that takes 22 GB.
-    try:
-        import torchvision
-
-        if not all(hasattr(torch.ops.torchvision, name) for name in ("nms", "roi_align")):
-            raise ImportError("its compiled operators did not load")
-    except (ImportError, RuntimeError) as error:
-        raise ImportError(
-            f"Mask R-CNN needs torchvision and torch of one build ({error}): install both "
-            "together, pip install --force-reinstall torch 'micranet-helpers[baselines]'."
-        ) from error
-    return torchvision
-
-
-def _in_float32(module: nn.Module, inputs: Any, outputs: Sequence) -> tuple:
-    """Keep boxes exact under autocast: near 200 px, bfloat16 knows whole pixels only."""
-    return tuple(
-        each.float() if isinstance(each, Tensor) else [level.float() for level in each]
-        for each in outputs
-    )
 
 
 def targets(label: NDArray[np.integer]) -> dict[str, Tensor]:
@@ -485,7 +394,7 @@ def _belonging(
 def _painted(found: list[_Object], size: NDArray[np.int64]) -> Instances:
     boxes = torch.tensor(np.array([each.box for each in found], np.float32).reshape(-1, 4))
     scores = torch.tensor([each.score for each in found], dtype=torch.float32)
-    kept = _torchvision().ops.nms(boxes, scores, OVERLAP).tolist()  # the highest score first
+    kept = torchvision().ops.nms(boxes, scores, OVERLAP).tolist()  # the highest score first
     painted = np.zeros(size, np.int32)
     for number, i in reversed([*enumerate(kept, 1)]):
         painted[found[i].window][found[i].mask] = number
