@@ -195,7 +195,7 @@ def settings(model: nn.Module) -> dict[str, Any]:
         if architecture.kind in classes:
             return architecture.settings(model)
     known = ", ".join(architecture.kind for architecture in ARCHITECTURES)
-    raise TypeError(f"A zoo stores networks of {known}, not {type(model).__name__}.")
+    raise TypeError(f"Only {known} can be written, not {type(model).__name__}.")
 
 
 def check_numbers(models: Iterable[nn.Module]) -> None:

@@ -19,6 +19,7 @@ from conftest import random_images, random_model
 from PIL import Image
 from torch import Tensor, nn
 
+from micranet_helpers import rcnn
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.export import bioimageio as packages
 from micranet_helpers.export import from_safetensors, to_bioimageio, to_onnx, to_safetensors
@@ -195,11 +196,33 @@ def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(wri
     diverged = random_model()
     with torch.no_grad():
         diverged.linear1.bias[0] = torch.nan
-    with pytest.raises(TypeError, match="Only MICRANet, UNet and FalkUNet .* not Linear"):
+    with pytest.raises(TypeError, match="Only MICRANet, UNet.* FalkUNet.* not Linear"):
         export(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="linear1.bias holds NaN"):
         export(diverged)
     assert not file.exists()
+
+
+def test_weights_of_a_mask_rcnn_come_back_and_its_graph_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "objects.safetensors"
+    with torch.device("meta"):
+        empty = rcnn.build(1, 2, 64)
+    model = empty.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.fill_(1)
+        model.rpn.head.conv[0][0].weight.normal_()
+    to_safetensors(file, model, {"epochs": 3})
+    again = from_safetensors(file)
+    assert again.transform.max_size == 64 and not again.training
+    for one, other in zip(again.state_dict().items(), model.state_dict().items(), strict=True):
+        assert one[0] == other[0] and torch.equal(one[1], other[1])
+    with pytest.raises(TypeError, match="UNet and FalkUNet .* not MaskRCNN"):
+        to_onnx(tmp_path / "objects.onnx", model)
+    without = tmp_path / "without.safetensors"
+    without.write_bytes(safetensors.torch.save(model.state_dict()))
+    with pytest.raises(ValueError, match="the settings None"):
+        from_safetensors(without)
 
 
 @pytest.mark.parametrize(

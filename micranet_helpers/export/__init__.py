@@ -4,8 +4,8 @@
 - ``to_onnx``: the computation, which onnxruntime and many programs run without torch.
 - ``to_bioimageio``: the same with all that a bioimage.io model package tells.
 
-MICRANet, UNet and FalkUNet can be written. Mask R-CNN cannot: its boxes depend on the data, so
-its graph is torchvision's to export.
+Graphs of MICRANet, UNet and FalkUNet can be written. That of a Mask R-CNN cannot: its boxes
+depend on the data, so it is torchvision's to export; its weights can.
 """
 
 from micranet_helpers.export.bioimageio import to_bioimageio

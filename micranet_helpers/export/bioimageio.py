@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from micranet_helpers.architectures import Network, settings
 from micranet_helpers.data.layout import normalize
 from micranet_helpers.export.onnx import OPSET, Outputs, check_classes, graph, side_step
-from micranet_helpers.export.shared import check_storable, extra, named, put
+from micranet_helpers.export.shared import check_exportable, extra, named, put
 from micranet_helpers.model import MICRANet, check_finite, check_images
 
 CITATION = {
@@ -109,7 +109,7 @@ def to_bioimageio(
     https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102.
     """
     path = named(path, ".zip")
-    check_storable(model)
+    check_exportable(model)
     check_classes(model, classes)
     if isinstance(authors, str) or not authors:
         raise ValueError(f"Give a list of one author or more, not {authors!r}.")

@@ -13,7 +13,7 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from micranet_helpers.architectures import Network, settings
-from micranet_helpers.export.shared import check_storable, extra, named, put
+from micranet_helpers.export.shared import check_exportable, extra, named, put
 from micranet_helpers.model import STRIDES, MICRANet
 from micranet_helpers.unet import UNet
 
@@ -78,7 +78,7 @@ def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
         The graph, checked by onnx, and run by onnxruntime.
     """
     onnx, _ = extra("onnx"), extra("onnxscript")
-    check_storable(model)
+    check_exportable(model)
     check_classes(model, classes)
     network = Outputs(model)
     step = side_step(model)

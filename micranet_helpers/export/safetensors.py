@@ -5,9 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from micranet_helpers.architectures import NUMBERS, Network, build, check_numbers, recognise
-from micranet_helpers.export.shared import check_storable, extra, named, put
-from micranet_helpers.weights import fill, settings_text, taken
+import torch
+from torch import nn
+
+from micranet_helpers.architectures import NUMBERS, check_numbers
+from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.weights import assemble, fill, parse, settings_text, taken
 
 HEADER = 10**6
 """Most bytes of names, shapes and settings in a file; more is taken for damage."""
@@ -16,7 +19,7 @@ NUMERIC = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8")
 """Kinds of numbers that are read, as the format names them."""
 
 
-def to_safetensors(path: str | Path, model: Network, params: Mapping[str, Any]) -> None:
+def to_safetensors(path: str | Path, model: nn.Module, params: Mapping[str, Any]) -> None:
     """Write the weights of a network by the names of its ``state_dict``.
 
     The file's metadata hold ``settings`` (JSON), ``micranet_helpers`` (the version that wrote it)
@@ -26,7 +29,7 @@ def to_safetensors(path: str | Path, model: Network, params: Mapping[str, Any]) 
     ----------
     path : str or Path
         The file, ``*.safetensors``; an old one is replaced.
-    model : MICRANet, UNet or FalkUNet
+    model : MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
         The trained network. Weights are stored as float32.
     params : mapping
         Settings of the training. Those that tell the size of the network are filled in: see
@@ -50,27 +53,26 @@ def to_safetensors(path: str | Path, model: Network, params: Mapping[str, Any]) 
     """
     save = extra("safetensors.torch").save
     path = named(path, ".safetensors")
-    check_storable(model)
+    settings = settings_text(model, params)
+    check_numbers([model])
     metadata = {
-        "format": "pt",
-        "settings": settings_text(model, params),
-        "micranet_helpers": version("micranet-helpers"),
-    }
+        "format": "pt", "settings": settings, "micranet_helpers": version("micranet-helpers")
+    }  # fmt: skip
     put(path, save(taken(model), metadata))
 
 
-def from_safetensors(path: str | Path) -> Network:
+def from_safetensors(path: str | Path) -> nn.Module:
     """Load a network from its weights.
 
     Parameters
     ----------
     path : str or Path
         The file, ``*.safetensors``. Names and shapes of the arrays tell which network it holds;
-        the metadata are not asked.
+        of the metadata, only a Mask R-CNN needs the settings.
 
     Returns
     -------
-    MICRANet, UNet or FalkUNet
+    MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
         In evaluation mode, on the CPU.
 
     Raises
@@ -112,13 +114,16 @@ def _check_size(path: Path) -> None:
         )
 
 
-def _network(file: Any) -> Network:
+def _network(file: Any) -> nn.Module:
     slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118, not a dict
     for key, part in slices.items():
         if part.get_dtype() not in NUMERIC:
             raise ValueError(f"{key} holds {part.get_dtype()} values instead of numbers.")
-    shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
-    model = build(recognise(shapes, "The file"), shapes, {}, "The file")
+    shapes = {key: torch.empty(part.get_shape(), device="meta") for key, part in slices.items()}
+    # Of other networks, the settings are not asked: other programs write none, or their own.
+    needed = any(key.startswith("roi_heads.") for key in shapes)
+    settings = (file.metadata() or {}).get("settings", "{}") if needed else "{}"
+    model, _ = assemble(shapes, parse(settings, "its text of settings"), "The file")
     check_numbers([model])
     fill(model, {key: file.get_tensor(key) for key in shapes})
     return model

@@ -36,8 +36,8 @@ def extra(module: str) -> ModuleType:
         ) from error
 
 
-def check_storable(model: Any) -> None:
-    """Raise one clear sentence if a network cannot be exported, or would be of no use.
+def check_exportable(model: Any) -> None:
+    """Raise one clear sentence if no graph of a network can be written, or of no use.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def check_storable(model: Any) -> None:
     """
     if not isinstance(model, Network):
         raise TypeError(
-            f"Only MICRANet, UNet and FalkUNet can be exported, not {type(model).__name__}."
+            f"Only MICRANet, UNet and FalkUNet can be written so, not {type(model).__name__}."
         )
     check_numbers([model])
     taken(model)
