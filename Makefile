@@ -4,11 +4,12 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help book test lock clean
+.PHONY: help book test links lock clean
 
 help:
 	@echo "make book   execute the chapters and build the pages (book/_build/html/index.html)"
 	@echo "make test   run all checks"
+	@echo "make links  look whether the pages of others that the book links to are still there"
 	@echo "make lock   write requirements.lock anew from pyproject.toml"
 	@echo "make clean  remove the environment and everything that was built"
 
@@ -26,6 +27,13 @@ book: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/python -m pytest
+
+# Without outputs, since only the text has links. Fails if one is broken; no other target needs it.
+links: .venv/.ready
+	rm -rf _build/links _build/executed/links
+	mkdir -p _build/executed && cp -r book _build/executed/links && rm -rf _build/executed/links/_build
+	touch _build/executed/links/status.md
+	$(BIN)/jupyter-book build _build/executed/links --path-output _build/links --builder linkcheck
 
 lock: .venv/.ready
 	$(BIN)/uv pip compile --universal --generate-hashes --all-extras --python-version 3.11 \

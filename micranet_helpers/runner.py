@@ -7,12 +7,8 @@ pages are made from that copy: nothing is executed twice and nothing old is ever
 
 import argparse
 import contextlib
-import datetime
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -21,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from micranet_helpers import status
 
 # What the extra `book` adds (papermill, nbformat, psutil, yaml) is imported where it is used,
 # so that a reader without it gets the sentence of `_require_book` instead of a traceback.
@@ -339,7 +337,7 @@ def run_book(
         _execute(source, tree / source.relative_to(root / "book"), tree, values, limit)
         seconds[name] = round(time.perf_counter() - start, 1)
         print(f"[{number}/{len(selected)}] {name} done in {seconds[name]} s", flush=True)
-        _write_status(tree, profile, seconds)
+        status.write(tree, profile, seconds)
     print(f"{len(seconds)} chapters in {sum(seconds.values()):.1f} s: {tree}", flush=True)
     return tree
 
@@ -447,19 +445,6 @@ def _traceback(cell: Any) -> str:
     return "\n".join(outputs[0].traceback) if outputs else ""
 
 
-def _write_status(tree: Path, profile: str, seconds: dict[str, float]) -> None:
-    packages = ("micranet-helpers", "torch", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    status = {
-        "profile": profile,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
-        "versions": {"python": platform.python_version(), **versions},
-        "seconds": seconds,
-    }
-    (tree / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
-
-
 # --- the pages ---------------------------------------------------------------------------------
 
 
@@ -480,6 +465,8 @@ def build_html(tree: Path, output: Path) -> Path:
     """
     if (output / "_build").exists():
         shutil.rmtree(output / "_build")
+    if (tree / "status.json").is_file():
+        status.write_tables(tree)
     code = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     options = ["build", str(tree), "--path-output", str(output), "-W", "--keep-going"]
     done = subprocess.run([sys.executable, "-c", code, *options])

@@ -50,7 +50,9 @@ def mirror() -> Path:
     folder = Path(__file__).parents[2] / "shared" / "data" / "mirror"
     if not folder.is_dir():
         reason = f"real data are missing: {folder} does not exist"
-        pytest.fail(reason) if os.environ.get("MICRANET_STRICT") else pytest.skip(reason)
+        # GitHub's machines have none: the licences do not let everybody pass the files on.
+        strict = os.environ.get("MICRANET_STRICT") and not os.environ.get("GITHUB_ACTIONS")
+        pytest.fail(reason) if strict else pytest.skip(reason)
     return folder
 
 

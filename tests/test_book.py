@@ -1,25 +1,21 @@
 """The whole book at the profile `smoke`: executed, built with warnings as errors, opened."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from browsers import open_browser
+from bs4 import BeautifulSoup
 from servers import serve_folder
 
 from micranet_helpers import results, runner
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 90  # the aim is 30 s a chapter; a busy machine may take longer
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER_OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]
 # The theme loads thebe's settings twice, and widgets look for MathJax 2: no reader sees either.
 HARMLESS = ("THEBE_JS_URL", "reading 'Queue'")
 
@@ -41,21 +37,6 @@ def address(html: Path) -> Iterator[str]:
     """A web server on this machine, with the pages."""
     with serve_folder(html) as url:
         yield f"{url}/"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A real Chromium, without a window."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = "no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core"
-        (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_OPTIONS)
-        yield chromium
-        chromium.close()
 
 
 def test_chapters_are_executed_without_complaint(tree: Path) -> None:
@@ -131,26 +112,50 @@ def printed(notebook: Path) -> str:
     return "".join(output.get("text", "") for output in outputs)
 
 
-def test_every_page_opens(html: Path, address: str, browser: Any) -> None:
+def pages_of(html: Path) -> list[Path]:
+    """All pages but the first, which only leads to the introduction."""
+    found = {path for path in html.rglob("*.html") if "_static" not in path.parts}
+    return sorted(found - {html / "index.html"})
+
+
+def test_every_page_opens_and_asks_nothing_of_the_web(html: Path, address: str) -> None:
     problems: list[str] = []
-    page = browser.new_page()
-    # Nothing but our own server: what a page loads from elsewhere is not ours to check.
-    page.route(lambda url: not url.startswith(address), lambda route: route.abort())
-    page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
-    page.on("response", lambda reply: reply.ok or problems.append(f"{reply.status} {reply.url}"))
-    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
-    page.goto(address)
-    page.wait_for_url("**/intro.html")  # index.html only leads there
-    pages = [path for path in html.rglob("*.html") if "_static" not in path.parts]
-    for path in sorted(set(pages) - {html / "index.html"}):
-        reply = page.goto(address + path.relative_to(html).as_posix(), wait_until="load")
-        assert reply.status == 200, path
-        # Pictures further down may be loaded only when the reader gets there.
-        page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
-        own = f"[...document.images].filter(img => img.src.startsWith('{address}'))"
-        page.wait_for_function(f"{own}.every(img => img.complete)")
-        broken = page.evaluate(f"{own}.filter(img => img.naturalWidth == 0).map(img => img.src)")
-        problems += [f"{page.url}: no picture at {src}" for src in broken]
-    page.close()
-    ours = [text for text in problems if address in text and not text.endswith("/favicon.ico")]
-    assert not [text for text in ours if not any(known in text for known in HARMLESS)]
+    with open_browser() as browser:
+        page = browser.new_page()
+        page.route(lambda url: not url.startswith(address), lambda route: route.abort())
+        page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
+        page.on("response", lambda got: got.ok or problems.append(f"{got.status} {got.url}"))
+        page.on("requestfailed", lambda lost: problems.append(f"{page.url} asks for {lost.url}"))
+        page.goto(address)
+        page.wait_for_url("**/intro.html")
+        for path in pages_of(html):
+            reply = page.goto(address + path.relative_to(html).as_posix(), wait_until="load")
+            assert reply.status == 200, path
+            # Pictures further down may be loaded only when the reader gets there.
+            page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
+            page.wait_for_function("[...document.images].every(img => img.complete)")
+            page.wait_for_function("!window.MathJax?.startup || document.querySelector('.math') == "
+                                   "null || document.querySelector('mjx-container') != null")
+            broken = "[...document.images].filter(img => img.naturalWidth == 0).map(img => img.src)"
+            problems += [f"{page.url}: no picture at {src}" for src in page.evaluate(broken)]
+    left = [text for text in problems if not text.endswith("/favicon.ico")]
+    assert not [text for text in left if not any(known in text for known in HARMLESS)]
+
+
+def test_every_internal_link_leads_somewhere(html: Path) -> None:
+    soups = {path: BeautifulSoup(path.read_bytes(), "html.parser") for path in pages_of(html)}
+    places = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}
+    lost = []
+    for path, soup in soups.items():
+        for url in (urlsplit(tag["href"]) for tag in soup.find_all("a", href=True)):
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            anchors = places.get(target, {url.fragment})  # other files have no anchors
+            if not target.is_file() or url.fragment and unquote(url.fragment) not in anchors:
+                lost.append(f"{path.name}: {url.geturl()}")
+        # What Sphinx does not find in the API pages it shows as plain code, without a word.
+        codes = soup.select("code.xref.py")
+        lost += [f"{path.name}: {code.text}" for code in codes
+                 if code.find_parent("a") is None and "micranet_helpers" in code.text]
+    assert not lost

@@ -140,7 +140,7 @@ def test_status_file(good_run) -> None:
     status = json.loads((good_run[0] / "status.json").read_text())
     assert status["profile"] == "quick"
     assert list(status["seconds"]) == ["zeta", "alpha"]
-    assert set(status["versions"]) == {"python", "micranet-helpers", "torch", "numpy"}
+    assert {"python", "micranet-helpers", "torch", "numpy"} <= set(status["versions"])
     assert status["machine"]["cpus"] == os.cpu_count()
 
 

@@ -179,11 +179,29 @@ def test_gpu_runs_the_sizes_of_full() -> None:
 
 def test_links_to_the_repository_have_one_address() -> None:
     name = ADDRESS.rsplit("/", 1)[1]
-    files = [ROOT / "README.md", ROOT / "LICENSE", *MODULES, *NOTEBOOKS, *BOOK.glob("*.*")]
+    files = [ROOT / "README.md", ROOT / "LICENSE", *MODULES, *NOTEBOOKS, *BOOK.glob("*.*"),
+             ROOT / "Makefile", *(ROOT / ".github").rglob("*.yml")]
     for path in filter(Path.is_file, files):
         for url in re.findall(r"https?://[^\s\"'<>()\[\]\\]+", path.read_text(encoding="utf-8")):
             if f"/{name}" in url:
                 assert url.startswith((ADDRESS, COLAB)), f"{path.name}: {url}"
+
+
+def test_links_of_the_readme_to_files_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "LICENSE" in links and all((ROOT / link).exists() for link in links)
+
+
+def test_messages_under_troubleshooting_are_those_of_the_package() -> None:
+    of_others = ("CUDA out of memory", "DataLoader worker", "Kernel died")
+    page = (BOOK / "troubleshooting.md").read_text(encoding="utf-8")
+    nodes = (node for path in MODULES for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    texts = {node.value for node in nodes
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for message in re.findall(r"```text\n(.+)\n```", page):
+        if not message.startswith(of_others):
+            for part in message.split("…"):
+                assert any(part.strip() in text for text in texts), message
 
 
 @pytest.mark.parametrize("name", ["README.md", "LICENSE"])

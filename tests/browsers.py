@@ -1,0 +1,30 @@
+"""A real Chromium, without a window."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
+
+
+@contextmanager
+def open_browser() -> Iterator[Any]:
+    """Start Chromium as long as the block; without it the test is skipped, or fails if strict."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        message = "no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core"
+        (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield chromium
+        chromium.close()
