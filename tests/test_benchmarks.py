@@ -37,6 +37,12 @@ def test_crops_benchmark_prints_and_saves_rates(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["uint8", "float32"]
 
 
+def test_explorer_benchmark_prints_and_saves_milliseconds(tmp_path: Path) -> None:
+    table = run("explore.py", tmp_path / "explore.md", "--sides", "32", "--rounds", "1")
+    rows = re.findall(r"^\| [\w, ]+ \| \d+ \| \d+ \|$", table, re.MULTILINE)
+    assert len(rows) == 7
+
+
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder with results of three seeds, of labels of crops and of masks."""

@@ -1,0 +1,203 @@
+"""Pictures of the explorer, in the colours of the book's figures, made fast.
+
+Numpy paints and Pillow packs: matplotlib would take longer than a slider may.
+"""
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from micranet_helpers.explore.session import Session
+from micranet_helpers.model import LAYERS, STRIDES
+from micranet_helpers.plots import CLASS_COLOURS
+
+LARGE, SMALL = 384, 96
+"""Sides of the crop's picture (at least) and of a map's (at most), px."""
+
+Picture = NDArray[np.uint8]
+
+
+def png(picture: Picture) -> bytes:
+    """Pack a picture.
+
+    Parameters
+    ----------
+    picture : ndarray, uint8, (H, W, 3)
+        Red, green, blue.
+
+    Returns
+    -------
+    bytes
+        A PNG file, packed fast rather than small.
+    """
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def overview(session: Session, side: int = LARGE) -> Picture:
+    """Show the whole image with a frame around the crop.
+
+    Parameters
+    ----------
+    session : Session
+        What was chosen.
+    side : int
+        Longer side of the picture, px, about.
+
+    Returns
+    -------
+    ndarray, uint8, (H', W', 3)
+        Every n-th pixel of a large image.
+    """
+    step = -(-max(session.raw.shape[1:]) // side)
+    picture = _visible(session.raw[:, ::step, ::step])
+    top, left, size = (value // step for value in session.place)
+    bottom, right = top + max(size, 1) - 1, left + max(size, 1) - 1
+    frame = np.zeros(picture.shape[:2], bool)
+    frame[[top, bottom], left : right + 1] = frame[top : bottom + 1, [left, right]] = True
+    picture[frame] = _rgb(CLASS_COLOURS[0])
+    return picture
+
+
+def overlay(session: Session, opacity: float) -> Picture:
+    """Show the crop with its objects in the colour of the class, and their outlines.
+
+    Parameters
+    ----------
+    session : Session
+        What was found. Without a threshold the combined map lies on the crop instead.
+    opacity : float
+        Of the objects, 0 to 1; outlines can always be seen.
+
+    Returns
+    -------
+    ndarray, uint8, (S', S', 3)
+        A small crop is enlarged by repeating pixels.
+    """
+    picture = _visible(session.raw[:, *session.window])
+    if session.choice.threshold == "none":
+        return _enlarged(_blend(picture, heat(session.score), opacity))
+    labels, colour = session.labels, _rgb(CLASS_COLOURS[session.cls % len(CLASS_COLOURS)])
+    inside = labels > 0
+    picture[inside] = _blend(picture[inside], colour, opacity)
+    picture[_inner_edges(labels)] = colour
+    return _enlarged(picture)
+
+
+def tiles(maps: Tensor) -> list[Picture]:
+    """Show each map by itself.
+
+    Parameters
+    ----------
+    maps : Tensor, float, (8, S, S)
+        In [0, 1].
+
+    Returns
+    -------
+    list of 8 ndarrays, uint8, (S', S', 3)
+        Dark blue is low, yellow is high; every n-th pixel of a large map.
+    """
+    step = -(-maps.shape[-1] // SMALL)
+    return [heat(each) for each in maps[:, ::step, ::step]]
+
+
+def heat(score: Tensor) -> Picture:
+    """Show a map from its lowest value, dark blue, to its highest, yellow.
+
+    Parameters
+    ----------
+    score : Tensor, float, (S, S)
+        Finite values.
+
+    Returns
+    -------
+    ndarray, uint8, (S, S, 3)
+        In the colours of the book's maps; a constant map is dark.
+    """
+    colours = mpl.colormaps["cividis"](np.arange(256), bytes=True)[:, :3]
+    return colours[_bytes(score.numpy())]
+
+
+def show(session: Session, opacity: float = 0.5) -> None:
+    """Draw a figure with what the explorer shows.
+
+    Parameters
+    ----------
+    session : Session
+        What was found.
+    opacity : float
+        Of the objects, 0 to 1.
+    """
+    places = [["image", *LAYERS[:4], "overlay"], ["score", *LAYERS[4:], "overlay"]]
+    figure, axes = plt.subplot_mosaic(
+        places, figsize=(10, 3.4), layout="constrained", width_ratios=[1, 1, 1, 1, 1, 2]
+    )
+    axes["image"].imshow(overview(session))
+    axes["image"].set_title("image and crop", fontsize=9)
+    for layer, stride, picture in zip(LAYERS, STRIDES, tiles(session.maps), strict=True):
+        axes[layer].imshow(picture)
+        ticked = "✓ " if layer in session.choice.layers else ""
+        axes[layer].set_title(f"{ticked}{layer} (1 : {stride})", fontsize=9)
+    axes["score"].imshow(heat(session.score))
+    axes["score"].set_title(f"{session.choice.how}, {session.choice.sigma:g} px", fontsize=9)
+    axes["overlay"].imshow(overlay(session, opacity))
+    axes["overlay"].set_title(summary(session), fontsize=9)
+    for axis in axes.values():
+        axis.set_axis_off()
+
+
+def summary(session: Session) -> str:
+    """Say what was found in a line: class, probability, number and area of the objects."""
+    cls = session.cls
+    text = f"class {cls} ({session.predicted[cls]:.2f})"
+    if session.choice.threshold == "none":
+        return f"{text}: no threshold"
+    share = session.area_px / session.labels.size
+    area = f"{session.area_px:,} px ({share:.1%})"
+    if session.area_um2 is not None:
+        area += f", {session.area_um2:,.1f} µm²"
+    return f"{text}: {session.count} object{'s' * (session.count != 1)}, {area}"
+
+
+def _visible(image: NDArray[Any]) -> Picture:
+    """8-bit colours as they are, all else from the least to the greatest value."""
+    shown = image if len(image) == 3 else image[:1]
+    if not (shown.dtype == np.uint8 and len(shown) == 3):
+        shown = np.stack([_bytes(channel) for channel in shown])
+    return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0))
+
+
+def _bytes(plane: NDArray[Any]) -> Picture:
+    low, high = float(plane.min()), float(plane.max())
+    return ((plane - np.float32(low)) * np.float32(255 / ((high - low) or 1))).astype(np.uint8)
+
+
+def _rgb(colour: str) -> Picture:
+    return (np.array(to_rgb(colour)) * 255).astype(np.uint8)
+
+
+def _blend(below: Picture, above: Picture, opacity: float) -> Picture:
+    return (below * np.float32(1 - opacity) + above * np.float32(opacity)).astype(np.uint8)
+
+
+def _inner_edges(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Pixels of objects with one of four neighbours outside of their own."""
+    edges = np.zeros(labels.shape, bool)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differ = labels[one] != labels[other]
+        edges[one] |= differ
+        edges[other] |= differ
+    return edges & (labels > 0)
+
+
+def _enlarged(picture: Picture) -> Picture:
+    factor = -(-LARGE // len(picture))
+    return picture.repeat(factor, 0).repeat(factor, 1) if len(picture) < LARGE else picture

@@ -1,0 +1,235 @@
+"""What was found in the explorer, as files for other programs and as code.
+
+All files speak of the whole image, not of the crop: numbers, places and outlines fit it.
+"""
+
+import csv
+import io
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import roifile
+import tifffile
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+from skimage.measure import find_contours
+
+from micranet_helpers.detect import table
+from micranet_helpers.explore.session import Session
+from micranet_helpers.files import write_atomically
+from micranet_helpers.model import LAYERS
+
+
+def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> None:
+    """Save the mask as TIFF: 0 outside, and in each object its number in the table.
+
+    Parameters
+    ----------
+    path : path
+        The file, ``*.tif``; its folder must exist.
+    session : Session
+        What was found.
+    overwrite : bool
+        Whether an old file may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file, and it may not be replaced.
+    ValueError
+        If the name ends otherwise, or the session has no mask.
+    OSError
+        If the file cannot be written; nothing of it is left then.
+    """
+    labels = _whole(session, session.labels)
+    data = io.BytesIO()
+    kind = np.uint16 if session.count < 2**16 else np.uint32
+    tifffile.imwrite(data, labels.astype(kind), compression="zlib")
+    _write(path, ".tif", data.getvalue(), overwrite)
+
+
+def save_objects(path: str | Path, session: Session, overwrite: bool = False) -> None:
+    """Save a table of the objects: number, area, centre and mean score.
+
+    Parameters
+    ----------
+    path : path
+        The file, ``*.csv``. Its columns are those of :func:`micranet_helpers.detect.table`.
+    session, overwrite
+        As in :func:`save_mask`.
+
+    Raises
+    ------
+    FileExistsError, ValueError, OSError
+        As in :func:`save_mask`.
+    """
+    score = _whole(session, session.score.numpy())
+    rows = table(_whole(session, session.labels), score, session.choice.pixel_size_um)
+    one = np.ones((1, 1), int)  # an empty table has columns, too
+    columns = list(table(one, one, session.choice.pixel_size_um)[0])
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(path, ".csv", text.getvalue().encode(), overwrite)
+
+
+def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> None:
+    """Save the outlines of the objects for ImageJ's ROI manager.
+
+    Parameters
+    ----------
+    path : path
+        The file, ``*.zip``. The ROIs are named ``class2-1``, ``class2-2``, … by class and number.
+        :func:`micranet_helpers.data.annotations.read_rois` reads them back.
+    session, overwrite
+        As in :func:`save_mask`.
+
+    Raises
+    ------
+    FileExistsError, ValueError, OSError
+        As in :func:`save_mask`.
+    """
+    found = rois(_whole(session, session.labels), f"class{session.cls}")
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for roi in found:
+            archive.writestr(f"{roi.name}.roi", roi.tobytes())
+    _write(path, ".zip", data.getvalue(), overwrite)
+
+
+def rois(labels: NDArray[np.integer], name: str) -> list[roifile.ImagejRoi]:
+    """Outline each object by a polygon that has the centres of just its pixels inside.
+
+    Parameters
+    ----------
+    labels : ndarray, integer, (H, W)
+        0 is background, every other value is one object.
+    name : str
+        Names are this, ``-`` and the object's number.
+
+    Returns
+    -------
+    list of ImagejRoi
+        Polygons of subpixel accuracy, in ImageJ's coordinates: the first pixel covers 0 to 1. An
+        object with holes, or of several parts, is a compound ROI.
+    """
+    made = []
+    for number, place in enumerate(find_objects(labels), 1):
+        if place:
+            inside = np.pad(labels[place] == number, 1)
+            # A pixel's centre is 0 in scikit-image and 0.5 in ImageJ; the border takes 1.
+            corner = place[1].start - 0.5, place[0].start - 0.5
+            loops = [line[:-1, ::-1] + corner for line in find_contours(inside, 0.5)]
+            made.append(_roi(loops, f"{name}-{number}"))
+    return made
+
+
+def _roi(loops: list[NDArray[np.float64]], name: str) -> roifile.ImagejRoi:
+    roi = roifile.ImagejRoi.frompoints(np.concatenate(loops).astype(np.float32), name=name)
+    if len(loops) == 1:
+        roi.roitype = roifile.ROI_TYPE.POLYGON
+        return roi
+    move, line, close = 0, 1, 4
+    steps = []
+    for loop in loops:
+        kinds = np.r_[move, np.full(len(loop) - 1, line)]
+        steps += [np.c_[kinds, loop].ravel(), [close]]
+    path = np.concatenate(steps).astype(np.float32)
+    edges = {side: getattr(roi, side) for side in ("top", "left", "bottom", "right")}
+    return roifile.ImagejRoi(
+        roitype=roifile.ROI_TYPE.RECT, name=name, multi_coordinates=path,
+        shape_roi_size=len(path), **edges,
+    )  # fmt: skip
+
+
+def recipe(session: Session) -> str:
+    """Write the choices as code that makes the same objects.
+
+    Parameters
+    ----------
+    session : Session
+        What was found.
+
+    Returns
+    -------
+    str
+        Python code. It ends with ``labels`` (S, S), the numbered objects of the crop, and
+        ``mask``; ``place`` says where the crop lies. Paths are as they were chosen.
+
+    Raises
+    ------
+    ValueError
+        If the session has no mask.
+    """
+    _check_mask(session)
+    choice, (rows, columns) = session.choice, session.window
+    layers = [LAYERS.index(layer) for layer in choice.layers]
+    level = f", {choice.level}" if choice.threshold == "percentile" else ""
+    return f'''\
+# Made by the explorer of micranet_helpers {version("micranet-helpers")}.
+import numpy as np
+import torch
+
+from micranet_helpers import zoo
+from micranet_helpers.data.images import read_image
+from micranet_helpers.explore import numbered, predict, scaled
+from micranet_helpers.segment import combine, gaussian, {choice.threshold}
+
+entry = zoo.load({choice.zoo!r}, {choice.group!r})
+image = torch.from_numpy(scaled(read_image({choice.image!r}), {choice.scaling!r}))
+place = np.s_[{rows.start}:{rows.stop}, {columns.start}:{columns.stop}]  # rows, columns
+maps = predict(entry, image[None, :, *place]).maps[{session.cls}]  # layers {" ".join(LAYERS)}
+score = gaussian(combine(maps, {choice.how!r}, layers={layers}), sigma={choice.sigma})
+labels = numbered({choice.threshold}(score{level}), area={choice.area}, split={choice.split})
+mask = labels > 0
+print(f"{{labels.max()}} objects, {{mask.sum()}} px")
+'''
+
+
+def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> None:
+    """Save the code of :func:`recipe`.
+
+    Parameters
+    ----------
+    path : path
+        The file, ``*.py``.
+    session, overwrite
+        As in :func:`save_mask`.
+
+    Raises
+    ------
+    FileExistsError, ValueError, OSError
+        As in :func:`save_mask`.
+    """
+    _write(path, ".py", recipe(session).encode(), overwrite)
+
+
+def _check_mask(session: Session) -> None:
+    if session.choice.threshold == "none":
+        raise ValueError("There is no mask without a threshold: choose one first.")
+
+
+def _whole(session: Session, part: NDArray) -> NDArray:
+    """Put what was found in the crop in its place in the image."""
+    _check_mask(session)
+    whole = np.zeros(session.raw.shape[1:], part.dtype)
+    whole[session.window] = part
+    return whole
+
+
+def _write(path: str | Path, suffix: str, data: bytes, overwrite: bool) -> None:
+    path = Path(path)
+    if path.suffix != suffix:
+        raise ValueError(f"The name of such a file ends in {suffix}: rename {path.name}.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: give another name, or overwrite=True to replace it.")
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written; make sure that its folder exists and the disk has room "
+            f"({error})."
+        ) from error

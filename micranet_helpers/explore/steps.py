@@ -1,0 +1,146 @@
+"""The steps of the explorer that the rest of the package does not have.
+
+Between them stand :func:`~micranet_helpers.segment.combine`,
+:func:`~micranet_helpers.segment.gaussian` and the thresholds.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from micranet_helpers.cam import grad_cam
+from micranet_helpers.data.layout import normalize
+from micranet_helpers.detect import drop_small, instances
+from micranet_helpers.zoo import ZooEntry
+
+SCALINGS = ("fixed", "minmax", "standard")
+"""Ways in which :func:`scaled` makes numbers for the network of those in a file."""
+
+
+def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
+    """Scale an image for the network, as the images were scaled that it learnt from.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, uint16 or float, (C, H, W)
+        As :func:`~micranet_helpers.data.images.read_image` gives it.
+    how : {"fixed", "minmax", "standard"}
+        "fixed" divides 8-bit numbers by 255 and takes broken ones as they are, as the original's
+        application does. "minmax" makes 0 and 1 of the smallest and largest number of each
+        channel, as for the cells of the Cell Tracking Challenge; "standard" makes mean 0 and
+        standard deviation 1, as for P. vivax.
+
+    Returns
+    -------
+    ndarray, float32, (C, H, W)
+        What the network sees. A constant channel becomes 0 unless "fixed".
+
+    Raises
+    ------
+    ValueError
+        If there is no such way, or 16-bit numbers have no fixed scale.
+    """
+    if how not in SCALINGS:
+        raise ValueError(f"Scale images by one of {', '.join(SCALINGS)}, not {how!r}.")
+    if how == "fixed":
+        if image.dtype.kind == "u" and image.dtype != np.uint8:
+            raise ValueError(
+                "The image has 16 bits, whose full range says nothing: choose the scaling minmax "
+                "or standard, whichever the network was trained with."
+            )
+        return normalize(image, 0, 1 / 255 if image.dtype == np.uint8 else 1)
+    if how == "minmax":
+        low, high = image.min((1, 2)).astype(float), image.max((1, 2)).astype(float)
+    else:
+        low = image.mean((1, 2), np.float64)
+        high = low + image.std((1, 2), np.float64)
+    return normalize(image, low, 1 / np.where(high > low, high - low, 1))
+
+
+class Prediction(NamedTuple):
+    """What :func:`predict` returns.
+
+    Attributes
+    ----------
+    maps : Tensor, float32, (K, 8, S, S)
+        Each class's maps, in [0, 1]; 0 for a class that is not predicted.
+    probabilities : Tensor, float32, (K,)
+        Probability that the crop shows each class.
+    predicted : Tensor, bool, (K,)
+        Which of them are taken to be shown.
+    """
+
+    maps: Tensor
+    probabilities: Tensor
+    predicted: Tensor
+
+
+def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
+    """Classify a crop and explain each predicted class by its eight maps.
+
+    A class is predicted where its probability reaches the threshold stored in the zoo, or is
+    above 0.5 where there is none. Of the folds of a model, logits and maps are averaged; a fold
+    that does not predict a class adds 0, as in :func:`~micranet_helpers.segment.segment`. (The
+    original's application takes the first fold.)
+
+    Parameters
+    ----------
+    entry : ZooEntry
+        MICRA-Nets, as :func:`micranet_helpers.zoo.load` gives them.
+    crop : Tensor, float32, (1, C, S, S)
+        Scaled; S a multiple of 8.
+
+    Returns
+    -------
+    Prediction
+        Maps, probabilities and decisions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the crop does not fit the network.
+    """
+    thresholds = entry.class_thresholds
+
+    def decide(logits: Tensor) -> Tensor:
+        if thresholds is None:
+            return logits > 0
+        return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)
+
+    cams = [grad_cam(model, crop, decide) for model in entry.models]
+    maps, logits = (torch.stack(folds).mean(0)[0] for folds in zip(*cams, strict=True))
+    return Prediction(maps, logits.sigmoid(), decide(logits))
+
+
+def numbered(mask: ArrayLike, area: float = 1, split: int = 0) -> NDArray[np.int32]:
+    """Number the objects of a mask.
+
+    Parameters
+    ----------
+    mask : array-like, bool, (H, W)
+        Pixels of all objects.
+    area : float
+        Objects of fewer pixels are left out.
+    split : int
+        0: parts that do not touch (4 neighbours) are the objects. Above 0, parts with several
+        bulges are split between them (watershed of the distance from the background); bulges
+        nearer than this to each other, px, are one.
+
+    Returns
+    -------
+    ndarray, int32, (H, W)
+        0 is background; objects are numbered from 1.
+
+    Raises
+    ------
+    ValueError
+        If this is no mask.
+    """
+    mask = np.asarray(mask)
+    if not split:
+        return drop_small(ndimage.label(mask)[0], area)
+    return drop_small(instances(mask, ndimage.distance_transform_edt(mask), split), area)

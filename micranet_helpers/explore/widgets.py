@@ -1,0 +1,349 @@
+"""The explorer's widgets: every control is a choice, every picture follows from the choices.
+
+Only ipywidgets is used, so it works where Jupyter does, without anything from the network. Its
+pictures cannot be dragged on, and know no clicks. So a grid of see-through buttons lies on the
+overview: a click puts the crop there, and two sliders move it to the pixel.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from html import escape
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from micranet_helpers import zoo as zoos
+from micranet_helpers.explore import saving
+from micranet_helpers.explore.picture import heat, overlay, overview, png, summary, tiles
+from micranet_helpers.explore.session import COMBINATIONS, THRESHOLDS, Choice, Session
+from micranet_helpers.explore.steps import SCALINGS
+from micranet_helpers.files import write_atomically
+from micranet_helpers.model import LAYERS, STRIDES
+
+try:
+    import ipywidgets as w
+except ImportError as error:
+    raise ImportError(
+        f"The explorer's widgets need ipywidgets ({error}): pip install 'micranet-helpers[book]'."
+    ) from error
+
+OVERVIEW = 256
+"""Longer side of the overview, px of the screen."""
+
+CELLS = 10
+"""The overview can be clicked in as many rows, and columns, of cells."""
+
+UPLOADS = Path("uploads")
+"""Folder of uploaded files, in the working directory."""
+
+USUAL = ("MICRANet", "MICRANet-1:5", "MICRANet-finetuned")
+"""Groups that are offered first, as in the original's application."""
+
+
+def explore(zoo: str | Path = "", image: str | Path = "", **choices: Any) -> "Explorer":
+    """Explore what a trained network sees in an image.
+
+    Parameters
+    ----------
+    zoo : path, optional
+        A zoo file; can also be chosen or uploaded in the explorer.
+    image : path, optional
+        An image, likewise.
+    **choices
+        Other choices to begin with, such as ``group="MICRANet-1:5"`` or ``threshold="triangle"``:
+        see :class:`~micranet_helpers.explore.session.Choice`.
+
+    Returns
+    -------
+    Explorer
+        A widget, shown where it is a cell's last line.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a choice does not exist. What is wrong with the files is told in the widget.
+
+    Examples
+    --------
+    >>> explore("zoos/digits.hdf5", "canvas.png", how="mean")  # doctest: +SKIP
+    """
+    return Explorer(Choice(**{"zoo": zoo, "group": "", "image": image, **choices}))
+
+
+class Explorer(w.VBox):
+    """The widget that :func:`explore` returns.
+
+    Attributes
+    ----------
+    session : Session
+        What is chosen, and all that follows from it, for code in the next cell.
+    controls : dict of str to widget
+        By the name of the choice.
+    ticks, maps : list of widgets
+        Tick box and picture of each layer.
+    overview, picture, score : ipywidgets.Image
+        The image with the crop's frame; the crop with the objects; the combined map.
+    summary, message : ipywidgets.HTML
+        Number and area of the objects; what went wrong, or what was saved.
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__()
+        self.session = Session("", "", "")
+        self._quiet, self._mapped = False, None
+        self.controls = _controls(choice)
+        self.ticks = [w.Checkbox(layer in choice.layers, description=f"{layer} (1 : {stride})",
+                                 indent=False, layout=w.Layout(width="96px"))
+                      for layer, stride in zip(LAYERS, STRIDES, strict=True)]  # fmt: skip
+        self.maps = [_image(96, f"map of layer {layer}") for layer in LAYERS]
+        self.overview = _image(OVERVIEW, "the image, with a frame around the crop")
+        self.picture = _image(384, "the crop, with its objects")
+        self.score = _image(192, "the combined map")
+        self.opacity = w.FloatSlider(0.4, min=0, max=1, step=0.05, **_named("opacity"))
+        self.summary, self.message = w.HTML(), w.HTML()
+        self.code = w.Textarea(disabled=True, layout=w.Layout(width="100%", height="18em"))
+        self.name = w.Text("explored/objects", **_named("save as"), continuous_update=False)
+        self.grid, self.buttons = _click_grid(self.overview, self._centre), self._buttons()
+        self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}")
+                        for name in ("zoo", "image")}  # fmt: skip
+        self.children = self._arranged()
+        self._watch()
+        self._open_zoo(choice.group)
+        if choice.cls is not None and choice.cls in dict(self.controls["cls"].options).values():
+            self.controls["cls"].value = choice.cls
+
+    def _buttons(self) -> dict[str, w.Button]:
+        made = {}
+        for name, suffix, save in (
+            ("mask", ".tif", saving.save_mask), ("objects", ".csv", saving.save_objects),
+            ("ROIs", ".zip", saving.save_rois), ("recipe", ".py", saving.save_recipe),
+        ):  # fmt: skip
+            made[name] = w.Button(description=f"save {name}", tooltip=f"save {name} as *{suffix}")
+            made[name].on_click(partial(self._save, save, suffix))
+        return made
+
+    def _arranged(self) -> list[w.Widget]:
+        files = [_row(self.controls["zoo"], self.uploads["zoo"], self.controls["group"]),
+                 _row(self.controls["image"], self.uploads["image"], self.controls["scaling"],
+                      self.controls["pixel_size_um"])]  # fmt: skip
+        place = [self.grid, *(self.controls[name] for name in ("top", "left", "side"))]
+        steps = ("cls", "how", "sigma", "threshold", "level", "area", "split")
+        controls = [*(self.controls[name] for name in steps), self.opacity]
+        layers = [w.VBox([picture, tick])
+                  for picture, tick in zip(self.maps, self.ticks, strict=True)]  # fmt: skip
+        code = w.Accordion([self.code], titles=("recipe as code, to paste in a notebook",))
+        return [
+            *files, self.message,
+            _row(w.VBox(place), w.VBox([self.picture, self.summary]), w.VBox(controls)),
+            _row(*layers, self.score), _row(self.name, *self.buttons.values()), code,
+        ]  # fmt: skip
+
+    def _watch(self) -> None:
+        for name, control in self.controls.items():
+            if name != "zoo":
+                control.observe(self._refresh, "value")
+        for control in (*self.ticks, self.opacity):
+            control.observe(self._refresh, "value")
+        self.controls["zoo"].observe(lambda _: self._open_zoo(), "value")
+        for name, upload in self.uploads.items():
+            upload.observe(partial(self._receive, name), "value")
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Controls that we set ourselves ask for nothing."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Errors become one sentence; what they left out of date is blanked."""
+        try:
+            yield
+        except Exception as error:  # a traceback would be lost in a log
+            self._say(str(error) or type(error).__name__, "#b00020")
+            for picture in (self.picture, self.score, self.overview, *self.maps):
+                picture.value = b""
+            self.summary.value = self.code.value = ""
+            self._mapped = None
+            with suppress(Exception):
+                self.overview.value = png(overview(self.session, OVERVIEW))
+
+    def _say(self, text: str, colour: str = "inherit") -> None:
+        self.message.value = text and f'<span style="color: {colour}">{escape(text)}</span>'
+
+    def _open_zoo(self, group: str = "") -> None:
+        control = self.controls["group"]
+        with self._reporting():
+            with self._quietly():
+                control.options = []
+                control.options = names = _groups(self.controls["zoo"].value)
+                if names:
+                    control.value = group if group in names else names[0]
+            self._refresh()
+
+    def _refresh(self, _: Any = None) -> None:
+        """Compute and show what follows from the controls."""
+        if self._quiet:
+            return
+        with self._reporting():
+            for name in ("zoo", "group", "image"):
+                if not self.controls[name].value:
+                    raise ValueError(f"Choose the {name}: a zoo with networks, then an image.")
+            values = {name: control.value for name, control in self.controls.items()}
+            ticked = tuple(layer for layer, tick in zip(LAYERS, self.ticks, strict=True)
+                           if tick.value)  # fmt: skip
+            cls = values.pop("cls")
+            for name in ("side", "pixel_size_um"):
+                values[name] = values[name] or None
+            before = self.session.choice
+            if before.group and (before.zoo, before.group) != (values["zoo"], values["group"]):
+                values["side"] = None  # another network has its own
+            self.session.choose(**values, layers=ticked, cls=None)
+            self._follow_place()
+            self._follow_classes(cls)
+            self._draw()
+            self._say("")
+
+    def _follow_place(self) -> None:
+        height, width = self.session.raw.shape[1:]
+        top, left, side = self.session.place
+        with self._quietly():
+            for name, value, most in (("top", top, height - side), ("left", left, width - side)):
+                self.controls[name].max, self.controls[name].value = most, value
+            self.controls["side"].value = side
+        shown = OVERVIEW / max(height, width)
+        self.overview.layout.width = f"{width * shown:.0f}px"
+        self.overview.layout.height = f"{height * shown:.0f}px"
+
+    def _follow_classes(self, cls: int | None) -> None:
+        with self._quietly():
+            control = self.controls["cls"]
+            control.options = []  # stays so if no class is predicted
+            predicted = self.session.predicted
+            control.options = [(f"{k} ({p:.2f})", k) for k, p in predicted.items()]
+            control.value = cls if cls in predicted else self.session.cls
+            self.session.choose(cls=control.value)
+
+    def _draw(self) -> None:
+        session = self.session
+        self.overview.value = png(overview(session, OVERVIEW))
+        if self._mapped is not session.maps:  # packing eight pictures takes its time
+            for picture, tile in zip(self.maps, tiles(session.maps), strict=True):
+                picture.value = png(tile)
+            self._mapped = session.maps
+        self.picture.value = png(overlay(session, self.opacity.value))
+        self.score.value = png(heat(session.score))
+        self.summary.value = escape(summary(session))
+        masked = session.choice.threshold != "none"
+        self.code.value = saving.recipe(session) if masked else ""
+
+    def _centre(self, down: float, right: float, _: Any = None) -> None:
+        with self._reporting():
+            height, width = self.session.raw.shape[1:]
+            side = self.session.place[2]
+            with self._quietly():  # the sliders keep the crop inside
+                self.controls["top"].value = round(down * height - side / 2)
+                self.controls["left"].value = round(right * width - side / 2)
+            self._refresh()
+
+    def _receive(self, name: str, change: dict[str, Any]) -> None:
+        with self._reporting():
+            for file in change["new"]:
+                self.controls[name].value = str(_keep(file["name"], bytes(file["content"])))
+
+    def _save(self, save: Callable[..., None], suffix: str, _: Any = None) -> None:
+        try:
+            path = Path(self.name.value + suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, self.session)
+            self._say(f"Saved {path}.")
+        except Exception as error:  # the pictures stay as they are
+            self._say(str(error), "#b00020")
+
+
+def _controls(choice: Choice) -> dict[str, w.Widget]:
+    """A control for each choice but the layers, by its name."""
+    path = {"continuous_update": False, "layout": w.Layout(width="360px")}
+    moved = {"min": 0, "continuous_update": False}
+    most = max(choice.top, choice.left, 1)
+    return {
+        "zoo": w.Text(choice.zoo, description="zoo", **path),
+        "group": w.Dropdown(options=[], **_named("group")),
+        "image": w.Text(choice.image, description="image", **path),
+        "scaling": w.Dropdown(options=SCALINGS, value=choice.scaling, **_named("scaling")),
+        "pixel_size_um": w.BoundedFloatText(choice.pixel_size_um or 0, min=0, max=1e6, step=0.01,
+                                            **_named("pixel size, µm")),
+        "top": w.IntSlider(choice.top, max=most, **moved, **_named("top, px")),
+        "left": w.IntSlider(choice.left, max=most, **moved, **_named("left, px")),
+        "side": w.BoundedIntText(choice.side or 0, min=0, max=2**16, step=STRIDES[-1],
+                                 **_named("side, px")),
+        "cls": w.Dropdown(options=[], **_named("class (probability)")),
+        "how": w.Dropdown(options=COMBINATIONS, value=choice.how, **_named("combine by")),
+        "sigma": w.FloatSlider(choice.sigma, min=0, max=max(10, choice.sigma), step=0.5,
+                               **_named("smoothing, px")),
+        "threshold": w.Dropdown(options=THRESHOLDS, value=choice.threshold, **_named("threshold")),
+        "level": w.FloatSlider(choice.level, min=0, max=100, step=0.5, **_named("percentile")),
+        "area": w.BoundedIntText(choice.area, min=0, max=2**31, **_named("least area, px")),
+        "split": w.BoundedIntText(choice.split, min=0, max=2**16, **_named("split, px (0: no)")),
+    }  # fmt: skip
+
+
+def _named(text: str) -> dict[str, Any]:
+    return {"description": text, "style": {"description_width": "8em"}}
+
+
+def _row(*children: w.Widget) -> w.Box:
+    return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
+
+
+def _image(side: int, what: str) -> w.Image:
+    size = f"{side}px"
+    return w.Image(format="png", tooltip=what, layout=w.Layout(width=size, height=size))
+
+
+def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
+    """Lay a picture and see-through buttons in the same cell of a grid."""
+    same = "1 / 1 / 2 / 2"
+    below.layout.grid_area = same
+    style, layout = w.ButtonStyle(button_color="transparent"), _bare(width="auto", height="auto")
+    buttons = []
+    for cell in range(CELLS**2):
+        down, right = (cell // CELLS + 0.5) / CELLS, (cell % CELLS + 0.5) / CELLS
+        where = f"crop here: {down:.0%} down, {right:.0%} right"
+        button = w.Button(tooltip=where, style=style, layout=layout)
+        button.tabbable = False  # a hundred stops; the sliders do the same
+        button.on_click(partial(clicked, down, right))
+        buttons.append(button)
+    equal = f"repeat({CELLS}, 1fr)"
+    cells = w.GridBox(buttons, layout=_bare(
+        grid_area=same, grid_template_columns=equal, grid_template_rows=equal, grid_gap="0"))
+    return w.GridBox([below, cells], layout=w.Layout(
+        grid_template_columns="max-content", grid_template_rows="max-content"))  # fmt: skip
+
+
+def _bare(**more: str) -> w.Layout:
+    return w.Layout(margin="0", padding="0", border="none", min_width="0", min_height="0", **more)
+
+
+def _groups(path: str) -> list[str]:
+    """Groups of a zoo that hold networks, the likeliest to be wanted first."""
+    found = {row["group"] for row in zoos.contents(path) if row["folds"]} if path else ()
+    usual = {name: rank for rank, name in enumerate(USUAL)}
+    return sorted(found, key=lambda name: (
+        not name.startswith("MICRANet"), usual.get(name, len(usual)), name))
+
+
+def _keep(name: str, content: bytes) -> Path:
+    """Write an uploaded file to the folder of uploads, whatever folder its name claims."""
+    name = PureWindowsPath(name).name  # knows both kinds of slashes
+    if not name.strip(". "):
+        raise ValueError("The uploaded file has no name: rename it first.")
+    path = UPLOADS / name
+    if path.exists() and path.read_bytes() != content:
+        raise FileExistsError(f"{path} exists and is another file: rename one of them.")
+    UPLOADS.mkdir(exist_ok=True)
+    write_atomically(path, content)
+    return path
