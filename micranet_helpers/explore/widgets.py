@@ -95,10 +95,10 @@ class Explorer(w.VBox):
         self.ticks = [w.Checkbox(layer in choice.layers, description=f"{layer} (1 : {stride})",
                                  indent=False, layout=w.Layout(width="96px"))
                       for layer, stride in zip(LAYERS, STRIDES, strict=True)]  # fmt: skip
-        self.maps = [_image(96, f"map of layer {layer}") for layer in LAYERS]
-        self.overview = _image(OVERVIEW, "the image, with a frame around the crop")
-        self.picture = _image(384, "the crop, with its objects")
-        self.score = _image(192, "the combined map")
+        self.maps = [_image(96) for _ in LAYERS]
+        self.overview = _image(OVERVIEW)
+        self.picture = _image(384)
+        self.score = _image(192)
         self.opacity = w.FloatSlider(0.4, min=0, max=1, step=0.05, **_named("opacity"))
         self.summary, self.message = w.HTML(), w.HTML()
         self.code = w.Textarea(disabled=True, layout=w.Layout(width="100%", height="18em"))
@@ -299,9 +299,10 @@ def _row(*children: w.Widget) -> w.Box:
     return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
 
 
-def _image(side: int, what: str) -> w.Image:
+def _image(side: int) -> w.Image:
+    # No tooltip: the script of ipywidgets 8 fails on that of a picture, and shows none of it.
     size = f"{side}px"
-    return w.Image(format="png", tooltip=what, layout=w.Layout(width=size, height=size))
+    return w.Image(format="png", layout=w.Layout(width=size, height=size))
 
 
 def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
