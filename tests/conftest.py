@@ -1,6 +1,7 @@
 """Small seeded networks and images, and the mirror of real data, that test modules share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from servers import serve_folder
 from torch import Tensor, nn
 
 from micranet_helpers.model import MICRANet
+
+# Where a script runs the tests in its background, Ctrl-C is ignored, and processes of tests inherit
+# that: those that are interrupted on purpose would never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: a change is judged by its own effect.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
