@@ -26,21 +26,21 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 SECONDS = 60
 """Time that npm may take for one package."""
 
-# html-manager looks for its fonts relative to the page. Licences go with what they are about:
+# html-manager looks for its fonts relative to the page, in one of two folders. Licences go with what they are about:
 # package.json names the one of html-manager (BSD 3-clause), require.js has its own in its head.
 _MANAGER = "extra/@jupyter-widgets/html-manager"
 _PACKAGES = {
     "requirejs@2.3.8": (
         "7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
-        {"package/require.js": "static"},
+        {"package/require.js": ["static"]},
     ),
     "@jupyter-widgets/html-manager@1.0.15": (
         "5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
         {
-            "package/dist/embed-amd.js": "static",
-            "package/dist/*.woff2": f"{_MANAGER}/dist",
-            "package/dist/*.LICENSE.txt": f"{_MANAGER}/dist",
-            "package/package.json": _MANAGER,
+            "package/dist/embed-amd.js": ["static"],
+            "package/dist/*.woff2": [f"{_MANAGER}/dist", "extra/@jupyter-widgets"],
+            "package/dist/*.LICENSE.txt": [f"{_MANAGER}/dist"],
+            "package/package.json": [_MANAGER],
         },
     ),
 }
@@ -85,11 +85,11 @@ def _pack(package: str, folder: Path) -> Path:
     return archive
 
 
-def _unpack(archive: Path, wanted: dict[str, str], folder: Path) -> None:
+def _unpack(archive: Path, wanted: dict[str, list[str]], folder: Path) -> None:
     with tarfile.open(archive) as members:
         for member in filter(tarfile.TarInfo.isreg, members):
-            for pattern, place in wanted.items():
-                if fnmatch(member.name, pattern):
+            for pattern, places in wanted.items():
+                for place in places if fnmatch(member.name, pattern) else ():
                     (folder / place).mkdir(parents=True, exist_ok=True)
                     target = folder / place / PurePosixPath(member.name).name
                     target.write_bytes(members.extractfile(member).read())
