@@ -26,8 +26,9 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 SECONDS = 60
 """Time that npm may take for one package."""
 
-# html-manager looks for its fonts relative to the page, in one of two folders. Licences go with what they are about:
-# package.json names the one of html-manager (BSD 3-clause), require.js has its own in its head.
+# html-manager looks for its fonts relative to the page, in one of two folders. Licences go with
+# what they are about: package.json names the one of html-manager (BSD 3-clause), require.js has its
+# own in its head.
 _MANAGER = "extra/@jupyter-widgets/html-manager"
 _PACKAGES = {
     "requirejs@2.3.8": (
