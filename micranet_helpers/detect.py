@@ -100,6 +100,32 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
     return drop_small(np.where(rest, rest + count, labels), 1)
 
 
+def pieces(mask: ArrayLike, area: float = 1) -> NDArray[np.int32]:
+    """Number the parts of a mask that do not touch (4 neighbours), each an object.
+
+    Parameters
+    ----------
+    mask : array-like, bool, (H, W)
+        Pixels of all objects.
+    area : float
+        Parts of fewer pixels are left out.
+
+    Returns
+    -------
+    ndarray, int32, (H, W)
+        0 outside the mask; objects are numbered from 1.
+
+    Raises
+    ------
+    ValueError
+        If this is no mask.
+    """
+    mask = np.asarray(mask)
+    if mask.dtype != bool or mask.ndim != 2:
+        raise ValueError(f"Give a bool mask (height, width), not {mask.dtype} {mask.shape}.")
+    return drop_small(ndimage.label(mask)[0], area)
+
+
 def drop_small(labels: ArrayLike, area: float) -> NDArray[np.int32]:
     """Leave out objects of fewer than ``area`` pixels and number the others from 1.
 

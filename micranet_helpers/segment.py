@@ -5,7 +5,7 @@ Every step works on tensors of any leading shape, on the tensor's own device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -285,6 +285,26 @@ def _exact(images: Tensor) -> torch.autocast:
     return torch.autocast(images.device.type, enabled=False)
 
 
+def predicted(logits: Tensor, thresholds: Sequence[float] | None = None) -> Tensor:
+    """Decide which classes an image is taken to show.
+
+    Parameters
+    ----------
+    logits : Tensor, float, (..., K)
+        What a classifier says.
+    thresholds : sequence of K floats, optional
+        Least probability of each class; by default the logit must be above 0.
+
+    Returns
+    -------
+    Tensor, bool, (..., K)
+        The decisions.
+    """
+    if thresholds is None:
+        return logits > 0
+    return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)
+
+
 class Segments(NamedTuple):
     """What :func:`segment` returns.
 
@@ -353,10 +373,7 @@ def segment(
     if not models:
         raise ValueError("Give at least one model.")
 
-    def decide(logits: Tensor) -> Tensor:
-        if thresholds is None:
-            return logits > 0
-        return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)
+    decide = partial(predicted, thresholds=thresholds)
 
     def score(part: Tensor) -> tuple[Tensor, Tensor]:
         parts = [recipe.score(each, part, decide) for each in models]

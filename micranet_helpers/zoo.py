@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from micranet_helpers.architectures import MOST, check_numbers, settings
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files import named, put, write_atomically
 from micranet_helpers.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.model import MICRANet
 from micranet_helpers.weights import Arrays, assemble, fill, parse, settings_text, taken
@@ -240,20 +240,10 @@ def extract_ilastik(
     As for :func:`load`: the HDF5 library itself may hang on damaged text. The project is in
     memory before it is written.
     """
-    out = Path(out)
-    if out.suffix != ".ilp":
-        raise ValueError(f"Ilastik opens files that end in .ilp: give such a name, not {out.name}.")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists: give another name, or overwrite=True to replace it.")
+    out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:
         image = standalone(member(zoo, _project_name(zoo) if group is None else group))
-    try:
-        write_atomically(out, image.getbuffer())
-    except OSError as error:
-        raise OSError(
-            f"{out} could not be written and is as before; make sure that its folder exists and "
-            f"the disk has room ({error})."
-        ) from error
+    put(out, image.getbuffer())
 
 
 def _attributes(

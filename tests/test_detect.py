@@ -105,6 +105,12 @@ def test_objects_cover_the_mask_and_are_connected(mask, landscape, distance):
             assert len(np.unique(labels[inside])) == 1
 
 
+def test_pieces_touch_at_sides_not_at_corners():
+    mask = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 1]], bool)
+    assert detect.pieces(mask).tolist() == [[1, 1, 0], [0, 0, 2], [3, 0, 2]]
+    assert detect.pieces(mask, area=2).tolist() == [[1, 1, 0], [0, 0, 2], [0, 0, 2]]
+
+
 def test_small_objects_are_dropped():
     labels = np.array([[7, 7, 7, 0, 2**40, 0, 3, 3]])
     assert detect.drop_small(labels, 2).tolist() == [[2, 2, 2, 0, 0, 0, 1, 1]]
@@ -242,6 +248,8 @@ SCORE, BOX, LABELS = np.eye(4), np.array([[0, 0, 2, 2]]), np.ones((4, 4), int)
         (lambda: detect.instances(LABELS[:2] > 0, SCORE, 1), "shape"),
         (lambda: detect.instances(LABELS > 0, SCORE, 0), "min_distance"),
         (lambda: detect.drop_small(SCORE, 1), "integers"),
+        (lambda: detect.pieces(LABELS), "bool"),
+        (lambda: detect.pieces(LABELS[0] > 0), "bool mask"),
         (lambda: detect.table(LABELS[0]), "H, W"),
         (lambda: detect.table(LABELS, SCORE[:2]), "shape"),
         (lambda: detect.table(LABELS, pixel_size_um=0), "pixel size"),

@@ -445,7 +445,7 @@ def test_projects_are_replaced_only_on_demand(full_zoo, tmp_path):
     with h5py.File(out) as project:
         assert "PixelClassification" in project
     for name in ("project.hdf5", "project", ".ilp"):
-        with pytest.raises(ValueError, match="end in .ilp"):
+        with pytest.raises(ValueError, match="ends in .ilp"):
             zoo.extract_ilastik(full_zoo, tmp_path / name)
 
 

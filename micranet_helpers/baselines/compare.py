@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from micranet_helpers.detect import drop_small, instances
+from micranet_helpers.detect import pieces
 from micranet_helpers.metrics import match_objects
 
 
@@ -92,8 +92,6 @@ def _objects(found: NDArray, true: NDArray, smallest: int) -> tuple[int, int]:
     if found.dtype.kind not in "biu":
         raise TypeError(f"Give masks or numbered objects, not {found.dtype}: use a threshold.")
     if found.dtype == bool:
-        level = np.zeros(found.shape[1:])
-        pieces = [instances(mask, level, 1) for mask in found]
-        found = np.stack([drop_small(piece, smallest) for piece in pieces])
+        found = np.stack([pieces(mask, smallest) for mask in found])
     done = [match_objects(*planes) for planes in zip(found, true, strict=True)]
     return 2 * sum(each.tp for each in done), sum(each.num_pred + each.num_true for each in done)

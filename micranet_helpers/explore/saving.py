@@ -18,7 +18,7 @@ from skimage.measure import find_contours
 
 from micranet_helpers.detect import table
 from micranet_helpers.explore.session import Session
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files import named, put
 from micranet_helpers.model import LAYERS
 
 
@@ -47,7 +47,7 @@ def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> No
     data = io.BytesIO()
     kind = np.uint16 if session.count < 2**16 else np.uint32
     tifffile.imwrite(data, labels.astype(kind), compression="zlib")
-    _write(path, ".tif", data.getvalue(), overwrite)
+    put(named(path, ".tif", overwrite), data.getvalue())
 
 
 def save_objects(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -73,7 +73,7 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write(path, ".csv", text.getvalue().encode(), overwrite)
+    put(named(path, ".csv", overwrite), text.getvalue().encode())
 
 
 def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -97,7 +97,7 @@ def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> No
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for roi in found:
             archive.writestr(f"{roi.name}.roi", roi.tobytes())
-    _write(path, ".zip", data.getvalue(), overwrite)
+    put(named(path, ".zip", overwrite), data.getvalue())
 
 
 def rois(labels: NDArray[np.integer], name: str) -> list[roifile.ImagejRoi]:
@@ -204,7 +204,7 @@ def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> 
     FileExistsError, ValueError, OSError
         As in :func:`save_mask`.
     """
-    _write(path, ".py", recipe(session).encode(), overwrite)
+    put(named(path, ".py", overwrite), recipe(session).encode())
 
 
 def _check_mask(session: Session) -> None:
@@ -218,18 +218,3 @@ def _whole(session: Session, part: NDArray) -> NDArray:
     whole = np.zeros(session.raw.shape[1:], part.dtype)
     whole[session.window] = part
     return whole
-
-
-def _write(path: str | Path, suffix: str, data: bytes, overwrite: bool) -> None:
-    path = Path(path)
-    if path.suffix != suffix:
-        raise ValueError(f"The name of such a file ends in {suffix}: rename {path.name}.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: give another name, or overwrite=True to replace it.")
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written; make sure that its folder exists and the disk has room "
-            f"({error})."
-        ) from error

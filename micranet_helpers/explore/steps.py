@@ -4,6 +4,7 @@ Between them stand :func:`~micranet_helpers.segment.combine`,
 :func:`~micranet_helpers.segment.gaussian` and the thresholds.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.data.layout import normalize
-from micranet_helpers.detect import drop_small, instances
+from micranet_helpers.detect import drop_small, instances, pieces
+from micranet_helpers.segment import predicted
 from micranet_helpers.zoo import ZooEntry
 
 SCALINGS = ("fixed", "minmax", "standard")
@@ -104,13 +106,7 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
     TypeError, ValueError
         If the crop does not fit the network.
     """
-    thresholds = entry.class_thresholds
-
-    def decide(logits: Tensor) -> Tensor:
-        if thresholds is None:
-            return logits > 0
-        return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)
-
+    decide = partial(predicted, thresholds=entry.class_thresholds)
     cams = [grad_cam(model, crop, decide) for model in entry.models]
     maps, logits = (torch.stack(folds).mean(0)[0] for folds in zip(*cams, strict=True))
     return Prediction(maps, logits.sigmoid(), decide(logits))
@@ -142,5 +138,5 @@ def numbered(mask: ArrayLike, area: float = 1, split: int = 0) -> NDArray[np.int
     """
     mask = np.asarray(mask)
     if not split:
-        return drop_small(ndimage.label(mask)[0], area)
+        return pieces(mask, area)
     return drop_small(instances(mask, ndimage.distance_transform_edt(mask), split), area)

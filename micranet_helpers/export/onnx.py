@@ -13,7 +13,8 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from micranet_helpers.architectures import Network, settings
-from micranet_helpers.export.shared import check_exportable, extra, named, put
+from micranet_helpers.export.shared import check_exportable, extra
+from micranet_helpers.files import named, put
 from micranet_helpers.model import STRIDES, MICRANet
 from micranet_helpers.unet import UNet
 

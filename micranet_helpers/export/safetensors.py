@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from micranet_helpers.architectures import NUMBERS, check_numbers
-from micranet_helpers.export.shared import extra, named, put
+from micranet_helpers.export.shared import extra
+from micranet_helpers.files import named, put
 from micranet_helpers.weights import assemble, fill, parse, settings_text, taken
 
 HEADER = 10**6

@@ -1,12 +1,10 @@
-"""What all exports share: their optional packages, the name and the writing of a file."""
+"""What all exports share: their optional packages, and the networks that they know."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from micranet_helpers.architectures import Network, check_numbers
-from micranet_helpers.files import write_atomically
 from micranet_helpers.weights import taken
 
 
@@ -58,53 +56,3 @@ def check_exportable(model: Any) -> None:
         )
     check_numbers([model])
     taken(model)
-
-
-def named(path: str | Path, suffix: str) -> Path:
-    """Check the name of a file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    suffix : str
-        What its name must end in.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If it ends otherwise: other programs tell files by their names.
-    """
-    path = Path(path)
-    if path.suffix != suffix:
-        raise ValueError(f"The name of such a file ends in {suffix}: rename {path.name}.")
-    return path
-
-
-def put(path: Path, data: bytes) -> None:
-    """Write a file; an old one is replaced only when the new one is complete.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    data : bytes
-        Its content.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; then an old file is as before.
-    """
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written; make sure that its folder exists and the disk has room "
-            f"({error})."
-        ) from error
