@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import find_objects
 from skimage.measure import find_contours
@@ -361,6 +362,46 @@ def plot_precision_recall(
     if points:
         axis.plot([], [], "o", color="white", markeredgecolor="black", label="chosen threshold")
     figure.legend(loc="outside upper center", ncols=2)
+
+
+@style()
+def plot_methods(
+    panels: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str
+) -> None:
+    """Plot what methods reach over what they cost, a panel for each dataset.
+
+    Parameters
+    ----------
+    panels : mapping of str to mapping of str to (cost, measure)
+        For each dataset: the method's name, its cost (above 0, logarithmic axis) and its
+        measure, 0 to 1.
+    xlabel, ylabel : str
+        What the cost and the measure are.
+    """
+    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.4 * len(panels)), sharex=True,
+                                squeeze=False)  # fmt: skip
+    for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
+        for name, height in _heights(points).items():
+            cost, measure = points[name]
+            axis.plot(cost, measure, "o", color=method_colour(name))
+            axis.annotate(name, (cost, height), xytext=(6, 0), textcoords="offset points",
+                          va="center", fontsize=8, color=method_colour(name))  # fmt: skip
+        axis.set(ylabel=ylabel, xscale="log", ylim=(-0.05, 1.12))
+        axis.set_title(title, loc="left")
+        axis.margins(x=0.15)
+    axes[-1, 0].set(xlabel=xlabel)
+    axes[-1, 0].xaxis.set(major_locator=LogLocator(subs=(1, 3)), minor_locator=NullLocator(),
+                          major_formatter="{x:g}")  # fmt: skip
+
+
+def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
+    """Heights of the names of dots: each at its dot, or above a name that would cover it."""
+    heights: dict[str, float] = {}
+    for name in sorted(points, key=lambda name: points[name][1]):
+        cost, height = points[name]
+        below = [heights[other] for other in heights if 1 / 4 < points[other][0] / cost < 4]
+        heights[name] = max([height, *(lower + least for lower in below)])
+    return heights
 
 
 @style()

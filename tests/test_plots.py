@@ -173,6 +173,17 @@ def test_precision_recall_shows_curves_and_chosen_thresholds() -> None:
     assert legend() == ["a", "b", "chosen threshold"]
 
 
+def test_names_of_methods_stand_beside_their_dots_and_not_on_each_other() -> None:
+    points = {"U-Net FS": (3, 0.9), "ours": (3.1, 0.91), "published": (90, 0.2)}
+    plots.plot_methods({"em": points}, "hours", "F1")
+    axis = plt.gca()
+    dots = {line.get_color(): tuple(line.get_xydata()[0]) for line in axis.lines}
+    assert dots[colours.method_colour("U-Net")] == (3, 0.9) and axis.get_xscale() == "log"
+    heights = {text.get_text(): text.xy[1] for text in axis.texts}
+    assert heights["U-Net FS"] == 0.9 and heights["published"] == 0.2
+    assert heights["ours"] > 0.98
+
+
 def test_bland_altman_by_hand() -> None:
     plots.plot_bland_altman([3, 5, 10], [2, 5, 8], "µm²")
     dots, *lines = plt.gca().lines
