@@ -4,10 +4,10 @@ The palette of Okabe & Ito can be told by colour-blind readers; two of Tol's col
 Nothing is set at import.
 """
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from matplotlib import rc_context
+from matplotlib import rcParams
 
 CLASS_COLOURS = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2",
@@ -34,22 +34,32 @@ WIDTH = 6.5
 """Width of a figure that fills the column of a page, inches; charts of one panel are narrower."""
 
 
-def style() -> AbstractContextManager[None]:
+LOOK = {
+    "figure.constrained_layout.use": True, "figure.dpi": 110, "font.size": 9.5,
+    "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "legend.fontsize": 9, "lines.markersize": 5, "image.cmap": SCORES,
+}  # fmt: skip
+"""matplotlib's settings in :func:`style`; letters can be read on a phone."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
     """Give what is drawn in a ``with`` block, or in a function so decorated, the book's look.
 
-    Nothing else changes: matplotlib's settings are as before when the block ends.
+    Nothing else changes: these settings are as before when the block ends.
 
-    Returns
-    -------
-    context manager
-        Of matplotlib's settings.
+    Yields
+    ------
+    None
     """
-    return rc_context({
-        "figure.constrained_layout.use": True, "figure.dpi": 110, "font.size": 9.5,
-        "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
-        "legend.frameon": False, "legend.fontsize": 9, "lines.markersize": 5,
-        "image.cmap": SCORES,
-    })  # fmt: skip
+    # matplotlib's rc_context would also take back that notebooks show figures at the end of a
+    # cell: the first figure switches that on.
+    before = {name: rcParams[name] for name in LOOK}
+    rcParams.update(LOOK)
+    try:
+        yield
+    finally:
+        rcParams.update(before)
 
 
 def class_colours(classes: Sequence[str]) -> list[str]:

@@ -62,6 +62,15 @@ def test_figures_are_as_wide_as_a_page_and_leave_the_settings_alone() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def test_the_first_figure_may_switch_on_that_notebooks_show_figures() -> None:
+    was = matplotlib.is_interactive()
+    with colours.style():
+        matplotlib.interactive(not was)
+    now = matplotlib.is_interactive()
+    matplotlib.interactive(was)
+    assert now is not was
+
+
 def test_a_class_has_one_colour_in_all_its_names() -> None:
     names = ["Fluo-N2DL-HeLa cell", "Fluo-N2DL-HeLa contact", "PhC-C2DL-PSC cell", "7", "spore"]
     cell, contact, again, *numbers = colours.class_colours(names)
