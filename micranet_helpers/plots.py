@@ -382,10 +382,13 @@ def plot_methods(
                                 squeeze=False)  # fmt: skip
     for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
         for name, height in _heights(points).items():
-            cost, measure = points[name]
-            axis.plot(cost, measure, "o", color=method_colour(name))
-            axis.annotate(name, (cost, height), xytext=(6, 0), textcoords="offset points",
-                          va="center", fontsize=8, color=method_colour(name))  # fmt: skip
+            (cost, measure), colour = points[name], method_colour(name)
+            axis.plot(cost, measure, "o", color=colour)
+            # A name stands to the right of its dot, unless it would cover another dot.
+            left = any(1 < x / cost < 5 and abs(y - height) < 0.06 for x, y in points.values())
+            axis.annotate(name, (cost, height), xytext=(-6 if left else 6, 0),
+                          textcoords="offset points", ha="right" if left else "left",
+                          va="center", fontsize=8, color=colour)  # fmt: skip
         axis.set(ylabel=ylabel, xscale="log", ylim=(-0.05, 1.12))
         axis.set_title(title, loc="left")
         axis.margins(x=0.15)
