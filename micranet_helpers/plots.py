@@ -382,13 +382,13 @@ def plot_methods(
                                 squeeze=False)  # fmt: skip
     for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
         for name, height in _heights(points).items():
-            (cost, measure), colour = points[name], method_colour(name)
-            axis.plot(cost, measure, "o", color=colour)
+            cost, measure = points[name]
+            axis.plot(cost, measure, "o", color=method_colour(name))
             # A name stands to the right of its dot, unless it would cover another dot.
             left = any(1 < x / cost < 5 and abs(y - height) < 0.06 for x, y in points.values())
             axis.annotate(name, (cost, height), xytext=(-6 if left else 6, 0),
                           textcoords="offset points", ha="right" if left else "left",
-                          va="center", fontsize=8, color=colour)  # fmt: skip
+                          va="center", fontsize=8)  # fmt: skip
         axis.set(ylabel=ylabel, xscale="log", ylim=(-0.05, 1.12))
         axis.set_title(title, loc="left")
         axis.margins(x=0.15)
@@ -494,8 +494,8 @@ def show_maps(
     image : Tensor, float, (1, H, W)
         A grey image.
     maps : Tensor, float, (8, H, W)
-        Its maps for one class, each on its own scale. Dark blue is low, yellow is high; a map
-        with values below 0 is purple there, white at 0, and orange above.
+        Its maps for one class, each on its own scale. Dark blue is low, yellow is high; if some
+        value is below 0, purple is below 0, white is 0 and orange is above.
     title : str
         Title of the image.
     pixel_size_um : float, optional
@@ -510,13 +510,13 @@ def show_maps(
     if pixel_size_um:
         _scale_bar(axes["image"], *image.shape[-2:], pixel_size_um)
     for cam, layer, stride in zip(maps, LAYERS, STRIDES, strict=True):
-        show_score(axes[layer], cam, f"{layer} (1 : {stride})")
+        show_score(axes[layer], cam, f"{layer} (1 : {stride})", bool(maps.min() < 0))
     for axis in axes.values():
         axis.set_axis_off()
 
 
-def show_score(axis: Axes, score: Tensor, title: str = "") -> None:
-    """Show a map in the book's colours: :data:`SCORES`, or :data:`SIGNED` if some is below 0.
+def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False) -> None:
+    """Show a map in the book's colours.
 
     Parameters
     ----------
@@ -526,11 +526,13 @@ def show_score(axis: Axes, score: Tensor, title: str = "") -> None:
         Finite values.
     title : str
         Title of the map.
+    signed : bool
+        Purple below 0, white at 0, orange above; else from dark blue, low, to yellow, high.
     """
-    values = score.detach().cpu().numpy()
+    values = score.cpu().numpy()
     top = np.abs(values).max()
-    signed = {"cmap": SIGNED, "vmin": -top, "vmax": top} if values.min() < 0 else {"cmap": SCORES}
-    axis.imshow(values, **signed)
+    axis.imshow(values, **({"cmap": SIGNED, "vmin": -top, "vmax": top} if signed
+                           else {"cmap": SCORES}))  # fmt: skip
     axis.set_title(title, fontsize=9)
 
 

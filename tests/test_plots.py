@@ -234,10 +234,11 @@ def test_maps_are_named_by_layer() -> None:
 
 def test_zero_is_white_in_maps_of_both_signs() -> None:
     maps = torch.linspace(0, 1, 64).reshape(8, 8).repeat(8, 1, 1)
-    maps[3] = maps[3] * 3 - 1
-    plots.show_maps(torch.rand(1, 8, 8), maps)
-    pictures = [axis.images[0] for axis in plt.gcf().axes[1:]]
-    assert {picture.get_cmap().name for picture in pictures[:3]} == {plots.SCORES}
+    for lowest, colour_map in ((0, colours.SCORES), (-1, colours.SIGNED)):
+        maps[3] = torch.linspace(lowest, 2, 64).reshape(8, 8)
+        plots.show_maps(torch.rand(1, 8, 8), maps)
+        pictures = [axis.images[0] for axis in plt.gcf().axes[1:]]
+        assert {picture.get_cmap().name for picture in pictures} == {colour_map}
     assert pictures[3].to_rgba(0.0)[:3] == pytest.approx([1, 1, 1], abs=0.05)
     assert pictures[3].get_clim() == (-2, 2)
 
