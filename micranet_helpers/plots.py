@@ -589,7 +589,7 @@ def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
     right.set(xlabel="epoch", ylabel="validation labels right, %")
     for axis in (left, right):
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.legend(loc="outside lower center", ncols=2, handlelength=3.5)
 
 
