@@ -55,7 +55,7 @@ def show_images(
     masks : Tensor, bool, (N, K, H, W), optional
         Pixels of each class; the legend shows the numbers of those present.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
     """
@@ -77,7 +77,6 @@ def _grid(
     pixel_size_um: float | Sequence[float | None] | None,
 ) -> tuple[Figure, NDArray[Any]]:
     """Make a place for each image, in rows as wide as a page, with its title and scale bar."""
-    columns = min(columns, max(len(images), 3))
     rows, width = -(-len(images) // columns), WIDTH / columns
     titles = [_wrapped(title, int(14 * width)) for title in titles]
     lines = max((title.count("\n") + 1 for title in titles), default=0)
@@ -139,7 +138,7 @@ def show_samples(
     classes : sequence of str
         Names of the label's planes for the legend; without them no outline is drawn.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float or sequence of float or None, optional
         Side of a pixel, µm, for a scale bar in the first image; or one for each image.
     """
@@ -211,7 +210,7 @@ def show_outlines(
     classes : sequence of str
         Names of the K classes for the legend.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
     """
@@ -283,7 +282,7 @@ def show_detections(
     slack : float
         As in :func:`~micranet_helpers.detect.match_boxes`, which tells right from false.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
 
