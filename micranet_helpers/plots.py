@@ -43,13 +43,14 @@ def show_images(
     masks: Tensor | None = None,
     columns: int = 6,
     pixel_size_um: float | None = None,
+    colour_map: str = "gray",
 ) -> None:
     """Show images in rows, with the pixels of each class in its colour.
 
     Parameters
     ----------
     images : Tensor, float, (N, 1, H, W)
-        Grey images, shown on one scale of grey.
+        Grey images, shown on one scale.
     titles : sequence of str
         A title for each image.
     masks : Tensor, bool, (N, K, H, W), optional
@@ -58,11 +59,13 @@ def show_images(
         Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
+    colour_map : str
+        Of the images; :data:`~micranet_helpers.colours.SCORES` where they are scores.
     """
     figure, axes = _grid(images, titles, columns, pixel_size_um)
-    grey = {"cmap": "gray", "vmin": images.min().item(), "vmax": images.max().item()}
+    scale = {"cmap": colour_map, "vmin": images.min().item(), "vmax": images.max().item()}
     for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
-        axis.imshow(image[0].cpu().numpy(), **grey)
+        axis.imshow(image[0].cpu().numpy(), **scale)
         if masks is not None:
             _overlay(axis, masks[i])
     if masks is not None:
@@ -163,7 +166,8 @@ def _visible(image: NDArray[Any] | Tensor) -> NDArray[Any]:
 
 def _outline(axis: Axes, sample: Sample, colours: Sequence[str]) -> None:
     if sample.boxes is not None:
-        for cls, top, left, bottom, right in sample.boxes[sample.boxes[:, 0] < len(colours)]:
+        boxes = sample.boxes[sample.boxes[:, 0] < len(colours)]
+        for cls, top, left, bottom, right in boxes[boxes[:, 0].argsort()[::-1]]:
             place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
             colour = colours[int(cls)]
             axis.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linewidth=1.2))

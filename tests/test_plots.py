@@ -93,7 +93,7 @@ def test_samples_show_their_own_range_boxes_and_outlines() -> None:
     label = np.zeros((2, 16, 16), np.uint8)
     label[1, 4:8, 4:8] = 1
     grey = Sample("grey", np.arange(256, dtype=np.uint8).reshape(1, 16, 16), label)
-    box = np.array([[1, 2, 3, 10, 12]], np.float32)
+    box = np.array([[0, 1, 1, 4, 4], [1, 2, 3, 10, 12]], np.float32)
     colours = np.random.default_rng(0).random((3, 16, 16), np.float32)
     coloured = Sample("rgb", colours, label, boxes=box)
     plots.show_samples([grey, coloured], ["a", "b"], ["cell", "gap"], pixel_size_um=0.5)
@@ -101,7 +101,8 @@ def test_samples_show_their_own_range_boxes_and_outlines() -> None:
     assert (left.images[0].get_array().min(), left.images[0].get_array().max()) == (0, 1)
     outline = left.images[2].get_array()
     assert tuple(outline[4, 4]) == to_rgba(plots.CLASS_COLOURS[1]) and not outline[12, 12].any()
-    [drawn] = right.patches
+    drawn, above = right.patches  # the first class is drawn last: it is what is looked for
+    assert above.get_edgecolor() == to_rgba(plots.CLASS_COLOURS[0])
     assert (drawn.get_xy(), drawn.get_width(), drawn.get_height()) == ((2.5, 1.5), 9, 8)
     assert [text.get_text() for text in plt.gcf().legends[0].get_texts()] == ["cell", "gap"]
     assert left.texts[0].get_text() == "2 µm" and not right.texts
