@@ -74,7 +74,7 @@ def test_the_first_figure_may_switch_on_that_notebooks_show_figures() -> None:
 def test_a_class_has_one_colour_in_all_its_names() -> None:
     names = ["Fluo-N2DL-HeLa cell", "Fluo-N2DL-HeLa contact", "PhC-C2DL-PSC cell", "7", "spore"]
     cell, contact, again, *numbers = colours.class_colours(names)
-    assert cell == again == colours.class_colours(["contact", "cells"])[1] != contact
+    assert cell == again and colours.class_colours(["contact", "cells"]) == [contact, cell]
     assert numbers == list(colours.CLASS_COLOURS[3:5])
     assert colours.class_colours("0123456789") == list(colours.CLASS_COLOURS)
 
@@ -117,7 +117,7 @@ def test_samples_of_several_scales_have_a_bar_each() -> None:
     assert bars == [["0.1 µm"], [], ["0.5 µm"]]
 
 
-@pytest.mark.parametrize(("pixel", "text"), [(0.0046, "0.5 µm"), (0.02, "2 µm"), (0.5, "50 µm")])
+@pytest.mark.parametrize(("pixel", "text"), [(0.0046, "0.5 µm"), (0.014, "1 µm"), (0.5, "50 µm")])
 def test_scale_bars_are_round_and_at_most_a_third_of_the_image(pixel: float, text: str) -> None:
     plots.show_images(torch.rand(1, 1, 384, 384), pixel_size_um=pixel)
     [bar] = plt.gca().figure.axes[0].lines
