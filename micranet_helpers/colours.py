@@ -27,8 +27,11 @@ METHOD_COLOURS = {
 }  # fmt: skip
 """Colours of methods by how their names begin; what begins otherwise is MICRA-Net."""
 
-SCORES, SIGNED = "cividis", "PuOr_r"
-"""Colour maps: dark blue is low and yellow high; purple is below zero, white zero, orange above."""
+SCORES = "cividis"
+"""Colour map of scores: dark blue is low, yellow is high."""
+
+SIGNED = "PuOr_r"
+"""Colour map of values of both signs: purple is below zero, white is zero, orange is above."""
 
 WIDTH = 6.5
 """Width of a figure that fills the column of a page, inches; charts of one panel are narrower."""
