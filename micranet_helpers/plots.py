@@ -109,7 +109,7 @@ def _legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str] 
     if handles:
         named = {"labels": labels} if labels else {}
         figure.set_figheight(figure.get_figheight() + 0.3)
-        figure.legend(handles=handles, loc="outside lower center", ncols=10, columnspacing=1.2,
+        figure.legend(handles=handles, loc="outside lower center", ncols=11, columnspacing=1.2,
                       handlelength=1.5, **named)  # fmt: skip
 
 
