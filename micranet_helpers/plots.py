@@ -1,5 +1,6 @@
 """The figures of the book: one visual language, colours that colour-blind readers can tell."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,70 +14,103 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import find_objects
 from skimage.measure import find_contours
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
+from micranet_helpers.colours import (
+    CLASS_COLOURS,
+    SCORES,
+    SIGNED,
+    WIDTH,
+    class_colours,
+    method_colour,
+    run_colours,
+    style,
+)
 from micranet_helpers.data.layout import Sample
 from micranet_helpers.detect import ignored, match_boxes
 from micranet_helpers.model import LAYERS, STRIDES
 
-CLASS_COLOURS = (
-    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2",
-    "#d55e00", "#cc79a7", "#999999", "#882255", "#44aa99",
-)  # fmt: skip
-"""Colour of each class, the same in every figure: eight of Okabe & Ito, two of Tol."""
 
-
+@style()
 def show_images(
     images: Tensor,
     titles: Sequence[str] = (),
     masks: Tensor | None = None,
     columns: int = 6,
+    pixel_size_um: float | None = None,
+    colour_map: str = "gray",
 ) -> None:
     """Show images in rows, with the pixels of each class in its colour.
 
     Parameters
     ----------
     images : Tensor, float, (N, 1, H, W)
-        Grey images, shown on one scale of grey.
+        Grey images, shown on one scale.
     titles : sequence of str
         A title for each image.
     masks : Tensor, bool, (N, K, H, W), optional
         Pixels of each class; the legend shows the numbers of those present.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
+    pixel_size_um : float, optional
+        Side of a pixel, µm, for a scale bar in the first image.
+    colour_map : str
+        Of the images; :data:`~micranet_helpers.colours.SCORES` where they are scores.
     """
-    figure, axes = _grid(len(images), columns, 0.2, 0.4 * (masks is not None))
-    grey = {"cmap": "gray", "vmin": images.min().item(), "vmax": images.max().item()}
+    figure, axes = _grid(images, titles, columns, pixel_size_um)
+    scale = {"cmap": colour_map, "vmin": images.min().item(), "vmax": images.max().item()}
     for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
-        axis.imshow(image[0].cpu().numpy(), **grey)
+        axis.imshow(image[0].cpu().numpy(), **scale)
         if masks is not None:
             _overlay(axis, masks[i])
-        if titles:
-            axis.set_title(titles[i], fontsize=9)
     if masks is not None:
         shown = masks.any((0, 2, 3)).nonzero().flatten().tolist()
-        handles = [Patch(color=CLASS_COLOURS[cls], label=str(cls)) for cls in shown]
-        if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=10, frameon=False)
+        _legend_below(figure, [Patch(color=CLASS_COLOURS[cls], label=str(cls)) for cls in shown])
 
 
 def _grid(
-    count: int, columns: int, above: float, below: float = 0.0
+    images: Sequence[Any] | Tensor,
+    titles: Sequence[str],
+    columns: int,
+    pixel_size_um: float | Sequence[float | None] | None,
 ) -> tuple[Figure, NDArray[Any]]:
-    """Make a place for each image, in rows; room above each row and below all is in inches."""
-    columns = min(columns, count)
-    rows, width = -(-count // columns), 10 / max(columns, 3)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, (width + above) * rows + below),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    """Make a place for each image, in rows as wide as a page, with its title and scale bar."""
+    rows, width = -(-len(images) // columns), WIDTH / columns
+    titles = [_wrapped(title, int(14 * width)) for title in titles]
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    tallest = max(image.shape[-2] / image.shape[-1] for image in images)
+    height = width * tallest + 0.15 * lines + 0.05
+    # More pixels than other figures have: the reader may want to enlarge a micrograph.
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False,
+                                dpi=150)  # fmt: skip
     for axis in axes.flat:
         axis.set_axis_off()
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(title)
+    sizes = pixel_size_um if isinstance(pixel_size_um, Sequence) else [pixel_size_um]
+    for axis, image, size in zip(axes.flat, images, sizes, strict=False):
+        if size:
+            _scale_bar(axis, *image.shape[-2:], size)
     return figure, axes.ravel()
+
+
+def _wrapped(title: str, characters: int) -> str:
+    """Break the lines of a title that are too long for its image."""
+    return "\n".join(textwrap.fill(line, characters) for line in title.split("\n"))
+
+
+def _legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str] = ()) -> None:
+    """Set a legend below all images, in room of its own."""
+    if handles:
+        named = {"labels": labels} if labels else {}
+        figure.set_figheight(figure.get_figheight() + 0.3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=11, columnspacing=1.2,
+                      handlelength=1.5, **named)  # fmt: skip
 
 
 def _overlay(axis: Axes, masks: Tensor) -> None:
@@ -86,12 +120,13 @@ def _overlay(axis: Axes, masks: Tensor) -> None:
     axis.imshow(colours, interpolation="nearest")
 
 
+@style()
 def show_samples(
     samples: Sequence[Sample],
     titles: Sequence[str] = (),
     classes: Sequence[str] = (),
     columns: int = 6,
-    pixel_size_um: float | None = None,
+    pixel_size_um: float | Sequence[float | None] | None = None,
 ) -> None:
     """Show images in rows, each on its own scale, with outlines of their objects.
 
@@ -106,22 +141,19 @@ def show_samples(
     classes : sequence of str
         Names of the label's planes for the legend; without them no outline is drawn.
     columns : int
-        Images in a row.
-    pixel_size_um : float, optional
-        Side of a pixel, µm, for a scale bar in the first image.
+        Images in a row; each takes as much room where there are fewer.
+    pixel_size_um : float or sequence of float or None, optional
+        Side of a pixel, µm, for a scale bar in the first image; or one for each image.
     """
-    figure, axes = _grid(len(samples), columns, 0.25)
-    for i, (sample, axis) in enumerate(zip(samples, axes, strict=False)):
+    pictures = [sample.image for sample in samples]
+    figure, axes = _grid(pictures, titles, columns, pixel_size_um)
+    colours = class_colours(classes)
+    for sample, axis in zip(samples, axes, strict=False):
         axis.imshow(_visible(sample.image), cmap="gray")
         if classes:
-            _outline(axis, sample, len(classes))
-        if titles:
-            axis.set_title(titles[i], fontsize=9)
-    if pixel_size_um:
-        _scale_bar(axes[0], samples[0].image.shape[-1], pixel_size_um)
-    colours = zip(CLASS_COLOURS, classes, strict=False)
-    if handles := [Patch(color=colour, label=name) for colour, name in colours]:
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+            _outline(axis, sample, colours)
+    named = zip(colours, classes, strict=True)
+    _legend_below(figure, [Patch(color=colour, label=name) for colour, name in named])
 
 
 def _visible(image: NDArray[Any] | Tensor) -> NDArray[Any]:
@@ -132,33 +164,33 @@ def _visible(image: NDArray[Any] | Tensor) -> NDArray[Any]:
     return (pixels - low) / np.maximum(high - low, 1e-6)
 
 
-def _outline(axis: Axes, sample: Sample, count: int) -> None:
+def _outline(axis: Axes, sample: Sample, colours: Sequence[str]) -> None:
     if sample.boxes is not None:
-        for cls, top, left, bottom, right in sample.boxes[sample.boxes[:, 0] < count]:
+        boxes = sample.boxes[sample.boxes[:, 0] < len(colours)]
+        for cls, top, left, bottom, right in boxes[boxes[:, 0].argsort()[::-1]]:
             place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-            colour = CLASS_COLOURS[int(cls)]
+            colour = colours[int(cls)]
             axis.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linewidth=1.2))
     elif sample.label.ndim == 3:
-        for plane, colour in zip(sample.label[:count], CLASS_COLOURS, strict=False):
+        for plane, colour in zip(sample.label, colours, strict=False):
             lines = np.zeros((*plane.shape, 4))
             lines[find_boundaries(plane)] = to_rgba(colour)
             axis.imshow(lines, interpolation="nearest")
 
 
-def _scale_bar(axis: Axes, width: int, pixel_size_um: float) -> None:
+def _scale_bar(axis: Axes, height: int, width: int, pixel_size_um: float) -> None:
     most = width * pixel_size_um / 3
     length = max(n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5) if n * 10.0**k <= most)
-    y = axis.get_ylim()[0] * 0.94
-    x = np.array([0.05 * width, 0.05 * width + length / pixel_size_um])
+    x, y = 0.05 * width, 0.94 * height
     # The dark rim shows on bright images, such as stained smears.
-    thick, thin = ([withStroke(linewidth=width, foreground="black")] for width in (4.5, 2.5))
-    axis.plot(x, [y, y], color="white", linewidth=3, solid_capstyle="butt", path_effects=thick)
-    axis.annotate(
-        f"{length:g} µm", (x.mean(), y), xytext=(0, 4), textcoords="offset points",
-        color="white", ha="center", fontsize=8, path_effects=thin,
-    )  # fmt: skip
+    thick, thin = ([withStroke(linewidth=width, foreground="black")] for width in (4, 2.5))
+    axis.plot([x, x + length / pixel_size_um], [y, y], color="white", linewidth=2.5,
+              solid_capstyle="butt", path_effects=thick)  # fmt: skip
+    axis.annotate(f"{length:g} µm", (x, y), xytext=(0, 3), textcoords="offset points",
+                  color="white", fontsize=8, path_effects=thin)  # fmt: skip
 
 
+@style()
 def show_outlines(
     images: Sequence[NDArray[Any]] | Tensor,
     masks_pred: Sequence[NDArray[Any]] | Tensor,
@@ -182,33 +214,29 @@ def show_outlines(
     classes : sequence of str
         Names of the K classes for the legend.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
     """
-    figure, axes = _grid(len(images), columns, 0.25, 0.4)
+    figure, axes = _grid(images, titles, columns, pixel_size_um)
+    colours = class_colours(classes)
     for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
         axis.imshow(_visible(image), cmap="gray")
-        if titles:
-            axis.set_title(titles[i], fontsize=9)
-        for plane, colour in zip(masks_pred[i], CLASS_COLOURS, strict=False):
-            _draw_contours(axis, plane, {"color": colour, "linewidth": 2.4})
+        for plane, colour in zip(masks_pred[i], colours, strict=False):
+            _draw_contours(axis, plane, {"color": colour, "linewidth": 1.8})
         for plane in masks_true[i]:
-            for style in DASHED:
-                _draw_contours(axis, plane, style)
-    if pixel_size_um:
-        _scale_bar(axes[0], images[0].shape[-1], pixel_size_um)
-    lines = [Line2D([], [], color=colour, linewidth=2.4)
-             for _, colour in zip(classes, CLASS_COLOURS, strict=False)]  # fmt: skip
-    truth = tuple(Line2D([], [], **style) for style in DASHED)
-    # A tuple of lines is drawn as one, so the legend shows black under white.
-    figure.legend([*lines, truth], [*classes, "annotation"], loc="outside lower center", ncols=6,
-                  frameon=False)  # fmt: skip
+            for dashes in DASHED:
+                _draw_contours(axis, plane, dashes)
+    lines = [Line2D([], [], color=colour, linewidth=1.8) for colour in colours]
+    if any(plane.any() for planes in masks_true for plane in planes):
+        # A tuple of lines is drawn as one, so the legend shows black under white.
+        lines.append(tuple(Line2D([], [], **dashes) for dashes in DASHED))
+    _legend_below(figure, lines, [*classes, "truth"][: len(lines)])
 
 
 DASHED = (
-    {"color": "black", "linewidth": 1.2},
-    {"color": "white", "linewidth": 1.2, "linestyle": (0, (3, 3))},
+    {"color": "black", "linewidth": 1},
+    {"color": "white", "linewidth": 1, "linestyle": (0, (3, 3))},
 )
 """Two lines that make one, visible on every grey."""
 
@@ -230,6 +258,7 @@ FOUND, FALSE, MISSED, UNCOUNTED = "#009e73", "#d55e00", "#0072b2", "#444444"
 """Colours of right detections, false ones, missed objects and what is not counted."""
 
 
+@style()
 def show_detections(
     images: Sequence[NDArray[Any]] | Tensor,
     points: Sequence[ArrayLike],
@@ -257,7 +286,7 @@ def show_detections(
     slack : float
         As in :func:`~micranet_helpers.detect.match_boxes`, which tells right from false.
     columns : int
-        Images in a row.
+        Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
 
@@ -267,14 +296,10 @@ def show_detections(
         If points or boxes have a wrong shape.
     """
     ignore = [()] * len(images) if ignore is None else ignore
-    figure, axes = _grid(len(images), columns, 0.25, 0.4)
+    figure, axes = _grid(images, titles, columns, pixel_size_um)
     for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
         axis.imshow(_visible(image), cmap="gray")
-        if titles:
-            axis.set_title(titles[i], fontsize=9)
         _draw_detections(axis, points[i], boxes[i], ignore[i], slack)
-    if pixel_size_um:
-        _scale_bar(axes[0], images[0].shape[-1], pixel_size_um)
     handles = [
         Line2D([], [], linestyle="", **_marker("o", FOUND), label="found"),
         Line2D([], [], linestyle="", **_marker("X", FALSE), label="false"),
@@ -283,7 +308,7 @@ def show_detections(
     if any(np.size(each) for each in ignore):
         handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=UNCOUNTED, linestyle=":",
                                  linewidth=1.5, label="not counted"))  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    _legend_below(figure, handles)
 
 
 def _draw_detections(
@@ -295,7 +320,7 @@ def _draw_detections(
     missed = np.delete(np.reshape(boxes, (-1, 4)), pairs[:, 1], axis=0)
     found = np.reshape(boxes, (-1, 4))[pairs[:, 1]]
     rim = withStroke(linewidth=3.5, foreground="white")  # shows on dark images
-    for group, style in (
+    for group, look in (
         (found, {"edgecolor": FOUND, "linewidth": 0.8}),
         (missed, {"edgecolor": MISSED, "linewidth": 2, "path_effects": [rim]}),
         (np.reshape(ignore, (-1, 4)),
@@ -303,7 +328,7 @@ def _draw_detections(
     ):  # fmt: skip
         for top, left, bottom, right in group:
             place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-            axis.add_patch(Rectangle(place, *size, fill=False, **style))
+            axis.add_patch(Rectangle(place, *size, fill=False, **look))
     for kind, (shape, colour) in enumerate((("o", FOUND), ("X", FALSE), (".", UNCOUNTED))):
         if (state == kind).any():
             rows, columns = np.asarray(points, float)[state == kind, :2].T
@@ -311,9 +336,10 @@ def _draw_detections(
 
 
 def _marker(shape: str, colour: str) -> dict[str, Any]:
-    return {"marker": shape, "color": colour, "markeredgecolor": "white", "markersize": 7}
+    return {"marker": shape, "color": colour, "markeredgecolor": "white", "markersize": 5.5}
 
 
+@style()
 def plot_precision_recall(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     points: Mapping[str, tuple[float, float]] | None = None,
@@ -323,23 +349,68 @@ def plot_precision_recall(
     Parameters
     ----------
     curves : mapping of str to (recall, precision)
-        Name of each curve and its values, each array-like (T,), in the order of falling
-        thresholds, as of :func:`~micranet_helpers.detect.precision_recall`.
+        Name of each curve, a method, and its values, each array-like (T,), in the order of
+        falling thresholds, as of :func:`~micranet_helpers.detect.precision_recall`.
     points : mapping of str to (recall, precision), optional
         What the chosen threshold of a curve gives, under the curve's name.
     """
-    figure, axis = plt.subplots(figsize=(5, 4.4), layout="constrained")
-    styles = [(colour, line) for line in ("-", "--") for colour in CLASS_COLOURS[4:]]
-    for (name, (recall, precision)), (colour, line) in zip(curves.items(), styles, strict=False):
-        axis.plot(recall, precision, line, color=colour, label=name)
+    figure, axis = plt.subplots(figsize=(4.5, 4))
+    colours = run_colours(curves)
+    for name, (recall, precision) in curves.items():
+        colour = colours[name]
+        axis.plot(recall, precision, color=colour, label=name)
         if points and name in points:
             axis.plot(*points[name], marker="o", color=colour, markeredgecolor="black")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.03), ylim=(0, 1.03))
     if points:
         axis.plot([], [], "o", color="white", markeredgecolor="black", label="chosen threshold")
-    figure.legend(loc="outside upper center", frameon=False, fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", ncols=2)
 
 
+@style()
+def plot_methods(
+    panels: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str
+) -> None:
+    """Plot what methods reach over what they cost, a panel for each dataset.
+
+    Parameters
+    ----------
+    panels : mapping of str to mapping of str to (cost, measure)
+        For each dataset: the method's name, its cost (above 0, logarithmic axis) and its
+        measure, 0 to 1.
+    xlabel, ylabel : str
+        What the cost and the measure are.
+    """
+    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.4 * len(panels)), sharex=True,
+                                squeeze=False)  # fmt: skip
+    for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
+        for name, height in _heights(points).items():
+            cost, measure = points[name]
+            axis.plot(cost, measure, "o", color=method_colour(name))
+            # A name stands to the right of its dot, unless it would cover another dot.
+            left = any(1 < x / cost < 5 and abs(y - height) < 0.06 for x, y in points.values())
+            axis.annotate(name, (cost, height), xytext=(-6 if left else 6, 0),
+                          textcoords="offset points", ha="right" if left else "left",
+                          va="center", fontsize=8)  # fmt: skip
+        axis.set(ylabel=ylabel, xscale="log", ylim=(-0.05, 1.12))
+        axis.set_title(title, loc="left")
+        axis.margins(x=0.15)
+    axes[-1, 0].set(xlabel=xlabel)
+    axes[-1, 0].xaxis.set(major_locator=LogLocator(subs=(1, 3)), minor_locator=NullLocator(),
+                          major_formatter="{x:g}")  # fmt: skip
+
+
+def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
+    """Heights of the names of dots: each at its dot, or above a name that would cover it."""
+    heights: dict[str, float] = {}
+    for name in sorted(points, key=lambda name: points[name][1]):
+        cost, height = points[name]
+        below = [heights[other] for other in heights if 1 / 4 < points[other][0] / cost < 4]
+        heights[name] = max([height, *(lower + least for lower in below)])
+    return heights
+
+
+@style()
 def plot_bland_altman(measured: ArrayLike, true: ArrayLike, unit: str) -> None:
     """Plot differences of two measurements over their mean (Bland–Altman plot).
 
@@ -365,16 +436,18 @@ def plot_bland_altman(measured: ArrayLike, true: ArrayLike, unit: str) -> None:
     measured, true = _pair(measured, true, least=2)
     difference = measured - true
     mean, width = difference.mean(), 1.96 * difference.std(ddof=1)
-    figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
-    axis.plot((measured + true) / 2, difference, "o", color=CLASS_COLOURS[4], alpha=0.6)
+    figure, axis = plt.subplots(figsize=(4.5, 3.6))
+    axis.plot((measured + true) / 2, difference, "o", color=method_colour(""), alpha=0.6,
+              label=f"n = {len(true)}")  # fmt: skip
     axis.axhline(mean, color="black", label=f"mean difference: {mean:.3g} {unit}")
     limits = f"95 % limits of agreement: {mean - width:.3g} to {mean + width:.3g} {unit}"
     for limit, label in ((mean - width, limits), (mean + width, None)):
         axis.axhline(limit, color="black", linestyle="--", label=label)
     axis.set(xlabel=f"mean of measured and true, {unit}", ylabel=f"measured − true, {unit}")
-    figure.legend(loc="outside upper center", frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center")
 
 
+@style()
 def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
     """Plot predicted over true numbers of objects; a dot of more images is larger.
 
@@ -390,15 +463,15 @@ def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
     """
     predicted, true = _pair(predicted, true, least=1)
     places, images = np.unique(np.c_[true, predicted], axis=0, return_counts=True)
-    figure, axis = plt.subplots(figsize=(4.2, 4.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(4, 4))
     highest = places.max() + 1
     axis.plot([0, highest], [0, highest], "--", color="grey", label="equal", zorder=0)
     area = np.maximum(30 * images * min(1, 10 / images.max()), 6)
-    axis.scatter(*places.T, area, color=CLASS_COLOURS[4], alpha=0.7, label="images")
+    axis.scatter(*places.T, area, color=method_colour(""), alpha=0.7, label=f"{len(true)} images")
     axis.set(xlabel="true number", ylabel="predicted number", aspect="equal")
     for side in (axis.xaxis, axis.yaxis):
         side.get_major_locator().set_params(integer=True)
-    figure.legend(loc="outside upper center", frameon=False, fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", ncols=2)
 
 
 def _pair(first: ArrayLike, second: ArrayLike, least: int) -> tuple[NDArray[np.float64], ...]:
@@ -413,7 +486,10 @@ def _pair(first: ArrayLike, second: ArrayLike, least: int) -> tuple[NDArray[np.f
     return first, second
 
 
-def show_maps(image: Tensor, maps: Tensor, title: str = "") -> None:
+@style()
+def show_maps(
+    image: Tensor, maps: Tensor, title: str = "", pixel_size_um: float | None = None
+) -> None:
     """Show an image beside its maps of all eight layers.
 
     Parameters
@@ -421,39 +497,103 @@ def show_maps(image: Tensor, maps: Tensor, title: str = "") -> None:
     image : Tensor, float, (1, H, W)
         A grey image.
     maps : Tensor, float, (8, H, W)
-        Its maps for one class; dark blue is low, yellow is high.
+        Its maps for one class, each on its own scale. Dark blue is low, yellow is high; if some
+        value is below 0, purple is below 0, white is 0 and orange is above.
     title : str
         Title of the image.
+    pixel_size_um : float, optional
+        Side of a pixel, µm, for a scale bar in the image.
     """
-    _, axes = plt.subplots(1, 9, figsize=(12, 1.8), layout="constrained")
-    axes[0].imshow(image[0].cpu().numpy(), cmap="gray")
-    axes[0].set_title(title, fontsize=9)
-    for axis, cam, layer, stride in zip(axes[1:], maps, LAYERS, STRIDES, strict=True):
-        axis.imshow(cam.cpu().numpy(), cmap="cividis")
-        axis.set_title(f"{layer} (1 : {stride})", fontsize=9)
-    for axis in axes:
+    places = [["image", *LAYERS[:4]], ["image", *LAYERS[4:]]]
+    _, axes = plt.subplot_mosaic(
+        places, figsize=(WIDTH, 2.55), dpi=150, width_ratios=[2.25, 1, 1, 1, 1]
+    )
+    axes["image"].imshow(image[0].cpu().numpy(), cmap="gray")
+    axes["image"].set_title(title)
+    if pixel_size_um:
+        _scale_bar(axes["image"], *image.shape[-2:], pixel_size_um)
+    for cam, layer, stride in zip(maps, LAYERS, STRIDES, strict=True):
+        show_score(axes[layer], cam, f"{layer} (1 : {stride})", bool(maps.min() < 0))
+    for axis in axes.values():
         axis.set_axis_off()
 
 
+def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False) -> None:
+    """Show a map in the book's colours.
+
+    Parameters
+    ----------
+    axis : Axes
+        Where.
+    score : Tensor, float, (H, W)
+        Finite values.
+    title : str
+        Title of the map.
+    signed : bool
+        Purple below 0, white at 0, orange above; else from dark blue, low, to yellow, high.
+    """
+    values = score.cpu().numpy()
+    top = np.abs(values).max()
+    axis.imshow(values, **({"cmap": SIGNED, "vmin": -top, "vmax": top} if signed
+                           else {"cmap": SCORES}))  # fmt: skip
+    axis.set_title(title, fontsize=9)
+
+
+@style()
+def plot_matrix(
+    shares: ArrayLike,
+    across: tuple[str, Sequence[str]],
+    down: tuple[str, Sequence[str]],
+    label: str,
+    numbers: ArrayLike | None = None,
+) -> None:
+    """Plot a table of shares as coloured squares, such as a confusion matrix.
+
+    Parameters
+    ----------
+    shares : array-like, float, (R, C)
+        In [0, 1].
+    across, down : (str, sequence of str)
+        What the C columns and the R rows are, and the name of each.
+    label : str
+        What the colour is.
+    numbers : array-like, int, (R, C), optional
+        Numbers to write into the squares; 0 is left out.
+    """
+    shares = np.asarray(shares)
+    figure, axis = plt.subplots(figsize=(5, 4.2))
+    picture = axis.imshow(shares, vmin=0, vmax=1)
+    figure.colorbar(picture, label=label)
+    for (row, column), number in np.ndenumerate([] if numbers is None else numbers):
+        if number:
+            colour = "black" if shares[row, column] > 0.5 else "white"
+            axis.text(column, row, number, ha="center", va="center", fontsize=8, color=colour)
+    axis.set(xlabel=across[0], xticks=range(len(across[1])), xticklabels=across[1],
+             ylabel=down[0], yticks=range(len(down[1])), yticklabels=down[1])  # fmt: skip
+
+
+@style()
 def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
     """Plot the losses and the share of right labels of some runs over their epochs.
 
     Parameters
     ----------
     histories : dict
-        Name of each run and what :func:`~micranet_helpers.train.history` says of it.
+        Name of each run and what :func:`~micranet_helpers.train.history` says of it. A run of a
+        method has its colour (:func:`~micranet_helpers.colours.run_colours`).
     """
-    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-    for (name, history), colour in zip(histories.items(), CLASS_COLOURS[4:] * 2, strict=False):
-        epochs = history["epoch"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    colours = run_colours(histories)
+    for name, history in histories.items():
+        colour, epochs = colours[name], history["epoch"]
         left.plot(epochs, history["loss"], "--o", color=colour, label=f"{name}, training")
         left.plot(epochs, history["val_loss"], "-o", color=colour, label=f"{name}, validation")
-        right.plot(epochs, np.array(history["val_accuracy"]) * 100, "-o", color=colour, label=name)
+        right.plot(epochs, np.array(history["val_accuracy"]) * 100, "-o", color=colour)
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
     right.set(xlabel="epoch", ylabel="validation labels right, %")
     for axis in (left, right):
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(frameon=False, fontsize=8, handlelength=3.5)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    figure.legend(loc="outside lower center", ncols=2, handlelength=3.5)
 
 
 def cut_out(array: Any, row: float, column: float, side: int) -> Any:

@@ -1,6 +1,7 @@
 """The whole book at the profile `smoke`: executed, built with warnings as errors, opened."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_chapters_are_quick(tree: Path) -> None:
     seconds = json.loads((tree / "status.json").read_text(encoding="utf-8"))["seconds"]
     assert list(seconds) == list(runner.chapters(ROOT / "book"))
     assert max(seconds.values()) < SECONDS, seconds
+
+
+def test_every_figure_is_followed_by_its_caption(tree: Path) -> None:
+    bare = []
+    for name, source in runner.chapters(ROOT / "book").items():
+        cells = nbformat.read(tree / source.name, as_version=4).cells
+        for cell, after in zip(cells, [*cells[1:], cells[0]], strict=True):
+            drawn = any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+            if drawn and not re.match(r"\*[^*\s]", after.source):
+                bare.append(f"{name}: {cell.source}")
+    assert not bare, "\n\n".join(["write a caption in italics below", *bare])
 
 
 @pytest.fixture

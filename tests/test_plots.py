@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 
-from micranet_helpers import plots
+from micranet_helpers import colours, plots
 from micranet_helpers.data.layout import Sample
 from micranet_helpers.model import LAYERS
 
@@ -32,8 +32,8 @@ def test_images_share_one_scale_and_masks_their_colour() -> None:
     masks[1, 4, 2, 3] = True
     plots.show_images(images, ["a", "b", "c"], masks)
     figure = plt.gcf()
-    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c"]
-    assert {axis.images[0].get_clim() for axis in figure.axes} == {(0.0, 0.5)}
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
+    assert {axis.images[0].get_clim() for axis in figure.axes[:3]} == {(0.0, 0.5)}
     overlay = figure.axes[1].images[1].get_array()
     assert tuple(overlay[2, 3]) == pytest.approx(to_rgba(plots.CLASS_COLOURS[4], 0.75))
     assert overlay[..., 3].sum() == pytest.approx(0.75)
@@ -45,24 +45,85 @@ def test_rows_are_filled_and_the_rest_stays_empty() -> None:
     assert [len(axis.images) for axis in plt.gcf().axes] == [1, 1, 1, 1, 1, 0]
 
 
+def test_long_titles_are_broken_so_that_they_stay_over_their_image() -> None:
+    plots.show_images(torch.rand(6, 1, 8, 8), ["predicted 5 and 6, F1 0.51"] * 6)
+    figure = plt.gcf()
+    figure.draw_without_rendering()
+    widths = [axis.title.get_window_extent().width for axis in figure.axes]
+    assert max(widths) < figure.bbox.width / 6
+
+
+def test_figures_are_as_wide_as_a_page_and_leave_the_settings_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    plots.show_images(torch.rand(4, 1, 8, 8))
+    plots.show_maps(torch.rand(1, 16, 16), torch.rand(8, 16, 16))
+    plots.plot_history({"run": RUN})
+    assert {plt.figure(k).get_figwidth() for k in plt.get_fignums()} == {colours.WIDTH}
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_first_figure_may_switch_on_that_notebooks_show_figures() -> None:
+    was = matplotlib.is_interactive()
+    with colours.style():
+        matplotlib.interactive(not was)
+    now = matplotlib.is_interactive()
+    matplotlib.interactive(was)
+    assert now is not was
+
+
+def test_a_class_has_one_colour_in_all_its_names() -> None:
+    names = ["Fluo-N2DL-HeLa cell", "Fluo-N2DL-HeLa contact", "PhC-C2DL-PSC cell", "7", "spore"]
+    cell, contact, again, *numbers = colours.class_colours(names)
+    assert cell == again and colours.class_colours(["contact", "cells"]) == [contact, cell]
+    assert numbers == list(colours.CLASS_COLOURS[3:5])
+    assert colours.class_colours("0123456789") == list(colours.CLASS_COLOURS)
+
+
+def test_methods_have_colours_of_their_own() -> None:
+    one = [*colours.METHOD_COLOURS, "evidence"]
+    assert len({colours.method_colour(name) for name in one}) == len(colours.METHOD_COLOURS)
+    assert colours.method_colour("U-Net ALT2") == colours.method_colour("U-Net FS")
+    plots.plot_history({"evidence": RUN, "classifier": RUN, "U-Net": RUN})
+    left, right = plt.gcf().axes
+    drawn = [line.get_color() for line in right.lines]
+    assert len(set(drawn)) == 3 and drawn[2] == colours.method_colour("U-Net")
+
+
 def test_samples_show_their_own_range_boxes_and_outlines() -> None:
     label = np.zeros((2, 16, 16), np.uint8)
     label[1, 4:8, 4:8] = 1
     grey = Sample("grey", np.arange(256, dtype=np.uint8).reshape(1, 16, 16), label)
-    box = np.array([[1, 2, 3, 10, 12]], np.float32)
+    box = np.array([[0, 1, 1, 4, 4], [1, 2, 3, 10, 12]], np.float32)
     colours = np.random.default_rng(0).random((3, 16, 16), np.float32)
     coloured = Sample("rgb", colours, label, boxes=box)
     plots.show_samples([grey, coloured], ["a", "b"], ["cell", "gap"], pixel_size_um=0.5)
-    left, right = plt.gcf().axes
+    left, right, *_ = plt.gcf().axes
     assert (left.images[0].get_array().min(), left.images[0].get_array().max()) == (0, 1)
     outline = left.images[2].get_array()
     assert tuple(outline[4, 4]) == to_rgba(plots.CLASS_COLOURS[1]) and not outline[12, 12].any()
-    [drawn] = right.patches
+    drawn, above = right.patches  # the first class is drawn last: it is what is looked for
+    assert above.get_edgecolor() == to_rgba(plots.CLASS_COLOURS[0])
     assert (drawn.get_xy(), drawn.get_width(), drawn.get_height()) == ((2.5, 1.5), 9, 8)
     assert [text.get_text() for text in plt.gcf().legends[0].get_texts()] == ["cell", "gap"]
-    assert left.texts[0].get_text() == "2 µm"
+    assert left.texts[0].get_text() == "2 µm" and not right.texts
     [bar] = left.lines
     assert np.ptp(bar.get_xdata()) == pytest.approx(4)
+
+
+def test_samples_of_several_scales_have_a_bar_each() -> None:
+    sample = Sample("x", np.zeros((1, 100, 100), np.uint8), np.array([1], np.uint8))
+    plots.show_samples([sample] * 3, pixel_size_um=[0.0046, None, 0.02])
+    bars = [[text.get_text() for text in axis.texts] for axis in plt.gcf().axes[:3]]
+    assert bars == [["0.1 µm"], [], ["0.5 µm"]]
+
+
+@pytest.mark.parametrize(("pixel", "text"), [(0.0046, "0.5 µm"), (0.014, "1 µm"), (0.5, "50 µm")])
+def test_scale_bars_are_round_and_at_most_a_third_of_the_image(pixel: float, text: str) -> None:
+    plots.show_images(torch.rand(1, 1, 384, 384), pixel_size_um=pixel)
+    [bar] = plt.gca().figure.axes[0].lines
+    assert plt.gcf().axes[0].texts[0].get_text() == text
+    assert np.ptp(bar.get_xdata()) == pytest.approx(float(text.split()[0]) / pixel) and (
+        384 / 9 < np.ptp(bar.get_xdata()) <= 384 / 3)  # fmt: skip
 
 
 def test_image_level_samples_have_no_outlines() -> None:
@@ -92,7 +153,9 @@ def test_outlines_surround_each_object_and_the_truth_is_dashed() -> None:
     assert dashed.vertices.min() == 7.5 and dashed.vertices.max() == 9.5
     assert [len(each.get_paths()) for each in right.collections] == [1, 0, 0]
     assert left.get_xlim() == (-0.5, 15.5) and left.texts[0].get_text() == "2 µm"
-    assert legend() == ["cell", "annotation"]
+    assert legend() == ["cell", "truth"]
+    plots.show_outlines(images, [touching, mask], [touching * 0] * 2, classes=["cell"])
+    assert legend() == ["cell"]
 
 
 def test_detections_are_right_false_missed_or_not_counted() -> None:
@@ -100,7 +163,7 @@ def test_detections_are_right_false_missed_or_not_counted() -> None:
     boxes, ignore = [[0, 0, 5, 6], [10, 0, 14, 4]], [[5, 12, 8, 15]]
     images = np.zeros((2, 3, 16, 16), np.uint8)
     plots.show_detections(images, [points, []], [boxes, []], ["a", "b"], [ignore, []])
-    left, right = plt.gcf().axes
+    left, right, _ = plt.gcf().axes
     places = {line.get_marker(): tuple(line.get_xydata()[0]) for line in left.lines}
     assert places == {"o": (3, 2), "X": (12, 12), ".": (13, 6)}
     colours = [patch.get_edgecolor() for patch in left.patches]
@@ -120,13 +183,25 @@ def test_precision_recall_shows_curves_and_chosen_thresholds() -> None:
     assert legend() == ["a", "b", "chosen threshold"]
 
 
+def test_names_of_methods_stand_beside_their_dots_and_not_on_each_other() -> None:
+    points = {"U-Net FS": (3, 0.9), "ours": (3.1, 0.91), "published": (90, 0.2)}
+    plots.plot_methods({"em": points}, "hours", "F1")
+    axis = plt.gca()
+    dots = {line.get_color(): tuple(line.get_xydata()[0]) for line in axis.lines}
+    assert dots[colours.method_colour("U-Net")] == (3, 0.9) and axis.get_xscale() == "log"
+    heights = {text.get_text(): text.xy[1] for text in axis.texts}
+    assert heights["U-Net FS"] == 0.9 and heights["published"] == 0.2
+    assert heights["ours"] > 0.98
+
+
 def test_bland_altman_by_hand() -> None:
     plots.plot_bland_altman([3, 5, 10], [2, 5, 8], "µm²")
     dots, *lines = plt.gca().lines
     assert dots.get_xydata().tolist() == [[2.5, 1], [5, 0], [9, 2]]
     heights = [line.get_ydata()[0] for line in lines]
     assert heights == pytest.approx([1, 1 - 1.96, 1 + 1.96])
-    assert legend() == ["mean difference: 1 µm²", "95 % limits of agreement: -0.96 to 2.96 µm²"]
+    assert legend() == ["n = 3", "mean difference: 1 µm²",
+                        "95 % limits of agreement: -0.96 to 2.96 µm²"]  # fmt: skip
 
 
 def test_counts_of_many_images_are_larger_dots() -> None:
@@ -134,6 +209,7 @@ def test_counts_of_many_images_are_larger_dots() -> None:
     [dots] = plt.gca().collections
     assert dots.get_offsets().tolist() == [[1, 1], [2, 3]]
     assert dots.get_sizes()[1] == 3 * dots.get_sizes()[0]
+    assert legend() == ["equal", "4 images"]
 
 
 @pytest.mark.parametrize(
@@ -157,9 +233,31 @@ def test_maps_are_named_by_layer() -> None:
     assert [title.split()[0] for title in titles[1:]] == list(LAYERS)
 
 
+def test_zero_is_white_in_maps_of_both_signs() -> None:
+    maps = torch.linspace(0, 1, 64).reshape(8, 8).repeat(8, 1, 1)
+    for lowest, colour_map in ((0, colours.SCORES), (-1, colours.SIGNED)):
+        maps[3] = torch.linspace(lowest, 2, 64).reshape(8, 8)
+        plots.show_maps(torch.rand(1, 8, 8), maps)
+        pictures = [axis.images[0] for axis in plt.gcf().axes[1:]]
+        assert {picture.get_cmap().name for picture in pictures} == {colour_map}
+    assert pictures[3].to_rgba(0.0)[:3] == pytest.approx([1, 1, 1], abs=0.05)
+    assert pictures[3].get_clim() == (-2, 2)
+
+
+def test_numbers_stand_in_the_squares_of_a_matrix() -> None:
+    plots.plot_matrix([[0.9, 0.1], [0, 1]], ("read as", "ab"), ("digit", "cd"), "share",
+                      np.array([[9, 1], [0, 3]]))  # fmt: skip
+    axis = plt.gcf().axes[0]
+    assert {text.get_position(): text.get_text() for text in axis.texts} == {
+        (0, 0): "9", (1, 0): "1", (1, 1): "3"}  # fmt: skip
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["c", "d"]
+
+
+RUN = {"epoch": [1, 2], "loss": [0.5, 0.2], "val_loss": [0.4, 0.1], "val_accuracy": [0.9, 0.95]}
+
+
 def test_history_has_both_losses_and_per_cent() -> None:
-    run = {"epoch": [1, 2], "loss": [0.5, 0.2], "val_loss": [0.4, 0.1], "val_accuracy": [0.9, 0.95]}
-    plots.plot_history({"run": run})
+    plots.plot_history({"run": RUN})
     left, right = plt.gcf().axes
     assert [list(line.get_ydata()) for line in left.lines] == [[0.5, 0.2], [0.4, 0.1]]
     assert list(right.lines[0].get_ydata()) == pytest.approx([90, 95])
