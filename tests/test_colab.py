@@ -37,15 +37,16 @@ PROBE = "import micranet_helpers\nprint(micranet_helpers.__file__)"
 
 def reached(names: Iterable[str]) -> dict[str, Distribution]:
     """The installed distributions that these need, directly or not, and themselves."""
-    found, todo = {}, [Requirement(name) for name in names]
+    found, seen, todo = {}, set(), [Requirement(name) for name in names]
     while todo:
         item = todo.pop()
-        name = canonicalize_name(item.name)
-        if name not in found:
-            found[name] = importlib.metadata.distribution(name)
-            children = map(Requirement, found[name].requires or [])
-            todo += [child for child in children
-                     if not child.marker or child.marker.evaluate({"extra": ""})]
+        wanted = (canonicalize_name(item.name), frozenset(item.extras))
+        if wanted not in seen:
+            seen.add(wanted)
+            found[wanted[0]] = package = importlib.metadata.distribution(wanted[0])
+            todo += [child for child in map(Requirement, package.requires or [])
+                     if not child.marker or any(child.marker.evaluate({"extra": extra})
+                                                for extra in ("", *item.extras))]
     return found
 
 
@@ -118,7 +119,7 @@ def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with serve_folder(index) as url:
         yield {"JUPYTER_PATH": str(folder), "GIT_CONFIG_GLOBAL": str(folder / "gitconfig"),
                "PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1",
-               "MICRANET_DATA": str(folder / "data"), "COLAB": str(environment)}
+               "PIP_NO_COMPILE": "1", "MICRANET_DATA": str(folder / "data"), "COLAB": str(environment)}
 
 
 @pytest.fixture
