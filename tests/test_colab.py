@@ -119,7 +119,8 @@ def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with serve_folder(index) as url:
         yield {"JUPYTER_PATH": str(folder), "GIT_CONFIG_GLOBAL": str(folder / "gitconfig"),
                "PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1",
-               "PIP_NO_COMPILE": "1", "MICRANET_DATA": str(folder / "data"), "COLAB": str(environment)}
+               "PIP_NO_COMPILE": "1", "MICRANET_DATA": str(folder / "data"),
+               "COLAB": str(environment)}
 
 
 @pytest.fixture
