@@ -32,6 +32,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PROJECT["project"]["urls"]["Repository"]
 PACKED = ("pyproject.toml", "README.md", "LICENSE", "micranet_helpers", "book/results/full")
 PRESENT = ("pip", "torch", "torchvision", "ipykernel", "ipywidgets")  # of what Colab has, the least
+# All that a reader sees of the installation is this line of IPython.
+NOTE = "Note: you may need to restart the kernel to use updated packages.\n"
 PROBE = "import micranet_helpers\nprint(micranet_helpers.__file__)"
 
 
@@ -85,15 +87,15 @@ def commit_project(repository: Path) -> None:
         source, target = ROOT / name, repository / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    me = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    me = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
     for call in (("init", "-q"), ("add", "."), (*me, "commit", "-qm", "as it stands"),
                  ("config", "uploadpack.allowFilter", "true")):
         subprocess.run(["git", *call], cwd=repository, check=True)
 
 
 @pytest.fixture(scope="module")
-def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment variables under which a kernel named ``colab`` finds itself on Colab."""
+def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """An environment, and the variables with which a kernel ``colab`` starts in it."""
     if shutil.which("git") is None:
         (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)("needs git")
     folder = tmp_path_factory.mktemp("colab")
@@ -117,20 +119,21 @@ def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     (kernel / "kernel.json").write_text(json.dumps(
         {"argv": [*command, "{connection_file}"], "display_name": "Colab", "language": "python"}))
     with serve_folder(index) as url:
-        yield {"JUPYTER_PATH": str(folder), "GIT_CONFIG_GLOBAL": str(folder / "gitconfig"),
-               "PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1",
-               "PIP_NO_COMPILE": "1", "MICRANET_DATA": str(folder / "data"),
-               "COLAB": str(environment)}
+        yield environment, {
+            "JUPYTER_PATH": str(folder), "GIT_CONFIG_GLOBAL": str(folder / "gitconfig"),
+            "PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1",
+            "PIP_NO_COMPILE": "1", "MICRANET_DATA": str(folder / "data"),
+        }  # fmt: skip
 
 
 @pytest.fixture
-def fresh(colab: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+def fresh(colab: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment, without the helper."""
+    environment, variables = colab
     for name in [name for name in os.environ if name.startswith(("PIP_", "PYTHONPATH"))]:
         monkeypatch.delenv(name)
-    for name, value in (runner.kernel_environment() | colab).items():
+    for name, value in (runner.kernel_environment() | variables).items():
         monkeypatch.setenv(name, value)
-    environment = Path(colab["COLAB"])
     command = [environment / "bin" / "python", "-m", "pip", "uninstall", "-qqy", "micranet-helpers"]
     subprocess.run(command, check=True)
     return environment
@@ -158,6 +161,6 @@ def test_chapter_alone_installs_the_helper_and_runs(
     _, values = runner.load_profile(BOOK, "smoke")
     cells = execute(runner.chapters(BOOK)[chapter], tmp_path, values.get(chapter, {}))
     assert Path(printed(cells[-1], "stdout").strip()).is_relative_to(fresh)
+    assert printed(cells[0], "stdout", "stderr") == NOTE
     for cell in cells:
         assert "warning" not in printed(cell, "stderr").lower(), cell.source
-    print(chapter, repr(printed(cells[0], "stdout", "stderr")))
