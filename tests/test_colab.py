@@ -106,7 +106,8 @@ def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     for package in present.values():
         link(package, site)
     index.mkdir()
-    needed = reached(PROJECT["project"]["dependencies"])
+    # papermill is no part of Colab, nor of the helper: the chapter on sweeps installs it.
+    needed = reached([*PROJECT["project"]["dependencies"], "papermill"])
     missing = {name: package for name, package in needed.items() if name not in present}
     # pip builds a project in an environment of its own, where nothing is present.
     for package in (missing | reached(PROJECT["build-system"]["requires"])).values():

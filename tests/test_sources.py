@@ -107,7 +107,7 @@ def test_help_of_papermill_explains_every_parameter(path: Path) -> None:
     assert [name for name, *_ in said] == list(runner.inspect_parameters(path)), shown
     for name, kind, _, text in said:
         wanted = [word for part, word in TOLD.items() if part in name]
-        wanted += [r"\"\w+\"|path"] if kind == "str" else []
+        wanted += [r"\"\w+\"|path|where"] if kind == "str" else []
         assert len(text.split()) > 1 and all(re.search(word, text) for word in wanted), name
 
 
