@@ -319,7 +319,8 @@ def run_book(
     -------
     Path
         The copy, ``_build/executed/<profile>/``, with ``status.json`` in it. It is the working
-        folder of every chapter, so that a chapter finds the files that earlier ones wrote.
+        folder of every chapter, so that a chapter finds the files that earlier ones wrote, unless
+        ``MICRANET_WORKDIR`` names another one (:mod:`micranet_helpers.workdir`).
     """
     notebooks = chapters(root / "book")
     limit, parameters = load_profile(root / "book", profile)

@@ -16,6 +16,8 @@ from micranet_helpers.model import MICRANet
 # Where a script runs the tests in its background, Ctrl-C is ignored, and processes of tests inherit
 # that: those that are interrupted on purpose would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Chapters that tests run work where the tests look, not in a folder of the one who runs them.
+os.environ.pop("MICRANET_WORKDIR", None)
 
 # The same examples in every run: a change is judged by its own effect.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

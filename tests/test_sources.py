@@ -17,10 +17,12 @@ import nbformat
 import pytest
 import rattler
 import yaml
+from click.testing import CliRunner
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from papermill.cli import papermill
 
 from micranet_helpers import runner
 
@@ -91,6 +93,24 @@ def test_parameters_are_annotated_literals_with_a_comment(path: Path) -> None:
         assert ast.literal_eval(item["default"]) == ast.literal_eval(node.value)
 
 
+# Parts of a parameter's name, and what its help must tell: a unit, or which texts are allowed.
+TOLD = {"side": "pixels", "size": "pixels", "stride": "pixels", "width": "pixels",
+        "seconds": ", s ", "epochs": r"times|epochs"}
+
+
+@every_notebook
+def test_help_of_papermill_explains_every_parameter(path: Path) -> None:
+    if not code_cells(path):
+        return
+    shown = CliRunner().invoke(papermill, ["--help-notebook", str(path)]).output
+    said = re.findall(r"^  (\w+): (\w+) \(default (.+?)\)\s+(\S.*)$", shown, re.MULTILINE)
+    assert [name for name, *_ in said] == list(runner.inspect_parameters(path)), shown
+    for name, kind, _, text in said:
+        wanted = [word for part, word in TOLD.items() if part in name]
+        wanted += [r"\"\w+\"|path|where"] if kind == "str" else []
+        assert len(text.split()) > 1 and all(re.search(word, text) for word in wanted), name
+
+
 @every_notebook
 def test_badge_opens_this_chapter(path: Path) -> None:
     links = re.findall(r"\]\((https://colab\.[^)]*\.ipynb)\)", path.read_text(encoding="utf-8"))
@@ -130,6 +150,17 @@ def test_setup_cell_installs_only_what_is_missing(missing, tmp_path, monkeypatch
         assert "-c constraints.txt" in line
     else:
         assert not magics and not list(tmp_path.iterdir())
+
+
+@every_notebook
+def test_chapter_that_trains_says_on_which_device_and_needs_none(path: Path) -> None:
+    cells = [cell.source for cell in code_cells(path)]
+    if any("fit(" in source for source in cells):
+        first = cells[cells.index(tagged(path, "parameters")[0]) + 1]
+        choice = 'device = "cuda" if torch.cuda.is_available() else "cpu"\n'
+        said = first[first.index("print(") :]
+        assert choice in first and "{device}" in said and "{choose_precision()}" in said
+        assert "cuda" not in "".join(cells).replace(choice, "")
 
 
 @every_notebook

@@ -328,6 +328,14 @@ def test_chosen_precision_is_one_that_lightning_knows() -> None:
     pl.Trainer(precision=tr.choose_precision(), logger=False, enable_checkpointing=False)
 
 
+@pytest.mark.parametrize("native, precision", [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_emulated_bfloat16_is_not_chosen(monkeypatch, native: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported",
+                        lambda including_emulation=True: native or including_emulation)
+    assert tr.choose_precision() == precision
+
+
 def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
     fit(tmp_path, num_workers=1)
     assert_same_run(tmp_path, finished["cosine"])

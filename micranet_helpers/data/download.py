@@ -52,9 +52,12 @@ def folder() -> Path:
     Returns
     -------
     Path
-        The environment variable ``MICRANET_DATA``, or the platform's folder for caches.
+        The environment variable ``MICRANET_DATA``, or ``downloads`` in the folder of
+        ``MICRANET_WORKDIR`` (:mod:`micranet_helpers.workdir`), or the platform's folder for caches.
     """
-    place = Path(os.environ.get("MICRANET_DATA") or pooch.os_cache("micranet"))
+    work = os.environ.get("MICRANET_WORKDIR")
+    default = Path(work, "downloads") if work else pooch.os_cache("micranet")
+    place = Path(os.environ.get("MICRANET_DATA") or default)
     return place.expanduser().absolute()
 
 
