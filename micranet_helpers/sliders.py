@@ -77,7 +77,7 @@ def _slider(name: str, words: list[str]) -> str:
     listed, first = escape(json.dumps(words, ensure_ascii=False)), escape(words[0])
     return (
         f'<p><label>{escape(name)} <input type="range" min="0" max="{len(words) - 1}" value="0" '
-        f'autocomplete="off" style="width: 50%; vertical-align: middle" '
+        f'autocomplete="off" style="width: 14em; vertical-align: middle" '
         f'aria-valuetext="{first}" data-words="{listed}" '
         f'oninput="{escape(" ".join(_MOVE.split()))}"></label> <output>{first}</output></p>'
     )
@@ -89,7 +89,7 @@ def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str) -> str
     return (
         f'<figure data-at="{",".join(map(str, place))}" style="margin: 0"{shown}>'
         f'<img src="{url}" alt="{escape(text)}" style="width: 100%; image-rendering: pixelated">'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f'<figcaption style="color: inherit">{escape(text)}</figcaption></figure>'
     )
 
 
