@@ -70,7 +70,9 @@ def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
     if (size := sum(map(len, frames))) > MOST_BYTES:
         raise ValueError(f"The frames take {size / 2**20:.1f} MiB: draw fewer or smaller ones.")
     sliders = [_slider(name, list(map(str, values))) for name, values in choices.items()]
-    return "\n".join(['<div style="max-width: 32em">', *sliders, *frames, "</div>"])
+    # JupyterLab would take the arrow keys for itself.
+    opening = '<div onkeydown="event.stopPropagation()" style="max-width: 32em">'
+    return "\n".join([opening, *sliders, *frames, "</div>"])
 
 
 def _slider(name: str, words: list[str]) -> str:

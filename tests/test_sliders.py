@@ -40,6 +40,8 @@ def test_each_slider_moves_by_keyboard_to_the_right_frame() -> None:
         page.on("pageerror", lambda error: errors.append(str(error)))
         other = slide(draw, **CHOICES)  # a second one on the page stays as it is
         page.set_content(f"<div>{slide(draw, **CHOICES)}{other}</div>")
+        # JupyterLab takes the arrow keys that reach it.
+        page.evaluate("document.addEventListener('keydown', event => event.preventDefault())")
         digit, layer = (page.get_by_role("slider", name=name).first for name in CHOICES)
         shown = page.locator("figcaption").filter(visible=True)
         layer.press("End")
