@@ -154,6 +154,26 @@ def test_every_page_opens_and_asks_nothing_of_the_web(html: Path, address: str) 
     assert not [text for text in left if not any(known in text for known in HARMLESS)]
 
 
+@pytest.mark.parametrize(("name", "moved"), [("grad-cam", ["digit", "layer"]),
+                                             ("quickstart", ["threshold"])])
+def test_sliders_change_the_picture_without_a_kernel(address: str, name: str, moved: list) -> None:
+    problems, seen = [], []
+    with open_browser() as browser:
+        page = browser.new_page()
+        page.route(lambda url: not url.startswith(address), lambda route: route.abort())
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{address}{name}.html")
+        frames = page.locator("figure[data-at]").filter(visible=True)
+        for key in ("Home", "ArrowRight", "End"):
+            for slider in moved:
+                page.get_by_role("slider", name=slider).press(key)
+                assert frames.count() == 1
+                seen.append((frames.locator("img").get_attribute("src"), frames.inner_text()))
+    of_slider = seen[len(moved) - 1 :]  # both at the left end, then each move
+    assert all(len({*column}) == len(of_slider) for column in zip(*of_slider, strict=True))
+    assert not [text for text in problems if not any(known in text for known in HARMLESS)]
+
+
 def test_every_internal_link_leads_somewhere(html: Path) -> None:
     soups = {path: BeautifulSoup(path.read_bytes(), "html.parser") for path in pages_of(html)}
     places = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}

@@ -1,10 +1,13 @@
 """Code that a lesson shows does what the package does."""
 
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import numpy as np
+import pytest
 import torch
 from conftest import random_images, random_model
 from scipy.ndimage import gaussian_filter
@@ -67,3 +70,26 @@ def test_looks_of_the_chapter_ctc() -> None:
     own = ctc.line_of(sample)
     inside = (cells[own] != looks.NO)[sample.label[2 * own] > 0].mean()
     assert inside > 0.5 > (cells[own] != looks.NO).mean()
+
+
+def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = []
+
+    def execute_notebook(source: Path, target: Path, values: dict, **options: Any) -> None:
+        called.append((values["num_train"], values["seed"]))
+        if values["num_train"] == 60 and len(called) < 3:
+            raise ValueError("Exception encountered at ...\nValueError: too few")
+        Path(values["file"]).write_text("{}")
+
+    given = {
+        "papermill": SimpleNamespace(execute_notebook=execute_notebook), "product": product,
+        "results": SimpleNamespace(load=str), "tqdm": list, "place": tmp_path, "one_run": None,
+        "numbers": [60, 240], "seeds": [7], "seen": 1, "num_test": 1,
+    }  # fmt: skip
+    run_cell("sweeps", "def execute", **given)
+    printed = "num_train 60, seed 7 failed: ValueError: too few\n1 of 2 runs have a result\n"
+    assert capsys.readouterr().out == printed and called == [(60, 7), (240, 7)]
+    run_cell("sweeps", "def execute", **given)
+    assert capsys.readouterr().out == "2 of 2 runs have a result\n" and called[2:] == [(60, 7)]

@@ -1,0 +1,102 @@
+"""Sliders for pages without Python: every picture is drawn beforehand, the slider picks one.
+
+The sliders are those of the browser. They work in Jupyter, on Colab and on a page opened without a
+network, need no widget library, and can be moved by keyboard and told by a screen reader; those of
+ipywidgets have no accessible name.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Collection
+from html import escape
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Frame = tuple[NDArray[np.uint8], str]
+"""A picture, uint8 (H, W, 3), and the sentence that tells what it shows."""
+
+MOST_BYTES = 2**20
+"""Most bytes that the pictures may add to a page."""
+
+# Runs in the browser when a slider moves; each frame knows the positions that it belongs to.
+_MOVE = """
+const box = this.closest('div'), sliders = [...box.querySelectorAll('input')];
+const at = sliders.map(slider => slider.value).join();
+const word = JSON.parse(this.dataset.words)[this.value];
+this.setAttribute('aria-valuetext', word);
+this.parentElement.nextElementSibling.value = word;
+for (const frame of box.querySelectorAll('figure')) frame.hidden = frame.dataset.at != at;
+"""
+
+
+def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
+    """Draw a frame for every combination of some choices, and a slider for each choice.
+
+    Parameters
+    ----------
+    draw : callable
+        Gets one value of each choice, by name. Returns a picture, uint8 (H, W, 3), and the
+        sentence below it, which also tells it to readers who cannot see it. Keep pictures small:
+        the page enlarges their pixels.
+    **choices : collection
+        Name of a slider and its values, from left to right. It stands at the first one.
+
+    Returns
+    -------
+    str
+        HTML, for ``IPython.display.HTML``. Without JavaScript the first frame is shown.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to choose from, or the pictures together take more than 1 MiB.
+
+    Examples
+    --------
+    >>> def draw(level):
+    ...     return np.full((4, 4, 3), level, np.uint8), f"grey value {level}"
+    >>> page = slide(draw, level=[0, 128, 255])
+    """
+    if not choices or not all(map(len, choices.values())):
+        raise ValueError("There is nothing to slide over: give each slider at least one value.")
+    frames, places = [], product(*(range(len(values)) for values in choices.values()))
+    for place, values in zip(places, product(*choices.values()), strict=True):
+        frames.append(_frame(place, *draw(**dict(zip(choices, values, strict=True)))))
+    if (size := sum(map(len, frames))) > MOST_BYTES:
+        raise ValueError(f"The frames take {size / 2**20:.1f} MiB: draw fewer or smaller ones.")
+    sliders = [_slider(name, list(map(str, values))) for name, values in choices.items()]
+    # JupyterLab would take the arrow keys for itself.
+    opening = '<div onkeydown="event.stopPropagation()" style="max-width: 32em">'
+    return "\n".join([opening, *sliders, *frames, "</div>"])
+
+
+def _slider(name: str, words: list[str]) -> str:
+    listed, first = escape(json.dumps(words, ensure_ascii=False)), escape(words[0])
+    return (
+        f'<p><label>{escape(name)} <input type="range" min="0" max="{len(words) - 1}" value="0" '
+        f'autocomplete="off" style="width: 14em; vertical-align: middle" '
+        f'aria-valuetext="{first}" data-words="{listed}" '
+        f'oninput="{escape(" ".join(_MOVE.split()))}"></label> <output>{first}</output></p>'
+    )
+
+
+def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str) -> str:
+    shown = "" if not any(place) else " hidden"
+    url = "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
+    return (
+        f'<figure data-at="{",".join(map(str, place))}" style="margin: 0"{shown}>'
+        f'<img src="{url}" alt="{escape(text)}" style="width: 100%; image-rendering: pixelated">'
+        f'<figcaption style="color: inherit">{escape(text)}</figcaption></figure>'
+    )
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    # 256 colours are a third of the bytes; nobody tells the difference in a map.
+    Image.fromarray(picture).quantize(256).save(data, "PNG", optimize=True)
+    return data.getvalue()
