@@ -27,8 +27,11 @@ except ImportError as error:
         f"The explorer's widgets need ipywidgets ({error}): pip install 'micranet-helpers[book]'."
     ) from error
 
-OVERVIEW = 256
-"""Longer side of the overview, px of the screen."""
+OVERVIEW, TILE = 256, 88
+"""Longer side of the overview, and side of a map's picture, px of the screen."""
+
+SLIM, WIDE = 300, 400
+"""Widths of the two columns, px of the screen."""
 
 CELLS = 10
 """The overview can be clicked in as many rows, and columns, of cells."""
@@ -83,8 +86,8 @@ class Explorer(w.VBox):
         Tick box and picture of each layer.
     overview, picture, score : ipywidgets.Image
         The image with the crop's frame; the crop with the objects; the combined map.
-    summary, message : ipywidgets.HTML
-        Number and area of the objects; what went wrong, or what was saved.
+    summary, message, saved : ipywidgets.HTML
+        Number and area of the objects; what went wrong; what was saved.
     """
 
     def __init__(self, choice: Choice) -> None:
@@ -93,18 +96,21 @@ class Explorer(w.VBox):
         self._quiet, self._mapped = False, None
         self.controls = _controls(choice)
         self.ticks = [w.Checkbox(layer in choice.layers, description=f"{layer} (1 : {stride})",
-                                 indent=False, layout=w.Layout(width="96px"))
+                                 indent=False, layout=_fitting())
                       for layer, stride in zip(LAYERS, STRIDES, strict=True)]  # fmt: skip
-        self.maps = [_image(96) for _ in LAYERS]
+        self.maps = [_image(TILE) for _ in LAYERS]
         self.overview = _image(OVERVIEW)
         self.picture = _image(384)
         self.score = _image(192)
         self.opacity = w.FloatSlider(0.4, min=0, max=1, step=0.05, **_named("opacity"))
-        self.summary, self.message = w.HTML(), w.HTML()
-        self.code = w.Textarea(disabled=True, layout=w.Layout(width="100%", height="18em"))
+        self.summary, self.message, self.saved = w.HTML(), w.HTML(), w.HTML()
+        self.code = w.Textarea(description="recipe", layout=w.Layout(width="auto", height="18em"))
         self.name = w.Text("explored/objects", **_named("save as"), continuous_update=False)
+        self.overwrite = w.Checkbox(description="replace old files", indent=False,
+                                    layout=_fitting())  # fmt: skip
         self.grid, self.buttons = _click_grid(self.overview, self._centre), self._buttons()
-        self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}")
+        self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}",
+                                           tooltip=f"upload {name}", layout=_fitting())
                         for name in ("zoo", "image")}  # fmt: skip
         self.children = self._arranged()
         self._watch()
@@ -118,24 +124,32 @@ class Explorer(w.VBox):
             ("mask", ".tif", saving.save_mask), ("objects", ".csv", saving.save_objects),
             ("ROIs", ".zip", saving.save_rois), ("recipe", ".py", saving.save_recipe),
         ):  # fmt: skip
-            made[name] = w.Button(description=f"save {name}", tooltip=f"save {name} as *{suffix}")
+            made[name] = w.Button(description=f"save {name}", tooltip=f"save {name} as *{suffix}",
+                                  layout=_fitting())  # fmt: skip
             made[name].on_click(partial(self._save, save, suffix))
         return made
 
     def _arranged(self) -> list[w.Widget]:
-        files = [_row(self.controls["zoo"], self.uploads["zoo"], self.controls["group"]),
-                 _row(self.controls["image"], self.uploads["image"], self.controls["scaling"],
-                      self.controls["pixel_size_um"])]  # fmt: skip
-        place = [self.grid, *(self.controls[name] for name in ("top", "left", "side"))]
-        steps = ("cls", "how", "sigma", "threshold", "level", "area", "split")
-        controls = [*(self.controls[name] for name in steps), self.opacity]
+        """Two columns, side by side where there is room: choices, and what they lead to."""
+        of, up = self.controls, self.uploads
+        files = [_row(of["zoo"], up["zoo"], of["group"]),
+                 _row(of["image"], up["image"], of["scaling"], of["pixel_size_um"])]  # fmt: skip
+        crop = [self.grid, of["top"], of["left"], of["side"]]
         layers = [w.VBox([picture, tick])
                   for picture, tick in zip(self.maps, self.ticks, strict=True)]  # fmt: skip
-        code = w.Accordion([self.code], titles=("recipe as code, to paste in a notebook",))
+        steps = [*(of[name] for name in ("how", "sigma", "threshold", "level", "area", "split")),
+                 self.opacity]  # fmt: skip
+        saving = _row(self.name, *self.buttons.values(), self.overwrite)
         return [
             *files, self.message,
-            _row(w.VBox(place), w.VBox([self.picture, self.summary]), w.VBox(controls)),
-            _row(*layers, self.score), _row(self.name, *self.buttons.values()), code,
+            _row(_column(SLIM, "Crop: click to move it", *crop),
+                 _column(WIDE, "Maps of the class: tick those to combine", of["cls"],
+                         _row(*layers))),
+            _row(_column(SLIM, "From the maps to objects", *steps, _title("Combined map"),
+                         self.score),
+                 _column(WIDE, "Objects in the crop", self.picture, self.summary)),
+            saving, self.saved,
+            w.Accordion([self.code], titles=("recipe as code, to paste in a notebook",)),
         ]  # fmt: skip
 
     def _watch(self) -> None:
@@ -163,16 +177,13 @@ class Explorer(w.VBox):
         try:
             yield
         except Exception as error:  # a traceback would be lost in a log
-            self._say(str(error) or type(error).__name__, "#b00020")
+            self.message.value = _warning(error)
             for picture in (self.picture, self.score, self.overview, *self.maps):
                 picture.value = b""
             self.summary.value = self.code.value = ""
             self._mapped = None
             with suppress(Exception):
                 self.overview.value = png(overview(self.session, OVERVIEW))
-
-    def _say(self, text: str, colour: str = "inherit") -> None:
-        self.message.value = text and f'<span style="color: {colour}">{escape(text)}</span>'
 
     def _open_zoo(self, group: str = "") -> None:
         control = self.controls["group"]
@@ -193,6 +204,7 @@ class Explorer(w.VBox):
                 if not self.controls[name].value:
                     raise ValueError(f"Choose the {name}: a zoo with networks, then an image.")
             values = {name: control.value for name, control in self.controls.items()}
+            self.controls["level"].disabled = values["threshold"] != "percentile"
             ticked = tuple(layer for layer, tick in zip(LAYERS, self.ticks, strict=True)
                            if tick.value)  # fmt: skip
             cls = values.pop("cls")
@@ -205,7 +217,7 @@ class Explorer(w.VBox):
             self._follow_place()
             self._follow_classes(cls)
             self._draw()
-            self._say("")
+            self.message.value = self.saved.value = ""  # what was saved is not shown any more
 
     def _follow_place(self) -> None:
         height, width = self.session.raw.shape[1:]
@@ -223,7 +235,7 @@ class Explorer(w.VBox):
             control = self.controls["cls"]
             control.options = []  # stays so if no class is predicted
             predicted = self.session.predicted
-            control.options = [(f"{k} ({p:.2f})", k) for k, p in predicted.items()]
+            control.options = [(f"{k} (probability {p:.2f})", k) for k, p in predicted.items()]
             control.value = cls if cls in predicted else self.session.cls
             self.session.choose(cls=control.value)
 
@@ -258,15 +270,15 @@ class Explorer(w.VBox):
         try:
             path = Path(self.name.value + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, self.session)
-            self._say(f"Saved {path}.")
+            save(path, self.session, self.overwrite.value)
+            self.saved.value = escape(f"Saved {path}.")
         except Exception as error:  # the pictures stay as they are
-            self._say(str(error), "#b00020")
+            self.saved.value = _warning(error)
 
 
 def _controls(choice: Choice) -> dict[str, w.Widget]:
     """A control for each choice but the layers, by its name."""
-    path = {"continuous_update": False, "layout": w.Layout(width="360px")}
+    path = {"continuous_update": False, "layout": w.Layout(width="360px", max_width="98%")}
     moved = {"min": 0, "continuous_update": False}
     most = max(choice.top, choice.left, 1)
     return {
@@ -280,7 +292,7 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
         "left": w.IntSlider(choice.left, max=most, **moved, **_named("left, px")),
         "side": w.BoundedIntText(choice.side or 0, min=0, max=2**16, step=STRIDES[-1],
                                  **_named("side, px")),
-        "cls": w.Dropdown(options=[], **_named("class (probability)")),
+        "cls": w.Dropdown(options=[], **_named("class")),
         "how": w.Dropdown(options=COMBINATIONS, value=choice.how, **_named("combine by")),
         "sigma": w.FloatSlider(choice.sigma, min=0, max=max(10, choice.sigma), step=0.5,
                                **_named("smoothing, px")),
@@ -296,13 +308,31 @@ def _named(text: str) -> dict[str, Any]:
 
 
 def _row(*children: w.Widget) -> w.Box:
-    return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
+    return w.Box(children, layout=w.Layout(
+        flex_flow="row wrap", align_items="flex-start", grid_gap="4px 12px"))  # fmt: skip
+
+
+def _column(width: int, title: str, *children: w.Widget) -> w.VBox:
+    return w.VBox([_title(title), *children],
+                  layout=w.Layout(width=f"{width}px", max_width="100%"))  # fmt: skip
+
+
+def _title(text: str) -> w.HTML:
+    return w.HTML(f"<strong>{text}</strong>")
+
+
+def _warning(error: Exception) -> str:
+    return f"<strong>⚠ {escape(str(error) or type(error).__name__)}</strong>"
+
+
+def _fitting() -> w.Layout:
+    return w.Layout(width="auto")  # as wide as its text
 
 
 def _image(side: int) -> w.Image:
     # No tooltip: the script of ipywidgets 8 fails on that of a picture, and shows none of it.
     size = f"{side}px"
-    return w.Image(format="png", layout=w.Layout(width=size, height=size))
+    return w.Image(format="png", layout=w.Layout(width=size, height=size, object_fit="contain"))
 
 
 def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
