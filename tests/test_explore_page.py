@@ -57,7 +57,11 @@ def test_explorer_is_drawn_whole(tmp_path: Path, width: int) -> None:
         page.wait_for_function(f"{pictures}.every(img => img.complete && img.naturalWidth > 0)")
         assert page.locator("button[title^='crop here']").count() == 100
         assert page.get_by_text("save recipe", exact=True).is_visible()
-        top = page.locator("button[title^='crop here: 5% down, 5% right']").bounding_box()
         shown = page.locator("img.widget-image").first.bounding_box()
-        assert abs(top["x"] - shown["x"]) < 3 and abs(top["y"] - shown["y"]) < 3, "it lies on top"
+        for share, corner in ((5, shown), (95, {"x": shown["x"] + 0.9 * shown["width"],
+                                                "y": shown["y"] + 0.9 * shown["height"]})):
+            where = f"button[title='crop here: {share}% down, {share}% right']"
+            cell = page.locator(where).bounding_box()
+            assert all(abs(cell[axis] - corner[axis]) < 3 for axis in "xy"), "it lies on top"
+            assert abs(cell["height"] - shown["height"] / 10) < 1
     assert not [text for text in problems if "Failed to load resource" not in text]

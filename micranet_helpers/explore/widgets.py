@@ -30,7 +30,7 @@ except ImportError as error:
 OVERVIEW, TILE = 256, 88
 """Longer side of the overview, and side of a map's picture, px of the screen."""
 
-SLIM, WIDE = 300, 400
+SLIM, WIDE = 310, 424
 """Widths of the two columns, px of the screen."""
 
 CELLS = 10
@@ -133,13 +133,13 @@ class Explorer(w.VBox):
         """Two columns, side by side where there is room: choices, and what they lead to."""
         of, up = self.controls, self.uploads
         files = [_row(of["zoo"], up["zoo"], of["group"]),
-                 _row(of["image"], up["image"], of["scaling"], of["pixel_size_um"])]  # fmt: skip
-        crop = [self.grid, of["top"], of["left"], of["side"]]
+                 _row(of["image"], up["image"], of["scaling"])]  # fmt: skip
+        crop = [self.grid, *(of[name] for name in ("top", "left", "side", "pixel_size_um"))]
         layers = [w.VBox([picture, tick])
                   for picture, tick in zip(self.maps, self.ticks, strict=True)]  # fmt: skip
         steps = [*(of[name] for name in ("how", "sigma", "threshold", "level", "area", "split")),
                  self.opacity]  # fmt: skip
-        saving = _row(self.name, *self.buttons.values(), self.overwrite)
+        save = _row(self.name, *self.buttons.values(), self.overwrite)
         return [
             *files, self.message,
             _row(_column(SLIM, "Crop: click to move it", *crop),
@@ -148,7 +148,7 @@ class Explorer(w.VBox):
             _row(_column(SLIM, "From the maps to objects", *steps, _title("Combined map"),
                          self.score),
                  _column(WIDE, "Objects in the crop", self.picture, self.summary)),
-            saving, self.saved,
+            save, self.saved,
             w.Accordion([self.code], titles=("recipe as code, to paste in a notebook",)),
         ]  # fmt: skip
 
@@ -348,9 +348,11 @@ def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
         button.tabbable = False  # a hundred stops; the sliders do the same
         button.on_click(partial(clicked, down, right))
         buttons.append(button)
-    equal = f"repeat({CELLS}, 1fr)"
+    equal = f"repeat({CELLS}, minmax(0, 1fr))"
     cells = w.GridBox(buttons, layout=_bare(
-        grid_area=same, grid_template_columns=equal, grid_template_rows=equal, grid_gap="0"))
+        grid_area=same, grid_template_columns=equal, grid_template_rows=equal, grid_gap="0",
+        height="0"))  # else lines of text make it higher than the picture
+    cells.layout.min_height = "100%"
     return w.GridBox([below, cells], layout=w.Layout(
         grid_template_columns="max-content", grid_template_rows="max-content"))  # fmt: skip
 
