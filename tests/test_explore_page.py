@@ -1,14 +1,12 @@
 """The explorer as a browser draws it, without a network and without a kernel."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from browsers import open_browser
+from browsers import need_npm, open_browser
 from conftest import random_model
 from ipywidgets.embed import embed_data, escape_script
 from servers import serve_folder
@@ -33,9 +31,7 @@ def write_page(folder: Path, explorer: Explorer) -> None:
 
 @pytest.mark.parametrize("width", [1100, 390])
 def test_explorer_is_drawn_whole(tmp_path: Path, width: int) -> None:
-    if shutil.which("npm") is None:
-        strict = os.environ.get("MICRANET_STRICT") == "1"
-        (pytest.fail if strict else pytest.skip)("no npm here; on Debian: apt-get install npm")
+    need_npm()
     model = random_model(num_classes=1)
     model.linear1.bias.data += 100  # predicts its class
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", model, {"size": 40})
