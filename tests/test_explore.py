@@ -116,14 +116,17 @@ CHANGES = {
     "threshold": {"threshold": "triangle"}, "area": {"area": 9}, "split": {"split": 3},
     "size": {"pixel_size_um": 0.1},
 }  # fmt: skip
-STEPS = ("load", "read_image", "scaled", "predict", "combine", "otsu", "triangle", "numbered")
+STEPS = ("load", "read_image", "scaled", "predict", "combine", "gaussian", "otsu", "triangle",
+         "numbered")  # fmt: skip
 
 
 @pytest.mark.parametrize("change, steps", [
-    ("zoo", {"load", "predict"}), ("image", {"scaled", "predict", "combine", "otsu", "numbered"}),
-    ("crop", {"predict", "combine", "otsu", "numbered"}),
-    ("class", {"combine", "otsu", "numbered"}), ("layers", {"combine", "otsu", "numbered"}),
-    ("sigma", {"combine", "otsu", "numbered"}), ("threshold", {"triangle", "numbered"}),
+    ("zoo", {"load", "predict"}),
+    ("image", {"scaled", "predict", "combine", "gaussian", "otsu", "numbered"}),
+    ("crop", {"predict", "combine", "gaussian", "otsu", "numbered"}),
+    ("class", {"combine", "gaussian", "otsu", "numbered"}),
+    ("layers", {"combine", "gaussian", "otsu", "numbered"}),
+    ("sigma", {"gaussian", "otsu", "numbered"}), ("threshold", {"triangle", "numbered"}),
     ("area", {"numbered"}), ("split", {"numbered"}), ("size", set()),
 ])  # fmt: skip
 def test_a_change_computes_only_what_needs_it(session, monkeypatch, change, steps) -> None:
@@ -513,7 +516,7 @@ def test_without_a_threshold_the_combined_map_lies_on_the_crop(widget, tmp_path)
     assert changed(widget, before) == {"picture"} and widget.summary.value.endswith("no threshold")
     widget.opacity.value = 1
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))[::10, ::10]
-    np.testing.assert_array_equal(pixels, picture.heat(widget.session.score))
+    np.testing.assert_array_equal(pixels, picture.COLOURS[picture.levels(widget.session.score)])
     for button in widget.buttons.values():
         button.click()
         assert "no mask without a threshold" in widget.saved.value

@@ -26,7 +26,7 @@ from micranet_helpers import offline, runner
 from micranet_helpers.data.annotations import read_rois
 from micranet_helpers.data.images import read_mask
 from micranet_helpers.explore import Choice, Session
-from micranet_helpers.explore.picture import overlay, overview, summary, tiles
+from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -53,7 +53,7 @@ class Lab:
 
     def pixels(self, number: int) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(
-            self.image(number).evaluate(BYTES)))))  # fmt: skip
+            self.image(number).evaluate(BYTES)))).convert("RGB"))  # fmt: skip
 
     def slider(self, name: str) -> Locator:
         label = self.page.get_by_text(name, exact=True)
@@ -157,7 +157,7 @@ def test_another_class_brings_its_maps(lab: Lab) -> None:
     with new_picture(lab):
         lab.session.choose(cls=other)
         lab.page.get_by_label("class", exact=True).select_option(index=1)
-    np.testing.assert_array_equal(lab.pixels(1), tiles(lab.session.maps)[0])
+    np.testing.assert_array_equal(lab.pixels(1), COLOURS[tiles(lab.session.maps)[0]])
     assert (lab.pixels(1) != before).any()
 
 

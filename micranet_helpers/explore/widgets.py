@@ -14,7 +14,7 @@ from typing import Any
 
 from micranet_helpers import zoo as zoos
 from micranet_helpers.explore import saving
-from micranet_helpers.explore.picture import heat, overlay, overview, png, summary, tiles
+from micranet_helpers.explore.picture import levels, overlay, overview, png, summary, tiles
 from micranet_helpers.explore.session import COMBINATIONS, THRESHOLDS, Choice, Session
 from micranet_helpers.explore.steps import SCALINGS
 from micranet_helpers.files import write_atomically
@@ -247,7 +247,7 @@ class Explorer(w.VBox):
                 picture.value = png(tile)
             self._mapped = session.maps
         self.picture.value = png(overlay(session, self.opacity.value))
-        self.score.value = png(heat(session.score))
+        self.score.value = png(levels(session.score))
         self.summary.value = escape(summary(session))
         masked = session.choice.threshold != "none"
         self.code.value = saving.recipe(session) if masked else ""
