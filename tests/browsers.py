@@ -37,3 +37,14 @@ def open_browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         yield chromium
         chromium.close()
+
+
+def run_all_cells(page: Any) -> None:
+    """Run the notebook that JupyterLab shows, by the menu, to its end."""
+    idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+    page.wait_for_selector(idle)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the kernel has started
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_selector(idle.replace("idle", "busy"))
+    page.wait_for_selector(idle)

@@ -71,6 +71,7 @@ def serve_lab(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Iter
     names = {"HOME": "", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data",
              "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}  # fmt: skip
     places = {name: str(home / part) for name, part in names.items()}
+    places["MICRANET_WORKDIR"] = ""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

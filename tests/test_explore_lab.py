@@ -17,7 +17,7 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
-from browsers import open_browser
+from browsers import open_browser, run_all_cells
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from servers import serve_lab
@@ -31,7 +31,6 @@ from micranet_helpers.explore.widgets import OVERVIEW
 
 BOOK = Path(__file__).parents[1] / "book"
 TIMEOUT = 120_000  # ms; a busy machine trains slowly
-IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
 PICTURE = 10  # the last of the explorer's images
 BYTES = """async img => btoa(String.fromCharCode(
     ...new Uint8Array(await (await fetch(img.src)).arrayBuffer())))"""
@@ -60,17 +59,6 @@ class Lab:
         return self.page.locator(".widget-slider", has=label).get_by_role("slider")
 
 
-def open_chapter(page: Page, url: str) -> None:
-    """Open it and run all cells by the menu."""
-    page.goto(f"{url}/lab/tree/explore.ipynb")
-    page.wait_for_selector(IDLE)
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator("img.widget-image").last.wait_for(state="attached")
-    page.wait_for_selector(IDLE)
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder, home = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("home")
@@ -85,7 +73,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         session = Session(files / "digits.hdf5", "MICRANet", files / "canvas.png", top=24, left=24)
         lab = Lab(page, folder, session)
         listen(page, url, lab.problems)
-        open_chapter(page, url)
+        page.goto(f"{url}/lab/tree/explore.ipynb")
+        run_all_cells(page)
+        page.locator("img.widget-image").last.wait_for(state="attached")
         yield lab
 
 

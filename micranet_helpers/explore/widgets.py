@@ -110,7 +110,7 @@ class Explorer(w.VBox):
                                     layout=_fitting())  # fmt: skip
         self.grid, self.buttons = _click_grid(self.overview, self._centre), self._buttons()
         self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}",
-                                           tooltip=f"upload {name}", layout=_fitting())
+                                           tooltip=f"upload {name}", layout=w.Layout(width="150px"))
                         for name in ("zoo", "image")}  # fmt: skip
         self.children = self._arranged()
         self._watch()
@@ -304,7 +304,8 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
 
 
 def _named(text: str) -> dict[str, Any]:
-    return {"description": text, "style": {"description_width": "8em"}}
+    return {"description": text, "style": {"description_width": "8em"},
+            "layout": w.Layout(max_width="98%")}  # fmt: skip
 
 
 def _row(*children: w.Widget) -> w.Box:
