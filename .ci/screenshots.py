@@ -76,6 +76,7 @@ def lab(browser: Any, tree: Path, name: str, theme: str) -> Iterator[Any]:
             page.set_default_timeout(SECONDS * 1000)
             page.goto(f"{url}/doc/tree/{name}.ipynb")
             page.wait_for_selector(".jp-Notebook .jp-Cell")
+            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
             if name == "explore":
                 run_all_cells(page)
             yield page
@@ -104,22 +105,24 @@ def readme(browser: Any, pages: Path, tree: Path, folder: Path) -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 680})
         page.goto(f"{url}/grad-cam.html")
         settle(page)
-        page.locator("main img").nth(1).scroll_into_view_if_needed()
+        figure = page.locator(".cell_output img").first
+        figure.evaluate("shown => shown.scrollIntoView({block: 'center', behavior: 'instant'})")
         pack(page.screenshot(), folder / "read.png", 960)
     with lab(browser, tree, "quickstart", "light") as page:
         page.set_viewport_size({"width": 1100, "height": 680})
         page.get_by_role("heading", name="Parameters").evaluate("at => at.scrollIntoView()")
         pack(page.screenshot(), folder / "run.png", 960)
     with lab(browser, tree, "explore", "light") as page:
-        page.set_viewport_size({"width": 900, "height": 1600})
+        page.set_viewport_size({"width": 1000, "height": 1600})
         pack(explorer(page).screenshot(), folder / "explore.png", 700)
 
 
 def pack(png: bytes, path: Path, width: int) -> None:
-    """Write a small picture: 128 colours, not wider than that."""
+    """Write a small picture: 256 colours, not wider than that."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     image.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
-    image.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ class Explorer(w.VBox):
         self._quiet, self._mapped = False, None
         self.controls = _controls(choice)
         self.ticks = [w.Checkbox(layer in choice.layers, description=f"{layer} (1 : {stride})",
-                                 indent=False, layout=_fitting())
+                                 tooltip=f"combine {layer}", indent=False, layout=_fitting())
                       for layer, stride in zip(LAYERS, STRIDES, strict=True)]  # fmt: skip
         self.maps = [_image(TILE) for _ in LAYERS]
         self.overview = _image(OVERVIEW)
@@ -104,10 +104,12 @@ class Explorer(w.VBox):
         self.score = _image(192)
         self.opacity = w.FloatSlider(0.4, min=0, max=1, step=0.05, **_named("opacity"))
         self.summary, self.message, self.saved = w.HTML(), w.HTML(), w.HTML()
-        self.code = w.Textarea(description="recipe", layout=w.Layout(width="auto", height="18em"))
-        self.name = w.Text("explored/objects", **_named("save as"), continuous_update=False)
-        self.overwrite = w.Checkbox(description="replace old files", indent=False,
-                                    layout=_fitting())  # fmt: skip
+        self.code = w.Textarea(description="recipe", tooltip="recipe",
+                               layout=w.Layout(width="auto", height="18em"))  # fmt: skip
+        self.name = w.Text("explored/objects", description="save as", tooltip="save as",
+                           continuous_update=False, layout=w.Layout(width="260px"))  # fmt: skip
+        self.overwrite = w.Checkbox(description="overwrite", tooltip="replace old files",
+                                    indent=False, layout=_fitting())  # fmt: skip
         self.grid, self.buttons = _click_grid(self.overview, self._centre), self._buttons()
         self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}",
                                            tooltip=f"upload {name}", layout=w.Layout(width="150px"))
@@ -278,13 +280,13 @@ class Explorer(w.VBox):
 
 def _controls(choice: Choice) -> dict[str, w.Widget]:
     """A control for each choice but the layers, by its name."""
-    path = {"continuous_update": False, "layout": w.Layout(width="360px", max_width="98%")}
+    path = {"continuous_update": False, "layout": w.Layout(width="330px", max_width="98%")}
     moved = {"min": 0, "continuous_update": False}
     most = max(choice.top, choice.left, 1)
     return {
-        "zoo": w.Text(choice.zoo, description="zoo", **path),
+        "zoo": w.Text(choice.zoo, description="zoo", tooltip="zoo", **path),
         "group": w.Dropdown(options=[], **_named("group")),
-        "image": w.Text(choice.image, description="image", **path),
+        "image": w.Text(choice.image, description="image", tooltip="image", **path),
         "scaling": w.Dropdown(options=SCALINGS, value=choice.scaling, **_named("scaling")),
         "pixel_size_um": w.BoundedFloatText(choice.pixel_size_um or 0, min=0, max=1e6, step=0.01,
                                             **_named("pixel size, µm")),
@@ -304,7 +306,8 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
 
 
 def _named(text: str) -> dict[str, Any]:
-    return {"description": text, "style": {"description_width": "8em"},
+    # Without a tooltip of its own, a label shows "null" when pointed at.
+    return {"description": text, "tooltip": text, "style": {"description_width": "8em"},
             "layout": w.Layout(max_width="98%")}  # fmt: skip
 
 
