@@ -1,4 +1,4 @@
-"""A real Chromium, without a window."""
+"""A real Chromium, without a window; what tests with it need, too."""
 
 import os
 import shutil
@@ -15,16 +15,36 @@ OPTIONS = [
 ]
 
 
+def need_npm() -> None:
+    """Without npm the test is skipped, or fails if strict."""
+    if shutil.which("npm") is None:
+        _leave_out("no npm here; on Debian: apt-get install npm")
+
+
+def _leave_out(reason: str) -> None:
+    (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)(reason)
+
+
 @contextmanager
 def open_browser() -> Iterator[Any]:
     """Start Chromium as long as the block; without it the test is skipped, or fails if strict."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        message = "no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core"
-        (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)(message)
+        _leave_out("no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         yield chromium
         chromium.close()
+
+
+def run_all_cells(page: Any) -> None:
+    """Run the notebook that JupyterLab shows, by the menu, to its end."""
+    idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+    page.wait_for_selector(idle)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the kernel has started
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_selector(idle.replace("idle", "busy"))
+    page.wait_for_selector(idle)

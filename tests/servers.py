@@ -1,7 +1,13 @@
-"""Loopback servers for tests: one of a folder's files, and one that fails in many ways."""
+"""Loopback servers: one of a folder's files, one that fails in many ways, and JupyterLab."""
 
+import json
+import os
 import re
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +48,53 @@ def serve_folder(folder: Path) -> Iterator[str]:
     """Address under which the files of a folder can be fetched."""
     with serving(partial(_QuietFiles, directory=str(folder))) as url:
         yield url
+
+
+LAB = [
+    sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+    "--IdentityProvider.token=", "--ServerApp.port_retries=0", "--ServerApp.quit_button=False",
+    "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+]  # fmt: skip
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+@contextmanager
+def serve_lab(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
+    """Address of a JupyterLab in a folder, as on a new machine: its home is empty."""
+    settings = SETTINGS | {"@jupyterlab/apputils-extension:themes": {"theme": theme}}
+    path = home / "config" / "labconfig" / "default_setting_overrides.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(settings))
+    names = {"HOME": "", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data",
+             "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}  # fmt: skip
+    places = {name: str(home / part) for name, part in names.items()}
+    places["MICRANET_WORKDIR"] = ""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*LAB, f"--port={port}", f"--ServerApp.root_dir={folder}"]
+    with (home / "log").open("wb") as log:
+        lab = subprocess.Popen(command, env=os.environ | places, stdout=log, stderr=log)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api", lab, home / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        lab.terminate()  # its kernels end with it
+        lab.wait(30)
+
+
+def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        with suppress(OSError):
+            urllib.request.urlopen(url).close()
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab did not start: {log.read_text()}")
 
 
 @dataclass

@@ -116,14 +116,17 @@ CHANGES = {
     "threshold": {"threshold": "triangle"}, "area": {"area": 9}, "split": {"split": 3},
     "size": {"pixel_size_um": 0.1},
 }  # fmt: skip
-STEPS = ("load", "read_image", "scaled", "predict", "combine", "otsu", "triangle", "numbered")
+STEPS = ("load", "read_image", "scaled", "predict", "combine", "gaussian", "otsu", "triangle",
+         "numbered")  # fmt: skip
 
 
 @pytest.mark.parametrize("change, steps", [
-    ("zoo", {"load", "predict"}), ("image", {"scaled", "predict", "combine", "otsu", "numbered"}),
-    ("crop", {"predict", "combine", "otsu", "numbered"}),
-    ("class", {"combine", "otsu", "numbered"}), ("layers", {"combine", "otsu", "numbered"}),
-    ("sigma", {"combine", "otsu", "numbered"}), ("threshold", {"triangle", "numbered"}),
+    ("zoo", {"load", "predict"}),
+    ("image", {"scaled", "predict", "combine", "gaussian", "otsu", "numbered"}),
+    ("crop", {"predict", "combine", "gaussian", "otsu", "numbered"}),
+    ("class", {"combine", "gaussian", "otsu", "numbered"}),
+    ("layers", {"combine", "gaussian", "otsu", "numbered"}),
+    ("sigma", {"gaussian", "otsu", "numbered"}), ("threshold", {"triangle", "numbered"}),
     ("area", {"numbered"}), ("split", {"numbered"}), ("size", set()),
 ])  # fmt: skip
 def test_a_change_computes_only_what_needs_it(session, monkeypatch, change, steps) -> None:
@@ -461,7 +464,8 @@ def test_the_widget_shows_what_the_session_says(widget: Explorer) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))
     np.testing.assert_array_equal(pixels, picture.overlay(widget.session, 0.4))
     assert widget.summary.value == picture.summary(widget.session)
-    assert dict(widget.controls["cls"].options) == {"2 (0.77)": 2, "0 (0.73)": 0}
+    names = {"2 (probability 0.77)": 2, "0 (probability 0.73)": 0}
+    assert dict(widget.controls["cls"].options) == names
     assert widget.controls["group"].options[0] == "MICRANet"
     assert (widget.controls["side"].value, widget.controls["top"].max) == (SIDE, 16)
     assert all(bytes(each.value).startswith(b"\x89PNG") for each in widget.maps)
@@ -512,10 +516,10 @@ def test_without_a_threshold_the_combined_map_lies_on_the_crop(widget, tmp_path)
     assert changed(widget, before) == {"picture"} and widget.summary.value.endswith("no threshold")
     widget.opacity.value = 1
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))[::10, ::10]
-    np.testing.assert_array_equal(pixels, picture.heat(widget.session.score))
+    np.testing.assert_array_equal(pixels, picture.COLOURS[picture.levels(widget.session.score)])
     for button in widget.buttons.values():
         button.click()
-        assert "no mask without a threshold" in widget.message.value
+        assert "no mask without a threshold" in widget.saved.value
     assert widget.code.value == "" and not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
@@ -604,7 +608,7 @@ def test_uploads_stay_in_their_folder_and_replace_nothing(widget, zoo_path, tmp_
 def test_buttons_save_what_is_shown(widget: Explorer, tmp_path: Path) -> None:
     for button in widget.buttons.values():
         button.click()
-        assert "Saved explored/objects" in widget.message.value
+        assert "Saved explored/objects" in widget.saved.value
     folder = tmp_path / "explored"
     assert sorted(path.suffix for path in folder.iterdir()) == [".csv", ".py", ".tif", ".zip"]
     assert (read_mask(folder / "objects.tif") > 0).sum() == widget.session.area_px
@@ -612,10 +616,15 @@ def test_buttons_save_what_is_shown(widget: Explorer, tmp_path: Path) -> None:
     exec((folder / "objects.py").read_text(), names)
     np.testing.assert_array_equal(names["labels"], widget.session.labels)
     widget.buttons["mask"].click()
-    assert "exists: give another name" in widget.message.value and widget.picture.value
+    assert "exists: give another name" in widget.saved.value and widget.picture.value
     widget.name.value = "explored/again"
     widget.buttons["mask"].click()
-    assert "Saved explored/again.tif" in widget.message.value
+    assert "Saved explored/again.tif" in widget.saved.value
+    widget.controls["area"].value = 20  # what was saved is not shown any more
+    assert widget.saved.value == ""
+    widget.overwrite.value = True
+    widget.buttons["mask"].click()
+    assert (read_mask(folder / "again.tif") > 0).sum() == widget.session.area_px
 
 
 def test_without_ipywidgets_one_sentence_says_what_to_install(monkeypatch) -> None:

@@ -1,14 +1,12 @@
 """The explorer as a browser draws it, without a network and without a kernel."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from browsers import open_browser
+from browsers import need_npm, open_browser
 from conftest import random_model
 from ipywidgets.embed import embed_data, escape_script
 from servers import serve_folder
@@ -33,9 +31,7 @@ def write_page(folder: Path, explorer: Explorer) -> None:
 
 @pytest.mark.parametrize("width", [1100, 390])
 def test_explorer_is_drawn_whole(tmp_path: Path, width: int) -> None:
-    if shutil.which("npm") is None:
-        strict = os.environ.get("MICRANET_STRICT") == "1"
-        (pytest.fail if strict else pytest.skip)("no npm here; on Debian: apt-get install npm")
+    need_npm()
     model = random_model(num_classes=1)
     model.linear1.bias.data += 100  # predicts its class
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", model, {"size": 40})
@@ -57,7 +53,13 @@ def test_explorer_is_drawn_whole(tmp_path: Path, width: int) -> None:
         page.wait_for_function(f"{pictures}.every(img => img.complete && img.naturalWidth > 0)")
         assert page.locator("button[title^='crop here']").count() == 100
         assert page.get_by_text("save recipe", exact=True).is_visible()
-        top = page.locator("button[title^='crop here: 5% down, 5% right']").bounding_box()
+        assert page.locator("[title='null']:visible").count() == 0, "a label without a tooltip"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         shown = page.locator("img.widget-image").first.bounding_box()
-        assert abs(top["x"] - shown["x"]) < 3 and abs(top["y"] - shown["y"]) < 3, "it lies on top"
+        for share, corner in ((5, shown), (95, {"x": shown["x"] + 0.9 * shown["width"],
+                                                "y": shown["y"] + 0.9 * shown["height"]})):
+            where = f"button[title='crop here: {share}% down, {share}% right']"
+            cell = page.locator(where).bounding_box()
+            assert all(abs(cell[axis] - corner[axis]) < 3 for axis in "xy"), "it lies on top"
+            assert abs(cell["height"] - shown["height"] / 10) < 1
     assert not [text for text in problems if "Failed to load resource" not in text]

@@ -1,6 +1,5 @@
 """Math and widgets on pages that can reach nothing but their own server."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import ipywidgets
 import nbformat
 import pytest
 import yaml
-from browsers import open_browser
+from browsers import need_npm, open_browser
 from servers import serve_folder
 
 from micranet_helpers import offline, runner
@@ -42,9 +41,7 @@ def write_book(tree: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if shutil.which("npm") is None:
-        strict = os.environ.get("MICRANET_STRICT") == "1"
-        (pytest.fail if strict else pytest.skip)("no npm here; on Debian: apt-get install npm")
+    need_npm()
     tree, output = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("pages")
     write_book(tree)
     index = runner.build_html(tree, output)

@@ -223,6 +223,13 @@ def test_links_of_the_readme_to_files_lead_somewhere() -> None:
     assert "LICENSE" in links and all((ROOT / link).exists() for link in links)
 
 
+def test_pictures_of_the_readme_are_small_and_say_what_they_show() -> None:
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {"read", "run", "explore"} <= {Path(name).stem for _, name in pictures}
+    for alt, name in pictures:
+        assert len(alt.split()) > 3 and (ROOT / name).stat().st_size <= 150_000, name
+
+
 def test_messages_under_troubleshooting_are_those_of_the_package() -> None:
     of_others = ("CUDA out of memory", "DataLoader worker", "Kernel died")
     page = (BOOK / "troubleshooting.md").read_text(encoding="utf-8")

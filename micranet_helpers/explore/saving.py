@@ -6,6 +6,7 @@ All files speak of the whole image, not of the crop: numbers, places and outline
 import csv
 import io
 import zipfile
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def recipe(session: Session) -> str:
     layers = [LAYERS.index(layer) for layer in choice.layers]
     level = f", {choice.level}" if choice.threshold == "percentile" else ""
     return f'''\
-# Made by the explorer of micranet_helpers {version("micranet-helpers")}.
+# Made by the explorer of micranet_helpers {_version()}.
 import numpy as np
 import torch
 
@@ -205,6 +206,11 @@ def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> 
         As in :func:`save_mask`.
     """
     put(named(path, ".py", overwrite), recipe(session).encode())
+
+
+@cache
+def _version() -> str:
+    return version("micranet-helpers")  # reads a file each time
 
 
 def _check_mask(session: Session) -> None:

@@ -123,7 +123,8 @@ _NETWORK = ("zoo", "group")
 _IMAGE = ("image", "scaling")
 _CROP = (*_NETWORK, *_IMAGE, "top", "left", "side")
 _MAPS = (*_CROP, "cls")
-_SCORE = (*_MAPS, "layers", "how", "sigma")
+_COMBINED = (*_MAPS, "layers", "how")
+_SCORE = (*_COMBINED, "sigma")
 _MARKED = (*_SCORE, "threshold", "level")
 _LABELS = (*_MARKED, "area", "split")
 
@@ -276,11 +277,16 @@ class Session:
         """Tensor, float32, (8, S, S): the maps of the class, in [0, 1]."""
         return self.prediction.maps[self.cls]
 
+    @_step(*_COMBINED)
+    def combined(self) -> Tensor:
+        """Tensor, float32, (S, S): the chosen maps, combined."""
+        layers = [LAYERS.index(layer) for layer in self.choice.layers]
+        return combine(self.maps, self.choice.how, layers)
+
     @_step(*_SCORE)
     def score(self) -> Tensor:
-        """Tensor, float32, (S, S): the chosen maps, combined and smoothed."""
-        layers = [LAYERS.index(layer) for layer in self.choice.layers]
-        return gaussian(combine(self.maps, self.choice.how, layers), self.choice.sigma)
+        """Tensor, float32, (S, S): the combined map, smoothed."""
+        return gaussian(self.combined, self.choice.sigma)
 
     @_step(*_MARKED)
     def marked(self) -> Tensor:

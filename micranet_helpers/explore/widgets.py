@@ -14,7 +14,7 @@ from typing import Any
 
 from micranet_helpers import zoo as zoos
 from micranet_helpers.explore import saving
-from micranet_helpers.explore.picture import heat, overlay, overview, png, summary, tiles
+from micranet_helpers.explore.picture import levels, overlay, overview, png, summary, tiles
 from micranet_helpers.explore.session import COMBINATIONS, THRESHOLDS, Choice, Session
 from micranet_helpers.explore.steps import SCALINGS
 from micranet_helpers.files import write_atomically
@@ -27,8 +27,11 @@ except ImportError as error:
         f"The explorer's widgets need ipywidgets ({error}): pip install 'micranet-helpers[book]'."
     ) from error
 
-OVERVIEW = 256
-"""Longer side of the overview, px of the screen."""
+OVERVIEW, TILE = 256, 88
+"""Longer side of the overview, and side of a map's picture, px of the screen."""
+
+SLIM, WIDE = 310, 424
+"""Widths of the two columns, px of the screen."""
 
 CELLS = 10
 """The overview can be clicked in as many rows, and columns, of cells."""
@@ -83,8 +86,8 @@ class Explorer(w.VBox):
         Tick box and picture of each layer.
     overview, picture, score : ipywidgets.Image
         The image with the crop's frame; the crop with the objects; the combined map.
-    summary, message : ipywidgets.HTML
-        Number and area of the objects; what went wrong, or what was saved.
+    summary, message, saved : ipywidgets.HTML
+        Number and area of the objects; what went wrong; what was saved.
     """
 
     def __init__(self, choice: Choice) -> None:
@@ -93,18 +96,23 @@ class Explorer(w.VBox):
         self._quiet, self._mapped = False, None
         self.controls = _controls(choice)
         self.ticks = [w.Checkbox(layer in choice.layers, description=f"{layer} (1 : {stride})",
-                                 indent=False, layout=w.Layout(width="96px"))
+                                 tooltip=f"combine {layer}", indent=False, layout=_fitting())
                       for layer, stride in zip(LAYERS, STRIDES, strict=True)]  # fmt: skip
-        self.maps = [_image(96) for _ in LAYERS]
+        self.maps = [_image(TILE) for _ in LAYERS]
         self.overview = _image(OVERVIEW)
         self.picture = _image(384)
         self.score = _image(192)
         self.opacity = w.FloatSlider(0.4, min=0, max=1, step=0.05, **_named("opacity"))
-        self.summary, self.message = w.HTML(), w.HTML()
-        self.code = w.Textarea(disabled=True, layout=w.Layout(width="100%", height="18em"))
-        self.name = w.Text("explored/objects", **_named("save as"), continuous_update=False)
+        self.summary, self.message, self.saved = w.HTML(), w.HTML(), w.HTML()
+        self.code = w.Textarea(description="recipe", tooltip="recipe",
+                               layout=w.Layout(width="auto", height="18em"))  # fmt: skip
+        self.name = w.Text("explored/objects", description="save as", tooltip="save as",
+                           continuous_update=False, layout=w.Layout(width="260px"))  # fmt: skip
+        self.overwrite = w.Checkbox(description="overwrite", tooltip="replace old files",
+                                    indent=False, layout=_fitting())  # fmt: skip
         self.grid, self.buttons = _click_grid(self.overview, self._centre), self._buttons()
-        self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}")
+        self.uploads = {name: w.FileUpload(multiple=False, description=f"upload {name}",
+                                           tooltip=f"upload {name}", layout=w.Layout(width="150px"))
                         for name in ("zoo", "image")}  # fmt: skip
         self.children = self._arranged()
         self._watch()
@@ -118,24 +126,32 @@ class Explorer(w.VBox):
             ("mask", ".tif", saving.save_mask), ("objects", ".csv", saving.save_objects),
             ("ROIs", ".zip", saving.save_rois), ("recipe", ".py", saving.save_recipe),
         ):  # fmt: skip
-            made[name] = w.Button(description=f"save {name}", tooltip=f"save {name} as *{suffix}")
+            made[name] = w.Button(description=f"save {name}", tooltip=f"save {name} as *{suffix}",
+                                  layout=_fitting())  # fmt: skip
             made[name].on_click(partial(self._save, save, suffix))
         return made
 
     def _arranged(self) -> list[w.Widget]:
-        files = [_row(self.controls["zoo"], self.uploads["zoo"], self.controls["group"]),
-                 _row(self.controls["image"], self.uploads["image"], self.controls["scaling"],
-                      self.controls["pixel_size_um"])]  # fmt: skip
-        place = [self.grid, *(self.controls[name] for name in ("top", "left", "side"))]
-        steps = ("cls", "how", "sigma", "threshold", "level", "area", "split")
-        controls = [*(self.controls[name] for name in steps), self.opacity]
+        """Two columns, side by side where there is room: choices, and what they lead to."""
+        of, up = self.controls, self.uploads
+        files = [_row(of["zoo"], up["zoo"], of["group"]),
+                 _row(of["image"], up["image"], of["scaling"])]  # fmt: skip
+        crop = [self.grid, *(of[name] for name in ("top", "left", "side", "pixel_size_um"))]
         layers = [w.VBox([picture, tick])
                   for picture, tick in zip(self.maps, self.ticks, strict=True)]  # fmt: skip
-        code = w.Accordion([self.code], titles=("recipe as code, to paste in a notebook",))
+        steps = [*(of[name] for name in ("how", "sigma", "threshold", "level", "area", "split")),
+                 self.opacity]  # fmt: skip
+        save = _row(self.name, *self.buttons.values(), self.overwrite)
         return [
             *files, self.message,
-            _row(w.VBox(place), w.VBox([self.picture, self.summary]), w.VBox(controls)),
-            _row(*layers, self.score), _row(self.name, *self.buttons.values()), code,
+            _row(_column(SLIM, "Crop: click to move it", *crop),
+                 _column(WIDE, "Maps of the class: tick those to combine", of["cls"],
+                         _row(*layers))),
+            _row(_column(SLIM, "From the maps to objects", *steps, _title("Combined map"),
+                         self.score),
+                 _column(WIDE, "Objects in the crop", self.picture, self.summary)),
+            save, self.saved,
+            w.Accordion([self.code], titles=("recipe as code, to paste in a notebook",)),
         ]  # fmt: skip
 
     def _watch(self) -> None:
@@ -163,16 +179,13 @@ class Explorer(w.VBox):
         try:
             yield
         except Exception as error:  # a traceback would be lost in a log
-            self._say(str(error) or type(error).__name__, "#b00020")
+            self.message.value = _warning(error)
             for picture in (self.picture, self.score, self.overview, *self.maps):
                 picture.value = b""
             self.summary.value = self.code.value = ""
             self._mapped = None
             with suppress(Exception):
                 self.overview.value = png(overview(self.session, OVERVIEW))
-
-    def _say(self, text: str, colour: str = "inherit") -> None:
-        self.message.value = text and f'<span style="color: {colour}">{escape(text)}</span>'
 
     def _open_zoo(self, group: str = "") -> None:
         control = self.controls["group"]
@@ -193,6 +206,7 @@ class Explorer(w.VBox):
                 if not self.controls[name].value:
                     raise ValueError(f"Choose the {name}: a zoo with networks, then an image.")
             values = {name: control.value for name, control in self.controls.items()}
+            self.controls["level"].disabled = values["threshold"] != "percentile"
             ticked = tuple(layer for layer, tick in zip(LAYERS, self.ticks, strict=True)
                            if tick.value)  # fmt: skip
             cls = values.pop("cls")
@@ -205,7 +219,7 @@ class Explorer(w.VBox):
             self._follow_place()
             self._follow_classes(cls)
             self._draw()
-            self._say("")
+            self.message.value = self.saved.value = ""  # what was saved is not shown any more
 
     def _follow_place(self) -> None:
         height, width = self.session.raw.shape[1:]
@@ -223,7 +237,7 @@ class Explorer(w.VBox):
             control = self.controls["cls"]
             control.options = []  # stays so if no class is predicted
             predicted = self.session.predicted
-            control.options = [(f"{k} ({p:.2f})", k) for k, p in predicted.items()]
+            control.options = [(f"{k} (probability {p:.2f})", k) for k, p in predicted.items()]
             control.value = cls if cls in predicted else self.session.cls
             self.session.choose(cls=control.value)
 
@@ -235,7 +249,7 @@ class Explorer(w.VBox):
                 picture.value = png(tile)
             self._mapped = session.maps
         self.picture.value = png(overlay(session, self.opacity.value))
-        self.score.value = png(heat(session.score))
+        self.score.value = png(levels(session.score))
         self.summary.value = escape(summary(session))
         masked = session.choice.threshold != "none"
         self.code.value = saving.recipe(session) if masked else ""
@@ -258,21 +272,21 @@ class Explorer(w.VBox):
         try:
             path = Path(self.name.value + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, self.session)
-            self._say(f"Saved {path}.")
+            save(path, self.session, self.overwrite.value)
+            self.saved.value = escape(f"Saved {path}.")
         except Exception as error:  # the pictures stay as they are
-            self._say(str(error), "#b00020")
+            self.saved.value = _warning(error)
 
 
 def _controls(choice: Choice) -> dict[str, w.Widget]:
     """A control for each choice but the layers, by its name."""
-    path = {"continuous_update": False, "layout": w.Layout(width="360px")}
+    path = {"continuous_update": False, "layout": w.Layout(width="330px", max_width="98%")}
     moved = {"min": 0, "continuous_update": False}
     most = max(choice.top, choice.left, 1)
     return {
-        "zoo": w.Text(choice.zoo, description="zoo", **path),
+        "zoo": w.Text(choice.zoo, description="zoo", tooltip="zoo", **path),
         "group": w.Dropdown(options=[], **_named("group")),
-        "image": w.Text(choice.image, description="image", **path),
+        "image": w.Text(choice.image, description="image", tooltip="image", **path),
         "scaling": w.Dropdown(options=SCALINGS, value=choice.scaling, **_named("scaling")),
         "pixel_size_um": w.BoundedFloatText(choice.pixel_size_um or 0, min=0, max=1e6, step=0.01,
                                             **_named("pixel size, µm")),
@@ -280,7 +294,7 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
         "left": w.IntSlider(choice.left, max=most, **moved, **_named("left, px")),
         "side": w.BoundedIntText(choice.side or 0, min=0, max=2**16, step=STRIDES[-1],
                                  **_named("side, px")),
-        "cls": w.Dropdown(options=[], **_named("class (probability)")),
+        "cls": w.Dropdown(options=[], **_named("class")),
         "how": w.Dropdown(options=COMBINATIONS, value=choice.how, **_named("combine by")),
         "sigma": w.FloatSlider(choice.sigma, min=0, max=max(10, choice.sigma), step=0.5,
                                **_named("smoothing, px")),
@@ -292,17 +306,37 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
 
 
 def _named(text: str) -> dict[str, Any]:
-    return {"description": text, "style": {"description_width": "8em"}}
+    # Without a tooltip of its own, a label shows "null" when pointed at.
+    return {"description": text, "tooltip": text, "style": {"description_width": "8em"},
+            "layout": w.Layout(max_width="98%")}  # fmt: skip
 
 
 def _row(*children: w.Widget) -> w.Box:
-    return w.Box(children, layout=w.Layout(flex_flow="row wrap", align_items="flex-start"))
+    return w.Box(children, layout=w.Layout(
+        flex_flow="row wrap", align_items="flex-start", grid_gap="4px 12px"))  # fmt: skip
+
+
+def _column(width: int, title: str, *children: w.Widget) -> w.VBox:
+    return w.VBox([_title(title), *children],
+                  layout=w.Layout(width=f"{width}px", max_width="100%"))  # fmt: skip
+
+
+def _title(text: str) -> w.HTML:
+    return w.HTML(f"<strong>{text}</strong>")
+
+
+def _warning(error: Exception) -> str:
+    return f"<strong>⚠ {escape(str(error) or type(error).__name__)}</strong>"
+
+
+def _fitting() -> w.Layout:
+    return w.Layout(width="auto")  # as wide as its text
 
 
 def _image(side: int) -> w.Image:
     # No tooltip: the script of ipywidgets 8 fails on that of a picture, and shows none of it.
     size = f"{side}px"
-    return w.Image(format="png", layout=w.Layout(width=size, height=size))
+    return w.Image(format="png", layout=w.Layout(width=size, height=size, object_fit="contain"))
 
 
 def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
@@ -318,9 +352,11 @@ def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
         button.tabbable = False  # a hundred stops; the sliders do the same
         button.on_click(partial(clicked, down, right))
         buttons.append(button)
-    equal = f"repeat({CELLS}, 1fr)"
+    equal = f"repeat({CELLS}, minmax(0, 1fr))"
     cells = w.GridBox(buttons, layout=_bare(
-        grid_area=same, grid_template_columns=equal, grid_template_rows=equal, grid_gap="0"))
+        grid_area=same, grid_template_columns=equal, grid_template_rows=equal, grid_gap="0",
+        height="0"))  # else lines of text make it higher than the picture
+    cells.layout.min_height = "100%"
     return w.GridBox([below, cells], layout=w.Layout(
         grid_template_columns="max-content", grid_template_rows="max-content"))  # fmt: skip
 

@@ -1,0 +1,149 @@
+"""Pictures of all pages, and of the explorer: python .ci/screenshots.py FOLDER [--readme]
+
+After `make book`; needs Chromium. Writes each page of the book and the explorer in JupyterLab, at
+the width of a desktop and of a phone, light and dark, to be looked at. With --readme it writes
+only the three pictures of README.md, small: python .ci/screenshots.py book/images --readme
+"""
+
+import argparse
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import papermill
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from browsers import open_browser, run_all_cells  # noqa: E402
+from servers import serve_folder, serve_lab  # noqa: E402
+
+PAGES = ROOT / "book" / "_build" / "html"
+TREE = ROOT / "_build" / "executed" / "quick"
+WIDTHS = {"desktop": 1280, "phone": 390}
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+EXPLORER = ".jp-OutputArea-output:has(img.widget-image)"
+SECONDS = 300
+
+
+def pages(browser: Any, pages: Path, folder: Path) -> None:
+    """Take each page of the book, from its top to its end."""
+    names = sorted(path.relative_to(pages).with_suffix("") for path in pages.rglob("*.html")
+                   if "_static" not in path.parts and path != pages / "index.html")  # fmt: skip
+    with serve_folder(pages) as url:
+        for width, pixels in WIDTHS.items():
+            for theme in THEMES:
+                page = browser.new_page(
+                    viewport={"width": pixels, "height": 900}, color_scheme=theme
+                )
+                for name in names:
+                    page.goto(f"{url}/{name.as_posix()}.html")
+                    settle(page)
+                    target = folder / width / theme / name.with_suffix(".png")
+                    page.screenshot(path=target, full_page=True)
+                page.close()
+
+
+def settle(page: Any) -> None:
+    """Wait for pictures and formulae."""
+    page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
+    page.wait_for_function("[...document.images].every(img => img.complete)")
+    page.wait_for_function("!window.MathJax?.startup || document.querySelector('.math') == null "
+                           "|| document.querySelector('mjx-container') != null")  # fmt: skip
+
+
+@contextmanager
+def lab(browser: Any, tree: Path, name: str, theme: str) -> Iterator[Any]:
+    """Open a chapter in JupyterLab: the explorer's from its source, others as they were run."""
+    with TemporaryDirectory() as place:
+        work, home = Path(place, "work"), Path(place, "home")
+        work.mkdir()
+        if name == "explore":
+            shutil.copy(tree / "explored" / "digits.hdf5", work)
+            papermill.execute_notebook(
+                ROOT / "book" / "explore.ipynb", work / "explore.ipynb",
+                {"weights": "digits.hdf5"}, prepare_only=True, progress_bar=False,
+            )  # fmt: skip
+        else:
+            shutil.copy(tree / f"{name}.ipynb", work)
+        with serve_lab(work, home, THEMES[theme]) as url:
+            page = browser.new_page(viewport={"width": 960, "height": 1000})
+            page.set_default_timeout(SECONDS * 1000)
+            page.goto(f"{url}/doc/tree/{name}.ipynb")
+            page.wait_for_selector(".jp-Notebook .jp-Cell")
+            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+            if name == "explore":
+                run_all_cells(page)
+            yield page
+            page.close()
+
+
+def explorers(browser: Any, tree: Path, folder: Path) -> None:
+    """Take the explorer in JupyterLab."""
+    for theme in THEMES:
+        with lab(browser, tree, "explore", theme) as page:
+            for width, pixels in WIDTHS.items():
+                page.set_viewport_size({"width": pixels, "height": 2400})
+                explorer(page).screenshot(path=folder / f"explorer-{width}-{theme}.png")
+
+
+def explorer(page: Any) -> Any:
+    """Bring the explorer to the top."""
+    found = page.locator(EXPLORER)
+    found.evaluate("shown => shown.scrollIntoView()")
+    return found
+
+
+def readme(browser: Any, pages: Path, tree: Path, folder: Path) -> None:
+    """Take a chapter as a page, a chapter in JupyterLab, and the explorer."""
+    with serve_folder(pages) as url:
+        page = browser.new_page(viewport={"width": 1100, "height": 680})
+        page.goto(f"{url}/grad-cam.html")
+        settle(page)
+        figure = page.locator(".cell_output img").first
+        figure.evaluate("shown => shown.scrollIntoView({block: 'center', behavior: 'instant'})")
+        pack(page.screenshot(), folder / "read.png", 960)
+    with lab(browser, tree, "quickstart", "light") as page:
+        page.set_viewport_size({"width": 1100, "height": 680})
+        page.get_by_role("heading", name="Parameters").evaluate("at => at.scrollIntoView()")
+        pack(page.screenshot(), folder / "run.png", 960)
+    with lab(browser, tree, "explore", "light") as page:
+        page.set_viewport_size({"width": 1000, "height": 1600})
+        pack(explorer(page).screenshot(), folder / "explore.png", 700)
+
+
+def pack(png: bytes, path: Path, width: int) -> None:
+    """Write a small picture: 256 colours, not wider than that."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
+    image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
+
+
+def main() -> None:
+    """Take the pictures that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--readme", action="store_true", help="only the pictures of README.md")
+    parser.add_argument("--pages", type=Path, default=PAGES, help="the built book")
+    parser.add_argument("--tree", type=Path, default=TREE, help="the executed chapters")
+    args = parser.parse_args()
+    for path in (args.pages / "intro.html", args.tree / "explored" / "digits.hdf5"):
+        if not path.is_file():
+            sys.exit(f"{path} is missing: run `make book` first.")
+    args.folder.mkdir(parents=True, exist_ok=True)
+    with open_browser() as browser:
+        if args.readme:
+            readme(browser, args.pages, args.tree, args.folder)
+        else:
+            explorers(browser, args.tree, args.folder)
+            pages(browser, args.pages, args.folder)
+
+
+if __name__ == "__main__":
+    main()

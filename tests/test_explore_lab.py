@@ -1,0 +1,204 @@
+"""The explorer as its users meet it: the chapter in JupyterLab, in a real browser.
+
+The tests use one explorer, one after the other. What each of them chooses there it chooses in a
+session of its own, too: number, area and picture must be the same.
+"""
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from browsers import open_browser, run_all_cells
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from servers import serve_lab
+
+from micranet_helpers import offline, runner
+from micranet_helpers.data.annotations import read_rois
+from micranet_helpers.data.images import read_mask
+from micranet_helpers.explore import Choice, Session
+from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
+from micranet_helpers.explore.widgets import OVERVIEW
+
+BOOK = Path(__file__).parents[1] / "book"
+TIMEOUT = 120_000  # ms; a busy machine trains slowly
+PICTURE = 10  # the last of the explorer's images
+BYTES = """async img => btoa(String.fromCharCode(
+    ...new Uint8Array(await (await fetch(img.src)).arrayBuffer())))"""
+
+
+@dataclass
+class Lab:
+    """The explorer on the page, and what a session says of the same choices."""
+
+    page: Page
+    folder: Path
+    session: Session
+    opacity: float = 0.4
+    problems: list[str] = field(default_factory=list)
+
+    def image(self, number: int) -> Locator:
+        """0 is the overview, 1 to 8 are the maps, 9 is the combined map, 10 shows the objects."""
+        return self.page.locator("img.widget-image").nth(number)
+
+    def pixels(self, number: int) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(
+            self.image(number).evaluate(BYTES)))).convert("RGB"))  # fmt: skip
+
+    def slider(self, name: str) -> Locator:
+        label = self.page.get_by_text(name, exact=True)
+        return self.page.locator(".widget-slider", has=label).get_by_role("slider")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder, home = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("home")
+    values = runner.load_profile(BOOK, "smoke")[1]["explore"]
+    papermill.execute_notebook(BOOK / "explore.ipynb", folder / "explore.ipynb", values,
+                               prepare_only=True, progress_bar=False)  # fmt: skip
+    with serve_lab(folder, home) as url, open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(TIMEOUT)
+        expect.set_options(timeout=TIMEOUT / 4)
+        files = folder / "explored"
+        session = Session(files / "digits.hdf5", "MICRANet", files / "canvas.png", top=24, left=24)
+        lab = Lab(page, folder, session)
+        listen(page, url, lab.problems)
+        page.goto(f"{url}/lab/tree/explore.ipynb")
+        run_all_cells(page)
+        page.locator("img.widget-image").last.wait_for(state="attached")
+        yield lab
+
+
+def listen(page: Page, url: str, problems: list[str]) -> None:
+    """Refuse what lies outside, and note all complaints."""
+    page.route(lambda asked: not asked.startswith((url, "data:", "blob:")), lambda route: (
+        problems.append(f"asks for {route.request.url}"), route.abort()))  # fmt: skip
+    # The badge on top of the chapter is the one picture from elsewhere: pages replace it.
+    page.route(offline.BADGE, lambda route: route.fulfill(path=BOOK / "images/open-in-colab.svg"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and problems.append(line.text))
+
+
+def test_the_whole_chapter_runs_in_jupyterlab(lab: Lab) -> None:
+    lab.page.keyboard.press("Control+s")
+    expect(lab.page.locator(".lm-TabBar-tab.jp-mod-dirty")).to_have_count(0)
+    cells = nbformat.read(lab.folder / "explore.ipynb", as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert not [out for cell in code for out in cell.outputs if out.output_type == "error"]
+
+
+@contextmanager
+def new_picture(lab: Lab) -> Iterator[None]:
+    """What is done in the block shows a new picture: the one that the session gives now."""
+    before = lab.image(PICTURE).get_attribute("src")
+    yield
+    expect(lab.image(PICTURE)).not_to_have_attribute("src", before)
+    expect(lab.page.get_by_text(summary(lab.session), exact=True)).to_be_visible()
+    np.testing.assert_array_equal(lab.pixels(PICTURE), overlay(lab.session, lab.opacity))
+    expect(lab.page.get_by_text("⚠")).to_have_count(0)
+
+
+def press(name: str, key: str) -> Callable[[Lab], None]:
+    return lambda lab: lab.slider(name).press(key)
+
+
+def choose(name: str, value: str) -> Callable[[Lab], Any]:
+    return lambda lab: lab.page.get_by_label(name, exact=True).select_option(value)
+
+
+def tick(name: str, yes: bool) -> Callable[[Lab], None]:
+    return lambda lab: lab.page.get_by_label(name, exact=True).set_checked(yes)
+
+
+ALL = Choice("", "", "").layers
+ACTIONS = {
+    "smoothing": (press("smoothing, px", "ArrowRight"), {"sigma": 1.5}),
+    "threshold": (choose("threshold", "percentile"), {"threshold": "percentile"}),
+    "percentile": (press("percentile", "ArrowRight"), {"level": 80.5}),
+    "untick": (tick("1a (1 : 1)", False), {"layers": ALL[1:]}),
+    "tick": (tick("1a (1 : 1)", True), {"layers": ALL}),
+    "combination": (choose("combine by", "mean"), {"how": "mean"}),
+    "crop": (press("top, px", "ArrowLeft"), {"top": 23}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_choice_in_the_browser_gives_what_a_session_gives(lab: Lab, name: str) -> None:
+    act, changes = ACTIONS[name]
+    with new_picture(lab):
+        lab.session.choose(**changes)
+        act(lab)
+
+
+def test_another_class_brings_its_maps(lab: Lab) -> None:
+    _, other, *_ = lab.session.predicted
+    before = lab.pixels(1)
+    with new_picture(lab):
+        lab.session.choose(cls=other)
+        lab.page.get_by_label("class", exact=True).select_option(index=1)
+    np.testing.assert_array_equal(lab.pixels(1), COLOURS[tiles(lab.session.maps)[0]])
+    assert (lab.pixels(1) != before).any()
+
+
+def test_opacity_changes_the_picture(lab: Lab) -> None:
+    with new_picture(lab):
+        lab.opacity = 0.45
+        lab.slider("opacity").press("ArrowRight")
+
+
+def test_a_click_on_the_image_moves_the_crop_there(lab: Lab) -> None:
+    box = lab.image(0).bounding_box()
+    side, image = lab.session.place[2], lab.session.raw.shape[1]
+    cls = lab.session.cls
+    with new_picture(lab):
+        lab.page.mouse.click(box["x"] + 0.63 * box["width"], box["y"] + 0.37 * box["height"])
+        top, left = (round(share * image - side / 2) for share in (0.35, 0.65))  # of the cell
+        lab.session.choose(top=top, left=left, cls=None)
+        lab.session.choose(cls=cls if cls in lab.session.predicted else lab.session.cls)
+    np.testing.assert_array_equal(lab.pixels(0), overview(lab.session, OVERVIEW))
+
+
+def test_buttons_save_what_is_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, suffix in (("mask", "tif"), ("objects", "csv"), ("ROIs", "zip"), ("recipe", "py")):
+        lab.page.get_by_role("button", name=f"save {name}", exact=True).click()
+        expect(lab.page.get_by_text(f"Saved explored/objects.{suffix}.")).to_be_visible()
+    files = lab.folder / "explored"
+    mask = read_mask(files / "objects.tif")
+    np.testing.assert_array_equal(mask[lab.session.window], lab.session.labels)
+    assert (mask > 0).sum() == lab.session.area_px > 0
+    rows = list(csv.DictReader(io.StringIO((files / "objects.csv").read_text())))
+    assert [int(row["area_px"]) for row in rows] == np.bincount(mask[mask > 0])[1:].tolist()
+    outlined, _ = read_rois(files).images["objects"](*mask.shape)
+    np.testing.assert_array_equal(outlined.any(0), mask > 0)
+    monkeypatch.chdir(lab.folder)  # its paths are those that stand in the explorer
+    names: dict[str, Any] = {}
+    exec((files / "objects.py").read_text(), names)
+    np.testing.assert_array_equal(names["labels"], lab.session.labels)
+
+
+def test_a_wrong_path_gives_a_sentence_and_no_traceback(lab: Lab) -> None:
+    path = lab.page.get_by_label("image", exact=True)
+    good = path.input_value()
+    path.fill("nowhere.tif")
+    path.press("Enter")
+    expect(lab.page.get_by_text("⚠ There is no file nowhere.tif: check the path.")).to_be_visible()
+    assert not lab.image(PICTURE).evaluate("img => img.naturalWidth"), "an old picture"
+    assert lab.page.get_by_text("Traceback").count() == 0
+    with new_picture(lab):
+        path.fill(good)
+        path.press("Enter")
+
+
+def test_the_browser_has_nothing_to_complain_about(lab: Lab) -> None:
+    assert not lab.problems
