@@ -39,6 +39,12 @@ def _describe_figures(app: "Sphinx", doctree: "nodes.document") -> None:
             picture["alt"] = several + caption.astext().replace("\n", " ")
 
 
+def _take_own_pictures(app: "Sphinx", name: str, source: list[str]) -> None:
+    # On Colab a chapter stands alone: its pictures have an address in the repository.
+    address = app.config.html_theme_options["repository_url"]
+    source[0] = source[0].replace(f"{address}/raw/main/book/", "/")
+
+
 def _mark_needs(app: "Sphinx", doctree: "nodes.document") -> None:
     from docutils import nodes
 
@@ -82,6 +88,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     dict
         Sphinx may read and write pages in parallel.
     """
+    app.connect("source-read", _take_own_pictures)
     app.connect("doctree-read", _describe_figures)
     app.connect("doctree-read", _mark_needs)
     app.connect("doctree-read", _link_terms)
