@@ -49,7 +49,7 @@ def _mark_needs(app: "Sphinx", doctree: "nodes.document") -> None:
     from docutils import nodes
 
     for table in doctree.findall(nodes.table):
-        if table.astext().startswith(NEEDS):
+        if table.astext().lstrip().startswith(NEEDS):
             table["classes"].append("needs")
 
 

@@ -36,10 +36,10 @@ def median_example(canvases: digits.Canvases, masks: Tensor, suited: Tensor) -> 
 
 def show(axis: Axes, image: Tensor, mask: Tensor | None = None) -> None:
     """A grey canvas, with the pixels of each digit in its colour."""
-    axis.imshow(image, cmap="gray", vmin=0.08, vmax=1)  # noise would fill the file
+    axis.imshow(image.numpy(), cmap="gray", vmin=0.08, vmax=1)  # noise would fill the file
     for cls in mask.any((1, 2)).nonzero().flatten().tolist() if mask is not None else ():
         colour = torch.tensor(to_rgba(plots.CLASS_COLOURS[cls], 0.85))
-        axis.imshow(mask[cls, ..., None] * colour)
+        axis.imshow((mask[cls, ..., None] * colour).numpy())
 
 
 def axes_of(figure: Figure, title: str, *shape: int, **options: object) -> Any:
@@ -69,7 +69,7 @@ def draw_maps(figure: Figure, model: nn.Module, image: Tensor) -> None:
         show(row[0], image[0])
         row[0].set_ylabel(cls, rotation=0, ha="right", va="center")
         for axis, cam in zip(row[1:], cams.maps[0, cls], strict=True):
-            axis.imshow(cam, cmap="cividis")
+            axis.imshow(cam.numpy(), cmap="cividis")
     for axis, layer in zip(axes[-1, 1:], LAYERS, strict=True):
         axis.set_xlabel(layer)
 
@@ -122,9 +122,9 @@ def draw(model: nn.Module, path: Path, side: int = 48) -> None:
         draw_masks(bottom, large.images[other], masks[other])
         figure.savefig(path, dpi=100)
         plt.close(figure)
-    for name, canvases, some, i in (("maps", small, found.masks, one), ("masks", large, masks, other)):
-        f1 = metrics.dice(some[i], digits.class_masks(canvases.class_map)[i])
-        print(f"{name}: pixel F1 {f1:.2f}, digits there", canvases.counts[i].tolist())
+    for canvases, mask, i in ((small, found.masks[one], one), (large, masks[other], other)):
+        f1 = metrics.dice(mask, digits.class_masks(canvases.class_map)[i])
+        print(f"pixel F1 {f1:.2f}, number of each digit {canvases.counts[i].tolist()}")
     Image.open(path).convert("RGB").quantize(255, Image.Quantize.FASTOCTREE).save(path)
 
 
