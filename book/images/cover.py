@@ -108,7 +108,7 @@ def draw(model: nn.Module, path: Path, side: int = 48) -> None:
     taught, _, tested = digits.split(digits.load(), 0)
     examples = digits.make_canvases(taught, 6, side, (1, 2), seed=3)
     small = digits.make_canvases(tested, 99, side, (2, 2), seed=1)
-    large = digits.make_canvases(tested, 25, 4 * side, (12, 16), margin=12, seed=2)
+    large = digits.make_canvases(tested, 9, 4 * side, (12, 16), margin=12, seed=2)
     found = segment(model, small.images, recipes.DIGITS)
     right = ((found.probabilities > 0.5) == (small.labels > 0)).all(1)
     one = median_example(small, found.masks, right & (small.labels.sum(1) == 2))
