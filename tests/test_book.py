@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browsers import open_browser
 from bs4 import BeautifulSoup
 from servers import serve_folder
@@ -172,6 +173,43 @@ def test_sliders_change_the_picture_without_a_kernel(address: str, name: str, mo
     of_slider = seen[len(moved) - 1 :]  # both at the left end, then each move
     assert all(len({*column}) == len(of_slider) for column in zip(*of_slider, strict=True))
     assert not [text for text in problems if not any(known in text for known in HARMLESS)]
+
+
+def faults(page, options: dict) -> list[str]:
+    """What axe-core calls serious or critical on a page."""
+    found = Axe().run(page, options={"resultTypes": ["violations"], **options}).response
+    return [f"{page.url}, {fault['id']}: {node['html'][:200]}" for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical") for node in fault["nodes"]]
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "light"), (1280, "dark")])
+def test_pages_suit_phones_and_readers_of_all_kinds(html, address, width: int, theme: str) -> None:
+    problems = []
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        page.add_init_script(f"for (const k of ['mode', 'theme']) localStorage[k] = '{theme}'")
+        page.route(lambda url: not url.startswith(address), lambda route: route.abort())
+        for path in pages_of(html):
+            page.goto(address + path.relative_to(html).as_posix(), wait_until="load")
+            page.wait_for_function("!document.querySelector('script[type*=widget-view]') || "
+                                   "document.querySelector('.jupyter-widgets')")
+            assert page.get_attribute("html", "data-theme") == theme
+            wide = page.evaluate("document.scrollingElement.scrollWidth")
+            problems += [f"{page.url} is {wide} pixels wide"] if wide > width else []
+            # Pages of the package are many and alike: on a phone, what depends on its width.
+            narrow = width < 1000 and "api" in path.parts
+            only = {"runOnly": ["scrollable-region-focusable"]} if narrow else {}
+            problems += faults(page, only)
+    assert not problems, "\n".join(problems)
+
+
+def test_every_picture_is_described(html: Path) -> None:
+    for name in runner.chapters(ROOT / "book"):
+        soup = BeautifulSoup((html / f"{name}.html").read_bytes(), "html.parser")
+        pictures = soup.select("article img")
+        assert pictures, name
+        for picture in pictures:  # without a caption below it, MyST-NB gives the name of the file
+            assert " " in picture.get("alt", ""), f"{name}: {picture['src']} needs a caption"
 
 
 def test_every_internal_link_leads_somewhere(html: Path) -> None:

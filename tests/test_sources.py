@@ -164,6 +164,43 @@ def test_chapter_that_trains_says_on_which_device_and_needs_none(path: Path) -> 
 
 
 @every_notebook
+def test_chapter_says_at_its_head_what_it_needs(path: Path) -> None:
+    head = nbformat.read(path, as_version=4).cells[0].source
+    rows = re.findall(r"^\| ([\w, ]+) \| .+ \|$", head, re.MULTILINE)
+    needs = ["what you need", "time", "hardware", "memory, disk", "data", "licence"]
+    assert rows in ([*needs, "before"], [*needs, "packages", "before"])
+    assert re.search(r"\| hardware \| .*(CPU|GPU)", head)
+
+
+@every_notebook
+def test_cells_are_folded_where_the_code_is_not_the_lesson(path: Path) -> None:
+    known = {"setup", "parameters", "hide-input", "remove-output"}
+    for cell in code_cells(path):
+        tags = set(cell.metadata.get("tags", []))
+        assert tags <= known, tags - known
+        imports = sum(line.startswith(("import ", "from ")) for line in cell.source.splitlines())
+        if "setup" in tags or imports > 6:
+            assert "hide-input" in tags, f"{cell.id} needs the tag hide-input"
+        assert not {"parameters", "hide-input"} <= tags, "readers change the parameters"
+
+
+def glossary() -> list[set[str]]:
+    """Of each entry the anchors of its words, as Sphinx makes them."""
+    page = (BOOK / "glossary.md").read_text(encoding="utf-8")
+    blocks = "\n\n".join(re.findall(r":::{glossary}\n(.*?)\n:::", page, re.DOTALL)).split("\n\n")
+    words = [re.findall(r"^\S.*$", block, re.MULTILINE) for block in blocks]
+    return [{"term-" + re.sub(r"\W+", "-", word) for word in entry} for entry in words]
+
+
+def test_every_word_of_the_glossary_is_linked_and_every_such_link_leads_to_a_word() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in [*NOTEBOOKS, *BOOK.glob("*.md")]]
+    links = {link for text in texts for link in re.findall(r"\]\(glossary\.md#(.+?)\)", text)}
+    entries = glossary()
+    assert len(entries) > 40 and links <= set().union(*entries)
+    assert not [entry for entry in entries if not entry & links], "link its first occurrence"
+
+
+@every_notebook
 def test_functions_in_cells_are_short(path: Path) -> None:
     for cell in code_cells(path):
         for node in functions(TransformerManager().transform_cell(cell.source)):

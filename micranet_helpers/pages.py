@@ -1,0 +1,96 @@
+"""Sphinx extension: pages that can be read by ear and by keyboard, and words that lead somewhere.
+
+A picture gets the caption below it as its alternative text. The theme's menu gets names for its
+arrows, and the bibliography the roles of a list. The words of the glossary can be linked as
+``[crop](glossary.md#term-crop)``: GitHub shows such a link as well as the pages do.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # Sphinx belongs to the extra `book`
+    from docutils import nodes
+    from sphinx.application import Sphinx
+
+NEEDS = "what you need"
+"""First words of the table at the head of a chapter; the style sheet knows it by its class."""
+
+
+def _caption_of(cell: "nodes.container") -> "nodes.paragraph | None":
+    from docutils import nodes
+
+    below = cell.next_node(descend=False, siblings=True)
+    caption = isinstance(below, nodes.paragraph) and isinstance(below[0], nodes.emphasis)
+    return below if caption else None
+
+
+def _describe_figures(app: "Sphinx", doctree: "nodes.document") -> None:
+    from docutils import nodes
+
+    for cell in doctree.findall(nodes.container):
+        pictures = list(cell.findall(nodes.image))
+        if cell.get("nb_element") != "cell_code" or not pictures:
+            continue
+        caption = _caption_of(cell)
+        if caption is None:
+            continue
+        caption["classes"].append("caption-text")
+        for number, picture in enumerate(pictures, 1):
+            several = f"Picture {number} of {len(pictures)}. " if len(pictures) > 1 else ""
+            picture["alt"] = several + caption.astext().replace("\n", " ")
+
+
+def _take_own_pictures(app: "Sphinx", name: str, source: list[str]) -> None:
+    # On Colab a chapter stands alone: its pictures have an address in the repository.
+    address = app.config.html_theme_options["repository_url"]
+    source[0] = source[0].replace(f"{address}/raw/main/book/", "/")
+
+
+def _mark_needs(app: "Sphinx", doctree: "nodes.document") -> None:
+    from docutils import nodes
+
+    for table in doctree.findall(nodes.table):
+        if table.astext().lstrip().startswith(NEEDS):
+            table["classes"].append("needs")
+
+
+def _link_terms(app: "Sphinx", doctree: "nodes.document") -> None:
+    # MyST looks among the headings of a page for what a link names behind its `#`.
+    from docutils import nodes
+
+    places = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
+    for term in doctree.findall(nodes.term):
+        for name in term["ids"]:
+            places[name] = (term.line, name, term.astext())
+
+
+def _name_roles(
+    app: "Sphinx", page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    if "body" in context:  # docutils writes a role that assistive technology no longer knows
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+    menu = context.get("generate_toctree_html")
+    if menu:
+        context["generate_toctree_html"] = lambda *args, **options: str(
+            menu(*args, **options)
+        ).replace("<summary>", '<summary aria-label="show or hide the pages below">')
+
+
+def setup(app: "Sphinx") -> dict[str, Any]:
+    """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module.
+
+    Parameters
+    ----------
+    app : Sphinx
+        The application.
+
+    Returns
+    -------
+    dict
+        Sphinx may read and write pages in parallel.
+    """
+    app.connect("source-read", _take_own_pictures)
+    app.connect("doctree-read", _describe_figures)
+    app.connect("doctree-read", _mark_needs)
+    app.connect("doctree-read", _link_terms)
+    app.connect("html-page-context", _name_roles, priority=900)  # after the theme's own
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
