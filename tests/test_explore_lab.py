@@ -90,8 +90,8 @@ def listen(page: Page, url: str, problems: list[str]) -> None:
 
 
 def test_the_whole_chapter_runs_in_jupyterlab(lab: Lab) -> None:
-    lab.page.keyboard.press("Control+s")
-    expect(lab.page.locator(".lm-TabBar-tab.jp-mod-dirty")).to_have_count(0)
+    with lab.page.expect_response(lambda got: got.request.method == "PUT" and got.ok):
+        lab.page.keyboard.press("Control+s")
     cells = nbformat.read(lab.folder / "explore.ipynb", as_version=4).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
