@@ -5,6 +5,8 @@ arrows, and the bibliography the roles of a list. The words of the glossary can 
 ``[crop](glossary.md#term-crop)``: GitHub shows such a link as well as the pages do.
 """
 
+import html
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # Sphinx belongs to the extra `book`
@@ -75,6 +77,20 @@ def _name_roles(
         ).replace("<summary>", '<summary aria-label="show or hide the pages below">')
 
 
+def _summarise_page(
+    app: "Sphinx", page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    # What a search engine shows below the title: the aim of a chapter.
+    from docutils import nodes
+
+    texts = [node.astext() for node in doctree.findall(nodes.paragraph)] if doctree else []
+    first = next((text.removeprefix("Aim. ") for text in texts if len(text) > 40), "")
+    if not first:
+        return
+    summary = html.escape(textwrap.shorten(first, 160, placeholder=" …"))
+    context["metatags"] += f'<meta name="description" content="{summary}">'
+
+
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module.
 
@@ -92,5 +108,6 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("doctree-read", _describe_figures)
     app.connect("doctree-read", _mark_needs)
     app.connect("doctree-read", _link_terms)
+    app.connect("html-page-context", _summarise_page)
     app.connect("html-page-context", _name_roles, priority=900)  # after the theme's own
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -175,6 +175,25 @@ def test_sliders_change_the_picture_without_a_kernel(address: str, name: str, mo
     assert not [text for text in problems if not any(known in text for known in HARMLESS)]
 
 
+def test_every_internal_link_leads_somewhere(html: Path) -> None:
+    soups = {path: BeautifulSoup(path.read_bytes(), "html.parser") for path in pages_of(html)}
+    places = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}
+    lost = []
+    for path, soup in soups.items():
+        for url in (urlsplit(tag["href"]) for tag in soup.find_all("a", href=True)):
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            anchors = places.get(target, {url.fragment})  # other files have no anchors
+            if not target.is_file() or url.fragment and unquote(url.fragment) not in anchors:
+                lost.append(f"{path.name}: {url.geturl()}")
+        # What Sphinx does not find in the API pages it shows as plain code, without a word.
+        codes = soup.select("code.xref.py")
+        lost += [f"{path.name}: {code.text}" for code in codes
+                 if code.find_parent("a") is None and "micranet_helpers" in code.text]
+    assert not lost
+
+
 def faults(page, options: dict) -> list[str]:
     """What axe-core calls serious or critical on a page."""
     found = Axe().run(page, options={"resultTypes": ["violations"], **options}).response
@@ -210,22 +229,3 @@ def test_every_picture_is_described(html: Path) -> None:
         assert pictures, name
         for picture in pictures:  # without a caption below it, MyST-NB gives the name of the file
             assert " " in picture.get("alt", ""), f"{name}: {picture['src']} needs a caption"
-
-
-def test_every_internal_link_leads_somewhere(html: Path) -> None:
-    soups = {path: BeautifulSoup(path.read_bytes(), "html.parser") for path in pages_of(html)}
-    places = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}
-    lost = []
-    for path, soup in soups.items():
-        for url in (urlsplit(tag["href"]) for tag in soup.find_all("a", href=True)):
-            if url.scheme or url.netloc:
-                continue
-            target = (path.parent / unquote(url.path)).resolve() if url.path else path
-            anchors = places.get(target, {url.fragment})  # other files have no anchors
-            if not target.is_file() or url.fragment and unquote(url.fragment) not in anchors:
-                lost.append(f"{path.name}: {url.geturl()}")
-        # What Sphinx does not find in the API pages it shows as plain code, without a word.
-        codes = soup.select("code.xref.py")
-        lost += [f"{path.name}: {code.text}" for code in codes
-                 if code.find_parent("a") is None and "micranet_helpers" in code.text]
-    assert not lost

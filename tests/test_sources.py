@@ -164,6 +164,13 @@ def test_chapter_that_trains_says_on_which_device_and_needs_none(path: Path) -> 
 
 
 @every_notebook
+def test_functions_in_cells_are_short(path: Path) -> None:
+    for cell in code_cells(path):
+        for node in functions(TransformerManager().transform_cell(cell.source)):
+            assert node.end_lineno - node.lineno < 15, f"{node.name} belongs into the package"
+
+
+@every_notebook
 def test_chapter_says_at_its_head_what_it_needs(path: Path) -> None:
     head = nbformat.read(path, as_version=4).cells[0].source
     rows = re.findall(r"^\| ([\w, ]+) \| .+ \|$", head, re.MULTILINE)
@@ -198,13 +205,6 @@ def test_every_word_of_the_glossary_is_linked_and_every_such_link_leads_to_a_wor
     entries = glossary()
     assert len(entries) > 40 and links <= set().union(*entries)
     assert not [entry for entry in entries if not entry & links], "link its first occurrence"
-
-
-@every_notebook
-def test_functions_in_cells_are_short(path: Path) -> None:
-    for cell in code_cells(path):
-        for node in functions(TransformerManager().transform_cell(cell.source)):
-            assert node.end_lineno - node.lineno < 15, f"{node.name} belongs into the package"
 
 
 # --- package, profiles, links ------------------------------------------------------------------
