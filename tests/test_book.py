@@ -222,9 +222,10 @@ def test_pages_suit_phones_and_readers_of_all_kinds(html, address, width: int, t
     assert not problems, "\n".join(problems)
 
 
-def test_every_picture_is_described(html: Path) -> None:
+def test_every_page_and_every_picture_is_described(html: Path) -> None:
     for name in runner.chapters(ROOT / "book"):
         soup = BeautifulSoup((html / f"{name}.html").read_bytes(), "html.parser")
+        assert len(soup.select_one("meta[name=description]")["content"]) > 40, name
         pictures = soup.select("article img")
         assert pictures, name
         for picture in pictures:  # without a caption below it, MyST-NB gives the name of the file
