@@ -255,6 +255,12 @@ def test_links_to_the_repository_have_one_address() -> None:
                 assert url.startswith((ADDRESS, COLAB)), f"{path.name}: {url}"
 
 
+def test_links_have_a_text() -> None:
+    # Only Sphinx puts in the title of what an empty one leads to: Colab and GitHub show nothing.
+    pages = [*NOTEBOOKS, *BOOK.glob("*.md"), ROOT / "README.md"]
+    assert not [path.name for path in pages if "[](" in path.read_text(encoding="utf-8")]
+
+
 def test_links_of_the_readme_to_files_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert "LICENSE" in links and all((ROOT / link).exists() for link in links)
