@@ -2,16 +2,21 @@
 
 A picture gets the caption below it as its alternative text. The theme's menu gets names for its
 arrows, and the bibliography the roles of a list. The words of the glossary can be linked as
-``[crop](glossary.md#term-crop)``: GitHub shows such a link as well as the pages do.
+``[crop](glossary.md#term-crop)``: GitHub shows such a link as well as the pages do. Names of the
+package that stand as code lead to the reference.
 """
 
 import html
+import re
 import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # Sphinx belongs to the extra `book`
     from docutils import nodes
     from sphinx.application import Sphinx
+
+PACKAGE = re.compile(r"micranet_helpers(\.\w+)+")
+"""Code that is a link to the reference in the pages, and code on GitHub and Colab."""
 
 NEEDS = "what you need"
 """First words of the table at the head of a chapter; the style sheet knows it by its class."""
@@ -65,6 +70,21 @@ def _link_terms(app: "Sphinx", doctree: "nodes.document") -> None:
             places[name] = (term.line, name, term.astext())
 
 
+def _link_package(app: "Sphinx", doctree: "nodes.document") -> None:
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
+
+    for code in list(doctree.findall(nodes.literal)):
+        name = code.astext()
+        if PACKAGE.fullmatch(name) and not isinstance(code.parent, nodes.reference | pending_xref):
+            link = pending_xref(
+                "", refdomain="py", reftype="obj", reftarget=name, refdoc=app.env.docname
+            )
+            code["classes"] += ["xref", "py", "py-obj"]
+            code.replace_self(link)
+            link += code
+
+
 def _name_roles(
     app: "Sphinx", page: str, template: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -108,6 +128,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("doctree-read", _describe_figures)
     app.connect("doctree-read", _mark_needs)
     app.connect("doctree-read", _link_terms)
+    app.connect("doctree-read", _link_package)
     app.connect("html-page-context", _summarise_page)
     app.connect("html-page-context", _name_roles, priority=900)  # after the theme's own
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -261,6 +261,23 @@ def test_links_have_a_text() -> None:
     assert not [path.name for path in pages if "[](" in path.read_text(encoding="utf-8")]
 
 
+@every_notebook
+def test_chapter_reads_well_without_sphinx(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert not re.findall(r"\{[\w:]+\}`.*?`", text), "Colab and GitHub show a role as it is"
+
+
+def test_what_is_cited_is_in_the_bibliography_and_the_other_way_round() -> None:
+    works = (BOOK / "references.bib").read_text(encoding="utf-8")
+    known = {f"https://doi.org/{doi}" for doi in re.findall(r"doi *= \{(.+)\}", works)}
+    known |= {f"https://arxiv.org/abs/{name}" for name in re.findall(r"eprint *= \{(.+)\}", works)}
+    assert len(known) == works.count("\n@") + 1
+    texts = [path.read_text(encoding="utf-8") for path in [*NOTEBOOKS, *BOOK.glob("*.md")]]
+    cited = re.compile(r"\[[^\]]+ \d{4}\]\((https://(?:[^()\s]|\([^()\s]*\))+)\)")
+    assert {link for text in texts for link in cited.findall(text)} == known
+
+
 def test_links_of_the_readme_to_files_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert "LICENSE" in links and all((ROOT / link).exists() for link in links)
