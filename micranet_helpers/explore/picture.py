@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from micranet_helpers.colours import CLASS_COLOURS, SCORES, WIDTH, style
 from micranet_helpers.explore.session import Session
-from micranet_helpers.model import LAYERS, STRIDES
-from micranet_helpers.plots import CLASS_COLOURS
+from micranet_helpers.model import LAYERS
 
 LARGE, SMALL = 384, 96
 """Sides of the crop's picture (at least) and of a map's (at most), px."""
 
-COLOURS = mpl.colormaps["cividis"](np.arange(256), bytes=True)[:, :3]
+COLOURS = mpl.colormaps[SCORES](np.arange(256), bytes=True)[:, :3]
 """Colours of a map from low, dark blue, to high, yellow: uint8, (256, 3)."""
 
 Picture = NDArray[np.uint8]
@@ -132,6 +132,7 @@ def levels(score: Tensor) -> Picture:
     return _bytes(score.numpy())
 
 
+@style()
 def show(session: Session, opacity: float = 0.5) -> None:
     """Draw a figure with what the explorer shows.
 
@@ -142,20 +143,19 @@ def show(session: Session, opacity: float = 0.5) -> None:
     opacity : float
         Of the objects, 0 to 1.
     """
-    places = [["image", *LAYERS[:4], "overlay"], ["score", *LAYERS[4:], "overlay"]]
-    figure, axes = plt.subplot_mosaic(
-        places, figsize=(10, 3.4), layout="constrained", width_ratios=[1, 1, 1, 1, 1, 2]
-    )
+    large = [name for name in ("image", "score", "overlay") for _ in range(8)]
+    small = [layer for layer in LAYERS for _ in range(3)]
+    _, axes = plt.subplot_mosaic([large, small], figsize=(WIDTH, 3.5), dpi=150,
+                                 height_ratios=[8, 3])  # fmt: skip
     axes["image"].imshow(overview(session))
-    axes["image"].set_title("image and crop", fontsize=9)
-    for layer, stride, picture in zip(LAYERS, STRIDES, tiles(session.maps), strict=True):
+    axes["image"].set_title("image and crop")
+    for layer, picture in zip(LAYERS, tiles(session.maps), strict=True):
         axes[layer].imshow(COLOURS[picture])
-        ticked = "✓ " if layer in session.choice.layers else ""
-        axes[layer].set_title(f"{ticked}{layer} (1 : {stride})", fontsize=9)
+        axes[layer].set_title(f"✓ {layer}" if layer in session.choice.layers else layer)
     axes["score"].imshow(COLOURS[levels(session.score)])
-    axes["score"].set_title(f"{session.choice.how}, {session.choice.sigma:g} px", fontsize=9)
+    axes["score"].set_title(f"{session.choice.how}, smoothed {session.choice.sigma:g} px")
     axes["overlay"].imshow(overlay(session, opacity))
-    axes["overlay"].set_title(summary(session), fontsize=9)
+    axes["overlay"].set_title(summary(session).replace(": ", ":\n"))
     for axis in axes.values():
         axis.set_axis_off()
 
