@@ -434,10 +434,9 @@ def test_the_figure_shows_what_the_explorer_shows(session: Session) -> None:
     show(session)
     titles = [axis.get_title() for axis in plt.gcf().axes]
     plt.close()
-    assert len(titles) == 11 and [text for text in titles if "✓" in text] == [
-        "✓ 1b (1 : 1)", "✓ 4b (1 : 8)",
-    ]  # fmt: skip
-    assert picture.summary(session) in titles
+    assert len(titles) == 11
+    assert [text for text in titles if "✓" in text] == ["✓ 1b", "✓ 4b"]
+    assert picture.summary(session) in [text.replace("\n", " ") for text in titles]
 
 
 # --- widgets -----------------------------------------------------------------------------------
