@@ -83,8 +83,10 @@ def listen(page: Page, url: str, problems: list[str]) -> None:
     """Refuse what lies outside, and note all complaints."""
     page.route(lambda asked: not asked.startswith((url, "data:", "blob:")), lambda route: (
         problems.append(f"asks for {route.request.url}"), route.abort()))  # fmt: skip
-    # The badge on top of the chapter is the one picture from elsewhere: pages replace it.
+    # The badge, and pictures from the repository, which pages take from beside them.
     page.route(offline.BADGE, lambda route: route.fulfill(path=BOOK / "images/open-in-colab.svg"))
+    page.route("**/raw/main/book/images/*", lambda route: route.fulfill(
+        path=BOOK / "images" / route.request.url.rpartition("/")[2]))  # fmt: skip
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: line.type == "error" and problems.append(line.text))
 
