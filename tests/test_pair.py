@@ -178,6 +178,8 @@ BAD_PAIRS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")  # torch's, of hostile files
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 @pytest.mark.parametrize("case", BAD_PAIRS)
 def test_bad_pairs_are_refused_in_one_sentence_and_run_nothing(tmp_path, rng, case):
     change, message = BAD_PAIRS[case]
