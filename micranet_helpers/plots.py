@@ -439,12 +439,17 @@ def plot_bland_altman(measured: ArrayLike, true: ArrayLike, unit: str) -> None:
     figure, axis = plt.subplots(figsize=(4.5, 3.6))
     axis.plot((measured + true) / 2, difference, "o", color=method_colour(""), alpha=0.6,
               label=f"n = {len(true)}")  # fmt: skip
-    axis.axhline(mean, color="black", label=f"mean difference: {mean:.3g} {unit}")
-    limits = f"95 % limits of agreement: {mean - width:.3g} to {mean + width:.3g} {unit}"
-    for limit, label in ((mean - width, limits), (mean + width, None)):
+    axis.axhline(mean, color="black", label=f"mean difference: {_number(mean)} {unit}")
+    low, high = mean - width, mean + width
+    limits = f"95 % limits of agreement: {_number(low)} to {_number(high)} {unit}"
+    for limit, label in ((low, limits), (high, None)):
         axis.axhline(limit, color="black", linestyle="--", label=label)
     axis.set(xlabel=f"mean of measured and true, {unit}", ylabel=f"measured − true, {unit}")
     figure.legend(loc="outside upper center")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")  # as matplotlib writes it beside the axes
 
 
 @style()

@@ -201,7 +201,7 @@ def test_bland_altman_by_hand() -> None:
     heights = [line.get_ydata()[0] for line in lines]
     assert heights == pytest.approx([1, 1 - 1.96, 1 + 1.96])
     assert legend() == ["n = 3", "mean difference: 1 µm²",
-                        "95 % limits of agreement: -0.96 to 2.96 µm²"]  # fmt: skip
+                        "95 % limits of agreement: −0.96 to 2.96 µm²"]  # fmt: skip
 
 
 def test_counts_of_many_images_are_larger_dots() -> None:
