@@ -394,7 +394,7 @@ def plot_methods(
                           va="center", fontsize=8)  # fmt: skip
         axis.set(ylabel=ylabel, xscale="log", ylim=(-0.05, 1.12))
         axis.set_title(title, loc="left")
-        axis.margins(x=0.15)
+        axis.margins(x=0.25)  # room for the names
     axes[-1, 0].set(xlabel=xlabel)
     axes[-1, 0].xaxis.set(major_locator=LogLocator(subs=(1, 3)), minor_locator=NullLocator(),
                           major_formatter="{x:g}")  # fmt: skip
