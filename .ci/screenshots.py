@@ -20,7 +20,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from browsers import open_browser, run_all_cells  # noqa: E402
+from browsers import open_browser, pages_of, run_all_cells, settle  # noqa: E402
 from servers import serve_folder, serve_lab  # noqa: E402
 
 PAGES = ROOT / "book" / "_build" / "html"
@@ -33,8 +33,7 @@ SECONDS = 300
 
 def pages(browser: Any, pages: Path, folder: Path) -> None:
     """Take each page of the book, from its top to its end."""
-    names = sorted(path.relative_to(pages).with_suffix("") for path in pages.rglob("*.html")
-                   if "_static" not in path.parts and path != pages / "index.html")  # fmt: skip
+    names = [path.relative_to(pages).with_suffix("") for path in pages_of(pages)]
     with serve_folder(pages) as url:
         for width, pixels in WIDTHS.items():
             for theme in THEMES:
@@ -47,14 +46,6 @@ def pages(browser: Any, pages: Path, folder: Path) -> None:
                     target = folder / width / theme / name.with_suffix(".png")
                     page.screenshot(path=target, full_page=True)
                 page.close()
-
-
-def settle(page: Any) -> None:
-    """Wait for pictures and formulae."""
-    page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
-    page.wait_for_function("[...document.images].every(img => img.complete)")
-    page.wait_for_function("!window.MathJax?.startup || document.querySelector('.math') == null "
-                           "|| document.querySelector('mjx-container') != null")  # fmt: skip
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ OPTIONS = [
 ]
 
 
-def need_npm() -> None:
-    """Without npm the test is skipped, or fails if strict."""
-    if shutil.which("npm") is None:
-        _leave_out("no npm here; on Debian: apt-get install npm")
+def need(tool: str) -> None:
+    """Without a tool such as npm the test is skipped, or fails if strict."""
+    if shutil.which(tool) is None:
+        _leave_out(f"no {tool} here; on Debian: apt-get install {tool}")
 
 
 def _leave_out(reason: str) -> None:
@@ -37,6 +38,21 @@ def open_browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         yield chromium
         chromium.close()
+
+
+def pages_of(html: Path) -> list[Path]:
+    """All pages of a built book but the first, which only leads to the introduction."""
+    found = {path for path in html.rglob("*.html") if "_static" not in path.parts}
+    return sorted(found - {html / "index.html"})
+
+
+def settle(page: Any) -> None:
+    """Wait for pictures and formulae."""
+    # Pictures further down may be loaded only when the reader gets there.
+    page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
+    page.wait_for_function("[...document.images].every(img => img.complete)")
+    page.wait_for_function("!window.MathJax?.startup || document.querySelector('.math') == "
+                           "null || document.querySelector('mjx-container') != null")
 
 
 def run_all_cells(page: Any) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsers import open_browser
+from browsers import open_browser, pages_of, settle
 from bs4 import BeautifulSoup
 from servers import serve_folder
 
@@ -125,10 +125,8 @@ def printed(notebook: Path) -> str:
     return "".join(output.get("text", "") for output in outputs)
 
 
-def pages_of(html: Path) -> list[Path]:
-    """All pages but the first, which only leads to the introduction."""
-    found = {path for path in html.rglob("*.html") if "_static" not in path.parts}
-    return sorted(found - {html / "index.html"})
+def harmful(problems: list[str]) -> list[str]:
+    return [text for text in problems if not any(known in text for known in HARMLESS)]
 
 
 def test_every_page_opens_and_asks_nothing_of_the_web(html: Path, address: str) -> None:
@@ -144,14 +142,10 @@ def test_every_page_opens_and_asks_nothing_of_the_web(html: Path, address: str) 
         for path in pages_of(html):
             reply = page.goto(address + path.relative_to(html).as_posix(), wait_until="load")
             assert reply.status == 200, path
-            # Pictures further down may be loaded only when the reader gets there.
-            page.evaluate("document.querySelectorAll('img').forEach(img => img.loading = 'eager')")
-            page.wait_for_function("[...document.images].every(img => img.complete)")
-            page.wait_for_function("!window.MathJax?.startup || document.querySelector('.math') == "
-                                   "null || document.querySelector('mjx-container') != null")
+            settle(page)
             broken = "[...document.images].filter(img => img.naturalWidth == 0).map(img => img.src)"
             problems += [f"{page.url}: no picture at {src}" for src in page.evaluate(broken)]
-    assert not [text for text in problems if not any(known in text for known in HARMLESS)]
+    assert not harmful(problems)
 
 
 def note_refused(lost, page: str, problems: list[str]) -> None:
@@ -177,7 +171,7 @@ def test_sliders_change_the_picture_without_a_kernel(address: str, name: str, mo
                 seen.append((frames.locator("img").get_attribute("src"), frames.inner_text()))
     of_slider = seen[len(moved) - 1 :]  # both at the left end, then each move
     assert all(len({*column}) == len(of_slider) for column in zip(*of_slider, strict=True))
-    assert not [text for text in problems if not any(known in text for known in HARMLESS)]
+    assert not harmful(problems)
 
 
 def test_every_internal_link_leads_somewhere(html: Path) -> None:

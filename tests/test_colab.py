@@ -20,8 +20,10 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from browsers import need
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from requirements import walk
 from servers import serve_folder
 
 from micranet_helpers import runner
@@ -39,17 +41,8 @@ PROBE = "import micranet_helpers\nprint(micranet_helpers.__file__)"
 
 def reached(names: Iterable[str]) -> dict[str, Distribution]:
     """The installed distributions that these need, directly or not, and themselves."""
-    found, seen, todo = {}, set(), [Requirement(name) for name in names]
-    while todo:
-        item = todo.pop()
-        wanted = (canonicalize_name(item.name), frozenset(item.extras))
-        if wanted not in seen:
-            seen.add(wanted)
-            found[wanted[0]] = package = importlib.metadata.distribution(wanted[0])
-            todo += [child for child in map(Requirement, package.requires or [])
-                     if not child.marker or any(child.marker.evaluate({"extra": extra})
-                                                for extra in ("", *item.extras))]
-    return found
+    needed = {canonicalize_name(item.name) for item in walk(map(Requirement, names))}
+    return {name: importlib.metadata.distribution(name) for name in sorted(needed)}
 
 
 def files_of(package: Distribution) -> Iterator[tuple[str, Path]]:
@@ -96,8 +89,7 @@ def commit_project(repository: Path) -> None:
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """An environment, and the variables with which a kernel ``colab`` starts in it."""
-    if shutil.which("git") is None:
-        (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)("needs git")
+    need("git")
     folder = tmp_path_factory.mktemp("colab")
     environment, index, kernel = (folder / name for name in ("env", "index", "kernels/colab"))
     venv.create(environment, symlinks=True)

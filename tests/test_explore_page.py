@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from browsers import need_npm, open_browser
+from browsers import need, open_browser
 from conftest import random_model
 from ipywidgets.embed import embed_data, escape_script
 from servers import serve_folder
@@ -31,7 +31,7 @@ def write_page(folder: Path, explorer: Explorer) -> None:
 
 @pytest.mark.parametrize("width", [1100, 390])
 def test_explorer_is_drawn_whole(tmp_path: Path, width: int) -> None:
-    need_npm()
+    need("npm")
     model = random_model(num_classes=1)
     model.linear1.bias.data += 100  # predicts its class
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", model, {"size": 40})

@@ -10,7 +10,7 @@ import ipywidgets
 import nbformat
 import pytest
 import yaml
-from browsers import need_npm, open_browser
+from browsers import need, open_browser
 from servers import serve_folder
 
 from micranet_helpers import offline, runner
@@ -41,7 +41,7 @@ def write_book(tree: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    need_npm()
+    need("npm")
     tree, output = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("pages")
     write_book(tree)
     index = runner.build_html(tree, output)

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from papermill.cli import papermill
+from requirements import walk
 
 from micranet_helpers import runner
 
@@ -356,18 +357,9 @@ def pins_here() -> dict[str, str]:
 
 def reached() -> dict[str, list[SpecifierSet]]:
     """What the project needs, directly or not, by the metadata of the installed packages."""
-    found, seen, todo = defaultdict(list), set(), project_requirements()
-    while todo:
-        item = todo.pop()
-        name = canonicalize_name(item.name)
-        found[name].append(item.specifier)
-        if (name, frozenset(item.extras)) in seen:
-            continue
-        seen.add((name, frozenset(item.extras)))
-        for child in map(Requirement, importlib.metadata.requires(name) or []):
-            extras = ("", *item.extras)
-            if not child.marker or any(child.marker.evaluate({"extra": e}) for e in extras):
-                todo.append(child)
+    found = defaultdict(list)
+    for item in walk(project_requirements()):
+        found[canonicalize_name(item.name)].append(item.specifier)
     return found
 
 

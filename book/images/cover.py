@@ -69,7 +69,7 @@ def draw_maps(figure: Figure, model: nn.Module, image: Tensor) -> None:
         show(row[0], image[0])
         row[0].set_ylabel(cls, rotation=0, ha="right", va="center")
         for axis, cam in zip(row[1:], cams.maps[0, cls], strict=True):
-            axis.imshow(cam.numpy(), cmap="cividis")
+            axis.imshow(cam.numpy(), cmap=plots.SCORES)
     for axis, layer in zip(axes[-1, 1:], LAYERS, strict=True):
         axis.set_xlabel(layer)
 
