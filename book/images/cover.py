@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
-from skimage.measure import label
 from torch import Tensor, nn
 
 from micranet_helpers import metrics, plots, recipes, train
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.data import digits
+from micranet_helpers.detect import pieces
 from micranet_helpers.model import LAYERS
 from micranet_helpers.segment import segment
 
@@ -80,17 +80,11 @@ def draw_masks(figure: Figure, image: Tensor, masks: Tensor) -> None:
     [[left, right, counts]] = axes_of(figure, title, 1, 3, width_ratios=(3, 3, 1))
     show(left, image[0])
     show(right, image[0], masks)
-    number = [(count_pieces(mask), cls) for cls, mask in enumerate(masks)]
+    number = [(pieces(mask, SMALLEST).max(), cls) for cls, mask in enumerate(masks)]
     for row, (count, cls) in enumerate((count, cls) for count, cls in number if count):
         place = {"y": 0.94 - 0.1 * row, "va": "center", "transform": counts.transAxes}
         counts.text(0.0, s="■", color=plots.CLASS_COLOURS[cls], **place)
         counts.text(0.3, s=f"{cls}: {count}", **place)
-
-
-def count_pieces(mask: Tensor) -> int:
-    """Number of connected pieces that are large enough."""
-    sizes = torch.from_numpy(label(mask.numpy())).flatten().bincount()[1:]
-    return int((sizes >= SMALLEST).sum())
 
 
 def draw(model: nn.Module, path: Path, side: int = 48) -> None:
