@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files.atomic import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

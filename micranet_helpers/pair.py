@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from micranet_helpers.architectures import NUMBERS, check_numbers, settings
-from micranet_helpers.hdf5 import explaining
+from micranet_helpers.files.hdf5 import explaining
 from micranet_helpers.weights import assemble, fill, parse
 from micranet_helpers.zoo import ZooEntry
 

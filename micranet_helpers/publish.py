@@ -17,7 +17,7 @@ from micranet_helpers import results, train, zoo
 from micranet_helpers.checkpoints import read_checkpoint
 from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.registry import Item, items
-from micranet_helpers.files import replacing
+from micranet_helpers.files.atomic import replacing
 
 DATA = {
     "mnist": ("mnist",),

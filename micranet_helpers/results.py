@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files.atomic import write_atomically
 
 KINDS = ("dataset", "source", "split", "labels_used")
 """Fields that must agree where runs are compared."""

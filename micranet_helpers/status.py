@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files.atomic import write_atomically
 
 PACKAGES = (
     "micranet-helpers", "torch", "torchvision", "pytorch-lightning", "numpy", "scipy",

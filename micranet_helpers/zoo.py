@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from micranet_helpers.architectures import MOST, check_numbers, settings
-from micranet_helpers.files import named, put, write_atomically
-from micranet_helpers.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
+from micranet_helpers.files.atomic import named, put, write_atomically
+from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.model import MICRANet
 from micranet_helpers.weights import Arrays, assemble, fill, parse, settings_text, taken
 

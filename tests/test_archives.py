@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micranet_helpers.data import archives
-from micranet_helpers.data.archives import discard, unpack
+from micranet_helpers.files import archives
+from micranet_helpers.files.archives import discard, unpack
 
 NOISE = random.Random(0).randbytes(300)
 FILES = {"a/one.txt": b"one " * 50, "a/b/two.bin": NOISE, "empty": b"", "ä ö.txt": b"umlauts"}
@@ -316,7 +316,7 @@ def test_full_disk_is_no_damage(tmp_path: Path, monkeypatch) -> None:
 def test_killed_while_unpacking(make: Callable, tmp_path: Path) -> None:
     files = {f"{n}/{n}": b"x" * n for n in range(3000)}
     archive, folder = make(tmp_path / "archive", files), tmp_path / "out"
-    code = "import sys; from pathlib import Path; from micranet_helpers.data.archives import *\n"
+    code = "import sys; from pathlib import Path; from micranet_helpers.files.archives import *\n"
     code += "unpack(*map(Path, sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, archive, folder])
     part = tmp_path / "out.unpacking"

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage.measure import label as components
 
 from micranet_helpers.data import ctc, layout
-from micranet_helpers.data.archives import unpack
 from micranet_helpers.data.crops import label_crops
+from micranet_helpers.files.archives import unpack
 
 HOST = "data.celltrackingchallenge.net/training-datasets"
 TRAIN = (

@@ -19,8 +19,9 @@ from queue import SimpleQueue
 import pytest
 from servers import Faults, serve_faults
 
-from micranet_helpers.data import archives, download, registry, transfer
+from micranet_helpers.data import download, registry, transfer
 from micranet_helpers.data.download import DownloadError, cached, fetch, remove
+from micranet_helpers.files import archives
 
 CONTENT = random.Random(0).randbytes(300_000)
 

@@ -23,7 +23,6 @@ from scipy import ndimage
 from micranet_helpers import zoo
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.data.annotations import read_rois
-from micranet_helpers.data.images import read_mask
 from micranet_helpers.detect import drop_small
 from micranet_helpers.explore import (
     Session,
@@ -41,6 +40,7 @@ from micranet_helpers.explore import (
 )
 from micranet_helpers.explore import session as module
 from micranet_helpers.explore.widgets import Explorer, explore
+from micranet_helpers.files.images import read_mask
 from micranet_helpers.model import MICRANet
 from micranet_helpers.segment import Recipe, combine, from_maps, gaussian, otsu, segment
 from micranet_helpers.unet import UNet

@@ -24,10 +24,10 @@ from servers import serve_lab
 
 from micranet_helpers import offline, runner
 from micranet_helpers.data.annotations import read_rois
-from micranet_helpers.data.images import read_mask
 from micranet_helpers.explore import Choice, Session
 from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW
+from micranet_helpers.files.images import read_mask
 
 BOOK = Path(__file__).parents[1] / "book"
 TIMEOUT = 120_000  # ms; a busy machine trains slowly

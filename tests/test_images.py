@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from micranet_helpers.data.images import SUFFIXES, read_image, read_mask
+from micranet_helpers.files.images import SUFFIXES, read_image, read_mask
 
 GREY = (np.arange(20 * 30) % 97).astype(np.uint8).reshape(20, 30)
 PAIR = np.stack([GREY, GREY[::-1] + 1]).astype(np.uint16)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from test_unet import CONVOLUTIONS, TRANSPOSED, expected_shapes
 from test_zoo import published_weights, write
 
-from micranet_helpers import hdf5, zoo
+from micranet_helpers import zoo
+from micranet_helpers.files import hdf5
 from micranet_helpers.model import MICRANet
 from micranet_helpers.unet import FalkUNet, UNet
 

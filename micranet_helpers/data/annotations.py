@@ -25,7 +25,7 @@ import roifile
 from numpy.typing import NDArray
 from skimage import draw, measure
 
-from micranet_helpers.data.images import SUFFIXES, read_mask
+from micranet_helpers.files.images import SUFFIXES, read_mask
 
 MOST_BYTES = 2**28
 """Most bytes of an annotation file."""
@@ -484,7 +484,7 @@ def image_files(folder: str | Path) -> list[Path]:
     Returns
     -------
     list of Path
-        Files with the usual endings; see :data:`micranet_helpers.data.images.SUFFIXES`.
+        Files with the usual endings; see :data:`micranet_helpers.files.images.SUFFIXES`.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from micranet_helpers.data.layout import Split, describe
-from micranet_helpers.hdf5 import explaining, member, reading
+from micranet_helpers.files.hdf5 import explaining, member, reading
 
 STEP = 8
 """Three times the network halves an image: the side of a crop is a multiple of this, px."""

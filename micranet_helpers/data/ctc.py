@@ -29,11 +29,11 @@ from skimage.segmentation import expand_labels, relabel_sequential
 from micranet_helpers.data import layout
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.download import fetch
-from micranet_helpers.data.images import read_image, read_mask
 from micranet_helpers.data.layout import SPLITS, About, Sample
 from micranet_helpers.data.registry import items
 from micranet_helpers.data.simulated import cells as drawn
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
+from micranet_helpers.files.images import read_image, read_mask
 
 LINES = (
     "DIC-C2DH-HeLa", "Fluo-C2DL-MSC", "Fluo-N2DH-GOWT1", "Fluo-N2DL-HeLa", "PhC-C2DH-U373",

@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from micranet_helpers.data import registry
-from micranet_helpers.data.archives import discard, unpack
 from micranet_helpers.data.registry import File
 from micranet_helpers.data.transfer import (
     CONNECTIONS,
@@ -38,7 +37,8 @@ from micranet_helpers.data.transfer import (
     patience,
     require_space,
 )
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files.archives import discard, unpack
+from micranet_helpers.files.atomic import write_atomically
 
 _log = logging.getLogger(__name__)
 

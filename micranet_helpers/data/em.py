@@ -15,11 +15,11 @@ from skimage.measure import label as components
 from micranet_helpers.data import layout
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.download import fetch
-from micranet_helpers.data.images import read_image, read_mask
 from micranet_helpers.data.layout import About, Sample
 from micranet_helpers.data.registry import items
 from micranet_helpers.data.simulated import neuropil
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
+from micranet_helpers.files.images import read_image, read_mask
 
 CLASSES = ("mitochondria", "membranes", "synapses")
 

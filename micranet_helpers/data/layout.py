@@ -37,8 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from micranet_helpers.files import replacing
-from micranet_helpers.hdf5 import attribute, member, reading
+from micranet_helpers.files.atomic import replacing
+from micranet_helpers.files.hdf5 import attribute, member, reading
 
 CHUNK = 128
 """Side of the tiles in which images are packed, px: a crop reads few of them."""

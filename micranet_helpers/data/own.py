@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from micranet_helpers.data import layout
 from micranet_helpers.data.annotations import Annotations, image_files, image_key
-from micranet_helpers.data.images import read_image
+from micranet_helpers.files.images import read_image
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
 """Highest values of cameras with 8, 12, 14 and 16 bits."""

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from micranet_helpers.data import layout
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.download import fetch
-from micranet_helpers.data.images import read_image
 from micranet_helpers.data.layout import About, Sample
 from micranet_helpers.data.registry import items
 from micranet_helpers.data.simulated import smear
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
+from micranet_helpers.files.images import read_image
 
 CLASSES = ("infected", "uninfected", "difficult")
 """Planes of the label; difficult cells are those on which the annotators did not decide."""

@@ -19,7 +19,7 @@ from skimage.measure import find_contours
 
 from micranet_helpers.detect import table
 from micranet_helpers.explore.session import Session
-from micranet_helpers.files import named, put
+from micranet_helpers.files.atomic import named, put
 from micranet_helpers.model import LAYERS
 
 
@@ -175,7 +175,7 @@ import numpy as np
 import torch
 
 from micranet_helpers import zoo
-from micranet_helpers.data.images import read_image
+from micranet_helpers.files.images import read_image
 from micranet_helpers.explore import numbered, predict, scaled
 from micranet_helpers.segment import combine, gaussian, {choice.threshold}
 

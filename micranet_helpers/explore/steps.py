@@ -29,7 +29,7 @@ def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
     Parameters
     ----------
     image : ndarray, uint8, uint16 or float, (C, H, W)
-        As :func:`~micranet_helpers.data.images.read_image` gives it.
+        As :func:`~micranet_helpers.files.images.read_image` gives it.
     how : {"fixed", "minmax", "standard"}
         "fixed" divides 8-bit numbers by 255 and takes broken ones as they are, as the original's
         application does. "minmax" makes 0 and 1 of the smallest and largest number of each

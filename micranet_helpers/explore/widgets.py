@@ -17,7 +17,7 @@ from micranet_helpers.explore import saving
 from micranet_helpers.explore.picture import levels, overlay, overview, png, summary, tiles
 from micranet_helpers.explore.session import COMBINATIONS, THRESHOLDS, Choice, Session
 from micranet_helpers.explore.steps import SCALINGS
-from micranet_helpers.files import write_atomically
+from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.model import LAYERS, STRIDES
 
 try:

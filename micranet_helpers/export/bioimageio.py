@@ -19,7 +19,7 @@ from micranet_helpers.architectures import Network, settings
 from micranet_helpers.data.layout import normalize
 from micranet_helpers.export.onnx import OPSET, Outputs, check_classes, graph, side_step
 from micranet_helpers.export.shared import check_exportable, extra
-from micranet_helpers.files import named, put
+from micranet_helpers.files.atomic import named, put
 from micranet_helpers.model import MICRANet, check_finite, check_images
 
 CITATION = {

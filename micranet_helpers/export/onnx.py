@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from micranet_helpers.architectures import Network, settings
 from micranet_helpers.export.shared import check_exportable, extra
-from micranet_helpers.files import named, put
+from micranet_helpers.files.atomic import named, put
 from micranet_helpers.model import STRIDES, MICRANet
 from micranet_helpers.unet import UNet
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from micranet_helpers.architectures import NUMBERS, check_numbers
 from micranet_helpers.export.shared import extra
-from micranet_helpers.files import named, put
+from micranet_helpers.files.atomic import named, put
 from micranet_helpers.weights import assemble, fill, parse, settings_text, taken
 
 HEADER = 10**6
