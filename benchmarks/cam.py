@@ -25,7 +25,7 @@ from sklearn.decomposition import PCA
 from table import report
 
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.model import LAYERS, MICRANet
+from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.segment import combine, gaussian, percentile
 
 

@@ -18,9 +18,9 @@ from table import report
 
 from micranet_helpers import detect, metrics, pseudo, recipes, results, runner
 from micranet_helpers.data import ctc, em, layout, pvivax
+from micranet_helpers.networks.unet import UNet
 from micranet_helpers.segment import gaussian, segment
 from micranet_helpers.train import fit
-from micranet_helpers.unet import UNet
 
 SOURCES = {"em": em, "ctc": ctc, "pvivax": pvivax}
 LABELS = {

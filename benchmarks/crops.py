@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from micranet_helpers.data import layout
 from micranet_helpers.data.crops import CropDataset, Rule
-from micranet_helpers.model import MICRANet
-from micranet_helpers.train import Shuffle, choose_precision
+from micranet_helpers.networks.learner import Shuffle, choose_precision
+from micranet_helpers.networks.micranet import MICRANet
 
 SIDE = 1024  # of an image, px
 RULE = Rule(("bright",), 0.05)

@@ -25,7 +25,7 @@ from table import report
 from micranet_helpers import zoo
 from micranet_helpers.explore import Session
 from micranet_helpers.explore.widgets import Explorer, explore
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 
 # Control, and the values it takes in turn, each unlike the one before.
 MOVES = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from table import report
 
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.runner import kernel_environment
 
 ROUNDS = 15

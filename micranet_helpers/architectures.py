@@ -11,13 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from micranet_helpers import rcnn
-from micranet_helpers.model import MICRANet
-from micranet_helpers.unet import FalkUNet, UNet
-
-Network = MICRANet | UNet | FalkUNet
-"""What :func:`micranet_helpers.train.fit` trains. A file of weights may also hold a Mask R-CNN, a
-class of torchvision, which is optional and so not named in the code."""
+from micranet_helpers.networks import mask_rcnn
+from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.unet import FalkUNet, UNet
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 """Shape of each array by its name, None for an array without a shape."""
@@ -247,7 +243,7 @@ def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
         )
     mean = _tones(params, "image_mean", in_channels, -TONE)
     std = _tones(params, "image_std", in_channels, 1 / TONE)
-    model = rcnn.build(in_channels, num_classes - 1, side)
+    model = mask_rcnn.build(in_channels, num_classes - 1, side)
     model.transform.image_mean, model.transform.image_std = mean, std
     return model
 

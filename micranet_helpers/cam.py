@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from micranet_helpers.model import LAYERS, STRIDES, MICRANet, check_finite, check_images
+from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet, check_finite, check_images
 
 Targets = Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 Weights = list[tuple[Tensor, Tensor]]  # weight and bias of each layer

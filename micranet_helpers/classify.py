@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_auroc
 
-from micranet_helpers.model import check_evaluating
+from micranet_helpers.networks.micranet import check_evaluating
 
 BATCH = 64
 

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from micranet_helpers.model import STRIDES, MICRANet, check_evaluating, check_finite, check_images
+from micranet_helpers.networks.micranet import (
+    STRIDES,
+    MICRANet,
+    check_evaluating,
+    check_finite,
+    check_images,
+)
 
 MARGIN = 40
 """What the network sees around a position reaches no further, px, rounded up to a multiple of 8."""

@@ -33,7 +33,7 @@ from micranet_helpers.colours import (
 )
 from micranet_helpers.data.layout import Sample
 from micranet_helpers.detect import ignored, match_boxes
-from micranet_helpers.model import LAYERS, STRIDES
+from micranet_helpers.networks.micranet import LAYERS, STRIDES
 
 
 @style()

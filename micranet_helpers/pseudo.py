@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 from micranet_helpers import recipes
 from micranet_helpers.data import layout
 from micranet_helpers.data.crops import CropDataset, toned, turned
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.learner import choose_precision
+from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.segment import segment
-from micranet_helpers.train import choose_precision
 
 HIGHEST = 0.01
 """Share of the pixels that may show a class which :func:`level` takes if it cannot tell."""

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from micranet_helpers import results, train, zoo
-from micranet_helpers.checkpoints import read_checkpoint
 from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.registry import Item, items
 from micranet_helpers.files.atomic import replacing
+from micranet_helpers.networks.checkpoints import read_checkpoint
 
 DATA = {
     "mnist": ("mnist",),

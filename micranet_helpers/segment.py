@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.model import LAYERS
+from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.tiles import over_tiles, padded
 
 BINS = 256  # of the histograms behind Otsu and triangle, as in scikit-image

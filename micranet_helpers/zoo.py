@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from micranet_helpers.architectures import MOST, check_numbers, settings
 from micranet_helpers.files.atomic import named, put, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.weights import Arrays, assemble, fill, parse, settings_text, taken
 
 MODEL = "model"
@@ -74,7 +74,7 @@ def save(
         Name of the architecture group, e.g. ``"MICRANet"``.
     models : MICRANet, UNet, FalkUNet, MaskRCNN or sequence of one of them
         The trained network, or one per fold. Weights are stored as float32. A Mask R-CNN is that
-        of :mod:`micranet_helpers.rcnn`.
+        of :mod:`micranet_helpers.networks.mask_rcnn`.
     params : dict
         Settings of the training, stored as JSON. Those that make the network what it is are
         filled in: see :func:`~micranet_helpers.architectures.settings`.
@@ -146,7 +146,7 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
 
     A Mask R-CNN may have the names of any release of torchvision. What no weight tells, the side
     of its crops and how it normalises images, must stand in the settings. The rest, such as how
-    many boxes it looks at, is that of :func:`micranet_helpers.rcnn.build`; its
+    many boxes it looks at, is that of :func:`micranet_helpers.networks.mask_rcnn.build`; its
     batch norm learns if it is trained further.
 
     Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on

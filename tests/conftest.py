@@ -11,7 +11,7 @@ import torch
 from servers import serve_folder
 from torch import Tensor, nn
 
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 
 # Where a script runs the tests in its background, Ctrl-C is ignored, and processes of tests inherit
 # that: those that are interrupted on purpose would never end.

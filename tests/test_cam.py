@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from micranet_helpers import cam
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.model import LAYERS, STRIDES, MICRANet
+from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 
 
 def features(model: MICRANet, images: Tensor) -> list[Tensor]:

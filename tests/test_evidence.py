@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.evidence import MARGIN, evidence
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.segment import Recipe, segment
 from micranet_helpers.tiles import over_tiles
 

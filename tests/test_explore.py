@@ -41,9 +41,9 @@ from micranet_helpers.explore import (
 from micranet_helpers.explore import session as module
 from micranet_helpers.explore.widgets import Explorer, explore
 from micranet_helpers.files.images import read_mask
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.unet import UNet
 from micranet_helpers.segment import Recipe, combine, from_maps, gaussian, otsu, segment
-from micranet_helpers.unet import UNet
 
 SIDE = 40
 

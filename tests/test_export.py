@@ -19,13 +19,13 @@ from conftest import random_images, random_model
 from PIL import Image
 from torch import Tensor, nn
 
-from micranet_helpers import rcnn
 from micranet_helpers.cam import grad_cam
 from micranet_helpers.export import bioimageio as packages
 from micranet_helpers.export import from_safetensors, to_bioimageio, to_onnx, to_safetensors
 from micranet_helpers.export.onnx import check_graph
 from micranet_helpers.export.safetensors import HEADER
-from micranet_helpers.unet import FalkUNet, UNet
+from micranet_helpers.networks import mask_rcnn
+from micranet_helpers.networks.unet import FalkUNet, UNet
 
 CLASSES = ["a", "b", "c"]
 ABOUT = {
@@ -206,7 +206,7 @@ def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(wri
 def test_weights_of_a_mask_rcnn_come_back_and_its_graph_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "objects.safetensors"
     with torch.device("meta"):
-        empty = rcnn.build(1, 2, 64)
+        empty = mask_rcnn.build(1, 2, 64)
     model = empty.to_empty(device="cpu").eval()
     with torch.no_grad():
         for value in model.state_dict().values():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.model import LAYERS, STRIDES, WIDTHS, MICRANet
+from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet
 
 
 def published_entries(in_channels: int, num_classes: int) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from test_zoo import published_weights
 from test_zoo_layouts import MNIST, assert_holds, unet_weights
 
 from micranet_helpers import architectures, pair, zoo
-from micranet_helpers.unet import UNet
+from micranet_helpers.networks.unet import UNet
 
 
 @pytest.fixture

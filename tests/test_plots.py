@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgba
 
 from micranet_helpers import colours, plots
 from micranet_helpers.data.layout import Sample
-from micranet_helpers.model import LAYERS
+from micranet_helpers.networks.micranet import LAYERS
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,11 @@ import torch
 from conftest import random_images
 from torch.utils.data import TensorDataset
 
-from micranet_helpers import publish, rcnn, results, runner, train, zoo
-from micranet_helpers.checkpoints import read_checkpoint
+from micranet_helpers import publish, results, runner, train, zoo
 from micranet_helpers.data.registry import items
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks import learner, mask_rcnn
+from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.publish import publish_weights
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -153,11 +154,11 @@ def test_every_full_run_of_the_book_can_be_published():
         run = results.load(path)
         assert isinstance(publish._data(run["dataset"], run["source"]), list)
     assert {name for names in publish.DATA.values() for name in names} <= items().keys()
-    assert publish.GROUPS.keys() == publish._DOES.keys() == {*train.NETWORKS, "MaskRCNN"}
+    assert publish.GROUPS.keys() == publish._DOES.keys() == {*learner.NETWORKS, "MaskRCNN"}
 
 
 def test_a_mask_rcnn_is_published(tmp_path, result):
-    model = rcnn.build(1, 2, 64)
+    model = mask_rcnn.build(1, 2, 64)
     checkpoint = {
         "hyper_parameters": {"in_channels": 1, "num_classes": 2, "crop": 64, "network": "MaskRCNN",
                              "learning_rate": 1e-4, "run": {"seed": 3, "images": 9}},

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from micranet_helpers import recipes
 from micranet_helpers.cam import grad_cam
+from micranet_helpers.networks.unet import UNet
 from micranet_helpers.segment import Recipe, gaussian, segment
-from micranet_helpers.unet import UNet
 
 quick = settings(max_examples=15)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from micranet_helpers import recipes
 from micranet_helpers import segment as seg
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 
 quick = settings(max_examples=20, deadline=None)
 

@@ -22,8 +22,9 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from micranet_helpers import train as tr
-from micranet_helpers.model import MICRANet
-from micranet_helpers.unet import UNet
+from micranet_helpers.networks import learner as learners
+from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.unet import UNet
 
 EPOCHS = 3
 SCHEDULES = ("cosine", "plateau")
@@ -195,7 +196,7 @@ def test_same_seed_same_weights_other_seed_others(tmp_path: Path) -> None:
 
 def test_order_of_images_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        shuffle = tr.Shuffle(range(50), seed)
+        shuffle = learners.Shuffle(range(50), seed)
         shuffle.set_epoch(epoch)
         assert len(shuffle) == 50
         return list(shuffle)
@@ -273,7 +274,7 @@ def test_history_has_one_row_per_epoch(finished: dict[str, Path]) -> None:
 def test_plateau_divides_the_rate_by_ten() -> None:
     """After ten epochs without a lower loss, down to 1e-5."""
     rates = []
-    schedule = tr.Learner(1, 2, 1e-3, "plateau").configure_optimizers()["lr_scheduler"]
+    schedule = learners.Learner(1, 2, 1e-3, "plateau").configure_optimizers()["lr_scheduler"]
     for _ in range(40):
         schedule["scheduler"].step(1.0)
         rates.append(schedule["scheduler"].get_last_lr()[0])
@@ -312,7 +313,7 @@ def test_memory_layout_changes_nothing_but_rounding(tmp_path: Path) -> None:
     ]
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-2)
-    conv = tr.Learner(channels_last=True).model.conv2a.weight
+    conv = learners.Learner(channels_last=True).model.conv2a.weight
     assert conv.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -324,8 +325,8 @@ def test_bfloat16_run_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def test_chosen_precision_is_one_that_lightning_knows() -> None:
-    assert tr.choose_precision() in ("32-true", "16-mixed", "bf16-mixed")
-    pl.Trainer(precision=tr.choose_precision(), logger=False, enable_checkpointing=False)
+    assert learners.choose_precision() in ("32-true", "16-mixed", "bf16-mixed")
+    pl.Trainer(precision=learners.choose_precision(), logger=False, enable_checkpointing=False)
 
 
 @pytest.mark.parametrize("native, precision", [(True, "bf16-mixed"), (False, "16-mixed")])
@@ -333,7 +334,7 @@ def test_emulated_bfloat16_is_not_chosen(monkeypatch, native: bool, precision: s
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported",
                         lambda including_emulation=True: native or including_emulation)
-    assert tr.choose_precision() == precision
+    assert learners.choose_precision() == precision
 
 
 def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def test_learner_trains_with_a_trainer_of_ones_own() -> None:
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="cpu",
     )  # fmt: skip
-    module = tr.Learner(1, 2)
+    module = learners.Learner(1, 2)
     before = weights(module.model)
     trainer.fit(module, DataLoader(examples(), 8), DataLoader(examples(), 8))
     assert weights(module.model) != before
@@ -419,16 +420,16 @@ def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
 def test_weight_of_positives_is_that_of_their_class() -> None:
     _, masks = mask_examples(2).tensors
     logits = random_images(2, 2, 32, 32) - 0.5
-    loss = tr.Learner(1, 2, pos_weight=[3, 0.5], network="UNet")._loss(logits, masks)
+    loss = learners.Learner(1, 2, pos_weight=[3, 0.5], network="UNet")._loss(logits, masks)
     p, weight = logits.sigmoid(), torch.tensor([3, 0.5])[:, None, None]
     by_hand = -(weight * masks * p.log() + (1 - masks) * (1 - p).log()).mean()
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("network", tr.NETWORKS)
+@pytest.mark.parametrize("network", learners.NETWORKS)
 def test_unknown_labels_count_neither_in_loss_nor_scores(network: str, monkeypatch) -> None:
     """As if only the known ones were there, in any number of batches."""
-    learner = tr.Learner(1, 2, network=network).eval()
+    learner = learners.Learner(1, 2, network=network).eval()
     labels = random_images(4, 2, 16, 16).round() if "UNet" in network else torch.eye(4)[:, :2]
     images, logits = random_images(4, 1, 16, 16), torch.randn(labels.shape)
     unknown = random_images(*labels.shape, seed=3) > 0.6
@@ -466,7 +467,7 @@ def test_validation_is_the_mean_over_known_labels_of_all_batches(tmp_path: Path)
 def test_batch_of_which_nothing_is_known_has_no_loss(tmp_path: Path) -> None:
     nothing = torch.full((3, 2), torch.nan)
     logits = torch.randn(3, 2, requires_grad=True)
-    loss = tr.Learner(1, 2)._loss(logits, nothing)
+    loss = learners.Learner(1, 2)._loss(logits, nothing)
     loss.backward()
     assert loss == 0 and (logits.grad == 0).all()
     images, labels = examples().tensors
@@ -592,7 +593,7 @@ def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) ->
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("network", tr.NETWORKS)
+@pytest.mark.parametrize("network", learners.NETWORKS)
 def test_labels_of_the_other_network_are_refused(tmp_path: Path, network: str) -> None:
     train = examples() if "UNet" in network else mask_examples()
     with pytest.raises(ValueError, match=f"{network} needs labels of the shape .*U-Nets from one"):

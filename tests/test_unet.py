@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from micranet_helpers import train as tr
-from micranet_helpers.unet import FalkUNet, UNet
+from micranet_helpers.networks import learner
+from micranet_helpers.networks.unet import FalkUNet, UNet
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -193,7 +194,7 @@ def test_every_weight_of_falk_learns_from_the_start() -> None:
 
 def test_falk_learns_one_image_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.setitem(tr.NETWORKS, "FalkUNet", partial(FalkUNet, filters=4))
+    monkeypatch.setitem(learner.NETWORKS, "FalkUNet", partial(FalkUNet, filters=4))
     image = F.interpolate(random_images(1, 1, 4, 4), scale_factor=8)
     masks = torch.cat([image > 0.5, image < 0.3], 1).float()
     data = TensorDataset(image.expand(64, -1, -1, -1), masks.expand(64, -1, -1, -1))

@@ -11,8 +11,8 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from micranet_helpers import runner, workdir
-from micranet_helpers.checkpoints import read_checkpoint
 from micranet_helpers.data import download
+from micranet_helpers.networks.checkpoints import read_checkpoint
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"
 # Long enough to be killed in the middle, and no longer.

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from micranet_helpers import zoo
-from micranet_helpers.model import MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 
 # Written out from the description of the format, not taken from the model.
 WIDTHS = {

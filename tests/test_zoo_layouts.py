@@ -16,8 +16,8 @@ from test_zoo import published_weights, write
 
 from micranet_helpers import zoo
 from micranet_helpers.files import hdf5
-from micranet_helpers.model import MICRANet
-from micranet_helpers.unet import FalkUNet, UNet
+from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.unet import FalkUNet, UNet
 
 MNIST = {"in_channels": 1, "num_classes": 10, "number_filter": 5, "depth": 5, "size": 256}
 

@@ -16,9 +16,9 @@ from test_zoo_layouts import architecture, unet_weights
 
 from micranet_helpers import architectures, pair, zoo
 from micranet_helpers.baselines import mask_rcnn
-from micranet_helpers.model import MICRANet
-from micranet_helpers.rcnn import build
-from micranet_helpers.unet import FalkUNet, UNet
+from micranet_helpers.networks.mask_rcnn import build
+from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.unet import FalkUNet, UNet
 
 RCNN = {"num_classes": 3, "num_input_images": 1, "pretrained": False, "pretrained_backbone": False,
         "min_size": 64, "max_size": 64, "image_mean": [0.0110], "image_std": [0.0212]}  # fmt: skip

@@ -4,5 +4,5 @@
 - ``pixels``: a random forest on filters, trained on scribbles, and who draws them.
 - ``supervision``: masks made as coarse as those of a hurried annotator, to train on.
 
-The U-Nets are in :mod:`micranet_helpers.unet`.
+The U-Nets are in :mod:`micranet_helpers.networks.unet`.
 """

@@ -1,7 +1,7 @@
 """Mask R-CNN: train it on numbered objects, and find objects with it in images of any size.
 
 As MICRA-Net was compared with for F-actin and cells (Bilodeau et al. 2022,
-doi 10.1038/s42256-022-00472-w). The network is that of :mod:`micranet_helpers.rcnn`.
+doi 10.1038/s42256-022-00472-w). The network is that of :mod:`micranet_helpers.networks.mask_rcnn`.
 Boxes are left, top, right, bottom, bounded by the edges of pixels: 0, 0, 2, 2 holds the pixels 0
 and 1 of both directions.
 """
@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from micranet_helpers.data.crops import crop_grid
 from micranet_helpers.detect import drop_small
-from micranet_helpers.model import check_evaluating, check_finite, check_images
+from micranet_helpers.networks.learner import Repeatable
+from micranet_helpers.networks.mask_rcnn import build, torchvision
+from micranet_helpers.networks.micranet import check_evaluating, check_finite, check_images
 from micranet_helpers.pseudo import PixelCrops
-from micranet_helpers.rcnn import build, torchvision
 from micranet_helpers.tiles import PATIENCE
-from micranet_helpers.train import Repeatable, advance, check_labels, restore
+from micranet_helpers.train import advance, check_labels, restore
 
 SMALLEST = 4
 """Least width and height of an object's box, px, as in the paper's code for F-actin."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from micranet_helpers.colours import CLASS_COLOURS, SCORES, WIDTH, style
 from micranet_helpers.explore.session import Session
-from micranet_helpers.model import LAYERS
+from micranet_helpers.networks.micranet import LAYERS
 
 LARGE, SMALL = 384, 96
 """Sides of the crop's picture (at least) and of a map's (at most), px."""

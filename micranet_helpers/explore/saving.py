@@ -20,7 +20,7 @@ from skimage.measure import find_contours
 from micranet_helpers.detect import table
 from micranet_helpers.explore.session import Session
 from micranet_helpers.files.atomic import named, put
-from micranet_helpers.model import LAYERS
+from micranet_helpers.networks.micranet import LAYERS
 
 
 def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> None:

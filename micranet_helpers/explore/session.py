@@ -18,7 +18,7 @@ from torch import Tensor
 from micranet_helpers import zoo
 from micranet_helpers.explore.steps import SCALINGS, Prediction, numbered, predict, scaled
 from micranet_helpers.files.images import read_image
-from micranet_helpers.model import LAYERS, STRIDES, MICRANet
+from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 from micranet_helpers.segment import combine, gaussian, otsu, percentile, triangle
 
 COMBINATIONS = ("pca", "mean", "sum", "prod")

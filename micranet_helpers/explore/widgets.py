@@ -18,7 +18,7 @@ from micranet_helpers.explore.picture import levels, overlay, overview, png, sum
 from micranet_helpers.explore.session import COMBINATIONS, THRESHOLDS, Choice, Session
 from micranet_helpers.explore.steps import SCALINGS
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.model import LAYERS, STRIDES
+from micranet_helpers.networks.micranet import LAYERS, STRIDES
 
 try:
     import ipywidgets as w

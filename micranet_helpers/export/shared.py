@@ -4,7 +4,8 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from micranet_helpers.architectures import Network, check_numbers
+from micranet_helpers.architectures import check_numbers
+from micranet_helpers.networks import Network
 from micranet_helpers.weights import taken
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.model import check_images
+from micranet_helpers.networks.micranet import check_images
 
 SLOPE = 0.1  # of FalkUNet's LeakyReLU below 0
 

@@ -1,0 +1,15 @@
+"""The networks, and what training does to each of them alike.
+
+- ``micranet``: the classifier; its maps become masks.
+- ``unet``, ``mask_rcnn``: the baselines, and the student of self-training.
+- ``learner``: loss, optimiser and schedule; ``checkpoints``: files that survive a kill.
+"""
+
+from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet
+from micranet_helpers.networks.unet import FalkUNet, UNet
+
+Network = MICRANet | UNet | FalkUNet
+"""What :func:`micranet_helpers.train.fit` trains. A file of weights may also hold a Mask R-CNN, a
+class of torchvision, which is optional and so not named in the code."""
+
+__all__ = ["LAYERS", "STRIDES", "WIDTHS", "FalkUNet", "MICRANet", "Network", "UNet"]

@@ -1,0 +1,236 @@
+"""Train a network on labels of images or pixels, with checkpoints that survive a kill."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler
+
+from micranet_helpers.metrics import exact_match, label_accuracy
+from micranet_helpers.networks.micranet import LAYERS, MICRANet
+from micranet_helpers.networks.unet import FalkUNet, UNet
+
+NETWORKS = {"MICRANet": MICRANet, "UNet": UNet, "FalkUNet": FalkUNet}
+
+WARM_UP = 0.1  # share of the steps over which the learning rate rises
+
+
+class Repeatable(pl.LightningModule):
+    """What every training does alike, so that a resumed run repeats it exactly."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draw dropout, and what else is random, from a seed of this step."""
+        seed = (self.hparams.run or {}).get("seed", 0)
+        torch.manual_seed(seed * 1_000_003 + self.global_step)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate, and how long the epoch took, validation included."""
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+        self.log("seconds", time.perf_counter() - self._start)
+
+
+class Learner(Repeatable):
+    """A network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
+
+    The loss is the binary cross-entropy on logits, one yes or no per class, of each image
+    (MICRA-Net) or each pixel (U-Nets). What is labelled NaN is unknown, and does not count.
+
+    Parameters
+    ----------
+    in_channels, num_classes : int
+        As for :class:`~micranet_helpers.networks.micranet.MICRANet`.
+    learning_rate : float
+        Highest learning rate.
+    schedule : {"cosine", "plateau"}
+        "cosine": AdamW, the rate rises over the first tenth of the steps, then falls to 0 along
+        a cosine. "plateau": what the paper's code does for F-actin; Adam, the rate is divided by
+        10 after 10 epochs without a lower validation loss, down to 1e-5.
+    pos_weight : sequence of float, optional
+        Weight of each class's positives, e.g. negatives / positives where positives are rare.
+    channels_last : bool
+        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
+    run : dict, optional
+        Facts that make a run what it is; stored in its checkpoints.
+    network : {"MICRANet", "UNet", "FalkUNet"}
+        What is trained.
+    frozen : sequence of str
+        Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the schedule, the network or a layer does not exist, or ``pos_weight`` does not have one
+        value per class.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        learning_rate: float = 1e-3,
+        schedule: str = "cosine",
+        pos_weight: Sequence[float] | None = None,
+        channels_last: bool = True,
+        run: dict | None = None,
+        network: str = "MICRANet",
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        if schedule not in ("cosine", "plateau"):
+            raise ValueError(f'The schedule must be "cosine" or "plateau", not "{schedule}".')
+        if pos_weight is not None and len(pos_weight) != num_classes:
+            raise ValueError(f"pos_weight needs {num_classes} values, not {len(pos_weight)}.")
+        if network not in NETWORKS:
+            raise ValueError(f"The network must be one of {', '.join(NETWORKS)}, not {network!r}.")
+        if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
+            raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
+        self.save_hyperparameters()
+        self.model = NETWORKS[network](in_channels, num_classes)
+        for name in (step + layer for layer in frozen for step in ("conv", "bnorm")):
+            # The trainer keeps this mode: the running statistics stay as they are.
+            self.model.get_submodule(name).requires_grad_(False).eval()
+        if channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        weight = None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float32)
+        self.register_buffer("pos_weight", weight, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes), of a U-Net (B, num_classes, H, W), of images (B, C, H, W)."""
+        if self.hparams.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.model(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Loss of a batch of images (B, C, H, W) and labels of 0, 1 and NaN, as the logits."""
+        loss = self._loss(self(batch[0]), batch[1])
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Log the validation loss, the share of right labels and of images all right.
+
+        With labels of pixels, pixels count in place of images. Only what is labelled counts.
+        """
+        logits, labels = self(batch[0]).float(), batch[1]
+        loss = self._loss(logits, labels)
+        # One row for each image or pixel of which something is known.
+        logits, labels = (x.movedim(1, -1).flatten(0, -2) for x in (logits, labels))
+        rows = ~labels.isnan().all(1)
+        if not rows.any():
+            return
+        predicted, present = logits[rows] > 0, labels[rows] > 0.5
+        unknown = labels[rows].isnan()
+        accuracy = label_accuracy(predicted[~unknown][:, None], present[~unknown][:, None])
+        exact = exact_match(predicted | unknown, present | unknown)
+        count = int((~unknown).sum())
+        self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, on_epoch=True, batch_size=count)
+        self.log("val_exact", exact, on_epoch=True, batch_size=len(present))
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with the cosine, Adam with the plateau."""
+        rate = self.hparams.learning_rate
+        if self.hparams.schedule == "plateau":
+            optimizer = torch.optim.Adam(self.parameters(), rate)
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=0.1, patience=10, threshold=0.01, min_lr=1e-5
+            )
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": schedule, "monitor": "val_loss"},
+            }
+        optimizer = torch.optim.AdamW(self.parameters(), rate)
+        # A function of the step alone: a run that is continued for more epochs just stretches it,
+        # which torch's OneCycleLR refuses.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _cosine(self, step: int) -> float:
+        progress = min(1, step / self.trainer.estimated_stepping_batches)
+        if progress < WARM_UP:
+            return max(progress / WARM_UP, 0.01)
+        return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.shape != labels.shape:
+            raise ValueError(
+                f"{self.hparams.network} needs labels of the shape {tuple(logits.shape)}, not "
+                f"{tuple(labels.shape)}: MICRANet learns from one label per image and class, "
+                "U-Nets from one per pixel and class."
+            )
+        known, weight = ~labels.isnan(), self.pos_weight
+        if weight is not None:
+            weight = weight.reshape(-1, *[1] * (labels.ndim - 2))
+        total = F.binary_cross_entropy_with_logits(
+            # A sum over many pixels needs more digits than bfloat16 has.
+            logits.float(), labels.nan_to_num(), known, reduction="sum", pos_weight=weight
+        )  # fmt: skip
+        return total / known.sum().clamp(min=1)
+
+
+class Shuffle(Sampler[int]):
+    """A new random order each epoch, from seed and epoch alone: a resumed run sees the same."""
+
+    def __init__(self, data: Dataset, seed: int) -> None:
+        self.data, self.seed, self.epoch = data, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch; a dataset that augments is told, too."""
+        self.epoch = epoch
+        if hasattr(self.data, "set_epoch"):
+            self.data.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(len(self), generator=generator).tolist())
+
+
+class EpochLines(pl.Callback):
+    """Print one line an epoch: it stays readable in a log and in the book."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the validation scores of this epoch."""
+        scores = trainer.callback_metrics
+        right = scores.get("val_accuracy")
+        print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+            f"validation loss {scores['val_loss']:.4f}, "
+            f"{'' if right is None else f'labels right {right:.2%}, '}"
+            f"{time.perf_counter() - self.start:.0f} s",
+            flush=True,
+        )
+
+
+def choose_precision() -> str:
+    """Choose the arithmetic in which this machine trains fastest.
+
+    Returns
+    -------
+    str
+        A precision of pytorch-lightning: half precision where the GPU or the CPU computes in it,
+        else "32-true".
+    """
+    if torch.cuda.is_available():
+        # Colab's T4 knows bfloat16 by emulation only, which is slower than either alternative.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if native else "16-mixed"
+    if torch.backends.mps.is_available():
+        return "32-true"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bf16-mixed" if native else "32-true"
