@@ -62,7 +62,7 @@ def crops(
     return pseudo.PixelCrops(pixels, masks, side, number, seed, augment=split == "training")
 
 
-def curve(unet: UNet, path: Path, split: str) -> detect.Curve:
+def curve(unet: UNet, path: Path, split: str) -> metrics.Curve:
     """Precision and recall of infected cells for every threshold, as the chapter measures them."""
     samples, recipe = list(layout.read(path, split)), recipes.recipe("pvivax")
     points = []
@@ -70,10 +70,10 @@ def curve(unet: UNet, path: Path, split: str) -> detect.Curve:
         logits = segment(unet, torch.from_numpy(sample.pixels)[None], recipe, 256).scores[0, 0]
         points.append(detect.peaks(gaussian(logits.sigmoid(), 6), 20, 0))
     boxes = zip(*[pvivax.counted(sample, edge=16) for sample in samples], strict=True)
-    return detect.precision_recall(points, *boxes, slack=4)
+    return metrics.precision_recall(points, *boxes, slack=4)
 
 
-def best_f1(validation: detect.Curve, testing: detect.Curve) -> float:
+def best_f1(validation: metrics.Curve, testing: metrics.Curve) -> float:
     """F1 of the test at the threshold that is best for the boxes of the validation."""
     f1_of = [
         2 * each.precision * each.recall / (each.precision + each.recall).clip(1e-9)

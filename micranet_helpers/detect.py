@@ -1,23 +1,15 @@
-"""From a map of scores to points and objects, and how well they agree with annotated boxes.
+"""From a map of scores to points and objects.
 
-Points are rows and columns of pixels; the centre of the first pixel is (0, 0). Boxes are bounded
-by the edges of pixels, as in :mod:`micranet_helpers.data.layout`: top, left, bottom, right 0, 0,
-2, 2 holds the pixels 0 and 1 of both directions.
+Points are rows and columns of pixels; the centre of the first pixel is (0, 0).
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 from skimage.feature import peak_local_max
 from skimage.morphology import local_maxima
 from skimage.segmentation import watershed
-
-from micranet_helpers.metrics import Matching
 
 
 def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.float64]:
@@ -194,197 +186,6 @@ def table(
         columns |= {"row_um": row * pixel_size_um, "column_um": column * pixel_size_um}
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def match_boxes(
-    points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike = (), slack: float = 0
-) -> Matching:
-    """Pair points and boxes: a point detects a box when it lies in it.
-
-    Each point detects one box at most, and each box is detected once. As many pairs as possible
-    are made; among these choices, the distances of points to the centres of their boxes have the
-    smallest sum (Hungarian method).
-
-    Parameters
-    ----------
-    points : array-like, float, (N, 2) or more columns
-        Row and column, px, e.g. of :func:`peaks`; more columns are not used.
-    boxes : array-like, float, (M, 4)
-        Top, left, bottom, right, px: for a Sample, the rows of its ``boxes`` of one class
-        without their first column.
-    ignore : array-like, float, (P, 4)
-        Boxes of which nobody knows whether they should be found.
-    slack : float
-        Points up to this far outside a box, px, count as inside.
-
-    Returns
-    -------
-    Matching
-        Pairs hold the row numbers of ``points`` and ``boxes``; :func:`ignored` points are not
-        counted in ``num_pred``.
-
-    Raises
-    ------
-    ValueError
-        If points or boxes have another shape, are not finite, or a box is turned.
-    """
-    points, boxes = _points(points), _boxes(boxes)
-    centres = (boxes[:, :2] + boxes[:, 2:] - 1) / 2
-    distances = cdist(points[:, :2], centres)
-    # More than all distances together: one pair more is worth any way.
-    most = distances.max(initial=0) * min(distances.shape) + 1
-    pairs = _largest_sum(np.where(_inside(points, boxes, slack), most - distances, 0))
-    skipped = ignored(points, boxes, ignore, slack).sum()
-    return Matching(pairs, len(points) - int(skipped), len(boxes))
-
-
-def ignored(
-    points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float = 0
-) -> NDArray[np.bool_]:
-    """Mark the points that count neither way: they lie in an ignored box, and in no other.
-
-    Parameters
-    ----------
-    points, boxes, ignore, slack
-        As in :func:`match_boxes`.
-
-    Returns
-    -------
-    ndarray, bool, (N,)
-        True where a point is not counted.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`match_boxes`.
-    """
-    points, boxes, ignore = _points(points), _boxes(boxes), _boxes(ignore)
-    return _inside(points, ignore, slack).any(1) & ~_inside(points, boxes, slack).any(1)
-
-
-class Curve(NamedTuple):
-    """What :func:`precision_recall` returns.
-
-    Attributes
-    ----------
-    thresholds : ndarray, float64, (T,)
-        All different scores of points that count, the highest first.
-    precision, recall : ndarray, float64, (T,)
-        Of the points whose score reaches each threshold, over all images together.
-    average_precision : float
-        Mean precision over the boxes in the order in which they are found, 0 for those that
-        never are; in [0, 1].
-    """
-
-    thresholds: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    average_precision: float
-
-
-def precision_recall(
-    points_by_image: Sequence[ArrayLike],
-    boxes_by_image: Sequence[ArrayLike],
-    ignore_by_image: Sequence[ArrayLike] | None = None,
-    slack: float = 0,
-) -> Curve:
-    """Compute precision and recall of points for every threshold of their score.
-
-    They are those of :func:`match_boxes` for the points of at least that score.
-
-    Parameters
-    ----------
-    points_by_image : sequence of array-like, float, (N, 3) or more columns
-        Row, column, score of the points of each image.
-    boxes_by_image : sequence of array-like, float, (M, 4)
-        Boxes of each image.
-    ignore_by_image : sequence of array-like, float, (P, 4), optional
-        Boxes of each image that count neither way.
-    slack : float
-        As in :func:`match_boxes`.
-
-    Returns
-    -------
-    Curve
-        Thresholds, precision, recall and average precision (not interpolated, as
-        ``average_precision_score`` of scikit-learn).
-
-    Raises
-    ------
-    ValueError
-        If the lists differ in length, there is no box at all, or points and boxes are wrong.
-    """
-    if ignore_by_image is None:
-        ignore_by_image = [()] * len(boxes_by_image)
-    lengths = [len(each) for each in (points_by_image, boxes_by_image, ignore_by_image)]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"Points, boxes and ignored boxes are of {lengths} images: give as many.")
-    num_true = sum(len(_boxes(boxes)) for boxes in boxes_by_image)
-    if num_true == 0:
-        raise ValueError("There is no box to be found: give images with boxes.")
-    images = zip(points_by_image, boxes_by_image, ignore_by_image, strict=True)
-    counted = np.concatenate([_hits(*image, slack) for image in images])
-    score, hit = counted[counted[:, 0].argsort()[::-1]].T
-    last = np.flatnonzero(np.diff(score, append=-np.inf))  # of the points of each score
-    found = hit.cumsum()[last]
-    precision, recall = found / (last + 1), found / num_true
-    area = float((np.diff(recall, prepend=0) * precision).sum())
-    return Curve(score[last], precision, recall, area)
-
-
-def _hits(
-    points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float
-) -> NDArray[np.float64]:
-    """Score of each point that counts, and whether it is a further box found (1) or not (0).
-
-    The sets of points that can detect different boxes are a matroid. So a matching that prefers
-    points of higher score has, above every threshold, as many pairs as any matching of the points
-    above it: one matching serves for all thresholds.
-    """
-    points, boxes = _points(points, 3), _boxes(boxes)
-    hit = np.zeros(len(points))
-    rank = points[:, 2].argsort().argsort() + 1
-    hit[_largest_sum(_inside(points, boxes, slack) * rank[:, None])[:, 0]] = 1
-    return np.c_[points[:, 2], hit][~ignored(points, boxes, ignore, slack)]
-
-
-def _largest_sum(gain: NDArray[Any]) -> NDArray[np.int64]:
-    pairs = np.stack(linear_sum_assignment(gain, maximize=True), axis=1)
-    return pairs[gain[tuple(pairs.T)] > 0]
-
-
-def _inside(
-    points: NDArray[np.float64], boxes: NDArray[np.float64], slack: float
-) -> NDArray[np.bool_]:
-    """Whether each point is in each box: (N, M)."""
-    if not 0 <= slack < np.inf:
-        raise ValueError(f"The slack must be 0 px or more, not {slack}.")
-    places = points[:, None, :2] + 0.5
-    return ((boxes[:, :2] - slack <= places) & (places <= boxes[:, 2:] + slack)).all(-1)
-
-
-def _points(points: ArrayLike, columns: int = 2) -> NDArray[np.float64]:
-    points = np.asarray(points, float)
-    if points.size == 0:
-        return np.empty((0, columns))
-    if points.ndim != 2 or points.shape[1] < columns or not np.isfinite(points).all():
-        names = ("row", "column", "score")[:columns]
-        raise ValueError(f"Points must be finite rows of {', '.join(names)}, not {points.shape}.")
-    return points
-
-
-def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    boxes = np.asarray(boxes, float)
-    if boxes.size == 0:
-        return np.empty((0, 4))
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        raise ValueError(
-            f"Boxes must be finite rows of top, left, bottom, right, not {boxes.shape}: leave out "
-            "the class of a Sample's boxes with boxes[:, 1:]."
-        )
-    if (boxes[:, :2] > boxes[:, 2:]).any():
-        raise ValueError("A box ends before it begins: give top, left, bottom, right.")
-    return boxes
 
 
 def _map(values: ArrayLike, min_distance: int) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ from micranet_helpers.colours import (
     style,
 )
 from micranet_helpers.data.layout import Sample
-from micranet_helpers.detect import ignored, match_boxes
+from micranet_helpers.metrics.boxes import ignored, match_boxes
 from micranet_helpers.networks.micranet import LAYERS, STRIDES
 
 
@@ -284,7 +284,7 @@ def show_detections(
     ignore : sequence of array-like, float, (P, 4), optional
         Boxes that count neither way.
     slack : float
-        As in :func:`~micranet_helpers.detect.match_boxes`, which tells right from false.
+        As in :func:`~micranet_helpers.metrics.boxes.match_boxes`, which tells right from false.
     columns : int
         Images in a row; each takes as much room where there are fewer.
     pixel_size_um : float, optional
@@ -350,7 +350,7 @@ def plot_precision_recall(
     ----------
     curves : mapping of str to (recall, precision)
         Name of each curve, a method, and its values, each array-like (T,), in the order of
-        falling thresholds, as of :func:`~micranet_helpers.detect.precision_recall`.
+        falling thresholds, as of :func:`~micranet_helpers.metrics.boxes.precision_recall`.
     points : mapping of str to (recall, precision), optional
         What the chosen threshold of a curve gives, under the curve's name.
     """

@@ -34,6 +34,7 @@ from micranet_helpers.networks.learner import (
     Shuffle,
     choose_precision,
 )
+from micranet_helpers.networks.micranet import check_evaluating
 
 # What the system says when a file cannot be written: no space, over quota, too large, read-only.
 _NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
@@ -401,3 +402,36 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+BATCH = 64
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, data: Dataset) -> Tensor:
+    """Compute the logits of all crops of a dataset.
+
+    Parameters
+    ----------
+    model : MICRANet
+        In evaluation mode, on any device.
+    data : Dataset of (image (C, H, W), labels (K,))
+        E.g. a :class:`~micranet_helpers.data.crops.CropDataset`. One batch of crops is in memory
+        at a time.
+
+    Returns
+    -------
+    Tensor, float32, (N, K)
+        On the CPU, in the order of the dataset; above 0 is a "yes".
+
+    Raises
+    ------
+    ValueError
+        If there is no crop, or the model is in training mode.
+    """
+    check_evaluating(model)
+    device = next(model.parameters()).device
+    batches = [model(images.to(device)).float().cpu() for images, _ in DataLoader(data, BATCH)]
+    if not batches:
+        raise ValueError("There is no crop to classify: lower the stride, or take another split.")
+    return torch.cat(batches)

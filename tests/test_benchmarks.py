@@ -11,7 +11,7 @@ import pytest
 
 from micranet_helpers import results
 from micranet_helpers.data.layout import Sample
-from micranet_helpers.detect import Curve
+from micranet_helpers.metrics.boxes import Curve
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from micranet_helpers.bootstrap import LEAST, f1_interval, gain_interval
+from micranet_helpers.metrics.intervals import LEAST, f1_interval, gain_interval
 
 RNG = np.random.default_rng(0)
 TALLY = np.stack([RNG.integers(0, 80, 40), RNG.integers(80, 200, 40)]).astype(float)

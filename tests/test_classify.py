@@ -8,7 +8,8 @@ from conftest import random_images, random_model
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import TensorDataset
 
-from micranet_helpers.classify import BATCH, logits_of, roc_areas
+from micranet_helpers.metrics.labels import roc_areas
+from micranet_helpers.train import BATCH, logits_of
 
 
 def test_logits_of_all_crops_in_their_order() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from micranet_helpers.baselines.compare import f1, tally
-from micranet_helpers.metrics import pooled_f1
+from micranet_helpers.metrics.masks import pooled_f1
 
 
 def squares(*places: tuple[int, int], planes: int = 1) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from micranet_helpers.baselines.cost import measure
+from micranet_helpers.metrics.cost import measure
 
 MB = 10**6
 

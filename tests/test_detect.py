@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
-from micranet_helpers import detect
+from micranet_helpers import detect, metrics
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -141,38 +141,38 @@ def test_a_point_detects_the_box_it_is_in():
         ((10, 20), 0, 1), ((11, 22), 0, 1), ((9, 20), 0, 0), ((12, 22), 0, 0), ((11, 23), 0, 0),
         ((12, 22), 0.5, 1), ((12.1, 22), 0.5, 0), ((9, 19), 0.5, 1),
     ]:  # fmt: skip
-        assert detect.match_boxes([point], box, slack=slack).tp == found
+        assert metrics.match_boxes([point], box, slack=slack).tp == found
 
 
 def test_each_box_is_found_once_by_the_point_nearest_its_centre():
     box = [[0, 0, 9, 9]]
-    matching = detect.match_boxes([[0, 0, 9.0], [4, 5, 1.0], [40, 40, 1.0]], box)
+    matching = metrics.match_boxes([[0, 0, 9.0], [4, 5, 1.0], [40, 40, 1.0]], box)
     assert matching.pairs.tolist() == [[1, 0]]
     assert (matching.tp, matching.fp, matching.fn) == (1, 2, 0)
     # The first point is nearer to the centre of the only box that the second can find.
     boxes = [[0, 0, 9, 9], [4, 4, 9, 20]]
-    assert detect.match_boxes([[4, 4], [1, 1]], boxes).pairs.tolist() == [[0, 1], [1, 0]]
+    assert metrics.match_boxes([[4, 4], [1, 1]], boxes).pairs.tolist() == [[0, 1], [1, 0]]
 
 
 def test_ignored_points_count_neither_way():
     points, boxes, ignore = [[2, 2], [3, 3], [8, 8], [30, 30]], [[0, 0, 5, 5]], [[3, 3, 12, 12]]
-    assert detect.ignored(points, boxes, ignore).tolist() == [False, False, True, False]
-    matching = detect.match_boxes(points, boxes, ignore)
+    assert metrics.ignored(points, boxes, ignore).tolist() == [False, False, True, False]
+    matching = metrics.match_boxes(points, boxes, ignore)
     # (3, 3) lies in an ignored box too, but it is a second point in a box to be found.
     assert (matching.tp, matching.fp, matching.fn) == (1, 2, 0)
-    assert detect.match_boxes([[8, 8]], [], ignore).f1 == 1.0
-    assert detect.match_boxes([], []).f1 == 1.0
+    assert metrics.match_boxes([[8, 8]], [], ignore).f1 == 1.0
+    assert metrics.match_boxes([], []).f1 == 1.0
 
 
 @quick
 @given(points_with_score, boxes_anywhere, st.sampled_from([0, 1]))
 def test_as_many_pairs_as_possible_with_the_smallest_distances(points, boxes, slack):
     points = points[:4]
-    matching = detect.match_boxes(points, boxes, slack=slack)
+    matching = metrics.match_boxes(points, boxes, slack=slack)
     boxes = np.array(boxes).reshape(-1, 4)
     can = {
         (i, j) for i, j in np.ndindex(len(points), len(boxes))
-        if detect.match_boxes(points[i : i + 1], boxes[j : j + 1], slack=slack).tp
+        if metrics.match_boxes(points[i : i + 1], boxes[j : j + 1], slack=slack).tp
     }  # fmt: skip
     centres = (boxes[:, :2] + boxes[:, 2:] - 1) / 2
 
@@ -198,13 +198,13 @@ def test_curve_is_that_of_matching_at_each_threshold(images, slack):
     points, boxes, ignore = ([image[k] for image in images] for k in range(3))
     if not any(boxes):
         boxes[0] = [(0, 0, 5, 5)]
-    curve = detect.precision_recall(points, boxes, ignore, slack)
-    counted = [p[~detect.ignored(p, b, i, slack)] for p, b, i in
+    curve = metrics.precision_recall(points, boxes, ignore, slack)
+    counted = [p[~metrics.ignored(p, b, i, slack)] for p, b, i in
                zip(points, boxes, ignore, strict=True)]  # fmt: skip
     scores = np.unique(np.concatenate(counted)[:, 2])[::-1]
     assert curve.thresholds.tolist() == scores.tolist()
     for threshold, precision, recall in zip(*curve[:3], strict=True):
-        matchings = [detect.match_boxes(p[p[:, 2] >= threshold], b, i, slack)
+        matchings = [metrics.match_boxes(p[p[:, 2] >= threshold], b, i, slack)
                      for p, b, i in zip(points, boxes, ignore, strict=True)]  # fmt: skip
         tp = sum(matching.tp for matching in matchings)
         assert precision == tp / sum(matching.num_pred for matching in matchings)
@@ -219,14 +219,14 @@ def test_average_precision_against_scikit_learn(scores, right):
     right[0] = True
     points = np.c_[np.arange(12) * 10, np.zeros(12), scores]
     boxes = [[row, 0, row + 1, 1] for row in points[right, 0]]
-    curve = detect.precision_recall([points[:5], points[5:]], [boxes[:1], boxes[1:]])
-    together = detect.precision_recall([points], [boxes])
+    curve = metrics.precision_recall([points[:5], points[5:]], [boxes[:1], boxes[1:]])
+    together = metrics.precision_recall([points], [boxes])
     assert together.average_precision == pytest.approx(average_precision_score(right, scores))
     assert curve.average_precision <= together.average_precision  # boxes of the other image
 
 
 def test_curve_without_points():
-    curve = detect.precision_recall([[]], [[[0, 0, 1, 1]]])
+    curve = metrics.precision_recall([[]], [[[0, 0, 1, 1]]])
     assert curve.thresholds.shape == curve.precision.shape == curve.recall.shape == (0,)
     assert curve.average_precision == 0
 
@@ -253,16 +253,16 @@ SCORE, BOX, LABELS = np.eye(4), np.array([[0, 0, 2, 2]]), np.ones((4, 4), int)
         (lambda: detect.table(LABELS[0]), "H, W"),
         (lambda: detect.table(LABELS, SCORE[:2]), "shape"),
         (lambda: detect.table(LABELS, pixel_size_um=0), "pixel size"),
-        (lambda: detect.match_boxes([[1]], BOX), "row, column"),
-        (lambda: detect.match_boxes([[1, np.nan]], BOX), "finite"),
-        (lambda: detect.match_boxes([[1, 1]], np.c_[[1], BOX]), r"boxes\[:, 1:\]"),
-        (lambda: detect.match_boxes([[1, 1]], BOX, BOX * np.inf), "finite"),
-        (lambda: detect.match_boxes([[1, 1]], BOX[:, ::-1]), "ends before"),
-        (lambda: detect.match_boxes([[1, 1]], BOX, slack=-1), "slack"),
-        (lambda: detect.precision_recall([[[1, 1]]], [BOX]), "score"),
-        (lambda: detect.precision_recall([[]], [BOX, BOX]), "images"),
-        (lambda: detect.precision_recall([[]], [no_boxes()]), "no box"),
-        (lambda: detect.precision_recall([], []), "no box"),
+        (lambda: metrics.match_boxes([[1]], BOX), "row, column"),
+        (lambda: metrics.match_boxes([[1, np.nan]], BOX), "finite"),
+        (lambda: metrics.match_boxes([[1, 1]], np.c_[[1], BOX]), r"boxes\[:, 1:\]"),
+        (lambda: metrics.match_boxes([[1, 1]], BOX, BOX * np.inf), "finite"),
+        (lambda: metrics.match_boxes([[1, 1]], BOX[:, ::-1]), "ends before"),
+        (lambda: metrics.match_boxes([[1, 1]], BOX, slack=-1), "slack"),
+        (lambda: metrics.precision_recall([[[1, 1]]], [BOX]), "score"),
+        (lambda: metrics.precision_recall([[]], [BOX, BOX]), "images"),
+        (lambda: metrics.precision_recall([[]], [no_boxes()]), "no box"),
+        (lambda: metrics.precision_recall([], []), "no box"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from micranet_helpers import detect
+from micranet_helpers import metrics
 from micranet_helpers.data import crops, layout, pvivax
 from micranet_helpers.data.simulated import smear
 
@@ -448,7 +448,7 @@ def test_border_and_what_it_cuts_counts_neither_way() -> None:
     false = [(40, 60), (15, 60)]  # also where the border ends
     at_border = [(1, 60), (14, 60), (58, 60), (40, 1), (40, 78)]
     places = [*right, *false, *at_border, (17, 35), (30, 50)]  # and of the cut, the difficult cell
-    matching = detect.match_boxes(places, infected, neither)
+    matching = metrics.match_boxes(places, infected, neither)
     assert (matching.tp, matching.fp, matching.fn) == (2, 2, 0)
 
 

@@ -1,7 +1,7 @@
 """Measure masks and objects of any method alike, image by image, so that methods can be compared.
 
 Kept for each image, the numbers serve for F1 of all images together and, by
-:mod:`micranet_helpers.bootstrap`, for its interval and for the difference of two methods.
+:mod:`micranet_helpers.metrics.intervals`, for its interval and for the difference of two methods.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from micranet_helpers.detect import pieces
-from micranet_helpers.metrics import match_objects
+from micranet_helpers.metrics.objects import match_objects
 
 
 class Tally(NamedTuple):
@@ -46,7 +46,7 @@ def tally(
     -------
     Tally
         A true object is found if it and one predicted object of its class share at least half of
-        their union (see :func:`~micranet_helpers.metrics.match_objects`).
+        their union (see :func:`~micranet_helpers.metrics.objects.match_objects`).
 
     Raises
     ------

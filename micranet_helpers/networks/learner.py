@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from micranet_helpers.metrics import exact_match, label_accuracy
+from micranet_helpers.metrics.labels import exact_match, label_accuracy
 from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
 

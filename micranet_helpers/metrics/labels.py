@@ -1,0 +1,155 @@
+"""Compare image-level labels: accuracy, area under the ROC curve, thresholds."""
+
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from micranet_helpers.metrics.masks import Mask, as_array, as_masks
+
+
+def label_accuracy(pred: Mask, target: Mask) -> float:
+    """Compute the share of image-level labels that are right, over all images and classes.
+
+    Where most labels are "absent", saying "absent" to everything scores high: read it together
+    with :func:`exact_match` or an F1 score.
+
+    Parameters
+    ----------
+    pred, target : Tensor or ndarray, bool or integer, (B, K)
+        Predicted and true labels of B images and K classes; every value other than 0 is "yes".
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    TypeError
+        If the labels are floating-point numbers, e.g. probabilities.
+    ValueError
+        If the shapes differ, are not (B, K) or hold no label.
+    """
+    right = _right_labels(pred, target)
+    return int(right.sum()) / right.numel()
+
+
+def exact_match(pred: Mask, target: Mask) -> float:
+    """Compute the share of images with all labels right.
+
+    Parameters
+    ----------
+    pred, target : Tensor or ndarray, bool or integer, (B, K)
+        As in :func:`label_accuracy`.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    TypeError
+        If the labels are floating-point numbers, e.g. probabilities.
+    ValueError
+        If the shapes differ, are not (B, K) or hold no label.
+    """
+    right = _right_labels(pred, target)
+    return int(right.all(dim=1).sum()) / len(right)
+
+
+def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
+    """Choose the threshold of one class: the highest F1 score of "score >= threshold".
+
+    It needs image-level labels only. Between two neighbouring scores every threshold decides
+    alike: their middle is taken, and of several best gaps the widest, so that new images may
+    differ a little.
+
+    Parameters
+    ----------
+    scores : array-like or Tensor, float, (N,)
+        Finite logits, probabilities or other scores of validation crops.
+    present : array-like or Tensor, bool or 0 and 1, (N,)
+        Whether each crop shows the class.
+
+    Returns
+    -------
+    float
+        In the unit of the scores; the lowest score if it is best to say always "yes".
+
+    Raises
+    ------
+    ValueError
+        If scores and labels do not belong together, or all crops have the same label.
+    """
+    scores, present = (as_array(values) for values in (scores, present))
+    if scores.ndim != 1 or scores.shape != present.shape or not np.isfinite(scores).all():
+        raise ValueError(
+            f"Give a finite score and a label for each crop of one class, not {scores.shape} and "
+            f"{present.shape} or NaN."
+        )
+    if not np.isin(present, (0, 1)).all():
+        raise ValueError("Labels must be 0 (absent) or 1 (present).")
+    if len(missing := {0, 1} - set(present.astype(int).tolist())):
+        word = "positive" if 1 in missing else "negative"
+        raise ValueError(
+            f"No {word} crop is among the {len(scores)} validation crops: take more or other "
+            "images for validation, or keep the usual threshold."
+        )
+    levels, index = np.unique(scores, return_inverse=True)
+    positives = np.bincount(index, present.astype(float))[::-1].cumsum()[::-1]
+    chosen = np.bincount(index)[::-1].cumsum()[::-1]
+    f1 = 2 * positives / (chosen + present.sum())
+    gaps = np.diff(levels, prepend=levels[0])
+    best = np.lexsort((gaps, f1))[-1]
+    low, high = levels[max(best - 1, 0)], levels[best]
+    middle = low / 2 + high / 2
+    return float(middle if low < middle else high)  # between neighbouring floats is none
+
+
+def _right_labels(pred: Mask, target: Mask) -> Tensor:
+    pred, target = as_masks(pred, target)
+    if pred.ndim != 2 or pred.numel() == 0:
+        raise ValueError(
+            f"Labels must have the shape (images, classes) with at least one of each, "
+            f"not {tuple(pred.shape)}."
+        )
+    return pred == target
+
+
+def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
+    """Compute the area under the ROC curve of each class.
+
+    It is the chance that of a crop with the class and one without, the first gets the higher
+    score; 0.5 is guessing.
+
+    Parameters
+    ----------
+    scores : Tensor, float, (N, K)
+        Logits, or anything else that rises with them.
+    labels : Tensor, (N, K)
+        Positive where a crop shows the class.
+
+    Returns
+    -------
+    list of K floats
+        In [0, 1]; NaN for a class that all crops show, or none.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if scores.ndim != 2 or scores.shape != labels.shape:
+        raise ValueError(
+            f"Scores and labels must have one shape (crops, classes), not {tuple(scores.shape)} "
+            f"and {tuple(labels.shape)}."
+        )
+    columns = zip(scores.T, labels.T > 0, strict=True)
+    return [
+        binary_auroc(score, shown.int()).item() if shown.any() and not shown.all() else torch.nan
+        for score, shown in columns
+    ]
