@@ -17,7 +17,7 @@ from results import BOOK, KEPT, head_of, options
 from table import report
 
 from micranet_helpers import detect, metrics, pseudo, recipes, results, runner
-from micranet_helpers.data import ctc, em, layout, pvivax
+from micranet_helpers.data import ctc, dataset, em, pvivax
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.segment import gaussian, segment
 from micranet_helpers.train import fit
@@ -40,7 +40,7 @@ def settings(chapter: str, profile: str) -> dict:
     return values | runner.load_profile(BOOK, profile)[1].get(chapter, {})
 
 
-def target(chapter: str, sample: layout.Sample) -> np.ndarray:
+def target(chapter: str, sample: dataset.Sample) -> np.ndarray:
     """What the U-Net shall paint, float32 (K, H, W): 1, 0, or NaN for a difficult cell.
 
     An infected cell without a box, as there are at the border, is painted as background.
@@ -56,7 +56,7 @@ def crops(
     chapter: str, path: Path, split: str, number: int, side: int, seed: int
 ) -> pseudo.PixelCrops:
     """Random crops of a split with their masks; augmented for training only."""
-    samples = list(layout.read(path, split))
+    samples = list(dataset.read(path, split))
     masks = [target(chapter, sample) for sample in samples]
     pixels = [sample.pixels for sample in samples]
     return pseudo.PixelCrops(pixels, masks, side, number, seed, augment=split == "training")
@@ -64,7 +64,7 @@ def crops(
 
 def curve(unet: UNet, path: Path, split: str) -> metrics.Curve:
     """Precision and recall of infected cells for every threshold, as the chapter measures them."""
-    samples, recipe = list(layout.read(path, split)), recipes.recipe("pvivax")
+    samples, recipe = list(dataset.read(path, split)), recipes.recipe("pvivax")
     points = []
     for sample in samples:
         logits = segment(unet, torch.from_numpy(sample.pixels)[None], recipe, 256).scores[0, 0]
@@ -93,11 +93,11 @@ def measure(chapter: str, unet: UNet, path: Path) -> dict[str, float]:
         }  # fmt: skip
     recipe, tile = recipes.recipe(chapter), 512 if chapter == "em" else None
     found: dict[str, list] = {}
-    for sample in layout.read(path, "testing"):
+    for sample in dataset.read(path, "testing"):
         masks = segment(unet, torch.from_numpy(sample.pixels)[None], recipe, tile).masks[0]
         own = 2 * ctc.line_of(sample) if chapter == "ctc" else 0
         found.setdefault(own, []).append((masks[own], sample.label[own] > 0))
-    names = layout.describe(path)[0].classes
+    names = dataset.describe(path)[0].classes
     lines = {own: f"{names[own].removesuffix(' cell')}: " * (chapter == "ctc") for own in found}
     return {
         f"{lines[own]}pixel F1": metrics.pooled_f1(*zip(*pairs, strict=True))
@@ -119,7 +119,7 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     )  # fmt: skip
     results.save(
         KEPT / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",
-        source=source, split="testing", n=layout.describe(path)[1]["testing"],
+        source=source, split="testing", n=dataset.describe(path)[1]["testing"],
         labels_used=LABELS[chapter], seed=seed, metrics=measure(chapter, unet, path),
         seconds={"all": time.perf_counter() - begin},
         parameters={name: values[name] for name in ("subset", "pixel_crops", "pixel_epochs")},

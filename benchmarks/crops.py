@@ -26,18 +26,18 @@ from table import report
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.networks.learner import Shuffle, choose_precision
 from micranet_helpers.networks.micranet import MICRANet
 
 SIDE = 1024  # of an image, px
 RULE = Rule(("bright",), 0.05)
-ABOUT = layout.About(RULE.classes, "this benchmark", "CC0")
+ABOUT = dataset.About(RULE.classes, "this benchmark", "CC0")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def images(number: int, dtype: str) -> Iterator[layout.Sample]:
+def images(number: int, dtype: str) -> Iterator[dataset.Sample]:
     """Photon counts of blurred structures: they pack like micrographs, not like zeros."""
     rng = np.random.default_rng(0)
     fields = gaussian_filter(rng.normal(size=(4, SIDE, SIDE)).astype(np.float32), (0, 8, 8))
@@ -45,7 +45,7 @@ def images(number: int, dtype: str) -> Iterator[layout.Sample]:
         field = np.roll(fields[n % 4], rng.integers(SIDE, size=2), (0, 1))
         counts = rng.poisson(60 * (1 + 8 * field).clip(0.1)).clip(0, 255)
         image = counts.astype(np.uint8) if dtype == "uint8" else (counts / 255).astype(np.float32)
-        yield layout.Sample(str(n), image[None], (field[None] > 0.02).astype(np.uint8))
+        yield dataset.Sample(str(n), image[None], (field[None] > 0.02).astype(np.uint8))
 
 
 class PlainWay(Dataset):
@@ -108,7 +108,7 @@ def rates(folder: Path, number: int, sides: list[int], seconds: float) -> list[l
     training = {side: max(steps_a_second(side, seconds) for _ in range(3)) for side in sides}
     for dtype in ("uint8", "float32"):
         made = images(number if dtype == "uint8" else number // 2, dtype)
-        path = layout.write(folder / f"{dtype}.hdf5", {"training": made}, ABOUT)
+        path = dataset.write(folder / f"{dtype}.hdf5", {"training": made}, ABOUT)
         with h5py.File(path) as file:
             stack = file["training/data"]
             memory = stack[:]
@@ -141,7 +141,7 @@ def use(what: str, path: str, megabytes: int) -> float:
         warm = list(islice(images(4, "uint8"), 4))  # the generator is not what is measured
         before = peak_mb(reset=True)
         repeated = (warm[n % 4] for n in range(megabytes * 10**6 // SIDE**2))
-        layout.write(path, {"training": repeated}, ABOUT)
+        dataset.write(path, {"training": repeated}, ABOUT)
     else:
         before = peak_mb(reset=True)
         for _ in DataLoader(CropDataset(path, "training", 256, 256, RULE, augment=True), 16):

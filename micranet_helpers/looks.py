@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
 from micranet_helpers.data import ctc
-from micranet_helpers.data.layout import Sample
+from micranet_helpers.data.dataset import Sample
 
 NO = -10.0
 """Evidence of a pixel that is certainly none of a cell, a logit."""

@@ -31,7 +31,7 @@ from micranet_helpers.colours import (
     run_colours,
     style,
 )
-from micranet_helpers.data.layout import Sample
+from micranet_helpers.data.dataset import Sample
 from micranet_helpers.metrics.boxes import ignored, match_boxes
 from micranet_helpers.networks.micranet import LAYERS, STRIDES
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from micranet_helpers import recipes
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, toned, turned
 from micranet_helpers.networks.learner import choose_precision
 from micranet_helpers.networks.micranet import MICRANet
@@ -34,7 +34,7 @@ def of_split(
     path: str | Path,
     crops: CropDataset,
     error: float = 0.05,
-    guide: Callable[[layout.Sample, NDArray], NDArray] | None = None,
+    guide: Callable[[dataset.Sample, NDArray], NDArray] | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Make the images and targets of self-training for a split of a dataset.
 
@@ -46,7 +46,7 @@ def of_split(
     model : MICRANet
         The classifier, trained on crops of this dataset.
     path : path
-        A dataset in the layout of :mod:`micranet_helpers.data.layout`.
+        A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
     crops : CropDataset
         Crops of a split of it: which one, and what is known to be absent. The closer they lie,
         the more is known.
@@ -70,7 +70,7 @@ def of_split(
         than half a tile.
     """
     device = next(model.parameters()).device
-    samples = list(layout.read(path, crops.split))
+    samples = list(dataset.read(path, crops.split))
     images = [sample.pixels for sample in samples]
     scores = [_evidence(model, torch.from_numpy(image).to(device)) for image in images]
     if guide is not None:

@@ -1,7 +1,7 @@
 """Publish our own trained networks: a zoo file, and a model card that says what is in it.
 
 The card is made of the result file of the runs (:mod:`micranet_helpers.results`) and of the table
-of data sets (:mod:`micranet_helpers.data.registry`). Nothing in it is written by hand.
+of data sets (:mod:`micranet_helpers.data.fetch.registry`). Nothing in it is written by hand.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from torch import nn
 
 from micranet_helpers import results, train, zoo
 from micranet_helpers.data import ctc, mnist
-from micranet_helpers.data.registry import Item, items
+from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.networks.checkpoints import read_checkpoint
 

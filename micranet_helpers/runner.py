@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["data"]:  # needs neither a clone nor the notebook tools
-        from micranet_helpers.data import cli
+        from micranet_helpers.data.fetch import cli
 
         return cli.main(argv[1:])
     args = _parser().parse_args(argv)

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as arrays
 from skimage.measure import label as components
 from sklearn.metrics import roc_auc_score
 
-from micranet_helpers.data import actin, crops, layout
-from micranet_helpers.data.annotations import read_polygons
+from micranet_helpers.data import actin, crops, dataset
+from micranet_helpers.data.own.annotations import read_polygons
 from micranet_helpers.data.simulated import dendrites
 
 GITHUB = "raw.githubusercontent.com/FLClab"
@@ -28,7 +28,7 @@ TAGAN = f"{GITHUB}/TA-GAN/97de4c2e5bf5d88a505192ee9341d70edd2a506b"
 
 
 @pytest.fixture(scope="module")
-def images() -> list[layout.Sample]:
+def images() -> list[dataset.Sample]:
     return actin.simulate(32, 256, seed=1)
 
 
@@ -71,7 +71,7 @@ def test_too_small_an_image_is_refused() -> None:
         actin.simulate(1, dendrites.SMALLEST - 1)
 
 
-def test_crops_show_each_combination(images: list[layout.Sample]) -> None:
+def test_crops_show_each_combination(images: list[dataset.Sample]) -> None:
     origin = np.zeros(1, int)
     present, kept = zip(*(
         crops.label_crops(sample.label, origin, origin, 256, actin.RULE, actin.CLASSES)
@@ -85,7 +85,7 @@ def test_crops_show_each_combination(images: list[layout.Sample]) -> None:
     assert (rings & ~fibres).any() and (fibres & ~rings).any()
 
 
-def test_images_resemble_real_ones(images: list[layout.Sample]) -> None:
+def test_images_resemble_real_ones(images: list[dataset.Sample]) -> None:
     """Bounds around what 12 open images and the paper's sample give."""
     counts = [sample.image[0] * actin.FULL for sample in images]
     for image in counts:
@@ -99,7 +99,7 @@ def test_images_resemble_real_ones(images: list[layout.Sample]) -> None:
     assert 4 < np.median(means) < 15 and means.min() > 1 and means.max() < 45
 
 
-def test_brightness_does_not_tell_rings_but_their_period_does(images: list[layout.Sample]) -> None:
+def test_brightness_does_not_tell_rings_but_their_period_does(images: list[dataset.Sample]) -> None:
     for plane in (0, 1):
         contrasts = []
         for sample in images:
@@ -246,11 +246,11 @@ def test_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = original(tmp_path)
     monkeypatch.setattr(actin, "fetch", lambda name, subset: [folder])
     path = actin.build(tmp_path / "actin.hdf5", "original")
-    about, counts = layout.describe(path)
+    about, counts = dataset.describe(path)
     assert counts == {"training": 4, "validation": 4, "testing": 4}
     assert about.classes == actin.CLASSES and "Bilodeau" in about.source
     assert about.licence == "MICRA-Net License for Non-Commercial Use"
-    samples = list(layout.read(path, "testing"))
+    samples = list(dataset.read(path, "testing"))
     assert samples[1].image.shape == (1, 15, 25)
     with h5py.File(folder / "datasets" / "testing_01-04-19.hdf5") as file:
         np.testing.assert_allclose(samples[1].pixels[0], file["Block/data"][1, :15, :25], rtol=1e-6)
@@ -294,12 +294,12 @@ def test_another_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_simulated_dataset(tmp_path: Path) -> None:
     path = actin.build(tmp_path / "a.hdf5", num_images=4, size=96, seed=3)
-    about, counts = layout.describe(path)
+    about, counts = dataset.describe(path)
     assert counts == {"training": 2, "validation": 1, "testing": 1}
     assert about.classes == actin.CLASSES and about.pixel_size_um == 0.02
-    names = [sample.name for split in counts for sample in layout.read(path, split)]
+    names = [sample.name for split in counts for sample in dataset.read(path, split)]
     assert names == [f"simulated-3-{number}" for number in range(4)]
-    (first, *_), expected = layout.read(path, "training"), actin.simulate(1, 96, 3)[0]
+    (first, *_), expected = dataset.read(path, "training"), actin.simulate(1, 96, 3)[0]
     np.testing.assert_array_equal(first.pixels, expected.image)
     np.testing.assert_array_equal(first.label, expected.label)
 
@@ -310,12 +310,12 @@ def test_the_open_dataset(
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
     monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "test" / "cache"))
     path = actin.build(tmp_path / "a.hdf5", "open", subset="small")
-    names = {split: [sample.name for sample in layout.read(path, split)] for split in actin.SPLITS}
+    names = {split: [sample.name for sample in dataset.read(path, split)] for split in actin.SPLITS}
     assert names["validation"] == ["actin_2.tiff"]
     assert names["testing"] == ["AxonalRingsDataset/test/0.tif"]
     assert {"actin_1.tiff", "actin_3.tiff"} < set(names["training"])
     assert len(names["training"]) == 5
-    about = layout.describe(path)[0]
+    about = dataset.describe(path)[0]
     assert about.licence == "MIT (the former), none stated (TA-GAN)"
     assert about.pixel_size_um is None
     found = crops.CropDataset(path, "training", 256, 192, actin.OPEN_RULE)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from micranet_helpers.data import annotations
-from micranet_helpers.data.annotations import (
+from micranet_helpers.data.own import annotations
+from micranet_helpers.data.own.annotations import (
     Annotations,
     image_key,
     read_boxes,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from micranet_helpers import results
-from micranet_helpers.data.layout import Sample
+from micranet_helpers.data.dataset import Sample
 from micranet_helpers.metrics.boxes import Curve
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

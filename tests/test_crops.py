@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from micranet_helpers import train as tr
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule, augmented, crop_grid, label_crops
-from micranet_helpers.data.layout import About, Sample
+from micranet_helpers.data.dataset import About, Sample
 
 NAMES = ("cell", "fibre", "dendrite", "difficult")
 ABOUT = About(NAMES, "made up", "CC0")
@@ -40,7 +40,7 @@ def sample(seed: int, height: int = 40, width: int = 56, channels: int = 1) -> S
 
 
 def write(path: Path, made: list[Sample]) -> Path:
-    return layout.write(path, {"training": made}, ABOUT)
+    return dataset.write(path, {"training": made}, ABOUT)
 
 
 @pytest.fixture(scope="module")

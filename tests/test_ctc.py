@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.measure import label as components
 
-from micranet_helpers.data import ctc, layout
+from micranet_helpers.data import ctc, dataset
 from micranet_helpers.data.crops import label_crops
 from micranet_helpers.files.archives import unpack
 
@@ -116,7 +116,7 @@ def test_a_subset_is_what_was_asked_for(tmp_path: Path, monkeypatch) -> None:
     asked = [folder / f"set{n}" / "phase.png" for n in (1, 3, 6)]
     monkeypatch.setattr(ctc, "fetch", lambda name, subset: asked)
     path = ctc.build(tmp_path / "a.hdf5", "open", lines=[USIIGACI], subset="small")
-    assert layout.describe(path)[1] == {"training": 1, "validation": 1, "testing": 1}
+    assert dataset.describe(path)[1] == {"training": 1, "validation": 1, "testing": 1}
 
 
 # --- classes -----------------------------------------------------------------------------------
@@ -287,18 +287,18 @@ def test_open_file(mirror_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         split: pairs[:1] for split, pairs in find(*args).items()
     })  # fmt: skip
     path = ctc.build(tmp_path / "a.hdf5", "open", lines=[USIIGACI, HELA], subset="small")
-    about, counts = layout.describe(path)
+    about, counts = dataset.describe(path)
     assert about.classes == ctc.classes([USIIGACI, HELA])
     assert about.licence.startswith("MIT; Cell Tracking Challenge terms")
     assert "Tsai" in about.source and "Ulman" in about.source and about.pixel_size_um is None
     assert counts == dict.fromkeys(ctc.SPLITS, 2)
-    stored = {split: [sample.name for sample in layout.read(path, split)] for split in counts}
+    stored = {split: [sample.name for sample in dataset.read(path, split)] for split in counts}
     assert stored == {
         "training": ["train/set1/phase.png", "Fluo-N2DL-HeLa/02/t000.tif"],
         "validation": ["train/set3/phase.png", "Fluo-N2DL-HeLa/02/t006.tif"],
         "testing": ["train/set6/phase.png", "Fluo-N2DL-HeLa/02/t010.tif"],
     }
-    usiigaci, hela = layout.read(path, "testing")
+    usiigaci, hela = dataset.read(path, "testing")
     assert usiigaci.image.shape == (1, 1022, 1024) and hela.image.shape == (1, 650, 1050)
     assert usiigaci.present.tolist() == [1, 1, 0, 0] and hela.present.tolist() == [0, 0, 1, 1]
 
@@ -355,10 +355,10 @@ def test_simulated_cells_are_no_mere_threshold() -> None:
 
 def test_simulated_file(tmp_path: Path) -> None:
     path = ctc.build(tmp_path / "a.hdf5", num_images=14, size=32, lines=[PSC, HELA], seed=2)
-    about, counts = layout.describe(path)
+    about, counts = dataset.describe(path)
     assert about.classes == ctc.classes([PSC, HELA]) and about.licence == "MIT"
     assert counts == {"training": 10, "validation": 2, "testing": 2}
-    images = [s.image.tobytes() for split in counts for s in layout.read(path, split)]
+    images = [s.image.tobytes() for split in counts for s in dataset.read(path, split)]
     assert len(set(images)) == 14
 
 
@@ -378,4 +378,4 @@ def test_wrong_settings_are_refused(tmp_path: Path, settings: dict, message: str
 def test_line_of_a_frame_is_that_of_its_cells(line: int) -> None:
     label = np.zeros((6, 8, 8), np.uint16)
     label[2 * line, 2:4, 2:4] = 1
-    assert ctc.line_of(layout.Sample("frame", np.zeros((1, 8, 8), np.uint8), label)) == line
+    assert ctc.line_of(dataset.Sample("frame", np.zeros((1, 8, 8), np.uint8), label)) == line

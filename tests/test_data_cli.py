@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from micranet_helpers import runner
-from micranet_helpers.data import download
+from micranet_helpers.data.fetch import download
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from queue import SimpleQueue
 import pytest
 from servers import Faults, serve_faults
 
-from micranet_helpers.data import download, registry, transfer
-from micranet_helpers.data.download import DownloadError, cached, fetch, remove
+from micranet_helpers.data.fetch import download, registry, transfer
+from micranet_helpers.data.fetch.download import DownloadError, cached, fetch, remove
 from micranet_helpers.files import archives
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -504,7 +504,7 @@ def start_fetch(url: str, lines: str) -> subprocess.Popen:
     table = {"title": "", "licence": "", "citation": "", "chapters": [], "unpacks": ""}
     table |= {"urls": [url + "/"], "files": lines}
     code = f"""
-from micranet_helpers.data import registry, download
+from micranet_helpers.data.fetch import registry, download
 item = registry._item("item", {table!r})
 registry.items = lambda: {{"item": item}}
 download.fetch("item")

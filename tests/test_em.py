@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import label as components
 from sklearn.metrics import roc_auc_score
 
-from micranet_helpers.data import em, layout
+from micranet_helpers.data import dataset, em
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.simulated import neuropil
 
@@ -26,7 +26,7 @@ STACK = (
 
 
 @pytest.fixture(scope="module")
-def sections() -> list[layout.Sample]:
+def sections() -> list[dataset.Sample]:
     return em.simulate(16, 256, seed=1)
 
 
@@ -53,7 +53,7 @@ def test_labels_number_objects_exactly(size: int, seed: int) -> None:
     assert membranes.max() <= 1 and not (membranes & (mitochondria > 0)).any()
 
 
-def test_classes_are_present_and_absent(sections: list[layout.Sample]) -> None:
+def test_classes_are_present_and_absent(sections: list[dataset.Sample]) -> None:
     present = np.array([sample.present for sample in sections])
     for column in (em.CLASSES.index("mitochondria"), em.CLASSES.index("synapses")):
         assert 0.2 < present[:, column].mean() < 0.95
@@ -62,7 +62,7 @@ def test_classes_are_present_and_absent(sections: list[layout.Sample]) -> None:
     assert 0 < small[:, 1].mean() < 1
 
 
-def test_sections_resemble_the_stack(sections: list[layout.Sample]) -> None:
+def test_sections_resemble_the_stack(sections: list[dataset.Sample]) -> None:
     """Bounds around what the real sections 00–15 give."""
     images = np.stack([sample.image[0] for sample in sections]).astype(float)
     labels = np.stack([sample.label for sample in sections]) > 0
@@ -75,7 +75,7 @@ def test_sections_resemble_the_stack(sections: list[layout.Sample]) -> None:
     assert images[labels[:, 2]].mean() < 50
 
 
-def test_a_threshold_does_not_find_mitochondria(sections: list[layout.Sample]) -> None:
+def test_a_threshold_does_not_find_mitochondria(sections: list[dataset.Sample]) -> None:
     smooth = [gaussian_filter(-sample.image[0].astype(float), 6)[::4, ::4] for sample in sections]
     truth = [sample.label[0, ::4, ::4] > 0 for sample in sections]
     # In the real sections 00 and 08 it is 0.84.
@@ -192,10 +192,10 @@ def test_blocks_are_apart_and_cover_the_small_subset() -> None:
 
 def test_a_simulated_dataset(tmp_path: Path) -> None:
     path = em.build(tmp_path / "em.hdf5", num_images=5, size=256, seed=2)
-    about, splits = layout.describe(path)
+    about, splits = dataset.describe(path)
     assert splits == {"training": 3, "validation": 1, "testing": 1}
     assert about.classes == em.CLASSES and about.pixel_size_um == 0.0046
-    stored = [sample for split in splits for sample in layout.read(path, split)]
+    stored = [sample for split in splits for sample in dataset.read(path, split)]
     for expected, sample in zip(em.simulate(5, 256, 2), stored, strict=True):
         assert sample.name == expected.name
         np.testing.assert_array_equal(sample.image, expected.image)
@@ -208,13 +208,13 @@ def test_the_open_dataset(tmp_path: Path, mirror_url: str, monkeypatch: pytest.M
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
     monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "cache"))
     path = em.build(tmp_path / "em.hdf5", "open", subset="small")
-    names = {split: [sample.name for sample in layout.read(path, split)] for split in em.BLOCKS}
+    names = {split: [sample.name for sample in dataset.read(path, split)] for split in em.BLOCKS}
     assert names == {
         "training": [f"{number:02}.tif" for number in range(8)],
         "validation": ["10.tif", "11.tif"],
         "testing": ["14.tif", "15.tif"],
     }
-    about, _ = layout.describe(path)
+    about, _ = dataset.describe(path)
     assert "CC BY-NC-SA 3.0" in about.licence and "10.6084/m9.figshare.856713" in about.source
 
 

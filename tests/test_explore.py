@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from micranet_helpers import zoo
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.data.annotations import read_rois
+from micranet_helpers.data.own.annotations import read_rois
 from micranet_helpers.detect import drop_small
 from micranet_helpers.explore import (
     Session,

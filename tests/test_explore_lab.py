@@ -23,7 +23,7 @@ from playwright.sync_api import Locator, Page, expect
 from servers import serve_lab
 
 from micranet_helpers import offline, runner
-from micranet_helpers.data.annotations import read_rois
+from micranet_helpers.data.own.annotations import read_rois
 from micranet_helpers.explore import Choice, Session
 from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW

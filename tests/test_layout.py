@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from micranet_helpers.data import layout
-from micranet_helpers.data.layout import About, Sample
+from micranet_helpers.data import dataset
+from micranet_helpers.data.dataset import About, Sample
 
 ABOUT = About(("rings", "fibres"), "Ångström, doi 10.0/0", "CC0", 0.02)
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
@@ -74,9 +74,9 @@ def samples(draw: st.DrawFn) -> list[Sample]:
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=samples())
 def test_what_was_written_is_read(tmp_path: Path, made: list[Sample]) -> None:
-    path = layout.write(tmp_path / "a.hdf5", {"training": made, "testing": iter(made[:1])}, ABOUT)
-    assert layout.describe(path) == (ABOUT, {"training": len(made), "testing": 1})
-    for found, expected in zip(layout.read(path, "training"), made, strict=True):
+    path = dataset.write(tmp_path / "a.hdf5", {"training": made, "testing": iter(made[:1])}, ABOUT)
+    assert dataset.describe(path) == (ABOUT, {"training": len(made), "testing": 1})
+    for found, expected in zip(dataset.read(path, "training"), made, strict=True):
         assert_same(found, expected)
     assert os.listdir(tmp_path) == ["a.hdf5"]
 
@@ -86,7 +86,7 @@ def test_what_was_written_is_read(tmp_path: Path, made: list[Sample]) -> None:
 def test_crop_is_a_part_of_the_image_with_zeros_outside(
     tmp_path: Path, made: list[Sample], data: st.DataObject
 ) -> None:
-    path = layout.write(tmp_path / "a.hdf5", {"training": made}, ABOUT)
+    path = dataset.write(tmp_path / "a.hdf5", {"training": made}, ABOUT)
     number = data.draw(st.integers(0, len(made) - 1))
     pixels, side = made[number].pixels, data.draw(st.integers(1, 60))
     top, left = (data.draw(st.integers(0, length - 1)) for length in pixels.shape[1:])
@@ -94,21 +94,21 @@ def test_crop_is_a_part_of_the_image_with_zeros_outside(
     inside = pixels[:, top : top + side, left : left + side]
     expected[:, : inside.shape[1], : inside.shape[2]] = inside
     with h5py.File(path) as file:
-        found = layout.Split(file["training"]).crop(number, top, left, side)
+        found = dataset.Split(file["training"]).crop(number, top, left, side)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
 
 
 def test_file_is_chunked_compressed_and_says_what_it_holds(tmp_path: Path) -> None:
     made = [sample(n, (3, 300, 200)) for n in range(2)]
-    with h5py.File(layout.write(tmp_path / "new" / "a.hdf5", {"training": made}, ABOUT)) as file:
+    with h5py.File(dataset.write(tmp_path / "new" / "a.hdf5", {"training": made}, ABOUT)) as file:
         assert json.loads(file.attrs["classes"]) == ["rings", "fibres"]
         assert file.attrs["source"] and file.attrs["licence"] and file.attrs["version"]
         assert file["training"].attrs["split"] == b"training"
         assert file["training/label"].attrs["shapes"].tolist() == [[300, 200]] * 2
         for name, planes in [("data", 3), ("label", 2)]:
             stack = file["training"][name]
-            assert stack.chunks == (1, planes, layout.CHUNK, layout.CHUNK)
+            assert stack.chunks == (1, planes, dataset.CHUNK, dataset.CHUNK)
             assert stack.compression == "gzip" and stack.fletcher32
 
 
@@ -122,10 +122,10 @@ def test_original_file_is_read(tmp_path: Path) -> None:
             group = file.create_group(name)
             group["data"], group["label"] = data, label
             group["label"].attrs["shapes"] = [(60, 50), (40, 70)]
-    about, splits = layout.describe(path)
+    about, splits = dataset.describe(path)
     assert (about.classes, splits) == (("0", "1", "2"), {"a": 2, "b": 2})
     assert about.source == about.licence == "unknown"
-    first, second = layout.read(path, "b")
+    first, second = dataset.read(path, "b")
     assert (first.name, second.image.shape, second.boxes) == ("b-0", (1, 40, 70), None)
     np.testing.assert_array_equal(first.image[0], data[0, :, :50])
     np.testing.assert_array_equal(second.label, label[1, :, :40])
@@ -163,9 +163,9 @@ REFUSED = {
 
 @pytest.mark.parametrize(("made", "message"), REFUSED.values(), ids=REFUSED)
 def test_contradictory_samples_are_refused(tmp_path: Path, made: list, message: str) -> None:
-    old = layout.write(tmp_path / "a.hdf5", {"training": [sample()]}, ABOUT).read_bytes()
+    old = dataset.write(tmp_path / "a.hdf5", {"training": [sample()]}, ABOUT).read_bytes()
     with pytest.raises(ValueError, match=message):
-        layout.write(tmp_path / "a.hdf5", {"training": [sample()], "testing": made}, ABOUT)
+        dataset.write(tmp_path / "a.hdf5", {"training": [sample()], "testing": made}, ABOUT)
     assert (tmp_path / "a.hdf5").read_bytes() == old
     assert os.listdir(tmp_path) == ["a.hdf5"]
 
@@ -173,7 +173,7 @@ def test_contradictory_samples_are_refused(tmp_path: Path, made: list, message: 
 @pytest.mark.parametrize("splits", [{}, {"": [sample()]}, {"a/b": [sample()]}, {".": [sample()]}])
 def test_splits_need_names(tmp_path: Path, splits: dict) -> None:
     with pytest.raises(ValueError, match="Name one split or more"):
-        layout.write(tmp_path / "a.hdf5", splits, ABOUT)
+        dataset.write(tmp_path / "a.hdf5", splits, ABOUT)
     assert os.listdir(tmp_path) == []
 
 
@@ -183,7 +183,7 @@ SCRIPT = """
     import os, resource, signal, sys
     sys.path.insert(0, {tests!r})
     os.environ["TQDM_DISABLE"] = "1"
-    from test_layout import ABOUT, layout, sample
+    from test_layout import ABOUT, dataset, sample
     read = []
     def images(number, stop=None):
         for n in range(number):
@@ -205,15 +205,15 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess:
 def test_killed_writer_leaves_no_file_and_is_run_again(tmp_path: Path, old: bool) -> None:
     path = tmp_path / "a [1].hdf5"
     if old:
-        layout.write(path, {"training": [sample()]}, ABOUT)
+        dataset.write(path, {"training": [sample()]}, ABOUT)
     before = path.read_bytes() if old else None
-    done = run('layout.write("a [1].hdf5", {"training": images(40, stop=20)}, ABOUT)', tmp_path)
+    done = run('dataset.write("a [1].hdf5", {"training": images(40, stop=20)}, ABOUT)', tmp_path)
     assert done.returncode == -9, done.stderr
     assert (path.read_bytes() if path.exists() else None) == before
     assert len(list(tmp_path.glob("*.part"))) == 1
-    layout.write(path, {"training": [sample(n) for n in range(3)]}, ABOUT)
+    dataset.write(path, {"training": [sample(n) for n in range(3)]}, ABOUT)
     assert os.listdir(tmp_path) == [path.name]
-    assert [found.name for found in layout.read(path, "training")] == [
+    assert [found.name for found in dataset.read(path, "training")] == [
         "image 0", "image 1", "image 2",
     ]  # fmt: skip
 
@@ -221,14 +221,14 @@ def test_killed_writer_leaves_no_file_and_is_run_again(tmp_path: Path, old: bool
 @posix
 def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     """HDF5 told of the failure would crash when the program ends."""
-    path = layout.write(tmp_path / "a.hdf5", {"training": [sample()]}, ABOUT)
+    path = dataset.write(tmp_path / "a.hdf5", {"training": [sample()]}, ABOUT)
     before = path.read_bytes()
     done = run(
         """
         for limit in (0, 100, 10_000, 1_000_000, 2_000_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             try:
-                layout.write("a.hdf5", {"training": images(20), "testing": images(1)}, ABOUT)
+                dataset.write("a.hdf5", {"training": images(20), "testing": images(1)}, ABOUT)
             except OSError as error:
                 print(error, f"after {len(read)} images")
         """,
@@ -248,8 +248,8 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
         """
         peaks = []
         for number in (10, 120):  # 8 and 94 MB of pixels and labels
-            layout.write("a.hdf5", {"training": images(number)}, ABOUT)
-            assert sum(1 for _ in layout.read("a.hdf5", "training")) == number
+            dataset.write("a.hdf5", {"training": images(number)}, ABOUT)
+            assert sum(1 for _ in dataset.read("a.hdf5", "training")) == number
             # Of this program; getrusage would tell that of pytest, which started it, if larger.
             with open("/proc/self/status") as status:
                 peaks += [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
@@ -269,7 +269,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Sample]
     boxes = np.array([[0, 1, 2, 3, 4]], np.float32)
     made = [sample(0, (1, 24, 20), offset=2, factor=0.5, boxes=boxes), sample(1, (1, 20, 24))]
     path = tmp_path_factory.mktemp("small") / "a.hdf5"
-    return layout.write(path, {"training": made}, ABOUT).read_bytes(), made
+    return dataset.write(path, {"training": made}, ABOUT).read_bytes(), made
 
 
 def mutations(data: bytes, number: int) -> Iterator[bytes]:
@@ -292,8 +292,8 @@ def test_damaged_file_gives_an_error_or_the_right_arrays(tmp_path: Path, small: 
     for changed in mutations(data, 1100):
         path.write_bytes(changed)
         try:
-            about, splits = layout.describe(path)
-            found = list(layout.read(path, "training"))
+            about, splits = dataset.describe(path)
+            found = list(dataset.read(path, "training"))
         except ValueError as error:
             assert "a.hdf5: " in str(error)
             errors += 1
@@ -395,7 +395,7 @@ def test_hostile_file_is_refused(
     with h5py.File(path, "a") as file:
         change(file["training"])
     with pytest.raises(ValueError, match=f"Cannot load .*a.hdf5: .*(?:{message})"):
-        layout.describe(path), list(layout.read(path, "training"))
+        dataset.describe(path), list(dataset.read(path, "training"))
 
 
 def test_huge_stacks_that_agree_are_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -406,18 +406,18 @@ def test_huge_stacks_that_agree_are_refused_before_anything_is_read(tmp_path: Pa
             file.create_dataset("training/data", shape, **tile)
             file.create_dataset("training/label", (shape[0], 1, *shape[1:]), **tile)
         with pytest.raises(ValueError, match="declares too large a size"):
-            layout.describe(path)
+            dataset.describe(path)
 
 
 def test_missing_files_and_splits_are_named(tmp_path: Path, small: tuple) -> None:
     with pytest.raises(FileNotFoundError, match="There is no file .*a.hdf5"):
-        layout.describe(tmp_path / "a.hdf5")
+        dataset.describe(tmp_path / "a.hdf5")
     (tmp_path / "a.hdf5").write_bytes(small[0])
     with pytest.raises(ValueError, match="has no 'testing', only: training"):
-        list(layout.read(tmp_path / "a.hdf5", "testing"))
+        list(dataset.read(tmp_path / "a.hdf5", "testing"))
     (tmp_path / "b.hdf5").write_text("<html>")
     with pytest.raises(ValueError, match="no HDF5 file or is damaged"):
-        layout.describe(tmp_path / "b.hdf5")
+        dataset.describe(tmp_path / "b.hdf5")
 
 
 @pytest.mark.parametrize(
@@ -429,20 +429,20 @@ def test_missing_files_and_splits_are_named(tmp_path: Path, small: tuple) -> Non
 )
 def test_numbers_beyond_float32_are_refused(sample: Sample, words: str, tmp_path: Path) -> None:
     with np.errstate(over="ignore"), pytest.raises(ValueError, match=words):
-        layout.write(tmp_path / "a.hdf5", {"training": [sample]}, About(("cell",), "", ""))
+        dataset.write(tmp_path / "a.hdf5", {"training": [sample]}, About(("cell",), "", ""))
 
 
 def test_padding_beyond_what_can_be_read_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(layout, "MOST_PIXELS", 9000)
+    monkeypatch.setattr(dataset, "MOST_PIXELS", 9000)
     long = [Sample("a", np.zeros((1, *shape), np.uint8), np.zeros(1, np.uint8))
             for shape in ((100, 40), (40, 100))]
     about = About(("cell",), "", "")
     for sample in long:
-        layout.describe(layout.write(tmp_path / "a.hdf5", {"training": [sample]}, about))
+        dataset.describe(dataset.write(tmp_path / "a.hdf5", {"training": [sample]}, about))
     with pytest.raises(ValueError, match=r"would be .*100, 100.*: cut the images"):
-        layout.write(tmp_path / "a.hdf5", {"training": long}, about)
+        dataset.write(tmp_path / "a.hdf5", {"training": long}, about)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder: name a file"):
-        layout.write(tmp_path, {"training": []}, About(("cell",), "", ""))
+        dataset.write(tmp_path, {"training": []}, About(("cell",), "", ""))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micranet_helpers.data import digits, layout, mnist
+from micranet_helpers.data import dataset, digits, mnist
 
 FILES = "raw.githubusercontent.com/fgnt/mnist/ae608a02b796c9ee908c082585a5f006fe05258e"
 TEST_FILES = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -74,11 +74,11 @@ def test_classes_are_present_and_absent() -> None:
 
 def test_simulated_file(tmp_path: Path) -> None:
     path = mnist.build(tmp_path / "a.hdf5", num_images=20, size=64, seed=5)
-    about, counts = layout.describe(path)
+    about, counts = dataset.describe(path)
     assert about.classes == mnist.CLASSES == mnist.RULE.classes
     assert "scikit-learn" in about.source and about.licence == "CC BY 4.0"
     assert counts == {"training": 14, "validation": 3, "testing": 3}
-    images = [s.image.tobytes() for split in counts for s in layout.read(path, split)]
+    images = [s.image.tobytes() for split in counts for s in dataset.read(path, split)]
     assert len(set(images)) == 20
 
 
@@ -110,7 +110,7 @@ def test_open_file(
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
     monkeypatch.setenv("MICRANET_DATA", str(tmp_path))
     path = mnist.build(tmp_path / "a.hdf5", "open", subset="test", num_images=4, size=64)
-    about, counts = layout.describe(path)
+    about, counts = dataset.describe(path)
     assert about.licence == "none stated (MNIST)" and "LeCun" in about.source
     assert counts == {"training": 2, "validation": 1, "testing": 1}
 

@@ -11,8 +11,9 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micranet_helpers.data import layout, own
-from micranet_helpers.data.annotations import Annotations, read_boxes, read_masks, read_table
+from micranet_helpers.data import dataset
+from micranet_helpers.data.own import images as own
+from micranet_helpers.data.own.annotations import Annotations, read_boxes, read_masks, read_table
 
 ABOUT = {"source": "our microscope", "licence": "CC0"}
 
@@ -142,8 +143,8 @@ def test_false_colour(channels, expected) -> None:
 # --- dataset -----------------------------------------------------------------------------------
 
 
-def splits(path: Path) -> dict[str, list[layout.Sample]]:
-    return {split: list(layout.read(path, split)) for split in layout.describe(path)[1]}
+def splits(path: Path) -> dict[str, list[dataset.Sample]]:
+    return {split: list(dataset.read(path, split)) for split in dataset.describe(path)[1]}
 
 
 def test_dataset_holds_every_image_once_with_its_label(found, folder, tmp_path) -> None:
@@ -156,8 +157,8 @@ def test_dataset_holds_every_image_once_with_its_label(found, folder, tmp_path) 
     for number, name in enumerate(names(folder)):
         np.testing.assert_array_equal(samples[name].image[0], tifffile.imread(folder / name))
         assert samples[name].label.tolist() == [number % 2, int(number % 5 == 0)]
-    about = layout.describe(tmp_path / "own.hdf5")[0]
-    assert about == layout.About(("ring", "fibre"), "our microscope", "CC0", 0.02)
+    about = dataset.describe(tmp_path / "own.hdf5")[0]
+    assert about == dataset.About(("ring", "fibre"), "our microscope", "CC0", 0.02)
     assert own.check_split(tmp_path / "own.hdf5") == []
 
 
@@ -253,13 +254,13 @@ def test_only_one_image_is_in_memory(tmp_path) -> None:
 
 
 def test_leaks_are_found(tmp_path) -> None:
-    def sample(name: str, seed: int) -> layout.Sample:
-        return layout.Sample(name, picture(seed)[None], np.ones(1, np.uint8))
+    def sample(name: str, seed: int) -> dataset.Sample:
+        return dataset.Sample(name, picture(seed)[None], np.ones(1, np.uint8))
 
-    path = layout.write(
+    path = dataset.write(
         tmp_path / "leaky.hdf5",
         {"training": [sample("a", 1), sample("b", 2)], "testing": [sample("c", 2), sample("a", 3)]},
-        layout.About(("ring",), "here", "CC0"),
+        dataset.About(("ring",), "here", "CC0"),
     )
     assert own.check_split(path) == [
         "c (testing) and b (training): same pixels.", "a (testing) and a (training): same name.",

@@ -10,7 +10,7 @@ import torch
 from matplotlib.colors import to_rgba
 
 from micranet_helpers import colours, plots
-from micranet_helpers.data.layout import Sample
+from micranet_helpers.data.dataset import Sample
 from micranet_helpers.networks.micranet import LAYERS
 
 

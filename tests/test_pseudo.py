@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from micranet_helpers import pseudo, recipes
 from micranet_helpers import train as tr
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.pseudo import PixelCrops, absent, level, of_split, targets
 from micranet_helpers.segment import segment
@@ -36,10 +36,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 top, left = rng.integers(0, height - 5), rng.integers(0, width - 5)
                 plane[top : top + 5, left : left + 5] = thing
         image = rng.integers(0, 256, (1, height, width)).astype(np.uint8)
-        samples.append(layout.Sample(f"image {number}", image, label, 0.0, 1 / 255))
-    about = layout.About(RULE.classes, "made up", "CC0")
+        samples.append(dataset.Sample(f"image {number}", image, label, 0.0, 1 / 255))
+    about = dataset.About(RULE.classes, "made up", "CC0")
     folder = tmp_path_factory.mktemp("pseudo")
-    return layout.write(folder / "a.hdf5", {"training": samples}, about)
+    return dataset.write(folder / "a.hdf5", {"training": samples}, about)
 
 
 # --- what is absent ----------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_absent_contradicts_no_mask_and_leaves_no_crop_out(path: Path) -> None:
     found = absent(crops, np.array(SHAPES))
     for a, b in zip(found, absent(with_ratio, SHAPES), strict=True):
         assert a.dtype == bool and (a == b).all() and a.any() and not a.all()
-    for known, one in zip(found, layout.read(path, "training"), strict=True):
+    for known, one in zip(found, dataset.read(path, "training"), strict=True):
         assert not (known & (one.label > 0)).any()
 
 
@@ -169,7 +169,7 @@ def test_targets_of_a_split_follow_from_evidence_and_labels(
     monkeypatch.setattr(pseudo, "choose_precision", lambda: "32-true")
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     images, made = of_split(model, path, data)
-    samples = list(layout.read(path, "training"))
+    samples = list(dataset.read(path, "training"))
     scores = [
         segment(model, torch.from_numpy(each.pixels)[None], recipes.EVIDENCE).scores[0].numpy()
         for each in samples
@@ -190,12 +190,12 @@ def test_a_guide_changes_the_scores_of_a_split(path: Path) -> None:
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     seen = []
 
-    def no(sample: layout.Sample, score: np.ndarray) -> np.ndarray:
+    def no(sample: dataset.Sample, score: np.ndarray) -> np.ndarray:
         seen.append((sample.name, score.shape))
         return np.full_like(score, -10)
 
     _, made = of_split(model, path, data, guide=no)
-    samples = list(layout.read(path, "training"))
+    samples = list(dataset.read(path, "training"))
     assert seen == [(each.name, (2, *each.image.shape[1:])) for each in samples]
     assert not any((target == 1).any() for target in made), "without a guide some are"
 

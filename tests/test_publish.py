@@ -15,7 +15,7 @@ from conftest import random_images
 from torch.utils.data import TensorDataset
 
 from micranet_helpers import publish, results, runner, train, zoo
-from micranet_helpers.data.registry import items
+from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.networks import learner, mask_rcnn
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.networks.micranet import MICRANet

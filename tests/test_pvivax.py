@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import find_objects
 
 from micranet_helpers import metrics
-from micranet_helpers.data import crops, layout, pvivax
+from micranet_helpers.data import crops, dataset, pvivax
 from micranet_helpers.data.simulated import smear
 
 SPLITS = ("training", "validation", "testing")
@@ -44,7 +44,7 @@ def image(tmp_path: Path) -> Path:
     return photo(tmp_path / "PA1.PNG")
 
 
-def read_one(image: Path, *objects: dict[str, Any], scale: int = 1) -> layout.Sample:
+def read_one(image: Path, *objects: dict[str, Any], scale: int = 1) -> dataset.Sample:
     annotations = annotate(image.parent / "annotations.json", (image.name, list(objects)))
     (sample,) = pvivax.read(annotations, [image], scale)
     return sample
@@ -257,11 +257,11 @@ def test_open_dataset_from_a_mirror(
 
     monkeypatch.setattr(pvivax, "fetch", fetch_less)
     path = pvivax.build(tmp_path / "pvivax.hdf5", "open", subset="small", scale=4)
-    about, sizes = layout.describe(path)
+    about, sizes = dataset.describe(path)
     assert about.classes == pvivax.CLASSES
     assert "Arshad" in about.source and about.licence == "none stated"
     assert set(sizes) == set(SPLITS)
-    for sample in layout.read(path, "testing"):
+    for sample in dataset.read(path, "testing"):
         assert sample.image.shape == (3, 240, 320) and 42 <= int(sample.name[6:8]) % 50 < 48
     with pytest.raises(ValueError, match="no subset 'tiny'.*small"):
         pvivax.build(path, "open", subset="tiny")
@@ -307,14 +307,14 @@ def test_original_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     folder = bbbc041(tmp_path / "unpacked", 24, 4)
     monkeypatch.setattr(pvivax, "fetch", lambda name, subset: [folder])
     path = pvivax.build(tmp_path / "original.hdf5", "original")
-    names = {split: {sample.name for sample in layout.read(path, split)} for split in SPLITS}
+    names = {split: {sample.name for sample in dataset.read(path, split)} for split in SPLITS}
     assert names["testing"] == {f"test-{number:03}.png" for number in range(4)}
     assert names["validation"] == {
         name for name in (f"training-{number:03}.png" for number in range(24))
         if zlib.crc32(name.encode()) % 8 == 0
     }  # fmt: skip
     assert len(names["training"] | names["validation"]) == 24
-    for sample in layout.read(path, "testing"):
+    for sample in dataset.read(path, "testing"):
         kind = int(sample.name[5:8]) % 3
         assert sample.image.shape == (3, 20, 30)
         assert sample.present.tolist() == [int(kind == 2), int(kind == 0), 0]
@@ -324,18 +324,18 @@ def test_original_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (folder / "malaria" / "training.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"training\.json"):
         pvivax.build(path, "original")
-    assert layout.describe(path)[1]["testing"] == 4  # the old file is as before
+    assert dataset.describe(path)[1]["testing"] == 4  # the old file is as before
 
 
 # --- simulated fields --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def fields() -> list[layout.Sample]:
+def fields() -> list[dataset.Sample]:
     return pvivax.simulate(8, 256)
 
 
-def test_simulated_fields_depend_on_seed_and_number_only(fields: list[layout.Sample]) -> None:
+def test_simulated_fields_depend_on_seed_and_number_only(fields: list[dataset.Sample]) -> None:
     for again, field in zip(pvivax.simulate(2, 256), fields, strict=False):
         assert np.array_equal(again.image, field.image)
         assert np.array_equal(again.label, field.label)
@@ -343,7 +343,7 @@ def test_simulated_fields_depend_on_seed_and_number_only(fields: list[layout.Sam
     assert not any(np.array_equal(other.image, field.image) for field in fields)
 
 
-def test_simulated_cells_are_counted_exactly(fields: list[layout.Sample]) -> None:
+def test_simulated_cells_are_counted_exactly(fields: list[dataset.Sample]) -> None:
     for field in fields:
         assert field.image.dtype == np.uint8 and field.image.shape == (3, 256, 256)
         assert field.boxes is not None
@@ -366,7 +366,7 @@ def test_infected_cell_that_the_border_mostly_hides_is_difficult() -> None:
     assert label.sum((1, 2)).tolist() == [6, 8, 4]
 
 
-def test_simulated_smear_is_plausible(fields: list[layout.Sample]) -> None:
+def test_simulated_smear_is_plausible(fields: list[dataset.Sample]) -> None:
     infected = [int(field.label[0].max()) for field in fields]
     assert 0 in infected and 1 <= max(infected) < 10
     for field in fields:
@@ -394,10 +394,10 @@ def test_simulated_parasites_stand_out_from_their_cell() -> None:
 
 def test_simulated_dataset_has_independent_splits_and_both_labels(tmp_path: Path) -> None:
     path = pvivax.build(tmp_path / "simulated.hdf5", num_images=8, size=256)
-    about, sizes = layout.describe(path)
+    about, sizes = dataset.describe(path)
     assert sizes == {"training": 6, "validation": 1, "testing": 1}
     assert about.pixel_size_um is None
-    written = [sample for split in SPLITS for sample in layout.read(path, split)]
+    written = [sample for split in SPLITS for sample in dataset.read(path, split)]
     for sample, drawn in zip(written, pvivax.simulate(8, 256), strict=True):
         assert np.array_equal(sample.image, drawn.image)
         assert np.array_equal(sample.label, drawn.label)
@@ -411,15 +411,15 @@ def test_rule_drops_cut_and_doubtful_cells(tmp_path: Path) -> None:
     label[0, 10:20, 54:74] = 1  # half in the first crop, half in the second
     label[0, 10:20, 126:146] = 2  # 2 of 20 columns in the second
     label[2, 40:50, 170:180] = 1
-    sample = layout.Sample("cut", np.zeros((3, 64, 192), np.uint8), label)
-    about = layout.About(pvivax.CLASSES, "a test", "none")
-    path = layout.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
+    sample = dataset.Sample("cut", np.zeros((3, 64, 192), np.uint8), label)
+    about = dataset.About(pvivax.CLASSES, "a test", "none")
+    path = dataset.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
     data = crops.CropDataset(path, "training", 64, 64, pvivax.RULE)
     assert [left for _, _, left in data.positions] == [0, 64, 128]
     assert data.labels.flatten().tolist() == [1, 1, 1]
     label[0, 10:20, 54:146] = 0
     label[0, 10:20, 60:80] = 1  # a fifth in the first crop
-    path = layout.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
+    path = dataset.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
     data = crops.CropDataset(path, "training", 64, 64, pvivax.RULE)
     assert [left for _, _, left in data.positions] == [64]  # the third touches a doubtful cell
 
@@ -439,7 +439,7 @@ def test_border_and_what_it_cuts_counts_neither_way() -> None:
         (0, 20, 20, 30, 30), (0, 0, 30, 19, 40), (0, 12, 40, 22, 50), (1, 30, 0, 39, 9),
         (2, 25, 45, 35, 55),
     ]  # fmt: skip
-    sample = layout.Sample("a", np.zeros((3, 60, 80), np.uint8), np.zeros((3, 60, 80), np.uint16))
+    sample = dataset.Sample("a", np.zeros((3, 60, 80), np.uint8), np.zeros((3, 60, 80), np.uint16))
     sample = replace(sample, boxes=np.array(boxes, np.float32))
     np.testing.assert_array_equal(pvivax.gaps(sample), [20, 0, 12, 0, 25])
     infected, neither = pvivax.counted(sample, edge=15)

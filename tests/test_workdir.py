@@ -11,7 +11,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from micranet_helpers import runner, workdir
-from micranet_helpers.data import download
+from micranet_helpers.data.fetch import download
 from micranet_helpers.networks.checkpoints import read_checkpoint
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as components
 
-from micranet_helpers.data import layout
-from micranet_helpers.data.annotations import filled, read_polygons
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.download import fetch
-from micranet_helpers.data.layout import About, Sample
-from micranet_helpers.data.registry import items
+from micranet_helpers.data.dataset import About, Sample
+from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.fetch.registry import items
+from micranet_helpers.data.own.annotations import filled, read_polygons
 from micranet_helpers.data.simulated import dendrites
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image
@@ -113,7 +113,7 @@ def build(
             f"There is no source {source!r}: take 'simulated', 'open' (a few images to look at) "
             "or 'original' (from the archive of the MICRA-Net paper)."
         )
-    return layout.write(path, splits, About(CLASSES, text, licence, size_um))
+    return dataset.write(path, splits, About(CLASSES, text, licence, size_um))
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -188,8 +188,8 @@ def read(files: Iterable[str | Path]) -> Iterator[Sample]:
 
 
 def _original(file: Path) -> Iterator[Sample]:
-    groups = layout.describe(file)[1]
-    for sample in chain.from_iterable(layout.read(file, group) for group in groups):
+    groups = dataset.describe(file)[1]
+    for sample in chain.from_iterable(dataset.read(file, group) for group in groups):
         image, label = sample.image, sample.label
         shapes = image.shape[0], label.ndim, label.shape[0]
         if shapes != (1, 3, 3) or image.min() < 0 or image.max() > 1:

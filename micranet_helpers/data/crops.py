@@ -18,7 +18,7 @@ from scipy.ndimage import find_objects
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from micranet_helpers.data.layout import Split, describe
+from micranet_helpers.data.dataset import Split, describe
 from micranet_helpers.files.hdf5 import explaining, member, reading
 
 STEP = 8
@@ -172,7 +172,7 @@ class CropDataset(Dataset):
     Parameters
     ----------
     path : path
-        A dataset in the layout of :mod:`micranet_helpers.data.layout`.
+        A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
     split : str
         Name of the split, e.g. ``training``.
     side : int

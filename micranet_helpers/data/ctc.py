@@ -26,11 +26,11 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.measure import label as components
 from skimage.segmentation import expand_labels, relabel_sequential
 
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.download import fetch
-from micranet_helpers.data.layout import SPLITS, About, Sample
-from micranet_helpers.data.registry import items
+from micranet_helpers.data.dataset import SPLITS, About, Sample
+from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated import cells as drawn
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image, read_mask
@@ -388,7 +388,7 @@ def build(
         about = About(names, *("; ".join(dict.fromkeys(texts)) for texts in (
             [item.citation for item in found], [item.licence for item in found]
         )))  # fmt: skip
-    return layout.write(path, splits, about)
+    return dataset.write(path, splits, about)
 
 
 def _item(line: str) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as components
 
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.download import fetch
-from micranet_helpers.data.layout import About, Sample
-from micranet_helpers.data.registry import items
+from micranet_helpers.data.dataset import About, Sample
+from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated import neuropil
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image, read_mask
@@ -87,7 +87,7 @@ def build(
             f"There is no source {source!r}: take 'simulated' or 'open'; the labelled micrographs "
             "of the MICRA-Net paper were never published."
         )
-    return layout.write(path, splits, About(CLASSES, text, licence, PIXEL_SIZE))
+    return dataset.write(path, splits, About(CLASSES, text, licence, PIXEL_SIZE))
 
 
 # --- open data ---------------------------------------------------------------------------------

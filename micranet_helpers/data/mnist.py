@@ -12,12 +12,12 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label as components
 from skimage.segmentation import relabel_sequential
 
-from micranet_helpers.data import digits, layout
+from micranet_helpers.data import dataset, digits
 from micranet_helpers.data.crops import Rule
+from micranet_helpers.data.dataset import SPLITS, About, Sample
 from micranet_helpers.data.digits import Digits
-from micranet_helpers.data.download import fetch
-from micranet_helpers.data.layout import SPLITS, About, Sample
-from micranet_helpers.data.registry import items
+from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated.splits import shares
 
 CLASSES = tuple(map(str, range(digits.NUM_CLASSES)))
@@ -144,7 +144,7 @@ def build(
         for number, (part, count) in enumerate(zip(digits.split(single, seed), counts, strict=True))
     ]
     splits = dict(zip(SPLITS, parts, strict=True))
-    return layout.write(path, splits, About(CLASSES, text, licence))
+    return dataset.write(path, splits, About(CLASSES, text, licence))
 
 
 def _mnist(files: list[Path]) -> Digits:

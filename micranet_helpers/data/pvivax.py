@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from micranet_helpers.data import layout
+from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.download import fetch
-from micranet_helpers.data.layout import About, Sample
-from micranet_helpers.data.registry import items
+from micranet_helpers.data.dataset import About, Sample
+from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated import smear
 from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image
@@ -288,7 +288,7 @@ def build(
     else:
         raise ValueError(f"There is no source {source!r}: take 'simulated', 'open' or 'original'.")
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
-    return layout.write(path, splits, About(CLASSES, text, licence))
+    return dataset.write(path, splits, About(CLASSES, text, licence))
 
 
 def _open(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:

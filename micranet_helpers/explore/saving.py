@@ -84,7 +84,7 @@ def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> No
     ----------
     path : path
         The file, ``*.zip``. The ROIs are named ``class2-1``, ``class2-2``, … by class and number.
-        :func:`micranet_helpers.data.annotations.read_rois` reads them back.
+        :func:`micranet_helpers.data.own.annotations.read_rois` reads them back.
     session, overwrite
         As in :func:`save_mask`.
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from micranet_helpers.cam import grad_cam
-from micranet_helpers.data.layout import normalize
+from micranet_helpers.data.dataset import normalize
 from micranet_helpers.detect import drop_small, instances, pieces
 from micranet_helpers.segment import predicted
 from micranet_helpers.zoo import ZooEntry

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from micranet_helpers.architectures import settings
-from micranet_helpers.data.layout import normalize
+from micranet_helpers.data.dataset import normalize
 from micranet_helpers.export.onnx import OPSET, Outputs, check_classes, graph, side_step
 from micranet_helpers.export.shared import check_exportable, extra
 from micranet_helpers.files.atomic import named, put
@@ -92,7 +92,7 @@ def to_bioimageio(
         Words to find it by.
     offset, factor : array-like of float, () or (C,)
         The network sees ``(image - offset) * factor``: see
-        :class:`~micranet_helpers.data.layout.Sample`. The package tells readers to do the same.
+        :class:`~micranet_helpers.data.dataset.Sample`. The package tells readers to do the same.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Compare points with annotated boxes: matching, precision and recall.
 
 Points are rows and columns of pixels; the centre of the first pixel is (0, 0). Boxes are bounded
-by the edges of pixels, as in :mod:`micranet_helpers.data.layout`: top, left, bottom, right 0, 0,
+by the edges of pixels, as in :mod:`micranet_helpers.data.dataset`: top, left, bottom, right 0, 0,
 2, 2 holds the pixels 0 and 1 of both directions.
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 
-from micranet_helpers.data.layout import SPLITS, Sample
+from micranet_helpers.data.dataset import SPLITS, Sample
 
 LICENCE = "MIT"
 """Terms of what this package draws: its own."""

@@ -51,7 +51,7 @@ class Item:
     Attributes
     ----------
     name : str
-        What :func:`micranet_helpers.data.download.fetch` is given.
+        What :func:`micranet_helpers.data.fetch.download.fetch` is given.
     title, licence, citation : str
         What it is, its terms as its source states them, and what to cite.
     chapters : tuple of str
@@ -124,7 +124,7 @@ def table(on_disk: Mapping[str, int]) -> str:
     Parameters
     ----------
     on_disk : mapping of str to int
-        Bytes of each item in the cache, from :func:`micranet_helpers.data.download.cached`.
+        Bytes of each item in the cache, from :func:`micranet_helpers.data.fetch.download.cached`.
 
     Returns
     -------

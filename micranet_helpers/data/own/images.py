@@ -18,8 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from micranet_helpers.data import layout
-from micranet_helpers.data.annotations import Annotations, image_files, image_key
+from micranet_helpers.data import dataset
+from micranet_helpers.data.own.annotations import Annotations, image_files, image_key
 from micranet_helpers.files.images import read_image
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
@@ -171,7 +171,7 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
     folder : path
         Images, also in sub-folders. Keep masks elsewhere.
     annotations : Annotations
-        From a reader of :mod:`micranet_helpers.data.annotations`. A label belongs to the image
+        From a reader of :mod:`micranet_helpers.data.own.annotations`. A label belongs to the image
         whose name within the folder it has, with or without the ending.
 
     Returns
@@ -359,7 +359,7 @@ def build(
     Returns
     -------
     Path
-        The file, readable by :mod:`micranet_helpers.data.layout`.
+        The file, readable by :mod:`micranet_helpers.data.dataset`.
 
     Raises
     ------
@@ -378,14 +378,14 @@ def build(
     training = [item for item, where in zip(found.labelled, split, strict=True) if where == 0]
     span = min(item.low for item in training), max(item.high for item in training)
 
-    def samples(where: int) -> Iterator[layout.Sample]:
+    def samples(where: int) -> Iterator[dataset.Sample]:
         for item, place in zip(found.labelled, split, strict=True):
             if place == where:
                 yield _sample(found, item, normalisation, span)
 
-    about = layout.About(found.annotations.classes, source, licence, pixel_size_um)
-    wanted = {name: samples(i) for i, name in enumerate(layout.SPLITS) if shares[i]}
-    return layout.write(path, wanted, about)
+    about = dataset.About(found.annotations.classes, source, licence, pixel_size_um)
+    wanted = {name: samples(i) for i, name in enumerate(dataset.SPLITS) if shares[i]}
+    return dataset.write(path, wanted, about)
 
 
 def _split(
@@ -425,7 +425,7 @@ def _split(
 
 def _sample(
     found: Survey, item: Facts, normalisation: str, span: tuple[float, float]
-) -> layout.Sample:
+) -> dataset.Sample:
     image = read_image(found.folder / item.name)
     if _digest(image) != item.digest:
         raise ValueError(f"{item.name} has changed since the survey: survey again.")
@@ -436,7 +436,7 @@ def _sample(
         low, high = span if normalisation == "range" else (image.min((1, 2)), image.max((1, 2)))
         offset, width = np.float64(low), np.float64(high) - low
     factor = 1 / np.where(width > 0, width, 1)
-    return layout.Sample(item.name, image, label, offset, factor, boxes)
+    return dataset.Sample(item.name, image, label, offset, factor, boxes)
 
 
 def check_split(path: str | Path) -> list[str]:
@@ -460,8 +460,8 @@ def check_split(path: str | Path) -> list[str]:
     """
     first: dict[tuple[str, str], tuple[str, str]] = {}
     found = []
-    for split in layout.describe(path)[1]:
-        for sample in layout.read(path, split):
+    for split in dataset.describe(path)[1]:
+        for sample in dataset.read(path, split):
             for what, value in (("pixels", _digest(sample.image)), ("name", sample.name)):
                 place, name = first.setdefault((what, value), (split, sample.name))
                 if place != split:

@@ -19,7 +19,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from micranet_helpers.data.registry import MEGABYTE, File
+from micranet_helpers.data.fetch.registry import MEGABYTE, File
 
 CONNECT_TIMEOUT = 10.0  # s
 READ_TIMEOUT = 30.0  # s without any data
@@ -57,7 +57,7 @@ class StoppedError(Exception):
 
 
 class Batch(NamedTuple):
-    """What the threads of one :func:`~micranet_helpers.data.download.fetch` share."""
+    """What the threads of one :func:`~micranet_helpers.data.fetch.download.fetch` share."""
 
     root: Path
     mirror: str

@@ -5,7 +5,7 @@ folder. With ``MICRANET_MIRROR=http://host/...`` each ``https://HOST/PATH`` is t
 ``MIRROR/HOST/PATH``, for laboratories behind a firewall. What was broken off is resumed by the next
 :func:`fetch`; what is there is verified by its hash and not downloaded again. pooch
 compares hashes and puts files into their place; this module adds what it lacks: mirrors, parallel
-downloads and trust on first use. One transfer is in :mod:`micranet_helpers.data.transfer`.
+downloads and trust on first use. One transfer is in :mod:`micranet_helpers.data.fetch.transfer`.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ import pooch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from micranet_helpers.data import registry
-from micranet_helpers.data.registry import File
-from micranet_helpers.data.transfer import (
+from micranet_helpers.data.fetch import registry
+from micranet_helpers.data.fetch.registry import File
+from micranet_helpers.data.fetch.transfer import (
     CONNECTIONS,
     Batch,
     DownloadError,

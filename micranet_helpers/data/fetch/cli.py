@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from micranet_helpers.data import download, registry
+from micranet_helpers.data.fetch import download, registry
 
 
 def main(argv: list[str]) -> int:
