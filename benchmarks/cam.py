@@ -24,9 +24,10 @@ from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from table import report
 
-from micranet_helpers.cam import grad_cam
+from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.combination import combine, gaussian
+from micranet_helpers.maps.thresholds import percentile
 from micranet_helpers.networks.micranet import LAYERS, MICRANet
-from micranet_helpers.segment import combine, gaussian, percentile
 
 
 def published_maps(model: MICRANet, image: torch.Tensor) -> np.ndarray:

@@ -16,10 +16,12 @@ import torch
 from results import BOOK, KEPT, head_of, options
 from table import report
 
-from micranet_helpers import detect, metrics, pseudo, recipes, results, runner
+from micranet_helpers import metrics, results, runner
 from micranet_helpers.data import ctc, dataset, em, pvivax
+from micranet_helpers.maps import detect, recipes, selftraining
+from micranet_helpers.maps.combination import gaussian
+from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.segment import gaussian, segment
 from micranet_helpers.train import fit
 
 SOURCES = {"em": em, "ctc": ctc, "pvivax": pvivax}
@@ -54,12 +56,12 @@ def target(chapter: str, sample: dataset.Sample) -> np.ndarray:
 
 def crops(
     chapter: str, path: Path, split: str, number: int, side: int, seed: int
-) -> pseudo.PixelCrops:
+) -> selftraining.PixelCrops:
     """Random crops of a split with their masks; augmented for training only."""
     samples = list(dataset.read(path, split))
     masks = [target(chapter, sample) for sample in samples]
     pixels = [sample.pixels for sample in samples]
-    return pseudo.PixelCrops(pixels, masks, side, number, seed, augment=split == "training")
+    return selftraining.PixelCrops(pixels, masks, side, number, seed, augment=split == "training")
 
 
 def curve(unet: UNet, path: Path, split: str) -> metrics.Curve:

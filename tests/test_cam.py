@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from micranet_helpers import cam
-from micranet_helpers.cam import grad_cam
+from micranet_helpers.maps import cam
+from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 
 

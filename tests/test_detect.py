@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
-from micranet_helpers import detect, metrics
+from micranet_helpers import metrics
+from micranet_helpers.maps import detect
 
 quick = settings(max_examples=40, deadline=None)
 

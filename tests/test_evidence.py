@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.cam import grad_cam
-from micranet_helpers.evidence import MARGIN, evidence
+from micranet_helpers.maps.cam import MARGIN, evidence, grad_cam
+from micranet_helpers.maps.segmentation import Recipe, segment
+from micranet_helpers.maps.tiles import over_tiles
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.segment import Recipe, segment
-from micranet_helpers.tiles import over_tiles
 
 INSIDE = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
 

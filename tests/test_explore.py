@@ -21,9 +21,7 @@ from PIL import Image
 from scipy import ndimage
 
 from micranet_helpers import zoo
-from micranet_helpers.cam import grad_cam
 from micranet_helpers.data.own.annotations import read_rois
-from micranet_helpers.detect import drop_small
 from micranet_helpers.explore import (
     Session,
     numbered,
@@ -41,9 +39,13 @@ from micranet_helpers.explore import (
 from micranet_helpers.explore import session as module
 from micranet_helpers.explore.widgets import Explorer, explore
 from micranet_helpers.files.images import read_mask
+from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.combination import combine, gaussian
+from micranet_helpers.maps.detect import drop_small
+from micranet_helpers.maps.segmentation import Recipe, from_maps, segment
+from micranet_helpers.maps.thresholds import otsu
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.segment import Recipe, combine, from_maps, gaussian, otsu, segment
 
 SIDE = 40
 

@@ -19,11 +19,11 @@ from conftest import random_images, random_model
 from PIL import Image
 from torch import Tensor, nn
 
-from micranet_helpers.cam import grad_cam
 from micranet_helpers.export import bioimageio as packages
 from micranet_helpers.export import from_safetensors, to_bioimageio, to_onnx, to_safetensors
 from micranet_helpers.export.onnx import check_graph
 from micranet_helpers.export.safetensors import HEADER
+from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.unet import FalkUNet, UNet
 

@@ -13,10 +13,12 @@ from conftest import random_images, random_model
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
-from micranet_helpers import looks, recipes
 from micranet_helpers.data import ctc
-from micranet_helpers.evidence import evidence
-from micranet_helpers.segment import gaussian, otsu, segment
+from micranet_helpers.maps import recipes, selftraining
+from micranet_helpers.maps.cam import evidence
+from micranet_helpers.maps.combination import gaussian
+from micranet_helpers.maps.segmentation import segment
+from micranet_helpers.maps.thresholds import otsu
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -37,8 +39,9 @@ def test_evidence_of_the_chapter_em() -> None:
     expected, _ = evidence(model, few, shifts=(0,))
     inner = slice(None, -5)  # the far borders are mirrored in one of them only
     torch.testing.assert_close(
-        names["strength"][:, :, inner, inner], expected[:, :, ::8, ::8][:, :, inner, inner]
-    )
+        names["strength"][:, :, inner, inner], expected[:, :, ::8, ::8][:, :, inner, inner],
+        atol=1e-4, rtol=1e-4,  # other convolutions add in another order
+    )  # fmt: skip
 
 
 def test_foreground_of_the_chapter_actin() -> None:
@@ -62,14 +65,14 @@ def test_looks_of_the_chapter_ctc() -> None:
     given = {"np": np, "gaussian_filter": gaussian_filter, "threshold_li": threshold_li}
     names = run_cell("ctc", "def rises", **given)
     names = run_cell("ctc", "def guided", lines=ctc.DRAWN, frames={}, **names)
-    found = looks.guided(sample, score)
+    found = selftraining.guided(sample, score)
     assert np.array_equal(names["guided"](sample, score), found)
     cells, contacts = found[::2], found[1::2]
     assert np.array_equal(contacts, score[1::2])
-    assert (cells == looks.NO).any((1, 2)).all() and (cells == score[::2]).any((1, 2)).all()
+    assert (cells == selftraining.NO).any((1, 2)).all() and (cells == score[::2]).any((1, 2)).all()
     own = ctc.line_of(sample)
-    inside = (cells[own] != looks.NO)[sample.label[2 * own] > 0].mean()
-    assert inside > 0.5 > (cells[own] != looks.NO).mean()
+    inside = (cells[own] != selftraining.NO)[sample.label[2 * own] > 0].mean()
+    assert inside > 0.5 > (cells[own] != selftraining.NO).mean()
 
 
 def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(

@@ -13,12 +13,12 @@ from scipy.ndimage import label as components
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from micranet_helpers import pseudo, recipes
 from micranet_helpers import train as tr
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
-from micranet_helpers.pseudo import PixelCrops, absent, level, of_split, targets
-from micranet_helpers.segment import segment
+from micranet_helpers.maps import recipes, selftraining
+from micranet_helpers.maps.segmentation import segment
+from micranet_helpers.maps.selftraining import PixelCrops, absent, level, of_split, targets
 
 SHAPES = [(40, 56), (24, 16), (30, 90)]
 RULE = Rule(("cell", "fibre"), visible_share=0.5)
@@ -166,7 +166,7 @@ def test_targets_of_a_ring_by_thresholds_of_each_class() -> None:
 def test_targets_of_a_split_follow_from_evidence_and_labels(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pseudo, "choose_precision", lambda: "32-true")
+    monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     images, made = of_split(model, path, data)
     samples = list(dataset.read(path, "training"))
@@ -201,11 +201,11 @@ def test_a_guide_changes_the_scores_of_a_split(path: Path) -> None:
 
 
 def test_large_images_are_scored_in_tiles_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pseudo, "choose_precision", lambda: "32-true")
+    monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
     model, image = random_model(num_classes=1), torch.rand(1, 200, 232)
-    whole = pseudo._evidence(model, image)
-    monkeypatch.setattr(pseudo, "TILE", 128)
-    tiled = pseudo._evidence(model, image)
+    whole = selftraining._evidence(model, image)
+    monkeypatch.setattr(selftraining, "TILE", 128)
+    tiled = selftraining._evidence(model, image)
     inner = ..., slice(None, -48), slice(None, -48)  # beyond the far borders tiles are mirrored
     np.testing.assert_allclose(tiled[inner], whole[inner], atol=1e-4 * np.ptp(whole))
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from micranet_helpers import recipes
-from micranet_helpers.cam import grad_cam
+from micranet_helpers.maps import recipes
+from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.combination import gaussian
+from micranet_helpers.maps.segmentation import Recipe, segment
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.segment import Recipe, gaussian, segment
 
 quick = settings(max_examples=15)
 

@@ -13,9 +13,9 @@ from skimage.filters import threshold_otsu, threshold_triangle
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from micranet_helpers import recipes
-from micranet_helpers import segment as seg
-from micranet_helpers.cam import grad_cam
+from micranet_helpers import maps as seg
+from micranet_helpers.maps import recipes
+from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.networks.micranet import MICRANet
 
 quick = settings(max_examples=20, deadline=None)

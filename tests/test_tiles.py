@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from micranet_helpers import tiles
-from micranet_helpers.tiles import over_tiles, padded
+from micranet_helpers.maps import tiles
+from micranet_helpers.maps.tiles import over_tiles, padded
 
 quick = settings(max_examples=40, deadline=None)
 

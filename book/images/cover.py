@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from micranet_helpers import metrics, plots, recipes, train
-from micranet_helpers.cam import grad_cam
+from micranet_helpers import metrics, plots, train
 from micranet_helpers.data import digits
-from micranet_helpers.detect import pieces
+from micranet_helpers.maps import recipes
+from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.detect import pieces
+from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.micranet import LAYERS
-from micranet_helpers.segment import segment
 
 SMALLEST = 30  # pixels: a piece of a mask below that, a fifth of a digit, is not counted
 

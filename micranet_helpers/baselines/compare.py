@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from micranet_helpers.detect import pieces
+from micranet_helpers.maps.detect import pieces
 from micranet_helpers.metrics.objects import match_objects
 
 

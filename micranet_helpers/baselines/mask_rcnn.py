@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from micranet_helpers.data.crops import crop_grid
-from micranet_helpers.detect import drop_small
+from micranet_helpers.maps.detect import drop_small
+from micranet_helpers.maps.selftraining import PixelCrops
+from micranet_helpers.maps.tiles import PATIENCE
 from micranet_helpers.networks.learner import Repeatable
 from micranet_helpers.networks.mask_rcnn import build, torchvision
 from micranet_helpers.networks.micranet import check_evaluating, check_finite, check_images
-from micranet_helpers.pseudo import PixelCrops
-from micranet_helpers.tiles import PATIENCE
 from micranet_helpers.train import advance, check_labels, restore
 
 SMALLEST = 4
@@ -80,7 +80,7 @@ def _check_label(label: NDArray[np.integer]) -> None:
         raise ValueError(
             "Labels must hold object numbers from 0, integers of shape (classes, height, width), "
             f"not {label.dtype} of shape {label.shape}: number the objects of a mask with "
-            "micranet_helpers.detect.instances."
+            "micranet_helpers.maps.detect.instances."
         )
 
 
@@ -88,7 +88,8 @@ class ObjectCrops(PixelCrops):
     """Random crops of images with the objects in them, for :func:`fit`.
 
     Crops are drawn, flipped, turned and changed in tone as in
-    :class:`~micranet_helpers.pseudo.PixelCrops`, so that all networks see the same: half of them
+    :class:`~micranet_helpers.maps.selftraining.PixelCrops`, so that all networks see the same:
+    half of them
     hold a pixel of an object, and each depends on seed, epoch and number alone. Image and labels
     are turned together.
 
@@ -101,7 +102,7 @@ class ObjectCrops(PixelCrops):
     side : int
         Side of a crop, px. Smaller images have zeros at their far borders.
     num_crops, seed, augment
-        As in :class:`~micranet_helpers.pseudo.PixelCrops`.
+        As in :class:`~micranet_helpers.maps.selftraining.PixelCrops`.
 
     Attributes
     ----------

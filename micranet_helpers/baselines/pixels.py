@@ -20,7 +20,7 @@ from skimage.morphology import skeletonize
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
-from micranet_helpers.tiles import PATIENCE
+from micranet_helpers.maps.tiles import PATIENCE
 
 SIGMAS = (0.3, 0.7, 1.0, 1.6, 3.5, 5.0, 10.0)
 """Scales of the filters, px: our list, after that of Ilastik."""
@@ -177,7 +177,8 @@ def predict(classifier: PixelClassifier, image: NDArray[np.float32]) -> NDArray[
     """Compute the probability of each class for each pixel.
 
     Large images are worked on in tiles that overlap as far as the filters see, so that the
-    result is that of the whole image. (:func:`~micranet_helpers.tiles.over_tiles` blends tiles,
+    result is that of the whole image. (:func:`~micranet_helpers.maps.tiles.over_tiles` blends
+    tiles,
     for networks that judge a tile by its centre; here there is nothing to blend.)
 
     Parameters

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from skimage.measure import find_contours
 
-from micranet_helpers.detect import table
 from micranet_helpers.explore.session import Session
 from micranet_helpers.files.atomic import named, put
+from micranet_helpers.maps.detect import table
 from micranet_helpers.networks.micranet import LAYERS
 
 
@@ -57,7 +57,7 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
     Parameters
     ----------
     path : path
-        The file, ``*.csv``. Its columns are those of :func:`micranet_helpers.detect.table`.
+        The file, ``*.csv``. Its columns are those of :func:`micranet_helpers.maps.detect.table`.
     session, overwrite
         As in :func:`save_mask`.
 
@@ -177,7 +177,7 @@ import torch
 from micranet_helpers import zoo
 from micranet_helpers.files.images import read_image
 from micranet_helpers.explore import numbered, predict, scaled
-from micranet_helpers.segment import combine, gaussian, {choice.threshold}
+from micranet_helpers.maps.segmentation import combine, gaussian, {choice.threshold}
 
 entry = zoo.load({choice.zoo!r}, {choice.group!r})
 image = torch.from_numpy(scaled(read_image({choice.image!r}), {choice.scaling!r}))

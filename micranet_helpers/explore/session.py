@@ -18,11 +18,13 @@ from torch import Tensor
 from micranet_helpers import zoo
 from micranet_helpers.explore.steps import SCALINGS, Prediction, numbered, predict, scaled
 from micranet_helpers.files.images import read_image
+from micranet_helpers.maps.combination import combine, gaussian
+from micranet_helpers.maps.thresholds import otsu, percentile, triangle
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
-from micranet_helpers.segment import combine, gaussian, otsu, percentile, triangle
 
 COMBINATIONS = ("pca", "mean", "sum", "prod")
-"""Ways to combine the maps of the chosen layers; see :func:`micranet_helpers.segment.combine`."""
+"""Ways to combine the maps of the chosen layers; see
+:func:`micranet_helpers.maps.combination.combine`."""
 
 THRESHOLDS = ("otsu", "triangle", "percentile", "none")
 """Ways to make a mask of the combined map; "none" marks nothing."""

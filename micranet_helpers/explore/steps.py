@@ -1,7 +1,7 @@
 """The steps of the explorer that the rest of the package does not have.
 
-Between them stand :func:`~micranet_helpers.segment.combine`,
-:func:`~micranet_helpers.segment.gaussian` and the thresholds.
+Between them stand :func:`~micranet_helpers.maps.combination.combine`,
+:func:`~micranet_helpers.maps.combination.gaussian` and the thresholds.
 """
 
 from functools import partial
@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from micranet_helpers.cam import grad_cam
 from micranet_helpers.data.dataset import normalize
-from micranet_helpers.detect import drop_small, instances, pieces
-from micranet_helpers.segment import predicted
+from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.detect import drop_small, instances, pieces
+from micranet_helpers.maps.segmentation import predicted
 from micranet_helpers.zoo import ZooEntry
 
 SCALINGS = ("fixed", "minmax", "standard")
@@ -86,7 +86,8 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
 
     A class is predicted where its probability reaches the threshold stored in the zoo, or is
     above 0.5 where there is none. Of the folds of a model, logits and maps are averaged; a fold
-    that does not predict a class adds 0, as in :func:`~micranet_helpers.segment.segment`. (The
+    that does not predict a class adds 0, as in
+    :func:`~micranet_helpers.maps.segmentation.segment`. (The
     original's application takes the first fold.)
 
     Parameters

@@ -108,7 +108,7 @@ class Outputs(nn.Module):
     """What the graph of a network computes.
 
     For a MICRANet ``logits`` (N, K) and ``map_4b`` (N, K, H / 8, W / 8): the class maps of layer
-    4b, cut at 0, just as :func:`micranet_helpers.cam.grad_cam` computes them with
+    4b, cut at 0, just as :func:`micranet_helpers.maps.cam.grad_cam` computes them with
     ``normalize=False`` and before it enlarges them. Because of the global max pool, their
     gradients are the weights of the linear layer divided by the number of pixels, so none is
     needed: it is the classic class-activation map. For a U-Net ``logits`` (N, K, H, W).

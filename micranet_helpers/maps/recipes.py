@@ -17,16 +17,10 @@ from skimage.morphology import remove_small_holes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.evidence import MARGIN, evidence
-from micranet_helpers.segment import (
-    Decide,
-    Recipe,
-    combine,
-    from_maps,
-    gaussian,
-    otsu,
-    percentile,
-)
+from micranet_helpers.maps.cam import MARGIN, evidence
+from micranet_helpers.maps.combination import combine, gaussian
+from micranet_helpers.maps.segmentation import Decide, Recipe, from_maps
+from micranet_helpers.maps.thresholds import otsu, percentile
 
 FOREGROUND = 6
 """Standard deviation of the Gaussian that leaves dendrites and fades axons, px of 20 nm."""
@@ -89,7 +83,8 @@ def _pixel_logits(model: nn.Module, images: Tensor, _: Decide) -> tuple[Tensor, 
 
 
 SELF_TRAINED = Recipe("default", _pixel_logits, _above_zero, MARGIN)
-"""For a U-Net that was trained on :mod:`~micranet_helpers.pseudo` masks: one forward pass.
+"""For a U-Net that was trained on :mod:`~micranet_helpers.maps.selftraining` masks: one forward
+pass.
 
 Its pixels are more likely than not to show the class. Nothing was tuned: 0 is the logit of one
 half.
@@ -333,7 +328,7 @@ def recipe(dataset: str, name: str = "default") -> Recipe:
     Returns
     -------
     Recipe
-        For :func:`~micranet_helpers.segment.segment`.
+        For :func:`~micranet_helpers.maps.segmentation.segment`.
 
     Raises
     ------

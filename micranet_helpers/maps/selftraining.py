@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import binary_fill_holes, gaussian_filter
+from skimage.filters import threshold_li
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from micranet_helpers import recipes
-from micranet_helpers.data import dataset
+from micranet_helpers.data import ctc, dataset
 from micranet_helpers.data.crops import CropDataset, toned, turned
+from micranet_helpers.data.dataset import Sample
+from micranet_helpers.maps import recipes
+from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.learner import choose_precision
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.segment import segment
 
 HIGHEST = 0.01
 """Share of the pixels that may show a class which :func:`level` takes if it cannot tell."""
@@ -38,7 +40,7 @@ def of_split(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Make the images and targets of self-training for a split of a dataset.
 
-    The score is the classifier's :func:`~micranet_helpers.evidence.evidence`. Below 0, where the
+    The score is the classifier's :func:`~micranet_helpers.maps.cam.evidence`. Below 0, where the
     classifier itself says no, is background; the class begins at :func:`level`.
 
     Parameters
@@ -54,7 +56,7 @@ def of_split(
         See :func:`level`.
     guide : function of Sample and scores (K, H, W) -> scores (K, H, W), optional
         Improves the scores of an image by what it shows, e.g.
-        :func:`~micranet_helpers.looks.guided`.
+        :func:`~micranet_helpers.maps.selftraining.guided`.
 
     Returns
     -------
@@ -329,3 +331,78 @@ class PixelCrops(Dataset):
 def _start(rng: np.random.Generator, at: int, side: int, length: int) -> int:
     """Draw where a crop that holds the pixel ``at`` begins, inside the image if it fits."""
     return int(rng.integers(max(0, at - side + 1), max(0, min(at, length - side)) + 1))
+
+
+NO = -10.0
+"""Evidence of a pixel that is certainly none of a cell, a logit."""
+
+
+def rises(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Tell how far each pixel rises above its surroundings, on a logarithmic scale.
+
+    Parameters
+    ----------
+    image : ndarray, float, (H, W)
+        Grey levels.
+
+    Returns
+    -------
+    ndarray, float, (H, W)
+        Logarithm of the difference of two Gaussians of 1.5 and 20 px.
+    """
+    local = gaussian_filter(image, 1.5) - gaussian_filter(image, 20)
+    return np.log(np.maximum(local, 0) + 0.01)
+
+
+def varies(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Tell how much grey levels vary around each pixel, on a logarithmic scale.
+
+    Parameters
+    ----------
+    image : ndarray, float, (H, W)
+        Grey levels.
+
+    Returns
+    -------
+    ndarray, float, (H, W)
+        Logarithm of the standard deviation under a Gaussian of 1.5 px.
+    """
+    variance = gaussian_filter(image**2, 1.5) - gaussian_filter(image, 1.5) ** 2
+    return np.log(np.sqrt(np.maximum(variance, 0)) + 0.001)
+
+
+LOOKS: dict[str, Callable[[NDArray], NDArray]] = {
+    "Fluo-N2DL-HeLa": rises, "PhC-C2DL-PSC": rises, "Usiigaci": varies,
+}  # fmt: skip
+
+"""What tells the cells of a line from the ground."""
+
+
+def guided(
+    sample: Sample, score: NDArray[np.floating], lines: Sequence[str] = ctc.DRAWN
+) -> NDArray[np.floating]:
+    """Keep the evidence for cells where the image shows something; elsewhere say no.
+
+    Parameters
+    ----------
+    sample : Sample
+        A frame; its first channel is looked at.
+    score : ndarray, float, (2 L, H, W)
+        Evidence of the L lines, cell and contact in turn.
+    lines : sequence of L str
+        Their names, some of :data:`LOOKS`.
+
+    Returns
+    -------
+    ndarray, float, (2 L, H, W)
+        A copy; contacts are as they were.
+
+    References
+    ----------
+    Li & Lee 1993 (the threshold), doi 10.1016/0031-3203(93)90115-D.
+    """
+    score = score.copy()
+    for k, line in enumerate(lines):
+        look = LOOKS[line](sample.pixels[0])
+        score[2 * k][look <= threshold_li(look)] = NO
+    return score

@@ -1,0 +1,222 @@
+"""Segment images of any size by a recipe: network, scores, masks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.tiles import over_tiles, padded
+from micranet_helpers.networks.micranet import LAYERS
+
+Decide = Callable[[Tensor], Tensor]
+"""Which classes are predicted: logits (B, K) -> bool (B, K)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a dataset does between the network and the masks.
+
+    Attributes
+    ----------
+    name : str
+        How tables and figures call it.
+    score : function of model, images (B, C, H, W), decide -> scores (B, K, H, W), logits (B, K)
+        How strongly each pixel speaks for each class, e.g. :func:`from_maps` of a few steps or
+        :func:`~micranet_helpers.maps.cam.evidence`. Scores of overlapping tiles, and of several
+        models, are averaged.
+    mask : function of scores (B, K, H, W) and images (B, C, H, W) -> bool (B, K, H, W)
+        Which pixels belong to each class.
+    margin : int
+        Width of the border of a tile, px, where scores suffer from what lies outside it.
+    """
+
+    name: str
+    score: Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]
+    mask: Callable[[Tensor, Tensor], Tensor]
+    margin: int = 0
+
+
+def from_maps(
+    step: Callable[[Tensor, Tensor], Tensor],
+    layers: Sequence[str] = LAYERS,
+    normalize: bool = True,
+) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
+    """Make the score of a recipe from its step on the Grad-CAM maps.
+
+    Parameters
+    ----------
+    step : function of maps (B, K, L, H, W) and images (B, C, H, W) -> scores (B, K, H, W)
+        Maps of classes that are not predicted are 0.
+    layers : sequence of str
+        The maps it needs.
+    normalize : bool
+        Whether each map is scaled to [0, 1] first.
+
+    Returns
+    -------
+    function
+        For :class:`Recipe`.
+    """
+
+    def score(model: nn.Module, images: Tensor, decide: Decide) -> tuple[Tensor, Tensor]:
+        cams = grad_cam(model, images, decide, normalize, layers)
+        with _exact(images):
+            return step(cams.maps.float(), images), cams.logits
+
+    return score
+
+
+def _exact(images: Tensor) -> torch.autocast:
+    """No half precision after the network: a principal component or a Gaussian would suffer."""
+    return torch.autocast(images.device.type, enabled=False)
+
+
+def predicted(logits: Tensor, thresholds: Sequence[float] | None = None) -> Tensor:
+    """Decide which classes an image is taken to show.
+
+    Parameters
+    ----------
+    logits : Tensor, float, (..., K)
+        What a classifier says.
+    thresholds : sequence of K floats, optional
+        Least probability of each class; by default the logit must be above 0.
+
+    Returns
+    -------
+    Tensor, bool, (..., K)
+        The decisions.
+    """
+    if thresholds is None:
+        return logits > 0
+    return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)
+
+
+class Segments(NamedTuple):
+    """What :func:`segment` returns.
+
+    Attributes
+    ----------
+    masks : Tensor, bool, (B, K, H, W)
+        Pixels of each class; empty for classes that are not predicted.
+    scores : Tensor, float32, (B, K, H, W)
+        The recipe's scores behind the masks.
+    probabilities : Tensor, float32, (B, K)
+        Probability that the image shows the class (the highest of its tiles).
+    """
+
+    masks: Tensor
+    scores: Tensor
+    probabilities: Tensor
+
+
+@torch.no_grad()
+def segment(
+    model: nn.Module | Sequence[nn.Module],
+    images: Tensor,
+    recipe: Recipe,
+    side: int | None = None,
+    stride: int | None = None,
+    thresholds: Sequence[float] | None = None,
+) -> Segments:
+    """Segment images of any size by a recipe.
+
+    Only predicted classes are explained. Under ``torch.autocast`` only the network runs in half
+    precision. Images larger than what the network was trained on must be cut into tiles of about
+    that size: the global max pool accepts any side, but a network that saw three objects at a time
+    has not learnt to see sixty.
+
+    Parameters
+    ----------
+    model : MICRANet or another network that the recipe is for, or several of them
+        The classifier. Of several, scores and logits are averaged; one that does not predict a
+        class adds 0 to its scores.
+    images : Tensor, float, (B, C, H, W)
+        Finite values. Sides that are no multiples of 8 are padded by reflection, and cropped back.
+    recipe : Recipe
+        The dataset's steps.
+    side : int, optional
+        Side of the square tiles, px, a multiple of 8. Default: no tiles.
+    stride : int, optional
+        Distance between tiles, px; at most ``side``. Default: a third of ``side``; for a recipe
+        with a margin, the largest multiple of 8 that its margins allow.
+    thresholds : sequence of float, (K,), optional
+        A class is predicted where its probability reaches its threshold. By default, where it is
+        above 0.5.
+
+    Returns
+    -------
+    Segments
+        Masks, scores and probabilities.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images do not fit the model or the tiles make no sense.
+    """
+    if isinstance(images, Tensor) and not images.is_floating_point():
+        raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
+    models = [model] if isinstance(model, nn.Module) else list(model)
+    if not models:
+        raise ValueError("Give at least one model.")
+
+    decide = partial(predicted, thresholds=thresholds)
+
+    def score(part: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [recipe.score(each, part, decide) for each in models]
+        scores, logits = (torch.stack(both).mean(0) for both in zip(*parts, strict=True))
+        return scores, logits
+
+    if side is None:
+        height, width = images.shape[-2:]
+        scores, logits = score(padded(images, 8))
+        scores = scores[..., :height, :width]
+    else:
+        if stride is None:
+            stride = (side - 2 * recipe.margin) // 8 * 8 if recipe.margin else side // 3
+        scores, logits = over_tiles(images, score, side, stride, recipe.margin)
+    with _exact(images):
+        masks = recipe.mask(scores.float(), images) & decide(logits)[:, :, None, None]
+    return Segments(masks, scores, logits.sigmoid())
+
+
+def crop_by_crop(
+    model: nn.Module | Sequence[nn.Module],
+    image: Tensor,
+    recipe: Recipe,
+    side: int,
+    thresholds: Sequence[float] | None = None,
+) -> Tensor:
+    """Segment an image as crops that lie side by side, each for itself.
+
+    For recipes that look for one object a crop, or mark a share of it. Others give better masks
+    by :func:`segment` with its overlapping tiles.
+
+    Parameters
+    ----------
+    model, recipe, thresholds
+        As for :func:`segment`.
+    image : Tensor, float, (C, H, W)
+        Larger than half a crop.
+    side : int
+        Side of a crop, px, a multiple of 8. At the far borders crops are filled by reflection.
+
+    Returns
+    -------
+    Tensor, bool, (K, H, W)
+        The masks of the crops, put together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`segment`.
+    """
+
+    def masks(crops: Tensor) -> tuple[Tensor, Tensor]:
+        done = segment(model, crops, recipe, thresholds=thresholds)
+        return done.masks.float(), done.probabilities
+
+    return over_tiles(image[None], masks, side, side)[0][0] > 0.5
