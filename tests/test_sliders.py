@@ -10,8 +10,8 @@ from browsers import open_browser
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from micranet_helpers import sliders
-from micranet_helpers.sliders import slide
+from micranet_helpers.plots import sliders
+from micranet_helpers.plots.sliders import slide
 
 CHOICES = {"digit": ["3", 'the "6" | <b>'], "layer": ["1a", "1b", "4b"]}
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from micranet_helpers.colours import CLASS_COLOURS, SCORES, WIDTH, style
 from micranet_helpers.explore.session import Session
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES, WIDTH, style
 
 LARGE, SMALL = 384, 96
 """Sides of the crop's picture (at least) and of a map's (at most), px."""

@@ -1,7 +1,7 @@
-"""The figures of the book: one visual language, colours that colour-blind readers can tell."""
+"""Draw images, masks, maps and detections."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,26 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import find_objects
 from skimage.measure import find_contours
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
-from micranet_helpers.colours import (
+from micranet_helpers.data.dataset import Sample
+from micranet_helpers.metrics.boxes import ignored, match_boxes
+from micranet_helpers.networks.micranet import LAYERS, STRIDES
+from micranet_helpers.plots.colours import (
     CLASS_COLOURS,
     SCORES,
     SIGNED,
     WIDTH,
     class_colours,
-    method_colour,
-    run_colours,
     style,
 )
-from micranet_helpers.data.dataset import Sample
-from micranet_helpers.metrics.boxes import ignored, match_boxes
-from micranet_helpers.networks.micranet import LAYERS, STRIDES
 
 
 @style()
@@ -60,7 +57,7 @@ def show_images(
     pixel_size_um : float, optional
         Side of a pixel, µm, for a scale bar in the first image.
     colour_map : str
-        Of the images; :data:`~micranet_helpers.colours.SCORES` where they are scores.
+        Of the images; :data:`~micranet_helpers.plots.colours.SCORES` where they are scores.
     """
     figure, axes = _grid(images, titles, columns, pixel_size_um)
     scale = {"cmap": colour_map, "vmin": images.min().item(), "vmax": images.max().item()}
@@ -340,158 +337,6 @@ def _marker(shape: str, colour: str) -> dict[str, Any]:
 
 
 @style()
-def plot_precision_recall(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    points: Mapping[str, tuple[float, float]] | None = None,
-) -> None:
-    """Plot precision over recall, and the thresholds that were chosen.
-
-    Parameters
-    ----------
-    curves : mapping of str to (recall, precision)
-        Name of each curve, a method, and its values, each array-like (T,), in the order of
-        falling thresholds, as of :func:`~micranet_helpers.metrics.boxes.precision_recall`.
-    points : mapping of str to (recall, precision), optional
-        What the chosen threshold of a curve gives, under the curve's name.
-    """
-    figure, axis = plt.subplots(figsize=(4.5, 4))
-    colours = run_colours(curves)
-    for name, (recall, precision) in curves.items():
-        colour = colours[name]
-        axis.plot(recall, precision, color=colour, label=name)
-        if points and name in points:
-            axis.plot(*points[name], marker="o", color=colour, markeredgecolor="black")
-    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.03), ylim=(0, 1.03))
-    if points:
-        axis.plot([], [], "o", color="white", markeredgecolor="black", label="chosen threshold")
-    figure.legend(loc="outside upper center", ncols=2)
-
-
-@style()
-def plot_methods(
-    panels: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str
-) -> None:
-    """Plot what methods reach over what they cost, a panel for each dataset.
-
-    Parameters
-    ----------
-    panels : mapping of str to mapping of str to (cost, measure)
-        For each dataset: the method's name, its cost (above 0, logarithmic axis) and its
-        measure, 0 to 1.
-    xlabel, ylabel : str
-        What the cost and the measure are.
-    """
-    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.4 * len(panels)), sharex=True,
-                                squeeze=False)  # fmt: skip
-    for axis, (title, points) in zip(axes[:, 0], panels.items(), strict=True):
-        for name, height in _heights(points).items():
-            cost, measure = points[name]
-            axis.plot(cost, measure, "o", color=method_colour(name))
-            # A name stands to the right of its dot, unless it would cover another dot.
-            left = any(1 < x / cost < 5 and abs(y - height) < 0.06 for x, y in points.values())
-            axis.annotate(name, (cost, height), xytext=(-6 if left else 6, 0),
-                          textcoords="offset points", ha="right" if left else "left",
-                          va="center", fontsize=8)  # fmt: skip
-        axis.set(ylabel=ylabel, xscale="log", ylim=(-0.05, 1.12))
-        axis.set_title(title, loc="left")
-        axis.margins(x=0.25)  # room for the names
-    axes[-1, 0].set(xlabel=xlabel)
-    axes[-1, 0].xaxis.set(major_locator=LogLocator(subs=(1, 3)), minor_locator=NullLocator(),
-                          major_formatter="{x:g}")  # fmt: skip
-
-
-def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
-    """Heights of the names of dots: each at its dot, or above a name that would cover it."""
-    heights: dict[str, float] = {}
-    for name in sorted(points, key=lambda name: points[name][1]):
-        cost, height = points[name]
-        below = [heights[other] for other in heights if 1 / 4 < points[other][0] / cost < 4]
-        heights[name] = max([height, *(lower + least for lower in below)])
-    return heights
-
-
-@style()
-def plot_bland_altman(measured: ArrayLike, true: ArrayLike, unit: str) -> None:
-    """Plot differences of two measurements over their mean (Bland–Altman plot).
-
-    The lines show the mean difference and the 95 % limits of agreement, mean ± 1.96 standard
-    deviations; the legend states them.
-
-    Parameters
-    ----------
-    measured, true : array-like, float, (N,)
-        What was measured and what it should be, of at least two objects or images.
-    unit : str
-        Their unit.
-
-    Raises
-    ------
-    ValueError
-        If the values are not finite, not as many, or less than two.
-
-    References
-    ----------
-    Bland & Altman 1986, Lancet 327, 307–310, doi 10.1016/S0140-6736(86)90837-8.
-    """
-    measured, true = _pair(measured, true, least=2)
-    difference = measured - true
-    mean, width = difference.mean(), 1.96 * difference.std(ddof=1)
-    figure, axis = plt.subplots(figsize=(4.5, 3.6))
-    axis.plot((measured + true) / 2, difference, "o", color=method_colour(""), alpha=0.6,
-              label=f"n = {len(true)}")  # fmt: skip
-    axis.axhline(mean, color="black", label=f"mean difference: {_number(mean)} {unit}")
-    low, high = mean - width, mean + width
-    limits = f"95 % limits of agreement: {_number(low)} to {_number(high)} {unit}"
-    for limit, label in ((low, limits), (high, None)):
-        axis.axhline(limit, color="black", linestyle="--", label=label)
-    axis.set(xlabel=f"mean of measured and true, {unit}", ylabel=f"measured − true, {unit}")
-    figure.legend(loc="outside upper center")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")  # as matplotlib writes it beside the axes
-
-
-@style()
-def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
-    """Plot predicted over true numbers of objects; a dot of more images is larger.
-
-    Parameters
-    ----------
-    predicted, true : array-like, (N,)
-        Number of objects in each image.
-
-    Raises
-    ------
-    ValueError
-        If the values are not finite, not as many, or there are none.
-    """
-    predicted, true = _pair(predicted, true, least=1)
-    places, images = np.unique(np.c_[true, predicted], axis=0, return_counts=True)
-    figure, axis = plt.subplots(figsize=(4, 4))
-    highest = places.max() + 1
-    axis.plot([0, highest], [0, highest], "--", color="grey", label="equal", zorder=0)
-    area = np.maximum(30 * images * min(1, 10 / images.max()), 6)
-    axis.scatter(*places.T, area, color=method_colour(""), alpha=0.7, label=f"{len(true)} images")
-    axis.set(xlabel="true number", ylabel="predicted number", aspect="equal")
-    for side in (axis.xaxis, axis.yaxis):
-        side.get_major_locator().set_params(integer=True)
-    figure.legend(loc="outside upper center", ncols=2)
-
-
-def _pair(first: ArrayLike, second: ArrayLike, least: int) -> tuple[NDArray[np.float64], ...]:
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if first.ndim != 1 or first.shape != second.shape or len(first) < least:
-        raise ValueError(
-            f"Give two lists of as many numbers, at least {least}, not {first.shape} and "
-            f"{second.shape}."
-        )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("Some numbers are NaN or infinite: leave these out of both lists.")
-    return first, second
-
-
-@style()
 def show_maps(
     image: Tensor, maps: Tensor, title: str = "", pixel_size_um: float | None = None
 ) -> None:
@@ -542,63 +387,6 @@ def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False)
     axis.imshow(values, **({"cmap": SIGNED, "vmin": -top, "vmax": top} if signed
                            else {"cmap": SCORES}))  # fmt: skip
     axis.set_title(title, fontsize=9)
-
-
-@style()
-def plot_matrix(
-    shares: ArrayLike,
-    across: tuple[str, Sequence[str]],
-    down: tuple[str, Sequence[str]],
-    label: str,
-    numbers: ArrayLike | None = None,
-) -> None:
-    """Plot a table of shares as coloured squares, such as a confusion matrix.
-
-    Parameters
-    ----------
-    shares : array-like, float, (R, C)
-        In [0, 1].
-    across, down : (str, sequence of str)
-        What the C columns and the R rows are, and the name of each.
-    label : str
-        What the colour is.
-    numbers : array-like, int, (R, C), optional
-        Numbers to write into the squares; 0 is left out.
-    """
-    shares = np.asarray(shares)
-    figure, axis = plt.subplots(figsize=(5, 4.2))
-    picture = axis.imshow(shares, vmin=0, vmax=1)
-    figure.colorbar(picture, label=label)
-    for (row, column), number in np.ndenumerate([] if numbers is None else numbers):
-        if number:
-            colour = "black" if shares[row, column] > 0.5 else "white"
-            axis.text(column, row, number, ha="center", va="center", fontsize=8, color=colour)
-    axis.set(xlabel=across[0], xticks=range(len(across[1])), xticklabels=across[1],
-             ylabel=down[0], yticks=range(len(down[1])), yticklabels=down[1])  # fmt: skip
-
-
-@style()
-def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
-    """Plot the losses and the share of right labels of some runs over their epochs.
-
-    Parameters
-    ----------
-    histories : dict
-        Name of each run and what :func:`~micranet_helpers.train.history` says of it. A run of a
-        method has its colour (:func:`~micranet_helpers.colours.run_colours`).
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
-    colours = run_colours(histories)
-    for name, history in histories.items():
-        colour, epochs = colours[name], history["epoch"]
-        left.plot(epochs, history["loss"], "--o", color=colour, label=f"{name}, training")
-        left.plot(epochs, history["val_loss"], "-o", color=colour, label=f"{name}, validation")
-        right.plot(epochs, np.array(history["val_accuracy"]) * 100, "-o", color=colour)
-    left.set(xlabel="epoch", ylabel="loss", yscale="log")
-    right.set(xlabel="epoch", ylabel="validation labels right, %")
-    for axis in (left, right):
-        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    figure.legend(loc="outside lower center", ncols=2, handlelength=3.5)
 
 
 def cut_out(array: Any, row: float, column: float, side: int) -> Any:
