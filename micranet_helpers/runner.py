@@ -125,7 +125,7 @@ def _list(root: Path, args: argparse.Namespace) -> None:
 
 
 def _publish(root: Path, args: argparse.Namespace) -> None:
-    from micranet_helpers.publish import publish_weights  # loads torch
+    from micranet_helpers.zoo.model_card import publish_weights  # loads torch
 
     runs = _parse_models(args.models)
     try:

@@ -19,13 +19,13 @@ from conftest import random_images, random_model
 from PIL import Image
 from torch import Tensor, nn
 
-from micranet_helpers.export import bioimageio as packages
-from micranet_helpers.export import from_safetensors, to_bioimageio, to_onnx, to_safetensors
-from micranet_helpers.export.onnx import check_graph
-from micranet_helpers.export.safetensors import HEADER
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.unet import FalkUNet, UNet
+from micranet_helpers.zoo.export import bioimageio as packages
+from micranet_helpers.zoo.export import from_safetensors, to_bioimageio, to_onnx, to_safetensors
+from micranet_helpers.zoo.export.onnx import check_graph
+from micranet_helpers.zoo.export.safetensors import HEADER
 
 CLASSES = ["a", "b", "c"]
 ABOUT = {
@@ -154,7 +154,7 @@ def test_random_damage_is_refused_or_is_only_other_numbers(path: Path) -> None:
 
 
 def test_a_size_is_refused_before_it_is_read(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("micranet_helpers.architectures.NUMBERS", 100)
+    monkeypatch.setattr("micranet_helpers.zoo.architectures.NUMBERS", 100)
     path.write_bytes(stored())
     with pytest.raises(ValueError, match="at most 100 are expected"):
         from_safetensors(path)

@@ -15,8 +15,9 @@ from test_unet import expected_shapes
 from test_zoo import published_weights
 from test_zoo_layouts import MNIST, assert_holds, unet_weights
 
-from micranet_helpers import architectures, pair, zoo
+from micranet_helpers import zoo
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.zoo import architectures, older_layout
 
 
 @pytest.fixture
@@ -49,16 +50,17 @@ def test_the_published_pairs_for_mnist(tmp_path, rng, new):
         write_pair(tmp_path / name, tensors(weights), _use_new_zipfile_serialization=new)
     size = (tmp_path / "micranet" / "params.net").stat().st_size
     assert 0.99 < size / 4_721_582 < 1.01  # that of the published file
-    entry = pair.load(tmp_path / "micranet")
+    entry = older_layout.load(tmp_path / "micranet")
     assert_holds(entry.models[0], micranet)
     assert entry.params == {**MNIST, "num_input_images": 1} and entry.class_thresholds is None
-    entry = pair.load(str(tmp_path / "unet"))
+    entry = older_layout.load(str(tmp_path / "unet"))
     assert_holds(entry.models[0], unet)
     assert entry.params == {**MNIST, "num_classes": 11, "number_filter": 4, "depth": 4}
 
 
 def test_a_pair_can_be_saved_to_a_zoo_and_trained(tmp_path, rng):
-    entry = pair.load(write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4))))
+    pair = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4)))
+    entry = older_layout.load(pair)
     zoo.save(tmp_path / "zoo.hdf5", "UNet", entry.models, entry.params)
     assert zoo.load(tmp_path / "zoo.hdf5", "UNet").params == entry.params
     [model] = entry.models
@@ -71,7 +73,7 @@ def test_parameters_that_share_numbers_in_the_file_are_apart_in_the_network(tmp_
     state["lastConv.bias"] = state["lastConv.weight"][:, 0, 0, 0].double()
     state["firstConvolution.conv.3.bias"] = state["firstConvolution.conv.0.bias"]
     state["firstConvolution.conv.0.weight"] = torch.tensor(0.25).expand(4, 1, 3, 3)
-    [model] = pair.load(write_pair(tmp_path / "mnist", state)).models
+    [model] = older_layout.load(write_pair(tmp_path / "mnist", state)).models
     with torch.no_grad():
         model.firstConvolution.conv[0].bias.fill_(7)
         model.firstConvolution.conv[0].weight[0, 0, 0, 0] = 7
@@ -184,10 +186,10 @@ BAD_PAIRS = {
 def test_bad_pairs_are_refused_in_one_sentence_and_run_nothing(tmp_path, rng, case):
     change, message = BAD_PAIRS[case]
     folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4)))
-    pair.load(folder)
+    older_layout.load(folder)
     change(folder)
     with pytest.raises(ValueError, match=message) as caught:
-        pair.load(folder)
+        older_layout.load(folder)
     text = str(caught.value)
     assert str(folder) in text and "\n" not in text and "weights_only" not in text
     assert os.listdir(tmp_path) == ["mnist"]
@@ -201,14 +203,14 @@ def test_the_bomb_would_go_off(tmp_path):
 def test_a_missing_half_of_a_pair_is_named(tmp_path, rng):
     folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
     with pytest.raises(FileNotFoundError, match="params.net/params.net: give the folder"):
-        pair.load(folder / "params.net")
+        older_layout.load(folder / "params.net")
     (folder / "params.net").rename(folder / "params.pt")
     with pytest.raises(FileNotFoundError, match="params.net: give the folder"):
-        pair.load(folder)
+        older_layout.load(folder)
     (folder / "params.pt").rename(folder / "params.net")
     (folder / "trainer_params.json").unlink()
     with pytest.raises(FileNotFoundError, match="no file .*trainer_params.json"):
-        pair.load(folder)
+        older_layout.load(folder)
 
 
 def test_weights_that_unpack_to_any_size_are_not_unpacked(tmp_path, rng, monkeypatch):
@@ -216,10 +218,10 @@ def test_weights_that_unpack_to_any_size_are_not_unpacked(tmp_path, rng, monkeyp
     with zipfile.ZipFile(folder / "params.net", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("params/more", bytes(10**6))
     assert (folder / "params.net").stat().st_size < 20_000
-    pair.load(folder)
-    monkeypatch.setattr(pair, "NUMBERS", 10**6 // 8)
+    older_layout.load(folder)
+    monkeypatch.setattr(older_layout, "NUMBERS", 10**6 // 8)
     with pytest.raises(ValueError, match=DAMAGED):
-        pair.load(folder)
+        older_layout.load(folder)
 
 
 def test_a_pair_beyond_any_size_is_not_opened(tmp_path, rng, monkeypatch):
@@ -228,7 +230,7 @@ def test_a_pair_beyond_any_size_is_not_opened(tmp_path, rng, monkeypatch):
         file.truncate(8 * architectures.NUMBERS + 1)  # sparse: takes no room
     monkeypatch.setattr(torch, "load", None)
     with pytest.raises(ValueError, match="more than 800000000 bytes"):
-        pair.load(folder)
+        older_layout.load(folder)
 
 
 def test_damage_of_a_pair_is_refused_or_harmless(tmp_path, rng):
@@ -243,7 +245,7 @@ def test_damage_of_a_pair_is_refused_or_harmless(tmp_path, rng):
         cut = rng.integers(0, sound.size) if seed < 10 else None
         (folder / "params.net").write_bytes(damaged[:cut].tobytes())
         try:
-            state = pair.load(folder).models[0].state_dict()
+            state = older_layout.load(folder).models[0].state_dict()
         except ValueError as error:
             assert str(folder) in str(error)
             refused += 1

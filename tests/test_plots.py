@@ -13,6 +13,7 @@ from micranet_helpers import plots
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.plots import colours
+from micranet_helpers.plots.images import FOUND, MISSED, UNCOUNTED
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +169,7 @@ def test_detections_are_right_false_missed_or_not_counted() -> None:
     places = {line.get_marker(): tuple(line.get_xydata()[0]) for line in left.lines}
     assert places == {"o": (3, 2), "X": (12, 12), ".": (13, 6)}
     colours = [patch.get_edgecolor() for patch in left.patches]
-    assert colours == [*map(to_rgba, (FOUND, plots.MISSED, plots.UNCOUNTED))]
+    assert colours == [*map(to_rgba, (FOUND, MISSED, UNCOUNTED))]
     missed = left.patches[1]
     assert (missed.get_xy(), missed.get_width(), missed.get_height()) == ((-0.5, 9.5), 4, 4)
     assert not right.lines and not right.patches

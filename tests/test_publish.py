@@ -14,12 +14,13 @@ import torch
 from conftest import random_images
 from torch.utils.data import TensorDataset
 
-from micranet_helpers import publish, results, runner, train, zoo
+from micranet_helpers import results, runner, train, zoo
 from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.networks import learner, mask_rcnn
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.publish import publish_weights
+from micranet_helpers.zoo import model_card
+from micranet_helpers.zoo.model_card import publish_weights
 
 BOOK = Path(__file__).parents[1] / "book"
 RECORD = {
@@ -152,9 +153,9 @@ def test_terms_of_the_data_are_plain(tmp_path, runs, result, dataset, source, sa
 def test_every_full_run_of_the_book_can_be_published():
     for path in (BOOK / "results" / "full").glob("*.json"):
         run = results.load(path)
-        assert isinstance(publish._data(run["dataset"], run["source"]), list)
-    assert {name for names in publish.DATA.values() for name in names} <= items().keys()
-    assert publish.GROUPS.keys() == publish._DOES.keys() == {*learner.NETWORKS, "MaskRCNN"}
+        assert isinstance(model_card._data(run["dataset"], run["source"]), list)
+    assert {name for names in model_card.DATA.values() for name in names} <= items().keys()
+    assert model_card.GROUPS.keys() == model_card._DOES.keys() == {*learner.NETWORKS, "MaskRCNN"}
 
 
 def test_a_mask_rcnn_is_published(tmp_path, result):

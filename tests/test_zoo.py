@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from micranet_helpers import zoo
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.zoo.architectures import MOST
 
 # Written out from the description of the format, not taken from the model.
 WIDTHS = {
@@ -365,7 +366,7 @@ def virtual_dataset(f):
 
 
 def many_links(f):
-    for number in range(zoo.MOST + 1):
+    for number in range(MOST + 1):
         f[f"{GROUP}/z/{number}"] = f[MODEL]
 
 
@@ -409,7 +410,7 @@ BAD = {
     **{
         f"num_classes {n}": (attribute("trainer_params", json.dumps({**SIZES, "num_classes": n})),
                              "num_classes must be")
-        for n in (0, -1, True, "1", 1.0, zoo.MOST + 1, 10**12, None)
+        for n in (0, -1, True, "1", 1.0, MOST + 1, 10**12, None)
     },
     "other num_classes": (
         attribute("trainer_params", json.dumps({**SIZES, "num_classes": 2})),
@@ -426,7 +427,7 @@ BAD = {
     "soft link": (link(MODEL, h5py.SoftLink("/MICRANet-finetuned")), "refused"),
     "external storage": (external_storage, "another file"),
     "virtual dataset": (virtual_dataset, "another file"),
-    "many links": (many_links, f"at most {zoo.MOST}"),
+    "many links": (many_links, f"at most {MOST}"),
     "folds in folds": (
         lambda f: (f[MODEL].clear(), f.__setitem__(f"{MODEL}/fold-0/fold-0/a", 1)),
         "fold-0/fold-0 is a Group where none is expected",

@@ -18,6 +18,7 @@ from micranet_helpers import zoo
 from micranet_helpers.files import hdf5
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
+from micranet_helpers.zoo.architectures import MOST
 
 MNIST = {"in_channels": 1, "num_classes": 10, "number_filter": 5, "depth": 5, "size": 256}
 
@@ -149,7 +150,7 @@ def test_save_refuses_unets_that_do_not_belong_together(tmp_path):
         with pytest.raises(ValueError, match=f"contradict the models.*'{key}'"):
             zoo.save(path, "UNet", UNet(1, 1, 2, 4), {key: value})
     with torch.device("meta"):
-        unloadable = UNet(1, zoo.MOST + 1, 1, 1), UNet(1, 1, 11, 1), UNet(1, 1, 5, 900)
+        unloadable = UNet(1, MOST + 1, 1, 1), UNet(1, 1, 11, 1), UNet(1, 1, 5, 900)
     for model, message in zip(unloadable, ("sizes from 1", "levels", "numbers"), strict=True):
         with pytest.raises(ValueError, match=message):
             zoo.save(path, "UNet", model, {})
@@ -187,7 +188,7 @@ BAD_UNETS = {
                         "no U-Net: missing.*unexpected.*contractingPath.0"),
     "an array missing": (lambda m: m.__delitem__("lastConv.bias"), "missing.*lastConv.bias"),
     "one more": (lambda m: m.create_dataset("conv1b.bias", data=1.0), "unexpected.*conv1b.bias"),
-    "many more": (lambda m: [m.create_group(str(i)) for i in range(zoo.MOST + 1)], "at most 1000"),
+    "many more": (lambda m: [m.create_group(str(i)) for i in range(MOST + 1)], "at most 1000"),
 }  # fmt: skip
 
 

@@ -14,11 +14,12 @@ import torch
 from conftest import random_images
 from test_zoo_layouts import architecture, unet_weights
 
-from micranet_helpers import architectures, pair, zoo
+from micranet_helpers import zoo
 from micranet_helpers.baselines import mask_rcnn
 from micranet_helpers.networks.mask_rcnn import build
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
+from micranet_helpers.zoo import architectures, older_layout
 
 RCNN = {"num_classes": 3, "num_input_images": 1, "pretrained": False, "pretrained_backbone": False,
         "min_size": 64, "max_size": 64, "image_mean": [0.0110], "image_std": [0.0212]}  # fmt: skip
@@ -94,7 +95,7 @@ def test_a_saved_mask_rcnn_comes_back(tmp_path, rcnn):
 def test_a_pair_may_hold_a_mask_rcnn(tmp_path, rcnn):
     torch.save(rcnn.state_dict(), tmp_path / "params.net")
     (tmp_path / "trainer_params.json").write_text(json.dumps({"model_params": RCNN}))
-    [model] = pair.load(tmp_path).models
+    [model] = older_layout.load(tmp_path).models
     assert_same_numbers(model, rcnn)
     assert (model.transform.image_mean, model.transform.image_std) == ([0.0110], [0.0212])
 

@@ -177,7 +177,7 @@ import torch
 from micranet_helpers import zoo
 from micranet_helpers.files.images import read_image
 from micranet_helpers.explore import numbered, predict, scaled
-from micranet_helpers.maps.segmentation import combine, gaussian, {choice.threshold}
+from micranet_helpers.maps import combine, gaussian, {choice.threshold}
 
 entry = zoo.load({choice.zoo!r}, {choice.group!r})
 image = torch.from_numpy(scaled(read_image({choice.image!r}), {choice.scaling!r}))

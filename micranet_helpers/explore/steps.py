@@ -17,7 +17,7 @@ from micranet_helpers.data.dataset import normalize
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.detect import drop_small, instances, pieces
 from micranet_helpers.maps.segmentation import predicted
-from micranet_helpers.zoo import ZooEntry
+from micranet_helpers.zoo.hdf5_zoo import ZooEntry
 
 SCALINGS = ("fixed", "minmax", "standard")
 """Ways in which :func:`scaled` makes numbers for the network of those in a file."""
@@ -93,7 +93,7 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
     Parameters
     ----------
     entry : ZooEntry
-        MICRA-Nets, as :func:`micranet_helpers.zoo.load` gives them.
+        MICRA-Nets, as :func:`micranet_helpers.zoo.hdf5_zoo.load` gives them.
     crop : Tensor, float32, (1, C, S, S)
         Scaled; S a multiple of 8.
 

@@ -15,13 +15,13 @@ from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from micranet_helpers.architectures import settings
 from micranet_helpers.data.dataset import normalize
-from micranet_helpers.export.onnx import OPSET, Outputs, check_classes, graph, side_step
-from micranet_helpers.export.shared import check_exportable, extra
 from micranet_helpers.files.atomic import named, put
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import MICRANet, check_finite, check_images
+from micranet_helpers.zoo.architectures import settings
+from micranet_helpers.zoo.export.onnx import OPSET, Outputs, check_classes, graph, side_step
+from micranet_helpers.zoo.export.shared import check_exportable, extra
 
 CITATION = {
     "text": "Bilodeau et al., Microscopy analysis neural network to solve detection, enumeration "

@@ -11,7 +11,7 @@ import h5py
 import torch
 from torch import Tensor, nn
 
-from micranet_helpers.architectures import build, named_today, recognise, settings
+from micranet_helpers.zoo.architectures import build, named_today, recognise, settings
 
 Arrays = Mapping[str, h5py.Dataset | Tensor]
 """Arrays of a file by name, in the file or in memory."""
@@ -76,7 +76,7 @@ def settings_text(model: nn.Module, params: Mapping[str, Any]) -> str:
     Parameters
     ----------
     model : nn.Module
-        The network; :func:`~micranet_helpers.architectures.settings` tells what makes it.
+        The network; :func:`~micranet_helpers.zoo.architectures.settings` tells what makes it.
     params : mapping
         Settings of the training.
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from micranet_helpers.architectures import NUMBERS, check_numbers
-from micranet_helpers.export.shared import extra
 from micranet_helpers.files.atomic import named, put
-from micranet_helpers.weights import assemble, fill, parse, settings_text, taken
+from micranet_helpers.zoo.architectures import NUMBERS, check_numbers
+from micranet_helpers.zoo.export.shared import extra
+from micranet_helpers.zoo.weights import assemble, fill, parse, settings_text, taken
 
 HEADER = 10**6
 """Most bytes of names, shapes and settings in a file; more is taken for damage."""
@@ -34,7 +34,7 @@ def to_safetensors(path: str | Path, model: nn.Module, params: Mapping[str, Any]
         The trained network. Weights are stored as float32.
     params : mapping
         Settings of the training. Those that tell the size of the network are filled in: see
-        :func:`~micranet_helpers.architectures.settings`.
+        :func:`~micranet_helpers.zoo.architectures.settings`.
 
     Raises
     ------

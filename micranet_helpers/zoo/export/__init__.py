@@ -8,8 +8,8 @@ Graphs of MICRANet, UNet and FalkUNet can be written. That of a Mask R-CNN canno
 depend on the data, so it is torchvision's to export; its weights can.
 """
 
-from micranet_helpers.export.bioimageio import to_bioimageio
-from micranet_helpers.export.onnx import to_onnx
-from micranet_helpers.export.safetensors import from_safetensors, to_safetensors
+from micranet_helpers.zoo.export.bioimageio import to_bioimageio
+from micranet_helpers.zoo.export.onnx import to_onnx
+from micranet_helpers.zoo.export.safetensors import from_safetensors, to_safetensors
 
 __all__ = ["from_safetensors", "to_bioimageio", "to_onnx", "to_safetensors"]

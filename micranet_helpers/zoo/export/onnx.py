@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from micranet_helpers.architectures import settings
-from micranet_helpers.export.shared import check_exportable, extra
 from micranet_helpers.files.atomic import named, put
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.zoo.architectures import settings
+from micranet_helpers.zoo.export.shared import check_exportable, extra
 
 OPSET = 18
 """Version of the ONNX operators: the lowest that torch writes, so that older programs read it."""

@@ -4,9 +4,9 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from micranet_helpers.architectures import check_numbers
 from micranet_helpers.networks import Network
-from micranet_helpers.weights import taken
+from micranet_helpers.zoo.architectures import check_numbers
+from micranet_helpers.zoo.weights import taken
 
 
 def extra(module: str) -> ModuleType:

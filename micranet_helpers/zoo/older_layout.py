@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from micranet_helpers.architectures import NUMBERS, check_numbers, settings
 from micranet_helpers.files.hdf5 import explaining
-from micranet_helpers.weights import assemble, fill, parse
-from micranet_helpers.zoo import ZooEntry
+from micranet_helpers.zoo.architectures import NUMBERS, check_numbers, settings
+from micranet_helpers.zoo.hdf5_zoo import ZooEntry
+from micranet_helpers.zoo.weights import assemble, fill, parse
 
 
 def load(folder: str | Path) -> ZooEntry:

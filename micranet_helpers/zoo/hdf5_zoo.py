@@ -5,7 +5,7 @@ of its ``state_dict``; a model trained in folds holds one sub-group per fold. Th
 text in the attribute ``trainer_params`` of the architecture group. A zoo may also hold a project
 of the program Ilastik. No code in a file is ever run, and no link out of it is followed, so files
 from an unknown source cannot do harm or show other files. The older layout, a folder of two
-files, is read by :mod:`micranet_helpers.pair`.
+files, is read by :mod:`micranet_helpers.zoo.folder`.
 """
 
 import io
@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from micranet_helpers.architectures import MOST, check_numbers, settings
 from micranet_helpers.files.atomic import named, put, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.weights import Arrays, assemble, fill, parse, settings_text, taken
+from micranet_helpers.zoo.architectures import MOST, check_numbers, settings
+from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
 
 MODEL = "model"
 """Name under which :func:`save` writes the model of a group."""
@@ -44,7 +44,7 @@ class ZooEntry:
         The network in evaluation mode, on the CPU; one per fold where the zoo holds folds.
     params : dict
         Settings of the training. Those that make the network what it is are as
-        :func:`~micranet_helpers.architectures.settings` lists them.
+        :func:`~micranet_helpers.zoo.architectures.settings` lists them.
     class_thresholds : ndarray of float64, or None
         Probabilities from which on a class counts as present, as stored.
     """
@@ -77,7 +77,7 @@ def save(
         of :mod:`micranet_helpers.networks.mask_rcnn`.
     params : dict
         Settings of the training, stored as JSON. Those that make the network what it is are
-        filled in: see :func:`~micranet_helpers.architectures.settings`.
+        filled in: see :func:`~micranet_helpers.zoo.architectures.settings`.
     class_thresholds : array-like of float, (num_classes,), optional
         Probabilities from which on a class counts as present.
 
