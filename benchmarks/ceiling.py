@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from micranet_book import runner
 from results import BOOK, KEPT, head_of, options
 from table import report
 
-from micranet_helpers import metrics, results, runner
+from micranet_helpers import metrics, results
 from micranet_helpers.data import ctc, dataset, em, pvivax
 from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.combination import gaussian

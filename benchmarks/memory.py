@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import torch
+from micranet_book.runner import kernel_environment
 from table import report
 
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.runner import kernel_environment
 
 ROUNDS = 15
 

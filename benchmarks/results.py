@@ -14,8 +14,9 @@ from pathlib import Path
 
 import papermill
 import yaml
+from micranet_book import runner
 
-from micranet_helpers import results, runner
+from micranet_helpers import results
 
 BOOK = Path(__file__).parents[1] / "book"
 KEPT = BOOK / "results" / "full"

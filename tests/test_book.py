@@ -12,9 +12,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import open_browser, pages_of, settle
 from bs4 import BeautifulSoup
+from micranet_book import runner
 from servers import serve_folder
 
-from micranet_helpers import results, runner
+from micranet_helpers import results
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 90  # the aim is 30 s a chapter; a busy machine may take longer

@@ -21,12 +21,11 @@ import nbformat
 import papermill
 import pytest
 from browsers import need
+from micranet_book import runner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from requirements import walk
 from servers import serve_folder
-
-from micranet_helpers import runner
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"

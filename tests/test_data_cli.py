@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from micranet_helpers import runner
 from micranet_helpers.data.fetch import download
+from micranet_helpers.lessons import command
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def outside(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_list(capsys, tmp_path) -> None:
-    assert runner.main(["data"]) == 0
+    assert command.main(["data"]) == 0
     shown = capsys.readouterr().out
     assert "\nem: 21.7 MB" in shown and "10.1038/s42256-022-00472-w" in shown
     assert str(tmp_path / "cache") in shown and "micranet-book data remove NAME" in shown
@@ -27,13 +27,13 @@ def test_list(capsys, tmp_path) -> None:
 
 def test_fetch_list_remove(capsys, mirror_url, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
-    assert runner.main(["data", "fetch", "mnist", "--subset", "test"]) == 0
+    assert command.main(["data", "fetch", "mnist", "--subset", "test"]) == 0
     paths = capsys.readouterr().out.split()
     assert [Path(path).name[:4] for path in paths] == ["t10k", "t10k"]
     assert all(Path(path).is_file() for path in paths)
-    runner.main(["data"])
+    command.main(["data"])
     assert "mnist: 11.6 MB, 1.7 MB on this disk" in capsys.readouterr().out
-    assert runner.main(["data", "remove", "mnist"]) == 0
+    assert command.main(["data", "remove", "mnist"]) == 0
     assert capsys.readouterr().out == "1.7 MB freed.\n"
     assert not (tmp_path / "cache" / "mnist").exists()
 
@@ -46,7 +46,7 @@ def test_fetch_list_remove(capsys, mirror_url, monkeypatch, tmp_path) -> None:
     ],
 )  # fmt: skip
 def test_errors_are_one_sentence(arguments: str, code: int, words: str, capsys) -> None:
-    assert runner.main(["data", *arguments.split()]) == code
+    assert command.main(["data", *arguments.split()]) == code
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("micranet-book data: ") and words in last
 
@@ -54,7 +54,7 @@ def test_errors_are_one_sentence(arguments: str, code: int, words: str, capsys) 
 @pytest.mark.parametrize("arguments", ["fetch", "remove", "lose mnist"])
 def test_bad_usage(arguments: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
-        runner.main(["data", *arguments.split()])
+        command.main(["data", *arguments.split()])
     assert caught.value.code == 2
 
 
@@ -63,7 +63,7 @@ def test_interrupted(capsys, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(download, "fetch", interrupted)
-    assert runner.main(["data", "fetch", "mnist"]) == 130
+    assert command.main(["data", "fetch", "mnist"]) == 130
     assert "goes on from here" in capsys.readouterr().err
 
 
@@ -71,7 +71,7 @@ def test_without_the_notebook_tools() -> None:
     code = """
 import sys
 sys.modules.update(papermill=None, jupyter_book=None, yaml=None, torch=None)
-from micranet_helpers.runner import main
+from micranet_helpers.lessons.command import main
 sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code, "data"], capture_output=True, text=True)
@@ -79,6 +79,5 @@ sys.exit(main())
 
 
 def test_help_names_it(capsys) -> None:
-    with pytest.raises(SystemExit):
-        runner.main(["--help"])
+    assert command.main(["--help"]) == 0
     assert "list, fetch and remove the data sets" in capsys.readouterr().out

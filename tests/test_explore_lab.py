@@ -18,11 +18,11 @@ import numpy as np
 import papermill
 import pytest
 from browsers import open_browser, run_all_cells
+from micranet_book import offline, runner
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from servers import serve_lab
 
-from micranet_helpers import offline, runner
 from micranet_helpers.data.own.annotations import read_rois
 from micranet_helpers.explore import Choice, Session
 from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles

@@ -9,9 +9,10 @@ import tifffile
 from browsers import need, open_browser
 from conftest import random_model
 from ipywidgets.embed import embed_data, escape_script
+from micranet_book import offline
 from servers import serve_folder
 
-from micranet_helpers import offline, zoo
+from micranet_helpers import zoo
 from micranet_helpers.explore.widgets import Explorer, explore
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Explorer</title>

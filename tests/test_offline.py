@@ -11,9 +11,8 @@ import nbformat
 import pytest
 import yaml
 from browsers import need, open_browser
+from micranet_book import offline, runner
 from servers import serve_folder
-
-from micranet_helpers import offline, runner
 
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "book" / "_config.yml").read_text())
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -14,8 +14,9 @@ import torch
 from conftest import random_images
 from torch.utils.data import TensorDataset
 
-from micranet_helpers import results, runner, train, zoo
+from micranet_helpers import results, train, zoo
 from micranet_helpers.data.fetch.registry import items
+from micranet_helpers.lessons import command
 from micranet_helpers.networks import learner, mask_rcnn
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.networks.micranet import MICRANet
@@ -277,7 +278,7 @@ def test_a_full_disk_leaves_neither_file(tmp_path, runs, result, monkeypatch, ca
 def call(*words):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = runner.main(["publish-weights", *map(str, words)])
+        code = command.main(["publish-weights", *map(str, words)])
     return code, out.getvalue(), err.getvalue()
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-
-from micranet_helpers import runner
+from micranet_book import runner
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = """\
@@ -222,7 +221,7 @@ def test_time_limit_leaves_no_kernel(book: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
 def test_interrupt_leaves_no_kernel(untouched: Path) -> None:
-    command = "import sys; from micranet_helpers.runner import main; sys.exit(main())"
+    command = "import sys; from micranet_helpers.lessons.command import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "run", "slow"],
         cwd=untouched, stderr=subprocess.PIPE, start_new_session=True,

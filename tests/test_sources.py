@@ -19,13 +19,12 @@ import rattler
 import yaml
 from click.testing import CliRunner
 from IPython.core.inputtransformer2 import TransformerManager
+from micranet_book import runner
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from papermill.cli import papermill
 from requirements import walk
-
-from micranet_helpers import runner
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -33,12 +32,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PROJECT["project"]["urls"]["Repository"]
 COLAB = ADDRESS.replace("https://github.com/", "https://colab.research.google.com/github/")
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if "_build" not in path.parts)
-MODULES = sorted((ROOT / "micranet_helpers").rglob("*.py"))
+MODULES = sorted([*(ROOT / "micranet_helpers").rglob("*.py"), *(BOOK / "_ext").rglob("*.py")])
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name -> that of the Python package index
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 every_module = pytest.mark.parametrize(
-    "path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "micranet_helpers"))
+    "path", MODULES, ids=lambda path: str(path.relative_to(ROOT))
 )
 
 

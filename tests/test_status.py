@@ -5,8 +5,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from markdown_it import MarkdownIt
-
-from micranet_helpers import status
+from micranet_book import status
 
 
 def cells(text: str) -> list[list[str]]:

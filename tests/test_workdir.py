@@ -9,9 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from micranet_book import runner
 
-from micranet_helpers import runner, workdir
 from micranet_helpers.data.fetch import download
+from micranet_helpers.lessons import workdir
 from micranet_helpers.networks.checkpoints import read_checkpoint
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"

@@ -163,6 +163,7 @@ def pooled_f1(
 
 
 def as_masks(pred: Mask, target: Mask) -> tuple[Tensor, Tensor]:
+    """Check two masks of one shape and make them bool tensors on one device."""
     pred, target = _foreground(pred), _foreground(target)
     if pred.shape != target.shape:
         raise ValueError(
@@ -198,4 +199,5 @@ def _window_sum(mask: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
 
 
 def as_array(values: ArrayLike) -> NDArray[Any]:
+    """Take an array, also from a tensor on any device."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

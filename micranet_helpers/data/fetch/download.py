@@ -53,7 +53,8 @@ def folder() -> Path:
     -------
     Path
         The environment variable ``MICRANET_DATA``, or ``downloads`` in the folder of
-        ``MICRANET_WORKDIR`` (:mod:`micranet_helpers.workdir`), or the platform's folder for caches.
+        ``MICRANET_WORKDIR`` (:mod:`micranet_helpers.lessons.workdir`), or the platform's folder
+        for caches.
     """
     work = os.environ.get("MICRANET_WORKDIR")
     default = Path(work, "downloads") if work else pooch.os_cache("micranet")

@@ -1,4 +1,4 @@
-"""Command ``micranet-book``: execute the chapters, list parameters, build pages, publish weights.
+"""Execute the chapters, list their parameters, build the pages.
 
 The chapters of ``book/`` are sources without outputs. They are executed, in the order of
 ``book/_toc.yml``, into a fresh copy of the book at ``_build/executed/<profile>/``, and the
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from micranet_helpers import status
+from micranet_book import status
 
 # What the extra `book` adds (papermill, nbformat, psutil, yaml) is imported where it is used,
 # so that a reader without it gets the sentence of `_require_book` instead of a traceback.
@@ -35,7 +35,7 @@ class UsageError(Exception):
 
 
 class ChapterError(Exception):
-    """A chapter, the building of the pages or a publication did not come to its end."""
+    """A chapter or the building of the pages did not come to its end."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,15 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     int
         0: done, 1: a chapter or the build failed, 2: bad usage, 130: stopped by Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["data"]:  # needs neither a clone nor the notebook tools
-        from micranet_helpers.data.fetch import cli
-
-        return cli.main(argv[1:])
     args = _parser().parse_args(argv)
     try:
-        if args.command is not _publish:  # which needs neither
-            _require_book(Path.cwd())
+        _require_book(Path.cwd())
         args.command(Path.cwd(), args)
     except UsageError as error:
         print(f"micranet-book: {error}", file=sys.stderr)
@@ -76,7 +70,6 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="micranet-book", description="Run and build the book.")
     commands = parser.add_subparsers(required=True)
-    commands.add_parser("data", help="list, fetch and remove the data sets of the book")
     for name, command, text in (
         ("run", _run, "execute chapters into _build/executed/<profile>/"),
         ("build", _build, "execute all chapters, then make the pages in book/_build/html/"),
@@ -92,15 +85,6 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "run":
             sub.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
-    text = "write trained networks to a zoo file, with a model card"
-    sub = commands.add_parser("publish-weights", help=text, description=text)
-    sub.set_defaults(command=_publish)
-    sub.add_argument("result", help="JSON file that says what was measured")
-    sub.add_argument(
-        "--model", dest="models", action="append", required=True, metavar="name=run[,run...]",
-        help="group of the zoo and folder of its run, or of its folds (may be repeated)",
-    )
-    sub.add_argument("--out", required=True, metavar="folder", help="where to write")
     return parser
 
 
@@ -122,31 +106,6 @@ def _build(root: Path, args: argparse.Namespace) -> None:
 
 def _list(root: Path, args: argparse.Namespace) -> None:
     print(parameter_table(root / "book", args.profile))
-
-
-def _publish(root: Path, args: argparse.Namespace) -> None:
-    from micranet_helpers.zoo.model_card import publish_weights  # loads torch
-
-    runs = _parse_models(args.models)
-    try:
-        for path in publish_weights(args.result, runs, args.out):
-            print(path)
-    except (ValueError, ImportError, FileNotFoundError, FileExistsError) as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        raise ChapterError(str(error)) from error
-
-
-def _parse_models(texts: list[str]) -> dict[str, list[str]]:
-    runs: dict[str, list[str]] = {}
-    for text in texts:
-        name, sign, folders = text.partition("=")
-        if not (name and sign and all(folders.split(","))):
-            raise UsageError(f"cannot read --model {text}; write --model name=run or name=run,run.")
-        if name in runs:
-            raise UsageError(f"two models are named {name}; give each a name of its own.")
-        runs[name] = folders.split(",")
-    return runs
 
 
 # --- what to run -------------------------------------------------------------------------------
@@ -320,7 +279,7 @@ def run_book(
     Path
         The copy, ``_build/executed/<profile>/``, with ``status.json`` in it. It is the working
         folder of every chapter, so that a chapter finds the files that earlier ones wrote, unless
-        ``MICRANET_WORKDIR`` names another one (:mod:`micranet_helpers.workdir`).
+        ``MICRANET_WORKDIR`` names another one (:mod:`micranet_helpers.lessons.workdir`).
     """
     notebooks = chapters(root / "book")
     limit, parameters = load_profile(root / "book", profile)
