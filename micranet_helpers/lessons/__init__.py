@@ -1,4 +1,6 @@
 """What the chapters share and no lesson is about: plumbing.
 
-- ``workdir``: a folder that outlives a session; ``command``: the command ``micranet-book``.
+- ``machine``: the line of versions; ``workdir``: a folder that outlives a session.
+- ``training``: networks that several chapters use are trained once.
+- ``command``: the command ``micranet-book``.
 """

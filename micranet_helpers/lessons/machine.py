@@ -1,0 +1,23 @@
+"""Say on which machine, and with which versions, a chapter runs."""
+
+from importlib.metadata import version
+
+import torch
+
+from micranet_helpers.networks.learner import choose_precision
+
+
+def describe_machine() -> str:
+    """Print the versions, the device and the precision of training, in one line.
+
+    Returns
+    -------
+    {"cuda", "cpu"}
+        The device on which the chapters train: a GPU if torch can use one.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(
+        f"torch {torch.__version__}, micranet-helpers {version('micranet-helpers')}, {device}, "
+        f"{choose_precision()}"
+    )
+    return device
