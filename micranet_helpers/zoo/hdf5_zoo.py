@@ -5,7 +5,7 @@ of its ``state_dict``; a model trained in folds holds one sub-group per fold. Th
 text in the attribute ``trainer_params`` of the architecture group. A zoo may also hold a project
 of the program Ilastik. No code in a file is ever run, and no link out of it is followed, so files
 from an unknown source cannot do harm or show other files. The older layout, a folder of two
-files, is read by :mod:`micranet_helpers.zoo.folder`.
+files, is read by :mod:`micranet_helpers.zoo.older_layout`.
 """
 
 import io
