@@ -407,6 +407,22 @@ def test_label_scores_refuse(score):
 # Objects and pixels of several images
 
 
+@quick
+@given(st.lists(st.tuples(label_images, label_images), min_size=1, max_size=4))
+def test_total_counts_as_if_the_images_were_one(images):
+    pooled = metrics.total(metrics.match_objects(*pair) for pair in images)
+    numbered = [[np.where(plane, plane + 10 * i, 0) for plane in pair]
+                for i, pair in enumerate(images)]  # fmt: skip
+    one = metrics.match_objects(*map(np.hstack, zip(*numbered, strict=True)))
+    for score in ("tp", "fp", "fn", "precision", "recall", "f1"):
+        assert getattr(pooled, score) == getattr(one, score)
+
+
+def test_total_of_nothing_is_refused():
+    with pytest.raises(ValueError):
+        metrics.total([])
+
+
 def test_merged_and_split_objects_by_hand():
     true, pred = np.zeros((6, 12), int), np.zeros((6, 12), int)
     true[1:5, 1:3], true[1:5, 4:6], true[1:5, 8:12] = 5, 2, 9

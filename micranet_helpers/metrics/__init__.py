@@ -16,11 +16,12 @@ from micranet_helpers.metrics.objects import (
     match_centroids,
     match_objects,
     seg_score,
+    total,
 )
 
 __all__ = [
     "Curve", "Matching", "best_threshold", "boundary_dice", "dice", "exact_match",
     "f1_interval", "gain_interval", "holders", "ignored", "iou", "label_accuracy", "match_boxes",
     "match_centroids", "match_objects", "pooled_f1", "precision_recall", "roc_areas",
-    "seg_score",
+    "seg_score", "total",
 ]  # fmt: skip

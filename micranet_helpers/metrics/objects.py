@@ -4,6 +4,7 @@ An empty prediction of an empty truth is right: nothing to find, nothing found, 
 ``seg_score``, which judges true objects, has none to judge then and gives NaN.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +69,33 @@ class Matching:
 
     def _ratio(self, part: int, whole: int) -> float:
         return part / whole if whole else float(self.num_pred == self.num_true)
+
+
+def total(matchings: Iterable[Matching]) -> Matching:
+    """Pool the matchings of many images, so that every object counts alike.
+
+    Parameters
+    ----------
+    matchings : iterable of Matching
+        One for each image (or class), at least one.
+
+    Returns
+    -------
+    Matching
+        Counts and scores of all objects together. Its pairs are those of the images one after
+        another, with each image's own numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is no matching.
+    """
+    matchings = list(matchings)
+    return Matching(
+        np.concatenate([each.pairs for each in matchings]),
+        sum(each.num_pred for each in matchings),
+        sum(each.num_true for each in matchings),
+    )
 
 
 def match_centroids(
