@@ -320,6 +320,29 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
+def number_table(rows: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
+    """Make a Markdown table of numbers.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to int or float
+        Name of each row and its values by column, at least one row. Whole numbers are shown as
+        they are, others with three digits after the point (one from 10 on); NaN and what a row
+        lacks as "–".
+    corner : str
+        Head of the first column.
+
+    Returns
+    -------
+    str
+        The table; its columns are those of all rows, in the order in which they come.
+    """
+    columns = dict.fromkeys(name for row in rows.values() for name in row)
+    cells = [(name, *(_number(row.get(column)) for column in columns))
+             for name, row in rows.items()]  # fmt: skip
+    return table((corner, *columns), cells)
+
+
 def provenance() -> dict[str, Any]:
     """Tell on what, with what and when something is computed here.
 
@@ -426,6 +449,8 @@ def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _number(value: float | None) -> str:
+    if isinstance(value, int | np.integer):
+        return str(value)
     return "–" if value is None or not math.isfinite(value) else f"{value:.{_digits(value)}f}"
 
 

@@ -178,6 +178,14 @@ def test_aside_of_a_run_alone():
     ]  # fmt: skip
 
 
+def test_table_of_numbers_by_hand():
+    rows = {"a": {"found": 3, "F1": 0.5}, "b": {"found": np.int64(12), "F1": np.nan, "%": 12.34}}
+    assert results.number_table(rows, "way") == (
+        "| way | found | F1 | % |\n| --- | ---: | ---: | ---: |\n"
+        "| a | 3 | 0.500 | – |\n| b | 12 | – | 12.3 |"
+    )
+
+
 def test_full_runs_are_those_of_the_book():
     stored = Path(results.__file__).parents[1] / "book" / "results" / "full"
     for dataset in ("mnist", "ctc", "pvivax", "em", "actin"):
