@@ -1,4 +1,4 @@
-"""Networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
+"""Write networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
 
 import io
 from collections.abc import Sequence
@@ -28,16 +28,13 @@ CITATION = {
     "and segmentation from image-level annotations. Nat. Mach. Intell. 4, 455-466 (2022)",
     "doi": "10.1038/s42256-022-00472-w",
 }
-"""What every package asks to cite."""
 
 MEANING = {
     "logits": "A class is predicted where its logit is above 0, unless the card says otherwise.",
     "map_4b": "Class-activation map of the deepest layer: where the evidence of a class is.",
-}
-"""What the outputs are, for readers of a package; at most 128 letters."""
+}  # at most 128 letters
 
-COVER = 256
-"""Side of both halves of the cover, px."""
+COVER = 256  # side of both halves of the cover, px
 
 
 def to_bioimageio(
@@ -182,7 +179,7 @@ def _package(about: dict[str, Any], files: dict[str, bytes]) -> bytes:
 
 
 def _reasons(described: Any) -> str:
-    """Tell what is wrong, once a field: of a licence it would list all that exist, three times."""
+    """Say what is wrong, once a field: of a licence it would list all that exist, three times."""
     errors = described.validation_summary.errors[::-1]
     wrong = {str((*error.loc, "tensors")[0]): error.msg for error in errors}
     return "; ".join(f"{field}: {shorten(text, 200)}" for field, text in sorted(wrong.items()))
