@@ -1,4 +1,4 @@
-"""Train a network on labels of images or pixels, with checkpoints that survive a kill."""
+"""Define what training does: loss, optimiser, schedule, order of images, one line an epoch."""
 
 import math
 import time
@@ -21,7 +21,7 @@ WARM_UP = 0.1  # share of the steps over which the learning rate rises
 
 
 class Repeatable(pl.LightningModule):
-    """What every training does alike, so that a resumed run repeats it exactly."""
+    """Do what every training does alike, so that a resumed run repeats it exactly."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draw dropout, and what else is random, from a seed of this step."""
@@ -39,10 +39,10 @@ class Repeatable(pl.LightningModule):
 
 
 class Learner(Repeatable):
-    """A network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
+    """Combine a network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
-    (MICRA-Net) or each pixel (U-Nets). What is labelled NaN is unknown, and does not count.
+    (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ class Learner(Repeatable):
     learning_rate : float
         Highest learning rate.
     schedule : {"cosine", "plateau"}
-        "cosine": AdamW, the rate rises over the first tenth of the steps, then falls to 0 along
-        a cosine. "plateau": what the paper's code does for F-actin; Adam, the rate is divided by
-        10 after 10 epochs without a lower validation loss, down to 1e-5.
+        "cosine": AdamW; the rate rises over the first tenth of the steps, then falls to 0 along
+        a cosine. "plateau", as in the paper's code for F-actin: Adam; the rate is divided by 10
+        after 10 epochs without a lower validation loss, down to 1e-5.
     pos_weight : sequence of float, optional
         Weight of each class's positives, e.g. negatives / positives where positives are rare.
     channels_last : bool
         Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
     run : dict, optional
-        Facts that make a run what it is; stored in its checkpoints.
+        Facts that identify a run; stored in its checkpoints.
     network : {"MICRANet", "UNet", "FalkUNet"}
         What is trained.
     frozen : sequence of str

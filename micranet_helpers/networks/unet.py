@@ -11,13 +11,7 @@ from micranet_helpers.networks.micranet import check_images
 
 SLOPE = 0.1  # of FalkUNet's LeakyReLU below 0
 
-_DOWN = [
-    ("conv_d0ab", "conv_d0bc"),
-    ("conv_d1ab", "conv_d1bc"),
-    ("conv_d2ab", "conv_d2bc"),
-    ("conv_d3ab", "conv_d3bc"),
-    ("conv_d4ab", "conv_d4bc"),
-]
+_DOWN = [(f"conv_d{level}ab", f"conv_d{level}bc") for level in range(5)]
 _UP = [
     ("upconv_d4c_u3a", "conv_u3bc", "conv_d3cd"),
     ("upconv_u3d_u2a", "conv_u2bc", "conv_d2cd"),
@@ -103,10 +97,8 @@ class UNet(nn.Module):
 
         Raises
         ------
-        TypeError
-            If the images are no floating-point tensor of the weights' dtype.
-        ValueError
-            If the batch is empty or its shape does not fit the network.
+        TypeError, ValueError
+            If the dtype or the shape does not fit the network.
         """
         check_images(images, self, 2 ** len(self.contractingPath))
         levels = [self.firstConvolution(images)]
@@ -197,10 +189,8 @@ class FalkUNet(nn.Module):
 
         Raises
         ------
-        TypeError
-            If the images are no floating-point tensor of the weights' dtype.
-        ValueError
-            If the batch is empty or its shape does not fit the network.
+        TypeError, ValueError
+            If the dtype or the shape does not fit the network.
         """
         check_images(images, self, 2 ** len(_UP))
         levels = [self._convolve(_DOWN[0], images)]
