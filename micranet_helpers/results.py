@@ -207,18 +207,9 @@ def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None =
 
 
 def spread(values: Sequence[float]) -> str:
-    """Format mean and standard deviation of some values.
+    """Format mean ± standard deviation (of the sample, n − 1) of one value a run.
 
-    Parameters
-    ----------
-    values : sequence of float
-        One a run; NaN where a run has none.
-
-    Returns
-    -------
-    str
-        Mean ± standard deviation (of the sample, n − 1), and of how many, if some are missing;
-        "–" where there is none.
+    The number of values is added if some are NaN; "–" says that there is none.
     """
     there = np.array(values, float)
     there = there[np.isfinite(there)]
@@ -240,17 +231,17 @@ def aside(
     run : dict or path
         E.g. the file of a short run in a chapter, of any source and seed.
     runs : sequence of dict, optional
-        The full runs, which differ in their seed only; by default :func:`full` of the dataset.
+        The full runs, maybe none; by default :func:`full` of the dataset.
 
     Returns
     -------
     str
-        Markdown table, as of :func:`summary`; of the run alone if there are no others.
+        Markdown table, as of :func:`summary`.
 
     Raises
     ------
     ValueError
-        As :func:`summary`; also if the run is of another dataset.
+        As :func:`summary`, where there are others; also if they are of another dataset.
     """
     run = run if isinstance(run, Mapping) else load(run)
     runs = full(run["dataset"]) if runs is None else runs
@@ -274,24 +265,17 @@ def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     runs : sequence of dict
-        At least one, which differ in their seed only.
+        As for :func:`summary`, which also names the errors.
 
     Returns
     -------
     str
         Markdown table: a row for each method, a column for each measure, in the order in which
         they come; mean ± standard deviation of the seeds, "–" where there is none.
-
-    Raises
-    ------
-    ValueError
-        As :func:`summary`; also if a name has no comma.
     """
     _check_alike(runs)
-    names = dict.fromkeys(name for run in runs for name in run["metrics"])
-    if odd := [name for name in names if ", " not in name]:
-        raise ValueError(f'Metrics must be named "measure, method", not {odd[0]!r}.')
-    measures, methods = (dict.fromkeys(name.split(", ", 1)[i] for name in names) for i in (0, 1))
+    pairs = [name.partition(", ") for run in runs for name in run["metrics"]]
+    measures, _, methods = map(dict.fromkeys, zip(*pairs, strict=True))
     rows = [(each, *(_spread(runs, f"{measure}, {each}") for measure in measures))
             for each in methods]  # fmt: skip
     return table((_heading(runs), *measures), rows)
@@ -373,7 +357,7 @@ def _commit() -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """The same as JSON knows it; numbers that are not finite become None."""
+    """Convert to what JSON knows; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

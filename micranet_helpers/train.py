@@ -27,7 +27,6 @@ from micranet_helpers.networks.checkpoints import (
 )
 from micranet_helpers.networks.learner import (
     NETWORKS,
-    EpochLines,
     Learner,
     Repeatable,
     Shuffle,
@@ -248,7 +247,7 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
         logger=CSVLogger(folder, name="log"),
-        callbacks=[best, last, EpochLines()],
+        callbacks=[best, last],
         plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),

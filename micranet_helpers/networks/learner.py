@@ -32,6 +32,13 @@ class Repeatable(pl.LightningModule):
         """Start the clock."""
         self._start = time.perf_counter()
 
+    def on_validation_end(self) -> None:
+        """Print one line an epoch: it stays readable in a log and in the book."""
+        scores, took = self.trainer.callback_metrics, time.perf_counter() - self._start
+        right = f"labels right {scores['val_accuracy']:.2%}, " if "val_accuracy" in scores else ""
+        print(f"epoch {self.current_epoch + 1}/{self.trainer.max_epochs}: validation loss "
+              f"{scores['val_loss']:.4f}, {right}{took:.0f} s", flush=True)  # fmt: skip
+
     def on_train_epoch_end(self) -> None:
         """Log the learning rate, and how long the epoch took, validation included."""
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
@@ -194,26 +201,6 @@ class Shuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return iter(torch.randperm(len(self), generator=generator).tolist())
-
-
-class EpochLines(pl.Callback):
-    """Print one line an epoch: it stays readable in a log and in the book."""
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.start = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Print the validation scores of this epoch."""
-        scores = trainer.callback_metrics
-        right = scores.get("val_accuracy")
-        print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
-            f"validation loss {scores['val_loss']:.4f}, "
-            f"{'' if right is None else f'labels right {right:.2%}, '}"
-            f"{time.perf_counter() - self.start:.0f} s",
-            flush=True,
-        )
 
 
 def choose_precision() -> str:

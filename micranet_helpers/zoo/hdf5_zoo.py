@@ -33,7 +33,7 @@ ILASTIK = "Ilastik"  # how the names of groups begin that hold a project of Ilas
 
 @dataclass(frozen=True, eq=False)
 class ZooEntry:
-    """What :func:`load` returns.
+    """Hold what :func:`load` returns.
 
     Attributes
     ----------
@@ -60,8 +60,8 @@ def save(
 ) -> None:
     """Add a model, or the folds of a model, to a zoo file.
 
-    A group of the same name is replaced, the others stay. The file is written anew beside the
-    old one and takes its place only when complete: after any failure the old file is as before.
+    A group of the same name is replaced, the others stay. After any failure the old file is as
+    before.
 
     Parameters
     ----------
@@ -70,8 +70,7 @@ def save(
     group : str
         Name of the architecture group, e.g. ``"MICRANet"``.
     models : MICRANet, UNet, FalkUNet, MaskRCNN or sequence of one of them
-        The trained network, or one per fold. Weights are stored as float32. A Mask R-CNN is that
-        of :mod:`micranet_helpers.networks.mask_rcnn`.
+        The trained network, or one per fold. Weights are stored as float32.
     params : dict
         Settings of the training, stored as JSON. Those that define the network are filled in:
         see :func:`~micranet_helpers.zoo.architectures.settings`.
@@ -147,7 +146,8 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     learns if it is trained further.
 
     Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on
-    damaged text. Take zoos from a source that gives a checksum, and compare it.
+    damaged text, also in :func:`contents` and :func:`extract_ilastik`. Take zoos from a source
+    that gives a checksum, and compare it.
     """
     with reading(path, repr(group)) as file:
         return _read(file, group, name)
@@ -183,10 +183,6 @@ def contents(path: str | Path) -> list[dict[str, Any]]:
         If there is no such file.
     ValueError
         If it is no HDF5 file, is damaged, or holds more than a zoo can.
-
-    Notes
-    -----
-    As for :func:`load`: the HDF5 library itself may hang on damaged text.
     """
     with reading(path, "the list of models") as file:
         if len(file) > MOST:
@@ -234,8 +230,7 @@ def extract_ilastik(
 
     Notes
     -----
-    As for :func:`load`: the HDF5 library itself may hang on damaged text. The project is in
-    memory before it is written.
+    The project is in memory before it is written.
     """
     out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:
@@ -318,7 +313,7 @@ def _folds(model: h5py.Group) -> list[h5py.Group]:
 
 
 def _fold(group: h5py.Group, params: dict[str, Any]) -> tuple[nn.Module, Arrays]:
-    """Network without numbers, and the arrays that hold them: nothing is read yet."""
+    """Build a network without numbers, and give the arrays that hold them: nothing is read yet."""
     names = list(group)[: MOST + 1]
     arrays = {key: member(group, key, h5py.Dataset) for key in names}
     return assemble(arrays, params, group.name)

@@ -56,12 +56,12 @@ def to_bioimageio(
 
     The package is a zip with ``rdf.yaml``, the ONNX graph of :func:`to_onnx`, the image and the
     outputs for it as tests, the card as ``README.md``, and a cover: the image beside the map of
-    the class of highest logit. The package bioimageio.spec validates it before it is written.
-    The validator needs no network: the description holds no address that it would look up.
+    the class of highest logit. The package bioimageio.spec validates it, offline, before it is
+    written.
 
-    Decisions of ours: there is no ``pytorch_state_dict`` beside the graph, as it would bring
-    Python code that readers have to run. Authors are names alone, as the validator looks up
-    their accounts. Readers may differ from the test outputs by a thousandth.
+    Decisions of ours: there is no ``pytorch_state_dict`` beside the graph, as readers would have
+    to run its Python code. Authors are names alone, as the validator would look up their
+    accounts. Readers may differ from the test outputs by a thousandth.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def to_bioimageio(
     model : MICRANet, UNet or FalkUNet
         The trained network.
     image : array-like, any real dtype, (C, H, W)
-        An image as published. Best one of the test split on which the network predicts a class:
-        everyone will see it, and the validator refuses a map that is nowhere above 1e-4.
+        An image as published, best of the test split and with a predicted class: everyone will
+        see it, and the validator refuses a map that is nowhere above 1e-4.
     classes : sequence of str
         Names of the classes.
     name : str
@@ -88,8 +88,8 @@ def to_bioimageio(
     tags : sequence of str
         Words to find it by.
     offset, factor : array-like of float, () or (C,)
-        The network sees ``(image - offset) * factor``: see
-        :class:`~micranet_helpers.data.dataset.Sample`. The package tells readers to do the same.
+        The network sees ``(image - offset) * factor``, and the package says so: see
+        :class:`~micranet_helpers.data.dataset.Sample`.
 
     Raises
     ------
