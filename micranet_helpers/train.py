@@ -1,7 +1,6 @@
 """Train a network on labels of images or pixels, with checkpoints that survive a kill."""
 
 import csv
-import errno
 import hashlib
 import logging
 import math
@@ -28,7 +27,6 @@ from micranet_helpers.networks.checkpoints import (
 )
 from micranet_helpers.networks.learner import (
     NETWORKS,
-    EpochLines,
     Learner,
     Repeatable,
     Shuffle,
@@ -36,10 +34,7 @@ from micranet_helpers.networks.learner import (
 )
 from micranet_helpers.networks.micranet import check_evaluating
 
-# What the system says when a file cannot be written: no space, over quota, too large, read-only.
-_NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
-
-WRITE_ERRORS = [getattr(errno, name) for name in _NAMES if hasattr(errno, name)]
+BATCH = 64  # of `logits_of`
 
 
 def fit(
@@ -72,7 +67,7 @@ def fit(
     train, validation : Dataset
         Items are (image (C, H, W) float32, labels float32 of 0, 1 and, where unknown, NaN):
         (num_classes,) for MICRA-Net, (num_classes, H, W) for a U-Net. All labels, or for pixels
-        (N, num_classes) that tell which classes an image shows, must be at hand as
+        which classes each image shows, (N, num_classes), must be available as
         ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
     folder : path
         Where the run lives. One run a folder.
@@ -147,29 +142,14 @@ def advance(
 ) -> None:
     """Train for the epochs that the run in a folder lacks: what :func:`fit` does, for any network.
 
-    Parameters
-    ----------
-    make : function without arguments
-        Makes the module with its first weights; its hyper-parameters are the settings.
-    settings : dict
-        What makes this run what it is. ``settings["run"]`` holds ``seed`` and ``batch_size``.
-    train, validation, folder, epochs, precision, num_workers
-        As for :func:`fit`.
-    collate : function, optional
-        Makes a batch of a list of items; by default torch's own.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds another run.
-    OSError
-        If a checkpoint cannot be written; the earlier ones are intact.
+    ``make`` makes the module with its first weights; its hyper-parameters are the ``settings``,
+    which identify the run; ``settings["run"]`` holds ``seed`` and ``batch_size``.
     """
     folder, run = Path(folder), settings["run"]
     done = _epochs_done(folder, settings)
     if done >= epochs:
         return
-    with isolate_rng(), _quiet(), _clear_write_errors(folder):
+    with isolate_rng(), _quiet():
         pl.seed_everything(run["seed"], verbose=False)
         order = Shuffle(train, run["seed"])
         # A resumed trainer starts the workers before it tells the epoch.
@@ -209,10 +189,7 @@ def load(folder: Path | str, which: str = "best") -> Network:
     """
     return restore(
         Path(folder) / f"{which}.ckpt",
-        # Old runs do not name the network.
-        lambda hyper: NETWORKS[hyper.get("network", "MICRANet")](
-            hyper["in_channels"], hyper["num_classes"]
-        ),
+        lambda hyper: NETWORKS[hyper["network"]](hyper["in_channels"], hyper["num_classes"]),
         "MICRA-Net or U-Net",
     )
 
@@ -220,24 +197,7 @@ def load(folder: Path | str, which: str = "best") -> Network:
 def restore(path: Path, make: Callable[[dict[str, Any]], nn.Module], name: str) -> nn.Module:
     """Load the network of a checkpoint: what :func:`load` does, for any network.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.ckpt`` file.
-    make : function
-        Makes the network, with any weights, of the hyper-parameters in the checkpoint.
-    name : str
-        What the network is called in the message if it does not fit.
-
-    Returns
-    -------
-    nn.Module
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such checkpoint, or it is damaged or of another network.
+    ``make`` makes it, with any weights, of the hyper-parameters; ``name`` is for the message.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -263,7 +223,8 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     dict of lists, one value an epoch
         ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
         ``val_exact`` (share of images, or of pixels, with all labels right), ``learning_rate``
-        and ``seconds`` (with validation); NaN for what the training does not log.
+        and ``seconds`` (of the epoch when it was trained, with validation); NaN for what the
+        training does not log.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")
@@ -286,7 +247,7 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
         logger=CSVLogger(folder, name="log"),
-        callbacks=[best, last, EpochLines()],
+        callbacks=[best, last],
         plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
@@ -297,18 +258,7 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
 
 
 def check_labels(train: Dataset) -> None:
-    """Raise one clear sentence if a training set cannot teach some class.
-
-    Parameters
-    ----------
-    train : Dataset
-        As for :func:`fit`.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, or no image is positive for some class.
-    """
+    """Refuse a training set that is empty or shows some class nowhere."""
     if len(train) == 0:
         raise ValueError("The training set is empty: give at least one image.")
     shown = _shown(train).any(1)
@@ -320,7 +270,7 @@ def check_labels(train: Dataset) -> None:
 
 
 def _check_negatives(train: Dataset) -> None:
-    """A classifier that never hears "no" says "yes" to everything, and its maps mean nothing."""
+    """Refuse a class without a "no": the network would say "yes" to everything."""
     everywhere = _shown(train).all(1)
     if everywhere.any():
         raise ValueError(
@@ -330,7 +280,7 @@ def _check_negatives(train: Dataset) -> None:
 
 
 def _shown(train: Dataset) -> Tensor:
-    """Whether each image (or pixel) is positive, bool (K, ...)."""
+    """Return whether each image (or pixel) is positive, bool (K, ...)."""
     labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
     return (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)
 
@@ -340,14 +290,13 @@ def _listed(classes: Tensor) -> str:
 
 
 def _epochs_done(folder: Path, settings: dict) -> int:
-    """Whole epochs in the folder's last checkpoint; an error if it is of another run."""
+    """Count the whole epochs in the folder's last checkpoint; refuse that of another run."""
     path = folder / "last.ckpt"
     if not path.exists():
         return 0
     checkpoint = read_checkpoint(path)
-    stored = {"network": "MICRANet", "frozen": []} | checkpoint["hyper_parameters"]
-    differs = [name for name in settings if stored.get(name) != settings[name]]
-    other = [f"{name} = {stored.get(name)}" for name in differs]
+    stored = {name: checkpoint["hyper_parameters"].get(name) for name in settings}
+    other = [f"{name} = {value}" for name, value in stored.items() if value != settings[name]]
     if other:
         raise ValueError(
             f"{folder} holds another run ({'; '.join(other)}): choose another folder or delete it."
@@ -356,7 +305,7 @@ def _epochs_done(folder: Path, settings: dict) -> int:
 
 
 def _digest(model: nn.Module) -> str:
-    """A fingerprint of the weights: another start is another run."""
+    """Compute a fingerprint of the weights: another start is another run."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -370,20 +319,6 @@ def _take_weights(model: nn.Module, start: nn.Module) -> None:
         raise ValueError(
             f"The weights to start from do not fit a {type(model).__name__} with "
             f"{model.in_channels} channels and {model.num_classes} classes: give another start."
-        ) from error
-
-
-@contextmanager
-def _clear_write_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in WRITE_ERRORS:
-            raise
-        raise OSError(
-            error.errno,
-            f"Could not write to {folder} ({error.strerror}): free some space and run again; "
-            "it goes on after the last whole epoch",
         ) from error
 
 
@@ -402,9 +337,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-BATCH = 64
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What was chosen in the explorer, and all that follows from it.
+"""Compute all that follows from what was chosen in the explorer.
 
 Each step remembers its last result and the choices that it depends on. So a new threshold costs a
 threshold, and only a new network, image or crop runs the network.
@@ -23,19 +23,18 @@ from micranet_helpers.maps.thresholds import otsu, percentile, triangle
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 
 COMBINATIONS = ("pca", "mean", "sum", "prod")
-"""Ways to combine the maps of the chosen layers; see
-:func:`micranet_helpers.maps.combination.combine`."""
+"""Ways to combine maps, as in :func:`~micranet_helpers.maps.combination.combine`."""
 
 THRESHOLDS = ("otsu", "triangle", "percentile", "none")
 """Ways to make a mask of the combined map; "none" marks nothing."""
 
 SIDE = 256
-"""Side of the crop, px, where the zoo does not tell the network's own."""
+"""Side of the crop, px, where the zoo does not give the network's own."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user chose.
+    """Hold what a user chose.
 
     Attributes
     ----------
@@ -152,7 +151,7 @@ def _step(*fields: str) -> Callable[[_Compute], property]:
 
 
 class Session:
-    """Network, image and choices, and what follows from them, computed when asked for.
+    """Compute what follows from a network, an image and choices, when asked for.
 
     Files are read again when they have changed. All properties raise one clear sentence
     (FileNotFoundError, TypeError or ValueError) if a choice does not work; the session goes on
@@ -327,7 +326,7 @@ class Session:
 
 
 def _size(entry: zoo.ZooEntry, most: int) -> int:
-    """Side of the network's own crops; where the zoo does not tell, as much as makes sense."""
+    """Return the side of the network's own crops; where the zoo has none, what makes sense."""
     size, step = entry.params.get("size"), STRIDES[-1]
     if type(size) is int and size > 0 and size % step == 0:
         return size

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.atomic import put
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,7 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(path), buffer.getbuffer())
+        put(Path(path), buffer.getbuffer())
 
 
 class EpochCheckpoint(ModelCheckpoint):
@@ -47,22 +47,9 @@ class EpochCheckpoint(ModelCheckpoint):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, onto the CPU, without running any code that it may hold.
+    """Read a ``.ckpt`` file onto the CPU, without running any code that it may hold.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.ckpt`` file.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is damaged, or something else.
+    A FileNotFoundError or ValueError says if it is missing, damaged or something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: train first.")
