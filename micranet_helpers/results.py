@@ -17,11 +17,8 @@ import torch
 
 from micranet_helpers.files.atomic import write_atomically
 
-KINDS = ("dataset", "source", "split", "labels_used")
-"""Fields that must agree where runs are compared."""
-
-PACKAGES = ("torch", "micranet_helpers", "scikit-image")
-"""Packages whose versions are stored with a result."""
+KINDS = ("dataset", "source", "split", "labels_used")  # must agree where runs are compared
+PACKAGES = ("torch", "micranet_helpers", "scikit-image")  # their versions are stored
 
 _FIELDS = {
     "dataset": str, "source": str, "split": str, "n": int, "labels_used": str, "seed": int,

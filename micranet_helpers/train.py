@@ -75,15 +75,27 @@ def fit(
         Epochs in all.
     batch_size : int
         Images per step.
-    learning_rate, schedule, pos_weight, channels_last, network, frozen
-        See :class:`Learner`.
+    learning_rate : float
+        Highest learning rate.
+    schedule : {"cosine", "plateau"}
+        "cosine": AdamW; the rate rises over the first tenth of the steps, then falls to 0 along
+        a cosine. "plateau", as in the paper's code for F-actin: Adam; the rate is divided by 10
+        after 10 epochs without a lower validation loss, down to 1e-5.
+    pos_weight : sequence of float, optional
+        Weight of each class's positives, e.g. negatives / positives where positives are rare.
     precision : str
         "auto", or any precision of pytorch-lightning, e.g. "32-true" or "bf16-mixed". "auto"
         takes half precision where the processor computes in it, else "32-true".
+    channels_last : bool
+        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
     seed : int
         Seed of the weights, of dropout and of the order of images.
     num_workers : int
         Processes that load images; 0 loads them in this one.
+    network : {"MICRANet", "UNet", "FalkUNet"}
+        What is trained.
+    frozen : sequence of str
+        Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
     start : nn.Module, optional
         Network of the same kind and size whose weights to begin with. By default random ones.
 
@@ -95,16 +107,16 @@ def fit(
     Raises
     ------
     ValueError
-        If there is no training image, none is positive for some class, all are positive for one
-        that is labelled image by image, labels or ``start`` do not fit the network, or the folder
-        holds another run.
+        If there is no training image, none is positive for some class or, for MICRA-Net, all
+        are; labels do not fit the network; an option does not exist; or the folder holds another
+        run.
+    RuntimeError
+        If ``start`` does not fit the network.
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
-    check_labels(train)
+    check_labels(train, negatives=network == "MICRANet")
     image, labels = train[0]
-    if labels.ndim == 1:
-        _check_negatives(train)
     settings = {
         "in_channels": len(image),
         "num_classes": len(labels),
@@ -122,7 +134,7 @@ def fit(
     def make() -> Learner:
         learner = Learner(**settings)
         if start is not None:
-            _take_weights(learner.model, start)
+            learner.model.load_state_dict(start.state_dict())
         return learner
 
     advance(make, settings, train, validation, folder, epochs, precision, num_workers)
@@ -257,32 +269,26 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
     )
 
 
-def check_labels(train: Dataset) -> None:
-    """Refuse a training set that is empty or shows some class nowhere."""
+def check_labels(train: Dataset, negatives: bool = False) -> None:
+    """Refuse a training set that is empty, or of which some class cannot be learnt.
+
+    A classifier needs negatives, too: it would say "yes" to everything.
+    """
     if len(train) == 0:
         raise ValueError("The training set is empty: give at least one image.")
-    shown = _shown(train).any(1)
-    if not shown.all():
+    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
+    shown = (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)  # (K, ...)
+    never, always = ~shown.any(1), shown.all(1) & negatives
+    if never.any():
         raise ValueError(
-            f"No training image is positive for class {_listed(~shown)}: "
+            f"No training image is positive for class {_listed(never)}: "
             "add images that show it, or leave the class out."
         )
-
-
-def _check_negatives(train: Dataset) -> None:
-    """Refuse a class without a "no": the network would say "yes" to everything."""
-    everywhere = _shown(train).all(1)
-    if everywhere.any():
+    if always.any():
         raise ValueError(
-            f"All training images are positive for class {_listed(everywhere)}: "
+            f"All training images are positive for class {_listed(always)}: "
             "add images that do not show it, or leave the class out."
         )
-
-
-def _shown(train: Dataset) -> Tensor:
-    """Return whether each image (or pixel) is positive, bool (K, ...)."""
-    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
-    return (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)
 
 
 def _listed(classes: Tensor) -> str:
@@ -310,16 +316,6 @@ def _digest(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _take_weights(model: nn.Module, start: nn.Module) -> None:
-    try:
-        model.load_state_dict(start.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"The weights to start from do not fit a {type(model).__name__} with "
-            f"{model.in_channels} channels and {model.num_classes} classes: give another start."
-        ) from error
 
 
 @contextmanager

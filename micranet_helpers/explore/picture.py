@@ -20,8 +20,8 @@ from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES, WIDTH, style
 
 LARGE, SMALL = 384, 96  # sides of the crop's picture (at least) and of a map's (at most), px
 
+# Colours of a map from low, dark blue, to high, yellow: uint8, (256, 3).
 COLOURS = mpl.colormaps[SCORES](np.arange(256), bytes=True)[:, :3]
-"""Colours of a map from low, dark blue, to high, yellow: uint8, (256, 3)."""
 
 Picture = NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ Picture = NDArray[np.uint8]
 def png(picture: Picture) -> bytes:
     """Pack a picture as a PNG file, fast rather than small.
 
-    Levels (H, W) are shown in :data:`COLOURS`, and packed in a tenth of the time of (H, W, 3).
+    Levels (H, W) are shown in ``COLOURS``, and packed in a tenth of the time of (H, W, 3).
     """
     data = io.BytesIO()
     image = Image.fromarray(picture)
@@ -80,15 +80,7 @@ def levels(score: Tensor) -> Picture:
 
 @style()
 def show(session: Session, opacity: float = 0.5) -> None:
-    """Draw a figure with what the explorer shows.
-
-    Parameters
-    ----------
-    session : Session
-        What was found.
-    opacity : float
-        Of the objects, 0 to 1.
-    """
+    """Draw a figure with what the explorer shows; ``opacity``, 0 to 1, is that of the objects."""
     large = [name for name in ("image", "score", "overlay") for _ in range(8)]
     small = [layer for layer in LAYERS for _ in range(3)]
     _, axes = plt.subplot_mosaic([large, small], figsize=(WIDTH, 3.5), dpi=150,

@@ -172,15 +172,7 @@ print(f"{{labels.max()}} objects, {{mask.sum()}} px")
 
 
 def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> None:
-    """Save the code of :func:`recipe`.
-
-    Parameters
-    ----------
-    path : path
-        The file, ``*.py``.
-    session, overwrite
-        As in :func:`save_mask`, and so are the errors.
-    """
+    """Save the code of :func:`recipe` as ``*.py``; otherwise like :func:`save_mask`."""
     put(named(path, ".py", overwrite), recipe(session).encode())
 
 

@@ -28,8 +28,7 @@ COMBINATIONS = ("pca", "mean", "sum", "prod")
 THRESHOLDS = ("otsu", "triangle", "percentile", "none")
 """Ways to make a mask of the combined map; "none" marks nothing."""
 
-SIDE = 256
-"""Side of the crop, px, where the zoo does not give the network's own."""
+SIDE = 256  # of the crop, px, where the zoo does not give the network's own
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,10 @@ class Choice:
 
     Attributes
     ----------
-    zoo : path
-        A zoo file; kept as text.
-    group : str
-        Name of a group in it that holds a MICRA-Net.
-    image : path
-        An image; kept as text.
-    scaling : str
-        See :func:`~micranet_helpers.explore.steps.scaled`.
+    zoo, group : path, str
+        A zoo file, and a group in it that holds a MICRA-Net.
+    image, scaling : path, str
+        An image, and how it is :func:`~micranet_helpers.explore.steps.scaled`.
     top, left : int
         Corner of the crop, px; it is kept inside the image.
     side : int, optional
@@ -65,7 +60,7 @@ class Choice:
     area : int
         Least number of pixels of an object.
     split : int
-        See :func:`~micranet_helpers.explore.steps.numbered`.
+        As for :func:`~micranet_helpers.explore.steps.numbered`.
     pixel_size_um : float, optional
         Side of a pixel, µm.
 
@@ -130,13 +125,10 @@ _MARKED = (*_SCORE, "threshold", "level")
 _LABELS = (*_MARKED, "area", "split")
 
 
-_Compute = Callable[["Session"], Any]
-
-
-def _step(*fields: str) -> Callable[[_Compute], property]:
+def _step(*fields: str) -> Callable[[Callable], property]:
     """Make a property that is computed anew only if one of these choices has changed."""
 
-    def decorate(compute: _Compute) -> property:
+    def decorate(compute: Callable) -> property:
         @wraps(compute)
         def get(session: "Session") -> Any:
             key = [session._key(field) for field in fields]

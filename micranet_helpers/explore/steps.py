@@ -63,17 +63,7 @@ def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
 
 
 class Prediction(NamedTuple):
-    """Hold what :func:`predict` returns.
-
-    Attributes
-    ----------
-    maps : Tensor, float32, (K, 8, S, S)
-        Each class's maps, in [0, 1]; 0 for a class that is not predicted.
-    probabilities : Tensor, float32, (K,)
-        Probability that the crop shows each class.
-    predicted : Tensor, bool, (K,)
-        Which classes are predicted.
-    """
+    """Hold what :func:`predict` returns."""
 
     maps: Tensor
     probabilities: Tensor
@@ -98,8 +88,12 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
 
     Returns
     -------
-    Prediction
-        Maps, probabilities and decisions.
+    maps : Tensor, float32, (K, 8, S, S)
+        Each class's maps, in [0, 1]; 0 for a class that is not predicted.
+    probabilities : Tensor, float32, (K,)
+        Probability that the crop shows each class.
+    predicted : Tensor, bool, (K,)
+        Which classes are predicted.
 
     Raises
     ------

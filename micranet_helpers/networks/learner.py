@@ -49,34 +49,8 @@ class Learner(Repeatable):
     """Combine a network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
-    (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count.
-
-    Parameters
-    ----------
-    in_channels, num_classes : int
-        As for :class:`~micranet_helpers.networks.micranet.MICRANet`.
-    learning_rate : float
-        Highest learning rate.
-    schedule : {"cosine", "plateau"}
-        "cosine": AdamW; the rate rises over the first tenth of the steps, then falls to 0 along
-        a cosine. "plateau", as in the paper's code for F-actin: Adam; the rate is divided by 10
-        after 10 epochs without a lower validation loss, down to 1e-5.
-    pos_weight : sequence of float, optional
-        Weight of each class's positives, e.g. negatives / positives where positives are rare.
-    channels_last : bool
-        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
-    run : dict, optional
-        Facts that identify a run; stored in its checkpoints.
-    network : {"MICRANet", "UNet", "FalkUNet"}
-        What is trained.
-    frozen : sequence of str
-        Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If the schedule, the network or a layer does not exist, or ``pos_weight`` does not have one
-        value per class.
+    (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count. The options
+    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run.
     """
 
     def __init__(

@@ -50,10 +50,6 @@ def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
     Batch norm learns, as torchvision has it for random weights; in 2021 it did not. On a GPU,
     ``torch.use_deterministic_algorithms(True)`` makes torchvision use a slow ``roi_align`` that
     takes tens of GB: leave it off.
-
-    References
-    ----------
-    He et al. 2017, doi 10.1109/ICCV.2017.322.
     """
     library = torchvision()
     if min(in_channels, num_classes) < 1 or crop < 32:

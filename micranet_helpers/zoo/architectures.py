@@ -15,8 +15,7 @@ from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
 
-Shapes = Mapping[str, tuple[int, ...] | None]
-"""Shape of each array by its name, None for an array without a shape."""
+Shapes = Mapping[str, tuple[int, ...] | None]  # of each array by its name; HDF5 knows None
 
 # Limits of ours: whatever exceeds them is a damaged or hostile file.
 MOST = 1000  # channels, classes, filters, folds, and arrays of a network
@@ -147,10 +146,10 @@ def _falk(shapes: Shapes, _: Mapping[str, Any]) -> FalkUNet:
 def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
     in_channels, num_classes = _side(shapes, _FIRST, 1), _side(shapes, _MASK_RCNN, 0)
     for key, size in {"num_input_images": in_channels, "num_classes": num_classes}.items():
-        if not _is_whole(params.get(key)) or params[key] != size:
+        if repr(params.get(key)) != repr(size):  # True is 1, too, and so is 1.0
             raise ValueError(f"the weights say {key} = {size}, the settings {params.get(key)!r}.")
     side, largest = params.get("min_size"), params.get("max_size")
-    if not (_is_whole(side) and _is_whole(largest) and side == largest and side in CROPS):
+    if not (type(side) is type(largest) is int and side == largest and side in CROPS):
         raise ValueError(
             "min_size and max_size must be one whole number, the side of the crops, from "
             f"{CROPS[0]} to {CROPS[-1]}, not {side!r} and {largest!r}."
@@ -160,10 +159,6 @@ def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
     model = mask_rcnn.build(in_channels, num_classes - 1, side)
     model.transform.image_mean, model.transform.image_std = mean, std
     return model
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int  # True is an int, too
 
 
 def _tones(params: Mapping[str, Any], key: str, count: int, least: float) -> list[float]:
@@ -224,6 +219,7 @@ _RENAMED = (
     ),
 )
 
+# All networks that can be loaded and saved; a further one is a further row.
 ARCHITECTURES = (
     Architecture(
         "MICRA-Net",
@@ -242,4 +238,3 @@ ARCHITECTURES = (
     ),
     Architecture("Mask R-CNN", "MaskRCNN", _MASK_RCNN, _mask_rcnn, _mask_rcnn_settings),
 )
-"""All networks that can be loaded and saved; a further one is a further row."""

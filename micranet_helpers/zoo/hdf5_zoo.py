@@ -227,10 +227,6 @@ def extract_ilastik(
         links or data outside itself.
     OSError
         If the project cannot be written; then nothing of it is left.
-
-    Notes
-    -----
-    The project is in memory before it is written.
     """
     out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from micranet_helpers.zoo.architectures import build, named_today, recognise, settings
 
-Arrays = Mapping[str, h5py.Dataset | Tensor]
-"""Arrays of a file by name, in the file or in memory."""
+Arrays = Mapping[str, h5py.Dataset | Tensor]  # by name, in the file or in memory
 
 
 def parse(text: str | bytes, what: str) -> dict[str, Any]:

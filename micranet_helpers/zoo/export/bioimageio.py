@@ -210,9 +210,7 @@ def _input(model: Network, offset: ArrayLike, factor: ArrayLike) -> dict[str, An
     }
 
 
-def _output(
-    key: str, model: Network, classes: Sequence[str], array: NDArray[np.float32]
-) -> dict[str, Any]:
+def _output(key: str, model: Network, classes: Sequence[str], array: NDArray) -> dict[str, Any]:
     """Describe an output; its sides, if any, are those of the image divided by a scale."""
     axes = [{"type": "batch"}, {"type": "channel", "channel_names": list(classes)}]
     if array.ndim == 4:
