@@ -30,6 +30,7 @@ def write_page(folder: Path, explorer: Explorer) -> None:
     (folder / "index.html").write_text(text)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [1100, 390])
 def test_explorer_is_drawn_whole(tmp_path: Path, width: int) -> None:
     need("npm")

@@ -26,7 +26,7 @@ TONE = 1e6  # mean and deviation of a Mask R-CNN's images, and 1 / TONE: float32
 
 
 class Architecture(NamedTuple):
-    """One row of :data:`ARCHITECTURES`."""
+    """Describe one row of `ARCHITECTURES`."""
 
     name: str  # in messages
     kind: str  # name of its class: the class of torchvision would have to be imported
@@ -119,7 +119,7 @@ def settings(model: nn.Module) -> dict[str, Any]:
 
 
 def check_numbers(models: Iterable[nn.Module]) -> None:
-    """Refuse folds of a model that hold more than :data:`NUMBERS` numbers together."""
+    """Refuse folds of a model that hold more than `NUMBERS` numbers together."""
     count = sum(value.numel() for model in models for value in model.state_dict().values())
     if count > NUMBERS:
         raise ValueError(f"The weights are {count} numbers, at most {NUMBERS} are expected.")
