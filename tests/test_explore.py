@@ -26,7 +26,6 @@ from micranet_helpers.explore import (
     Session,
     numbered,
     picture,
-    predict,
     recipe,
     save_mask,
     save_objects,
@@ -188,17 +187,7 @@ def test_folds_and_thresholds_of_a_zoo_are_used_as_by_segment(tmp_path, image_pa
     assert session.prediction.predicted.tolist() == said.tolist() == [True, True, False]
 
 
-def test_no_threshold_marks_nothing(session: Session) -> None:
-    session.choose(threshold="none")
-    assert session.count == session.area_px == 0
-
-
 # --- bad input ---------------------------------------------------------------------------------
-
-
-def write_image(path: Path, pixels: np.ndarray, **options: Any) -> Path:
-    tifffile.imwrite(path, pixels, **options)
-    return path
 
 
 BAD = {
@@ -226,19 +215,16 @@ def test_bad_input_gives_one_sentence_and_the_session_goes_on(
 ) -> None:
     make, group, sentence = BAD[kind]
     pixels, options = make()
-    session.choose(group=group, image=str(write_image(tmp_path / "bad.tif", pixels, **options)))
+    tifffile.imwrite(tmp_path / "bad.tif", pixels, **options)
+    session.choose(group=group, image=tmp_path / "bad.tif")
     for _ in range(2):
         with pytest.raises((ValueError, TypeError), match=sentence):
             _ = session.labels
+    session.choose(image=tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        _ = session.labels
     session.choose(group="MICRANet", image=str(image_path))
     assert session.count
-
-
-def test_missing_files_are_named(session: Session, tmp_path: Path) -> None:
-    for name in ("image", "zoo"):
-        session.choose(**{name: str(tmp_path / "gone")})
-        with pytest.raises(FileNotFoundError, match="gone"):
-            _ = session.labels
 
 
 @pytest.mark.parametrize("change, sentence", [
@@ -381,6 +367,7 @@ def test_files_are_whole_and_never_replaced_unasked(session, tmp_path, name, mon
     save(path, session, overwrite=True)
     assert path.stat().st_size > 50
     session.choose(threshold="none")
+    assert session.count == session.area_px == 0
     with pytest.raises(ValueError, match="no mask without a threshold"):
         save(path, session, overwrite=True)
 
@@ -617,9 +604,3 @@ def test_without_ipywidgets_one_sentence_says_what_to_install(monkeypatch) -> No
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ImportError, match=r"pip install 'micranet-helpers\[book\]'"):
         importlib.import_module(name)
-
-
-def test_prediction_needs_no_session(zoo_path: Path) -> None:
-    entry = zoo.load(zoo_path, "MICRANet")
-    found = predict(entry, random_images(1, 1, 16, 16))
-    assert found.maps.shape == (3, 8, 16, 16) and found.predicted.tolist() == [True, False, True]

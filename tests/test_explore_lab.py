@@ -17,7 +17,7 @@ import numpy as np
 import papermill
 import pytest
 from browsers import open_browser, run_all_cells
-from micranet_book import offline, runner
+from micranet_book import runner
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from servers import serve_lab
@@ -83,7 +83,8 @@ def listen(page: Page, url: str, problems: list[str]) -> None:
     page.route(lambda asked: not asked.startswith((url, "data:", "blob:")), lambda route: (
         problems.append(f"asks for {route.request.url}"), route.abort()))  # fmt: skip
     # The badge, and pictures from the repository, which pages take from beside them.
-    page.route(offline.BADGE, lambda route: route.fulfill(path=BOOK / "images/open-in-colab.svg"))
+    page.route("**/colab-badge.svg", lambda route: route.fulfill(
+        path=BOOK / "images/open-in-colab.svg"))  # fmt: skip
     page.route("**/raw/main/book/images/*", lambda route: route.fulfill(
         path=BOOK / "images" / route.request.url.rpartition("/")[2]))  # fmt: skip
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -97,6 +98,18 @@ def test_the_whole_chapter_runs_in_jupyterlab(lab: Lab) -> None:
     code = [cell for cell in cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert not [out for cell in code for out in cell.outputs if out.output_type == "error"]
+
+
+def test_the_explorer_is_drawn_whole(lab: Lab) -> None:
+    assert lab.page.locator("button[title^='crop here']").count() == 100
+    assert lab.page.locator("[title='null']:visible").count() == 0, "a label without a tooltip"
+    shown = lab.image(0).bounding_box()
+    for share, place in ((5, 0), (95, 0.9)):
+        where = f"button[title='crop here: {share}% down, {share}% right']"
+        cell = lab.page.locator(where).bounding_box()
+        assert abs(cell["x"] - shown["x"] - place * shown["width"]) < 3, "it lies on the picture"
+        assert abs(cell["y"] - shown["y"] - place * shown["height"]) < 3
+        assert abs(cell["height"] - shown["height"] / 10) < 1
 
 
 @contextmanager

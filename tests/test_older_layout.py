@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
 from test_unet import expected_shapes
 from test_zoo import published_weights
 from test_zoo_layouts import MNIST, assert_holds, unet_weights
@@ -58,14 +57,10 @@ def test_the_published_pairs_for_mnist(tmp_path, rng, new):
     assert entry.params == {**MNIST, "num_classes": 11, "number_filter": 4, "depth": 4}
 
 
-def test_a_pair_can_be_saved_to_a_zoo_and_trained(tmp_path, rng):
-    pair = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4)))
-    entry = older_layout.load(pair)
+def test_a_pair_can_be_saved_to_a_zoo(tmp_path, rng):
+    entry = older_layout.load(write_pair(tmp_path / "a", tensors(unet_weights(rng, 1, 3, 2, 4))))
     zoo.save(tmp_path / "zoo.hdf5", "UNet", entry.models, entry.params)
     assert zoo.load(tmp_path / "zoo.hdf5", "UNet").params == entry.params
-    [model] = entry.models
-    model.train()(random_images(2, 1, 8, 8)).sum().backward()
-    assert all(p.grad is not None and p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_parameters_that_share_numbers_in_the_file_are_apart_in_the_network(tmp_path, rng):

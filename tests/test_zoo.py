@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from test_model import published_entries
 from torch.nn import functional as F
 
 from micranet_helpers import zoo
@@ -17,32 +18,26 @@ from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import MOST
 
-# Written out from the description of the format, not taken from the model.
-WIDTHS = {
-    "1a": (3, 32), "1b": (32, 32), "2a": (32, 64), "2b": (64, 64),
-    "3a": (64, 128), "3b": (128, 128), "4a": (128, 256), "4b": (256, 256),
-}  # fmt: skip
-
 
 def published_weights(rng, num_classes=1):
     """Make the 58 entries of a published P. vivax model (3 channels), with random numbers."""
     weights = {}
-    for layer, (n_in, n_out) in WIDTHS.items():
-        weights[f"conv{layer}.weight"] = rng.normal(0, 1 / np.sqrt(9 * n_in), (n_out, n_in, 3, 3))
-        weights[f"conv{layer}.bias"] = rng.normal(0, 0.1, n_out)
-        for entry, centre in zip(("weight", "bias", "running_mean"), (1, 0, 0), strict=True):
-            weights[f"bnorm{layer}.{entry}"] = rng.normal(centre, 0.1, n_out)
-        weights[f"bnorm{layer}.running_var"] = rng.uniform(0.5, 1.5, n_out)
-        weights[f"bnorm{layer}.num_batches_tracked"] = np.int64(700)
-    weights["linear1.weight"] = rng.normal(0, 0.1, (num_classes, 256))
-    weights["linear1.bias"] = rng.normal(0, 0.1, num_classes)
-    return {k: v if v.dtype == np.int64 else v.astype(np.float32) for k, v in weights.items()}
+    for name, shape in published_entries(3, num_classes).items():
+        if name.endswith("num_batches_tracked"):
+            weights[name] = np.int64(700)
+        elif name.endswith("running_var"):
+            weights[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            centre = name.startswith("bnorm") and name.endswith("weight")
+            spread = 1 / np.sqrt(9 * shape[1]) if len(shape) == 4 else 0.1
+            weights[name] = rng.normal(centre, spread, shape).astype(np.float32)
+    return weights
 
 
 def published_forward(weights, x):
     """Compute the logits from the entries alone."""
     w = {key: torch.as_tensor(value) for key, value in weights.items()}
-    for layer in WIDTHS:
+    for layer in ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b"):
         if layer in ("2a", "3a", "4a"):
             x = F.max_pool2d(x, 2)
         x = F.conv2d(x, w[f"conv{layer}.weight"], w[f"conv{layer}.bias"], padding=1)
