@@ -49,41 +49,14 @@ class _Run(NamedTuple):
 def publish_weights(
     result: str | Path, runs: Mapping[str, Sequence[str | Path]], folder: str | Path
 ) -> tuple[Path, Path]:
-    """Write a zoo of trained networks and its model card.
+    """Write a zoo of trained networks, ``<dataset>.hdf5``, and its model card, ``<dataset>.md``.
 
-    No thresholds of classes are stored, as neither a run nor its result keeps them.
-
-    Parameters
-    ----------
-    result : path
-        The JSON file of :func:`micranet_helpers.results.save` with what was measured.
-    runs : mapping of str to sequence of path
-        By the name of its group in the zoo, the folder of each run of
-        :func:`micranet_helpers.train.fit` or :func:`micranet_helpers.baselines.mask_rcnn.fit`;
-        several are the folds of one model. As in the published zoos, names begin with the
-        network: ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``.
-    folder : path
-        Where to write; it is made.
-
-    Returns
-    -------
-    weights, card : Path
-        ``<dataset>.hdf5`` and ``<dataset>.md``, named after the dataset of the result.
-
-    Raises
-    ------
-    FileExistsError
-        If one of them is there already.
-    FileNotFoundError
-        If the result or a run is missing.
-    ImportError
-        If a run is of a Mask R-CNN, and torchvision, or its compiled part, is missing.
-    ValueError
-        If the result or a run is damaged or something else; no run is given; the dataset is not
-        known, or the weights come from somebody else's zoo; a run has another seed than the
-        result, or another network than its name says; or folds do not belong together.
-    OSError
-        If the files cannot be written; then neither is there.
+    ``result`` is the file of :func:`micranet_helpers.results.save` with what was measured.
+    ``runs`` gives, by the name of its group in the zoo, the folders of each model's runs; several
+    are the folds of one model. Names begin with the network as in the published zoos:
+    ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``. No thresholds of classes are stored, as
+    neither a run nor its result keeps them. Nothing is overwritten, and after a failure neither
+    file is there.
     """
     record = results.load(result)
     _check_own(record)
