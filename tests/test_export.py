@@ -26,6 +26,7 @@ from micranet_helpers.zoo.export import bioimageio as packages
 from micranet_helpers.zoo.export import to_bioimageio, to_onnx, to_safetensors
 from micranet_helpers.zoo.export.onnx import check_graph
 
+pytestmark = pytest.mark.slow  # writing a graph takes many seconds
 CLASSES = ["a", "b", "c"]
 ABOUT = {
     "name": "Three shapes",
