@@ -111,7 +111,7 @@ def fit(
         are; labels do not fit the network; an option does not exist; or the folder holds another
         run.
     RuntimeError
-        If ``start`` does not fit the network.
+        If ``start`` has other channels or classes.
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
@@ -129,6 +129,8 @@ def fit(
         "frozen": sorted(frozen),
     }
     if start is not None:
+        if type(start).__name__ != network:
+            raise ValueError(f"The start is a {type(start).__name__}: give a {network}.")
         settings["run"]["start"] = _digest(start)
 
     def make() -> Learner:

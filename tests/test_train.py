@@ -561,12 +561,12 @@ def test_class_without_examples_for_or_against_is_refused(
         ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
         ({"frozen": ["1a"], "network": "UNet"}, "Only layers of MICRANet"),
         ({"start": MICRANet(1, 3)}, "size mismatch for linear1.weight"),
-        ({"start": MICRANet(1, 2), "network": "UNet"}, "for UNet:.* Missing key"),
+        ({"start": MICRANet(1, 2), "network": "UNet"}, "The start is a MICRANet: give a UNet"),
     ],
     ids=["schedule", "weight", "no images", "network", "layer", "layer of UNet", "size", "start"],
 )
 def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=f"(?s){message}"):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         fit(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
