@@ -57,7 +57,7 @@ def build(
     """
     with torch.device("meta"):
         model = architecture.make(shapes, params)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    expected = shapes_of(model)
     if expected.keys() != shapes.keys():
         missing, extra = sorted(expected.keys() - shapes), sorted(shapes.keys() - expected)
         raise ValueError(
@@ -118,6 +118,11 @@ def settings(model: nn.Module) -> dict[str, Any]:
     raise TypeError(f"Only {known} can be written, not {type(model).__name__}.")
 
 
+def shapes_of(model: nn.Module) -> Shapes:
+    """Return the shape of each array of a network by its name."""
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
 def check_numbers(models: Iterable[nn.Module]) -> None:
     """Refuse folds of a model that hold more than `NUMBERS` numbers together."""
     count = sum(value.numel() for model in models for value in model.state_dict().values())
@@ -173,8 +178,7 @@ def _tones(params: Mapping[str, Any], key: str, count: int, least: float) -> lis
 
 
 def _mask_rcnn_settings(model: Any) -> dict[str, Any]:
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    transform = model.transform
+    shapes, transform = shapes_of(model), model.transform
     return {
         "num_input_images": _side(shapes, _FIRST, 1),
         "num_classes": _side(shapes, _MASK_RCNN, 0),

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from micranet_helpers.files.atomic import named, put, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.zoo.architectures import MOST, check_numbers, settings
+from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
 from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
 
 MODEL = "model"  # under which `save` writes the model of a group
@@ -248,7 +248,7 @@ def _attributes(
 
 
 def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
-    found = [(settings(model), _shapes(model)) for model in models]
+    found = [(settings(model), shapes_of(model)) for model in models]
     if not 1 <= len(models) <= MOST or any(each != found[0] for each in found):
         raise ValueError(
             f"The folds of a model must be 1 to {MOST} networks of one kind with the same numbers "
@@ -256,10 +256,6 @@ def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
         )
     check_numbers(models)
     return found[0][0]
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 def _copy_others(path: Path, file: h5py.File, group: str) -> None:
