@@ -515,7 +515,8 @@ def test_killed_at_every_step(state, url, register, tmp_path) -> None:
     root = tmp_path / "cache" / "item"
     for place in ("one.part", "one", "many.sha256", "z.zip.unpacking", "z.zip.unpacked"):
         process = start_fetch(url, *lines)
-        wait_until(lambda place=place: (root / place).exists() or process.poll() is not None)
+        reached, ended = (root / place).exists, process.poll
+        wait_until(lambda reached=reached, ended=ended: reached() or ended() is not None)
         process.kill()
         process.communicate()
     state.always = ""
