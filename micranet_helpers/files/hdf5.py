@@ -12,11 +12,8 @@ from typing import Any
 
 import h5py
 
-MEMBERS = 50_000
-"""Upper limit on the items of :func:`walk`; larger counts mean a corrupt or hostile file."""
-
-DEEPEST = 32
-"""Upper limit on groups within groups, for the same reason."""
+MEMBERS, DEEPEST = 50_000, 32
+"""Upper limits on items and on nested groups; larger numbers mean a corrupt or hostile file."""
 
 
 @contextmanager

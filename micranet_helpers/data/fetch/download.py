@@ -45,14 +45,13 @@ _log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
-    """Return the folder of downloaded files.
+    """Find the folder of downloaded files.
 
     Returns
     -------
     Path
-        The environment variable ``MICRANET_DATA``, or ``downloads`` in the folder of
-        ``MICRANET_WORKDIR`` (:mod:`micranet_helpers.lessons.workdir`), or the platform's folder
-        for caches.
+        The environment variable ``MICRANET_DATA``, or ``downloads`` in ``MICRANET_WORKDIR``
+        (:mod:`micranet_helpers.lessons.workdir`), or the platform's folder for caches.
     """
     work = os.environ.get("MICRANET_WORKDIR")
     default = Path(work, "downloads") if work else pooch.os_cache("micranet")
@@ -165,9 +164,8 @@ def _known_hash(root: Path, file: File) -> str | None:
 
 def _is_ready(root: Path, file: File) -> bool:
     known, path = _known_hash(root, file), root / file.path
-    if known is None or not _result(root, file).exists() or not path.is_file():
-        return False
-    return _has_hash(path, known)
+    there = path.is_file() and _result(root, file).exists()
+    return known is not None and there and _has_hash(path, known)
 
 
 def _has_hash(path: Path, known: str) -> bool:
@@ -203,8 +201,9 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
     missing = [file for file in files if not _is_ready(root, file)]
     for parent in {(root / file.path).parent for file in missing}:
         parent.mkdir(parents=True, exist_ok=True)
-    require_space(root, sum(_space(root, file) for file in missing))
     total = sum(file.bytes or 0 for file in missing)
+    present = sum(file_size(_beside(root, file, ".part")) for file in missing if file.bytes)
+    require_space(root, total - present)
     with (
         open_session() as session,
         tqdm(desc=name, total=total or None, unit="B", unit_scale=True) as bar,
@@ -330,8 +329,3 @@ def _mirror() -> str:
     if mirror and not mirror.startswith(("http://", "https://")):
         raise ValueError(f"MICRANET_MIRROR must begin with http:// or https://, not {mirror!r}.")
     return mirror
-
-
-def _space(root: Path, file: File) -> int:
-    """Return the bytes that are still to come, 0 where the size is not known yet."""
-    return max(0, (file.bytes or 0) - file_size(_beside(root, file, ".part")))

@@ -158,16 +158,12 @@ def _exchange(transfer: Transfer) -> None:
 def _explained(url: str, error: Exception) -> Exception:
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     never = (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
+    if isinstance(error, requests.TooManyRedirects | requests.exceptions.InvalidURL):
+        return FileError(f"{url}: {error}")
     if isinstance(error, never) or isinstance(reason, urllib3.exceptions.NewConnectionError):
         host, why = urlsplit(url).netloc, type(reason or error).__name__
         return HostError(f"{host} cannot be reached ({why})")
-    temporary = (
-        requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError,
-        urllib3.exceptions.HTTPError,
-    )
-    if isinstance(error, temporary):
-        return _BrokenOffError(f"the connection breaks off or stalls ({type(error).__name__})")
-    return FileError(f"{url}: {error}")
+    return _BrokenOffError(f"the connection breaks off or stalls ({type(error).__name__})")
 
 
 def _resume(transfer: Transfer) -> dict[str, str]:
