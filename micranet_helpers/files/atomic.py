@@ -23,15 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file by way of :func:`replacing`."""
-    with replacing(path) as part:
-        part.write_bytes(data)
-
-
-def put(path: Path, data: bytes | memoryview) -> None:
-    """Write a file as :func:`write_atomically` does, or raise OSError with one clear sentence."""
+    """Write a file by way of :func:`replacing`, or raise OSError with one clear sentence."""
     try:
-        write_atomically(path, data)
+        with replacing(path) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise OSError(
             f"{path} could not be written and is as before; make sure that its folder exists and "
