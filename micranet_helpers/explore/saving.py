@@ -17,7 +17,7 @@ from scipy.ndimage import find_objects
 from skimage.measure import find_contours
 
 from micranet_helpers.explore.session import Session
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.maps.detect import table
 from micranet_helpers.networks.micranet import LAYERS
 
@@ -49,7 +49,7 @@ def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> No
     data = io.BytesIO()
     kind = np.uint16 if session.count < 2**16 else np.uint32
     tifffile.imwrite(data, labels.astype(kind), compression="zlib")
-    put(named(path, ".tif", overwrite), data.getvalue())
+    write_atomically(named(path, ".tif", overwrite), data.getvalue())
 
 
 def save_objects(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -70,7 +70,7 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    put(named(path, ".csv", overwrite), text.getvalue().encode())
+    write_atomically(named(path, ".csv", overwrite), text.getvalue().encode())
 
 
 def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -89,7 +89,7 @@ def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> No
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for roi in found:
             archive.writestr(f"{roi.name}.roi", roi.tobytes())
-    put(named(path, ".zip", overwrite), data.getvalue())
+    write_atomically(named(path, ".zip", overwrite), data.getvalue())
 
 
 def rois(labels: NDArray[np.integer], name: str) -> list[roifile.ImagejRoi]:
@@ -173,7 +173,7 @@ print(f"{{labels.max()}} objects, {{mask.sum()}} px")
 
 def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> None:
     """Save the code of :func:`recipe` as ``*.py``; otherwise like :func:`save_mask`."""
-    put(named(path, ".py", overwrite), recipe(session).encode())
+    write_atomically(named(path, ".py", overwrite), recipe(session).encode())
 
 
 def _check_mask(session: Session) -> None:

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from micranet_helpers.files.atomic import put
+from micranet_helpers.files.atomic import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,7 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        put(Path(path), buffer.getbuffer())
+        write_atomically(Path(path), buffer.getbuffer())
 
 
 class EpochCheckpoint(ModelCheckpoint):

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from micranet_helpers.files.atomic import named, put, write_atomically
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
@@ -98,12 +98,12 @@ def save(
             if path.exists():
                 _copy_others(path, file, group)
             _write(file.create_group(group), weights, attributes)
-        write_atomically(path, image.getbuffer())
     except (OSError, RuntimeError, KeyError) as error:
         raise OSError(
             f"The zoo {path} could not be written and is as before; "
-            f"make sure that the disk has room and the old file is sound ({error})."
+            f"make sure that the old file is sound ({error})."
         ) from error
+    write_atomically(path, image.getbuffer())
 
 
 def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
@@ -231,7 +231,7 @@ def extract_ilastik(
     out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:
         image = standalone(member(zoo, _project_name(zoo) if group is None else group))
-    put(out, image.getbuffer())
+    write_atomically(out, image.getbuffer())
 
 
 def _attributes(

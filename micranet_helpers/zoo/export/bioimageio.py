@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from micranet_helpers.data.dataset import normalize
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import MICRANet, check_finite, check_images
 from micranet_helpers.zoo.architectures import settings
@@ -136,7 +136,7 @@ def to_bioimageio(
     files = {f"{key}.npy": _npy(array) for key, array in tensors.items()}
     files |= {"README.md": card.encode(), "cover.png": _cover(pixels, tensors)}
     files["model.onnx"] = graph(model, classes)
-    put(path, _package(about, files))
+    write_atomically(path, _package(about, files))
 
 
 @torch.no_grad()

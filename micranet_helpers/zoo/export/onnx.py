@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
@@ -59,7 +59,7 @@ def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = No
     https://onnx.ai
     """
     path = named(path, ".onnx")
-    put(path, graph(model, classes))
+    write_atomically(path, graph(model, classes))
 
 
 def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:

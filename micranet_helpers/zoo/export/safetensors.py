@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.zoo.architectures import check_numbers
 from micranet_helpers.zoo.export.shared import extra
 from micranet_helpers.zoo.weights import settings_text, taken
@@ -50,4 +50,4 @@ def to_safetensors(path: str | Path, model: nn.Module, params: Mapping[str, Any]
     settings = settings_text(model, params)
     check_numbers([model])
     notes = {"format": "pt", "settings": settings, "micranet_helpers": version("micranet-helpers")}
-    put(path, save(taken(model), notes))
+    write_atomically(path, save(taken(model), notes))
