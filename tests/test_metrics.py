@@ -48,7 +48,8 @@ def test_dim_gives_one_value_per_image(a, b):
     a[0] = b[0] = False  # nothing to find, nothing found: 1
     per_image = metrics.dice(torch.tensor(a), torch.tensor(b), dim=(-2, -1))
     assert per_image.dtype == torch.float32 and per_image[0] == 1
-    assert per_image.tolist() == pytest.approx([metrics.dice(*pair) for pair in zip(a, b)])
+    one_by_one = [metrics.dice(*pair) for pair in zip(a, b, strict=True)]
+    assert per_image.tolist() == pytest.approx(one_by_one)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, bool])
