@@ -43,6 +43,14 @@ def test_explorer_benchmark_prints_and_saves_milliseconds(tmp_path: Path) -> Non
     assert len(rows) == 7
 
 
+def test_threads_benchmark_prints_and_saves_seconds(tmp_path: Path) -> None:
+    options = ["--steps", "1", "--batch", "1", "--side", "16"]
+    table = run("threads.py", tmp_path / "threads.md", *options)
+    measured = r"( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|)"
+    rows = re.findall(rf"^\| ([\w ]+|`[\w=]+`) \|{measured}{{2}}$", table, re.MULTILINE)
+    assert [row[0][:3] for row in rows] == ["as ", "`OM", "one"]
+
+
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder with results of three seeds, of labels of crops and of masks."""

@@ -90,12 +90,6 @@ def test_maps_and_logits_equal_autograd(
     torch.testing.assert_close(cams.logits, model(images).detach().float())
 
 
-def test_seven_maps_keep_their_sign_and_4b_is_cut_at_zero(model: MICRANet) -> None:
-    maps = grad_cam(model, random_images(4, 1, 32, 32), normalize=False).maps
-    assert all(maps[:, :, layer].min() < 0 < maps[:, :, layer].max() for layer in range(7))
-    assert maps[:, :, 7].min() == 0 < maps[:, :, 7].max()
-
-
 def test_4b_is_the_classic_cam(model: MICRANet) -> None:
     """Because of the global max pool, M_4b = relu(Σ_k w_ck A^k) / (h·w)."""
     images = random_images(2, 1, 32, 48)
@@ -179,18 +173,6 @@ def test_only_marked_pairs_are_filled(model: MICRANet, marked: list[list[bool]])
     torch.testing.assert_close(cams.logits, full.logits)
 
 
-def test_unmarked_pairs_cost_nothing(model: MICRANet, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = []
-    alphas = cam._alphas
-    monkeypatch.setattr(cam, "_alphas", lambda *args: pairs.append(len(args[0])) or alphas(*args))
-    images, mask = random_images(4, 1, 16, 16), torch.zeros(4, 3, dtype=torch.bool)
-    assert not grad_cam(model, images, mask).maps.any()
-    assert pairs == []
-    mask[[1, 3, 3], [0, 0, 2]] = True
-    grad_cam(model, images, mask)
-    assert pairs == [3]
-
-
 def test_function_of_the_logits_chooses_the_pairs(model: MICRANet) -> None:
     images = random_images(6, 1, 16, 16)
     logits = model(images).detach()
@@ -213,21 +195,6 @@ def test_only_the_layers_asked_for(model: MICRANet, layers) -> None:
     torch.testing.assert_close(cams.logits, full.logits)
 
 
-def test_backward_stops_at_the_lowest_layer(
-    model: MICRANet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    for name in ("_transposed", "_mean_transposed"):
-        function = getattr(cam, name)
-        note = lambda *args, f=function, n=name: calls.append(n) or f(*args)  # noqa: E731
-        monkeypatch.setattr(cam, name, note)
-    images = random_images(1, 1, 16, 16)
-    for layers, expected in {("4b",): 0, ("4b", "3b"): 2, ("1b",): 6, ("1a",): 7}.items():
-        calls.clear()
-        grad_cam(model, images, layers=layers)
-        assert len(calls) == expected
-
-
 @pytest.mark.parametrize("layers", [[], ["5a"], ["4b", "input"], [7]])
 def test_layers_that_do_not_exist_are_refused(model: MICRANet, layers) -> None:
     with pytest.raises(ValueError, match="Layers must be among 1a, .*4b, at least one"):
@@ -237,32 +204,18 @@ def test_layers_that_do_not_exist_are_refused(model: MICRANet, layers) -> None:
 # Batches and shapes
 
 
-@pytest.mark.parametrize("targets", [None, [2, 0], "mask", "function"])
-@pytest.mark.parametrize("pixels", [1, 2 * 16 * 24 + 5])
+@pytest.mark.parametrize(
+    "targets", [None, [2, 0], torch.arange(15).reshape(5, 3) % 2 > 0, lambda logits: logits > 0]
+)
 def test_several_passes_equal_one(
-    model: MICRANet, monkeypatch: pytest.MonkeyPatch, targets, pixels: int
+    model: MICRANet, monkeypatch: pytest.MonkeyPatch, targets
 ) -> None:
     images = random_images(5, 1, 16, 24)
-    if targets == "mask":
-        targets = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) > 0.5
-    elif targets == "function":
-        targets = lambda logits: logits > 0  # noqa: E731
     whole = grad_cam(model, images, targets)
-    monkeypatch.setattr(cam, "PIXELS_PER_PASS", pixels)
+    monkeypatch.setattr(cam, "PIXELS_PER_PASS", 2 * 16 * 24 + 5)  # two images a pass
     parts = grad_cam(model, images, targets)
     assert_same_maps(parts.maps, whole.maps)
     torch.testing.assert_close(parts.logits, whole.logits)
-
-
-def test_one_pass_takes_no_more_pixels_than_allowed(
-    model: MICRANet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-    one_pass = cam._one_pass
-    monkeypatch.setattr(cam, "PIXELS_PER_PASS", 2 * 16 * 16)
-    monkeypatch.setattr(cam, "_one_pass", lambda *a: sizes.append(len(a[2])) or one_pass(*a))
-    grad_cam(model, random_images(5, 1, 16, 16))
-    assert sizes == [2, 2, 1]
 
 
 def test_one_image_equals_the_same_image_in_a_batch(model: MICRANet) -> None:
@@ -328,11 +281,6 @@ def test_constant_maps_become_zero(value: float) -> None:
     assert not grad_cam(model, images).maps.any()
 
 
-def test_constant_image_gives_no_nan(model: MICRANet) -> None:
-    maps = grad_cam(model, torch.full((1, 1, 16, 16), 0.5)).maps
-    assert maps.isfinite().all()
-
-
 # Nothing left behind
 
 
@@ -380,14 +328,6 @@ def test_results_need_no_gradient(model: MICRANet) -> None:
         assert torch.is_grad_enabled()
     assert not cams.maps.requires_grad and not cams.logits.requires_grad
     assert images.grad is None
-
-
-def test_results_can_be_changed_without_changing_later_ones(model: MICRANet) -> None:
-    images = random_images(1, 1, 16, 16)
-    first = grad_cam(model, images)
-    expected = first.maps.clone()
-    first.maps.zero_()
-    assert torch.equal(grad_cam(model, images).maps, expected)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -470,40 +410,25 @@ def test_gpu_memory_stays_flat(model: MICRANet) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize("targets", [[3], [-1], [0, 3], torch.tensor([7]), []])
+@pytest.mark.parametrize(
+    "targets",
+    [[3], [-1], [0, 3], torch.tensor([7]), [], [0.7], [True, False, True], torch.tensor([0.7])],
+    ids=str,
+)
 def test_targets_that_do_not_exist_are_refused(model: MICRANet, targets) -> None:
     with pytest.raises(ValueError, match="class ids from 0 to 2, at least one"):
         grad_cam(model, random_images(2, 1, 16, 16), targets)
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 4), (1, 3), (2, 3, 1)])
-def test_mask_of_wrong_shape_is_refused(model: MICRANet, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(batch, classes\) = \(2, 3\)"):
-        grad_cam(model, random_images(2, 1, 16, 16), torch.ones(shape, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"\(batch, classes\) = \(2, 3\)"):
-        grad_cam(model, random_images(2, 1, 16, 16), lambda _: torch.ones(shape, dtype=torch.bool))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.int64])
-def test_mask_of_wrong_dtype_is_refused(model: MICRANet, dtype: torch.dtype) -> None:
-    mask = torch.ones(2, 3, dtype=dtype)
-    for targets in (lambda _: mask, mask):
-        with pytest.raises(ValueError, match="must be bool"):
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.uint8, torch.int64])
+@pytest.mark.parametrize("shape", [(3, 2), (2, 4), (1, 3), (2, 3, 1), (2, 3)])
+def test_masks_that_do_not_fit_are_refused(model: MICRANet, shape: tuple, dtype) -> None:
+    if (shape, dtype) == ((2, 3), torch.bool):
+        return  # the only right one
+    mask = torch.ones(shape, dtype=dtype)
+    for targets in (mask, lambda _: mask):
+        with pytest.raises(ValueError, match=r"must be bool .*\(batch, classes\) = \(2, 3\)"):
             grad_cam(model, random_images(2, 1, 16, 16), targets)
-
-
-@pytest.mark.parametrize("targets", [[0.7], [True, False, True], torch.tensor([0.7])])
-def test_targets_that_are_no_integers_are_refused(model: MICRANet, targets) -> None:
-    with pytest.raises((TypeError, ValueError), match="class ids"):
-        grad_cam(model, random_images(2, 1, 16, 16), targets)
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_nan_and_infinity_are_refused(model: MICRANet, value: float) -> None:
-    images = random_images(2, 1, 16, 16)
-    images[1, 0, 3, 4] = value
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        grad_cam(model, images)
 
 
 @pytest.mark.parametrize(
@@ -515,6 +440,8 @@ def test_nan_and_infinity_are_refused(model: MICRANet, value: float) -> None:
         (torch.ones(0, 1, 16, 16), ValueError, "batch is empty"),
         (torch.ones(1, 16, 16), ValueError, "shape"),
         (torch.ones(1, 3, 16, 16), ValueError, "shape"),
+        (torch.tensor([0, torch.nan]).expand(1, 1, 16, 2).repeat(1, 1, 1, 8), ValueError, "NaN"),
+        (torch.full((2, 1, 16, 16), -torch.inf), ValueError, "NaN or infinite"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(

@@ -244,7 +244,6 @@ SCORE, BOX, LABELS = np.eye(4), np.array([[0, 0, 2, 2]]), np.ones((4, 4), int)
         (lambda: detect.peaks(SCORE[:0], 1, 0), "H, W"),
         (lambda: detect.peaks(SCORE / 0, 1, 0), "finite"),
         (lambda: detect.peaks(SCORE, 0, 0), "min_distance"),
-        (lambda: detect.peaks(SCORE, 1, np.nan), "threshold"),
         (lambda: detect.instances(LABELS, SCORE, 1), "bool"),
         (lambda: detect.instances(LABELS[:2] > 0, SCORE, 1), "shape"),
         (lambda: detect.instances(LABELS > 0, SCORE, 0), "min_distance"),

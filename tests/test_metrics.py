@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 from torchmetrics.functional.classification import multilabel_accuracy, multilabel_exact_match
 
 from micranet_helpers import metrics
@@ -18,66 +18,45 @@ quick = settings(max_examples=40, deadline=None)
 SHAPE = (7, 9)
 masks = hnp.arrays(bool, SHAPE)
 label_images = hnp.arrays(np.int64, SHAPE, elements=st.integers(0, 4))
-point_sets = hnp.arrays(
-    np.float64, st.tuples(st.integers(0, 7), st.just(2)), elements=st.integers(0, 12)
-)
-MATCHERS = ("hungarian", "nearest")
 
 
-# Dice and IoU
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
 
 
-def test_dice_and_iou_by_hand():
+# Dice
+
+
+def test_dice_by_hand():
     pred = np.array([[1, 1, 0], [0, 0, 0]])
     target = np.array([[0, 2, 2], [5, 0, 0]])
     assert metrics.dice(pred, target) == 2 / 5
-    assert metrics.iou(pred, target) == 1 / 4
 
 
 @quick
 @given(masks, masks)
-def test_dice_is_the_f1_score_and_follows_from_iou(a, b):
-    dice, iou = metrics.dice(a, b), metrics.iou(a, b)
-    expected = f1_score(b.ravel(), a.ravel(), zero_division=1.0)
-    assert dice == pytest.approx(expected)
-    assert dice == pytest.approx(2 * iou / (1 + iou))
-    assert 0 <= iou <= dice <= 1
-
-
-@quick
-@given(masks, masks)
-def test_overlap_is_symmetric_and_one_only_for_equal_masks(a, b):
-    for measure in (metrics.dice, metrics.iou):
-        assert measure(a, b) == measure(b, a)
-        assert (measure(a, b) == 1) == np.array_equal(a, b)
-
-
-@pytest.mark.parametrize("measure", [metrics.dice, metrics.iou])
-def test_overlap_of_empty_masks(measure):
-    empty, full = torch.zeros(3, 4, dtype=torch.bool), torch.ones(3, 4, dtype=torch.bool)
-    assert measure(empty, empty) == 1.0
-    assert measure(empty, full) == measure(full, empty) == 0.0
-    per_image = measure(torch.stack([empty, empty, full]), torch.stack([empty, full, full]), (1, 2))
-    assert per_image.tolist() == [1.0, 0.0, 1.0]
+def test_dice_is_the_symmetric_f1_score(a, b):
+    dice = metrics.dice(a, b)
+    assert dice == pytest.approx(f1_score(b.ravel(), a.ravel(), zero_division=1.0))
+    assert dice == metrics.dice(b, a)
+    assert (dice == 1) == np.array_equal(a, b)
 
 
 @quick
 @given(hnp.arrays(bool, (3, *SHAPE)), hnp.arrays(bool, (3, *SHAPE)))
 def test_dim_gives_one_value_per_image(a, b):
-    for measure in (metrics.dice, metrics.iou):
-        per_image = measure(torch.tensor(a), torch.tensor(b), dim=(-2, -1))
-        assert per_image.dtype == torch.float32
-        assert per_image.tolist() == pytest.approx(
-            [measure(x, y) for x, y in zip(a, b, strict=True)]
-        )
+    a[0] = b[0] = False  # nothing to find, nothing found: 1
+    per_image = metrics.dice(torch.tensor(a), torch.tensor(b), dim=(-2, -1))
+    assert per_image.dtype == torch.float32 and per_image[0] == 1
+    one_by_one = [metrics.dice(*pair) for pair in zip(a, b, strict=True)]
+    assert per_image.tolist() == pytest.approx(one_by_one)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, bool])
 def test_every_integer_dtype_and_array_layout(dtype):
     mask = np.arange(12).reshape(3, 4).astype(dtype)
     mask.flags.writeable = False
-    assert metrics.dice(mask, mask) == 1.0
-    assert metrics.iou(mask[::-1, ::2], mask[::-1, ::2].copy()) == 1.0
+    assert metrics.dice(mask[::-1, ::2], mask[::-1, ::2].copy()) == 1.0
     assert metrics.dice(torch.tensor(mask), mask) == 1.0
 
 
@@ -87,7 +66,6 @@ def test_many_pixels_are_counted_exactly():
     other = mask.clone()
     other[0, 0] = 0
     n = 4097**2
-    assert metrics.iou(mask, other) == (n - 1) / n
     assert metrics.dice(mask, other) == (2 * n - 2) / (2 * n - 1)
 
 
@@ -95,73 +73,20 @@ def test_many_pixels_are_counted_exactly():
 def test_masks_stay_on_their_device():
     mask = torch.ones(2, 3, 4, dtype=torch.bool, device="cuda")
     assert metrics.dice(mask, mask.cpu().numpy(), dim=(-2, -1)).is_cuda
-    assert metrics.boundary_dice(mask[0], mask[0]) == 1.0
 
 
-@pytest.mark.parametrize("measure", [metrics.dice, metrics.iou, metrics.boundary_dice])
-def test_masks_of_other_shapes_or_dtypes_are_refused(measure):
+def test_masks_of_other_shapes_or_dtypes_are_refused():
     mask = np.ones((4, 4), bool)
     with pytest.raises(ValueError, match=r"\(4, 4\).*\(4, 3\)"):
-        measure(mask, mask[:, :3])
+        metrics.dice(mask, mask[:, :3])
     with pytest.raises(ValueError, match="shape"):  # would broadcast
-        measure(mask, mask[:1])
+        metrics.dice(mask, mask[:1])
     for floats in (np.full((4, 4), 0.5), torch.full((4, 4), 0.5)):
         with pytest.raises(TypeError, match="[Tt]hreshold"):
-            measure(floats, mask)
+            metrics.dice(floats, mask)
 
 
-# Boundary Dice
-
-
-def boundary_dice_by_loops(pred, target, radius):
-    """Follow the definition word by word; windows are cut from images padded with zeros."""
-    padded = [np.pad(mask, radius) for mask in (pred, target)]
-    height, width = pred.shape
-    values = []
-    for which in (1, 0):
-        for y, x in itertools.product(range(height), range(width)):
-            windows = [m[y : y + 2 * radius, x : x + 2 * radius] for m in padded]
-            if windows[which].any() and not windows[which].all():
-                both = (windows[0] & windows[1]).sum()
-                values.append(2 * both / (windows[0].sum() + windows[1].sum()))
-    return np.mean(values) if values else np.nan
-
-
-@quick
-@given(masks, masks, st.integers(1, 5))
-def test_boundary_dice_against_loops(a, b, radius):
-    value = metrics.boundary_dice(a, b, radius)
-    assert value == pytest.approx(boundary_dice_by_loops(a, b, radius), nan_ok=True)
-    if a.any() or b.any():
-        assert 0 <= value <= 1
-        assert value == pytest.approx(metrics.boundary_dice(b, a, radius))
-
-
-def test_boundary_dice_by_hand():
-    """Radius 1: the window of p is p and the three pixels above and left of it."""
-    a, b = np.zeros((2, 4, 4), bool)
-    a[1, 1] = True  # in the windows of (1,1), (1,2), (2,1), (2,2)
-    b[1, 1:3] = True  # in those and in the windows of (1,3), (2,3)
-    # Over the outline of b (6 pixels): 1, 2/3, 1, 2/3, 0, 0; over that of a (4): 1, 2/3, 1, 2/3.
-    assert metrics.boundary_dice(a, b, radius=1) == pytest.approx((2 * 10 / 3) / 10)
-
-
-def test_boundary_dice_of_empty_full_and_equal_masks():
-    empty, full = np.zeros((6, 6), bool), np.ones((6, 6), bool)
-    assert np.isnan(metrics.boundary_dice(empty, empty))
-    assert metrics.boundary_dice(empty, full) == metrics.boundary_dice(full, empty) == 0.0
-    assert metrics.boundary_dice(full, full) == 1.0  # the rim of the image is an outline
-    assert metrics.boundary_dice(torch.tensor(full), full) == 1.0
-
-
-def test_boundary_dice_refuses_stacks_and_empty_windows():
-    with pytest.raises(ValueError, match=r"\(H, W\)"):
-        metrics.boundary_dice(np.ones((2, 4, 4), bool), np.ones((2, 4, 4), bool))
-    with pytest.raises(ValueError, match="radius"):
-        metrics.boundary_dice(np.ones((4, 4), bool), np.ones((4, 4), bool), radius=0)
-
-
-# Matching
+# Labelled objects
 
 
 def test_scores_of_a_matching():
@@ -169,108 +94,6 @@ def test_scores_of_a_matching():
     assert (matching.tp, matching.fp, matching.fn) == (2, 3, 2)
     assert (matching.precision, matching.recall) == (2 / 5, 2 / 4)
     assert matching.f1 == pytest.approx(4 / 9)
-
-
-@pytest.mark.parametrize(
-    ("num_pred", "num_true", "score"), [(0, 0, 1.0), (3, 0, 0.0), (0, 3, 0.0), (3, 3, 0.0)]
-)
-def test_scores_without_pairs(num_pred, num_true, score):
-    pred, true = np.zeros((num_pred, 2)), np.full((num_true, 2), 50)
-    for how in MATCHERS:
-        matching = metrics.match_centroids(pred, true, 5, how)
-        assert matching.pairs.shape == (0, 2)
-        assert (matching.fp, matching.fn) == (num_pred, num_true)
-        assert matching.precision == matching.recall == matching.f1 == score
-
-
-def test_empty_lists_are_empty_point_sets():
-    assert metrics.match_centroids([], [], 1).f1 == 1.0
-    assert metrics.match_centroids([], torch.ones(2, 2), 1).fn == 2
-
-
-def test_greedy_and_hungarian_differ():
-    """Greedy takes the closest pair (1 px) and strands the others; Hungarian serves both."""
-    pred, true = [[0, 0], [0, 5]], [[0, 4], [0, 9]]
-    # Distances: [[4, 9], [1, 4]].
-    assert metrics.match_centroids(pred, true, 5, "nearest").pairs.tolist() == [[1, 0]]
-    # log 4 + log 4 > log 9 + log 1, so even the Hungarian method prefers one perfect pair ...
-    assert metrics.match_centroids(pred, true, 5).pairs.tolist() == [[1, 0]]
-    # ... but log 2 + log 2 < log 5 + log 1.
-    pred, true = [[0, 0], [0, 3]], [[0, 2], [0, 5]]
-    assert metrics.match_centroids(pred, true, 4, "nearest").pairs.tolist() == [[1, 0]]
-    assert metrics.match_centroids(pred, true, 4).pairs.tolist() == [[0, 0], [1, 1]]
-
-
-def test_limit_is_included_by_nearest_and_excluded_by_hungarian():
-    assert metrics.match_centroids([[0, 0]], [[3, 4]], 5, "nearest").tp == 1
-    assert metrics.match_centroids([[0, 0]], [[3, 4]], 5).tp == 0
-    assert metrics.match_centroids([[0, 0]], [[3, 4]], 5.01).tp == 1
-
-
-@quick
-@given(point_sets, point_sets, st.sampled_from(MATCHERS), st.integers(1, 9))
-def test_pairs_are_near_and_one_to_one(pred, true, how, limit):
-    matching = metrics.match_centroids(pred, true, limit, how)
-    i, j = matching.pairs.T
-    distances = np.hypot(*(pred[i] - true[j]).T)
-    assert (distances <= limit).all() if how == "nearest" else (distances < limit).all()
-    assert len(set(i)) == len(set(j)) == matching.tp
-    if how == "nearest":  # nobody is left alone who still has a free neighbour
-        rest = itertools.product(set(range(len(pred))) - set(i), set(range(len(true))) - set(j))
-        assert all(np.hypot(*(pred[a] - true[b])) > limit for a, b in rest)
-
-
-@quick
-@given(point_sets, point_sets, st.integers(1, 9))
-def test_hungarian_has_the_smallest_cost_of_all_assignments(pred, true, limit):
-    pred, true = pred[:4], true[:4]
-    distances = np.hypot(*np.moveaxis(pred[:, None] - true[None], -1, 0))
-    near = distances < limit
-    cost = np.log(distances[near.any(1)][:, near.any(0)] + 1e-6)
-    if cost.shape[0] > cost.shape[1]:
-        cost = cost.T
-    rows = range(len(cost))
-    choices = list(itertools.permutations(range(cost.shape[1]), len(cost)))
-    best = min(sum(cost[i, c[i]] for i in rows) for c in choices)
-    # Ties may keep other pairs after the limit, so any of the best assignments may be the answer.
-    kept = {
-        sum(cost[i, c[i]] < np.log(limit + 1e-6) - 1e-12 for i in rows)
-        for c in choices
-        if sum(cost[i, c[i]] for i in rows) <= best + 1e-9
-    }
-    assert metrics.match_centroids(pred, true, limit).tp in kept
-
-
-@quick
-@given(st.data())
-def test_matching_does_not_depend_on_the_order(data):
-    """Random coordinates have no ties, so the pairs themselves must be the same."""
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    pred, true = rng.uniform(0, 20, (6, 2)), rng.uniform(0, 20, (5, 2))
-    order = rng.permutation(6)
-    for how in MATCHERS:
-        first = metrics.match_centroids(pred, true, 8, how).pairs
-        second = metrics.match_centroids(pred[order], true, 8, how).pairs
-        assert {(i, j) for i, j in first} == {(order[i], j) for i, j in second}
-
-
-@pytest.mark.parametrize(
-    ("pred", "limit", "how", "message"),
-    [
-        ([[1, 2, 3]], 5, "nearest", "shape"),
-        ([1, 2], 5, "nearest", "shape"),
-        ([[1, np.nan]], 5, "nearest", "finite"),
-        ([[1, 2]], 0, "nearest", "max_distance"),
-        ([[1, 2]], np.nan, "nearest", "max_distance"),
-        ([[1, 2]], 5, "greedy", "how"),
-    ],
-)
-def test_match_centroids_refuses(pred, limit, how, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.match_centroids(pred, [[0, 0]], limit, how)
-
-
-# Labelled objects
 
 
 def test_match_objects_by_hand():
@@ -305,7 +128,7 @@ def test_object_pairs_overlap_enough_and_are_one_to_one(pred, true, min_iou):
     matching = metrics.match_objects(pred, true, min_iou)
     for p, t in matching.pairs:
         assert p != 0 and t != 0
-        assert metrics.iou(pred == p, true == t) >= min_iou
+        assert iou(pred == p, true == t) >= min_iou
     assert len(set(matching.pairs[:, 0])) == len(set(matching.pairs[:, 1])) == matching.tp
     assert matching.num_pred == len(set(pred.ravel()) - {0})
     swapped = metrics.match_objects(true, pred, min_iou)
@@ -318,7 +141,7 @@ def test_above_one_half_every_possible_pair_is_found(pred, true):
     """Then each object has one possible partner, so counting the pairs is an independent check."""
     ids = [set(labels.ravel()) - {0} for labels in (pred, true)]
     expected = {
-        (p, t) for p, t in itertools.product(*ids) if metrics.iou(pred == p, true == t) > 0.5
+        (p, t) for p, t in itertools.product(*ids) if iou(pred == p, true == t) > 0.5
     }
     assert set(map(tuple, metrics.match_objects(pred, true, 0.500001).pairs)) == expected
 
@@ -327,13 +150,13 @@ def test_above_one_half_every_possible_pair_is_found(pred, true):
 @given(label_images, label_images)
 def test_object_sum_of_ious_is_the_largest(pred, true):
     ids = [sorted(set(labels.ravel()) - {0}) for labels in (pred, true)]
-    gain = np.array([[metrics.iou(pred == p, true == t) for t in ids[1]] for p in ids[0]])
+    gain = np.array([[iou(pred == p, true == t) for t in ids[1]] for p in ids[0]])
     gain = np.where(gain >= 0.1, gain, 0).reshape(len(ids[0]), len(ids[1]))
     gain = gain if gain.shape[0] <= gain.shape[1] else gain.T
     choices = itertools.permutations(range(gain.shape[1]), len(gain))
     best = max(sum(gain[i, c[i]] for i in range(len(gain))) for c in choices)
     pairs = metrics.match_objects(pred, true, 0.1).pairs
-    assert sum(metrics.iou(pred == p, true == t) for p, t in pairs) == pytest.approx(best)
+    assert sum(iou(pred == p, true == t) for p, t in pairs) == pytest.approx(best)
 
 
 def test_labels_with_gaps_cost_nothing():
@@ -359,6 +182,8 @@ def test_match_objects_refuses():
         metrics.match_objects(labels, labels * 1.0)
     with pytest.raises(ValueError, match="shape"):
         metrics.match_objects(labels[None], labels[None])
+    with pytest.raises(ValueError, match="from -1"):
+        metrics.match_objects(labels, labels - 2)
     with pytest.raises(ValueError, match="different shapes"):
         metrics.match_objects(labels, labels[:2])
     for min_iou in (0, 1.1, np.nan):
@@ -439,8 +264,6 @@ def test_seg_score_by_hand():
     pred = np.array([[1, 1, 0, 0, 5, 0, 0, 2, 2, 2]])
     # 1 covers 2/3 of 7 (IoU 2/3); 5 covers just half of 3, so it counts 0; 2 is 9.
     assert metrics.seg_score(pred, true) == pytest.approx((2 / 3 + 0 + 1) / 3)
-    stacks = np.stack([pred, true * 0]), np.stack([true, (true == 3) * 4])
-    assert metrics.seg_score(*stacks) == pytest.approx((2 / 3 + 0 + 1 + 0) / 4)
     assert metrics.seg_score(torch.tensor(pred), true) == metrics.seg_score(pred, true)
     assert np.isnan(metrics.seg_score(pred, true * 0))
 
@@ -453,16 +276,9 @@ def test_seg_score_against_a_loop(pred, true):
         inside = true == t
         found = set(pred.ravel()) - {0}
         covering = [p for p in found if 2 * (pred == p)[inside].sum() > inside.sum()]
-        scores.append(metrics.iou(pred == covering[0], inside) if covering else 0)
+        scores.append(iou(pred == covering[0], inside) if covering else 0)
     expected = np.mean(scores) if scores else np.nan
     assert metrics.seg_score(pred, true) == pytest.approx(expected, nan_ok=True)
-
-
-def test_seg_score_refuses():
-    labels = np.ones((2, 3, 3), int)
-    for pred, true in [(labels[:1], labels), (labels[0], labels[0, :2]), (labels > 0, labels)]:
-        with pytest.raises(ValueError):
-            metrics.seg_score(pred, true)
 
 
 @quick
@@ -486,6 +302,29 @@ def test_pooled_f1_refuses():
         metrics.pooled_f1(masks, masks, masks[:, :2])
     with pytest.raises(TypeError):
         metrics.pooled_f1(masks * 0.5, masks)
+
+
+# Areas under the ROC curve
+
+
+def test_areas_against_scikit_learn_with_ties():
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 9, (60, 3), generator=draw).float()
+    labels = (scores + torch.randint(0, 9, (60, 3), generator=draw) > 9).float()
+    expected = [roc_auc_score(labels[:, k], scores[:, k]) for k in range(3)]
+    assert metrics.roc_areas(scores, labels) == pytest.approx(expected)
+
+
+def test_a_class_without_yes_or_without_no_has_no_area():
+    labels = torch.tensor([[1.0, 0, 1], [1, 0, 0]])
+    areas = metrics.roc_areas(torch.tensor([[1.0, 1, 1], [0, 0, 0]]), labels)
+    assert np.isnan(areas[:2]).all() and areas[2] == 1
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (5, 2)])
+def test_scores_of_other_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.roc_areas(torch.zeros(shape), torch.zeros(4, 2))
 
 
 # Thresholds

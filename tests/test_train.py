@@ -338,6 +338,23 @@ def test_emulated_bfloat16_is_not_chosen(monkeypatch, native: bool, precision: s
     assert learners.choose_precision() == precision
 
 
+def test_logits_of_all_crops_in_their_order() -> None:
+    model, images = random_model(num_classes=2), random_images(tr.BATCH + 3, 1, 16, 16)
+    with torch.no_grad():
+        expected = torch.cat([model(image[None]) for image in images])
+    logits = tr.logits_of(model, TensorDataset(images, torch.zeros(len(images), 2)))
+    torch.testing.assert_close(logits, expected)
+    assert not logits.requires_grad and logits.device.type == "cpu"
+
+
+def test_no_crop_and_a_network_in_training_are_refused() -> None:
+    model, images = random_model(), random_images(2, 1, 16, 16)
+    with pytest.raises(ValueError, match="no crop to classify"):
+        tr.logits_of(model, TensorDataset(images[:0], torch.zeros(0, 3)))
+    with pytest.raises(ValueError, match="training mode"):
+        tr.logits_of(model.train(), TensorDataset(images, torch.zeros(2, 3)))
+
+
 def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
     fit(tmp_path, num_workers=1)
     assert_same_run(tmp_path, finished["cosine"])

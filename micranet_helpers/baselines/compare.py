@@ -1,7 +1,7 @@
-"""Measure masks and objects of any method alike, image by image, so that methods can be compared.
+"""Count pixels and objects that any method finds, image by image, so that methods can be compared.
 
-Kept for each image, the numbers serve for F1 of all images together and, by
-:mod:`micranet_helpers.metrics.intervals`, for its interval and for the difference of two methods.
+The counts give F1 of all images together and, by :mod:`micranet_helpers.metrics.intervals`, its
+interval and that of the difference of two methods.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from micranet_helpers.maps.detect import pieces
-from micranet_helpers.metrics.objects import match_objects
+from micranet_helpers.metrics.objects import match_objects, total
 
 
 class Tally(NamedTuple):
-    """What :func:`tally` returns.
+    """Hold what :func:`tally` returns.
 
     Attributes
     ----------
     pixels, objects : ndarray, int64, (2, N)
-        For each image twice what is right, and all that was marked plus all that is true: pixels
-        or objects.
+        For each image twice the true positives, and all that were found plus all that are true:
+        pixels or objects.
     """
 
     pixels: NDArray[np.int64]
@@ -40,13 +40,13 @@ def tally(
     true : sequence of N ndarrays, integer, (K, H, W)
         Numbered objects of each class.
     smallest : int
-        Smaller pieces of a mask are no objects, px; their pixels count all the same.
+        Least area of an object of a mask, px; pixels of smaller pieces count all the same.
 
     Returns
     -------
     Tally
-        A true object is found if it and one predicted object of its class share at least half of
-        their union (see :func:`~micranet_helpers.metrics.objects.match_objects`).
+        Objects are paired from an intersection over union of one half on, by
+        :func:`~micranet_helpers.metrics.objects.match_objects`.
 
     Raises
     ------
@@ -93,5 +93,5 @@ def _objects(found: NDArray, true: NDArray, smallest: int) -> tuple[int, int]:
         raise TypeError(f"Give masks or numbered objects, not {found.dtype}: use a threshold.")
     if found.dtype == bool:
         found = np.stack([pieces(mask, smallest) for mask in found])
-    done = [match_objects(*planes) for planes in zip(found, true, strict=True)]
-    return 2 * sum(each.tp for each in done), sum(each.num_pred + each.num_true for each in done)
+    done = total(match_objects(*planes) for planes in zip(found, true, strict=True))
+    return 2 * done.tp, done.num_pred + done.num_true

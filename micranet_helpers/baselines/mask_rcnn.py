@@ -1,6 +1,6 @@
-"""Mask R-CNN: train it on numbered objects, and find objects with it in images of any size.
+"""Train Mask R-CNN on numbered objects, and find objects with it in images of any size.
 
-As MICRA-Net was compared with for F-actin and cells (Bilodeau et al. 2022,
+It is a baseline of MICRA-Net for F-actin and cells (Bilodeau et al. 2022,
 doi 10.1038/s42256-022-00472-w). The network is that of :mod:`micranet_helpers.networks.mask_rcnn`.
 Boxes are left, top, right, bottom, bounded by the edges of pixels: 0, 0, 2, 2 holds the pixels 0
 and 1 of both directions.
@@ -18,10 +18,10 @@ from skimage.measure import regionprops
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from micranet_helpers.data.crops import crop_grid
 from micranet_helpers.maps.detect import drop_small
 from micranet_helpers.maps.selftraining import PixelCrops
-from micranet_helpers.maps.tiles import PATIENCE
+from micranet_helpers.maps.tiles import PATIENCE, grid
+from micranet_helpers.metrics.masks import as_labels
 from micranet_helpers.networks.learner import Repeatable
 from micranet_helpers.networks.mask_rcnn import build, torchvision
 from micranet_helpers.networks.micranet import check_evaluating, check_finite, check_images
@@ -31,34 +31,22 @@ SMALLEST = 4
 """Least width and height of an object's box, px, as in the paper's code for F-actin."""
 
 SCORE, MASK, OVERLAP = 0.5, 0.5, 0.7
-"""From which score on an object counts, from which probability on a pixel is part of it, and
-above which intersection over union of two boxes the lower score is left out: the paper's."""
+"""Least score of an object, least probability of its pixels, and largest intersection over union
+of two boxes (beyond it the lower score is left out): the paper's."""
 
 TILES_PER_BATCH = 8
 
 
 def targets(label: NDArray[np.integer]) -> dict[str, Tensor]:
-    """Make what torchvision's Mask R-CNN learns from, of numbered objects.
-
-    Parameters
-    ----------
-    label : ndarray, integer, (K, H, W)
-        One plane for each class: 0 is background, every other value one object. Its parts need
-        not touch.
+    """Turn numbered objects (K, H, W), one plane a class, into targets of torchvision's Mask R-CNN.
 
     Returns
     -------
     dict of Tensor
-        ``boxes``, float32, (M, 4): left, top, right, bottom, px; ``labels``, int64, (M,): 1 for
-        the first plane, 0 would be background; ``masks``, uint8, (M, H, W): 0 and 1. M may be 0.
-        Objects whose box is less than :data:`SMALLEST` px wide or high are left out.
-
-    Raises
-    ------
-    ValueError
-        If the label has another shape or type, or a value below 0.
+        ``boxes``, float32, (M, 4): left, top, right, bottom, px; ``labels``, int64, (M,), from 1;
+        ``masks``, uint8, (M, H, W): 0 and 1. M may be 0. Objects whose box is less than
+        :data:`SMALLEST` px wide or high are left out.
     """
-    _check_label(label)
     objects = [
         (number, region.bbox, plane == region.label)
         for number, plane in enumerate(label, 1)
@@ -74,35 +62,23 @@ def targets(label: NDArray[np.integer]) -> dict[str, Tensor]:
     }
 
 
-def _check_label(label: NDArray[np.integer]) -> None:
-    label = np.asarray(label)
-    if label.ndim != 3 or label.dtype.kind not in "iu" or label.min(initial=0) < 0:
-        raise ValueError(
-            "Labels must hold object numbers from 0, integers of shape (classes, height, width), "
-            f"not {label.dtype} of shape {label.shape}: number the objects of a mask with "
-            "micranet_helpers.maps.detect.instances."
-        )
-
-
 class ObjectCrops(PixelCrops):
-    """Random crops of images with the objects in them, for :func:`fit`.
+    """Draw random crops of images with the objects in them, for :func:`fit`.
 
-    Crops are drawn, flipped, turned and changed in tone as in
-    :class:`~micranet_helpers.maps.selftraining.PixelCrops`, so that all networks see the same:
-    half of them
-    hold a pixel of an object, and each depends on seed, epoch and number alone. Image and labels
-    are turned together.
+    Crops are those of :class:`~micranet_helpers.maps.selftraining.PixelCrops`, so that all networks
+    see the same.
 
     Parameters
     ----------
     images : sequence of N ndarrays, float32, (C, H, W)
-        What the network sees.
+        Input of the network.
     labels : sequence of N ndarrays, integer, (K, H, W)
-        Numbers of objects, as in :func:`targets`; below 2^24.
+        One plane for each class: 0 is background, every value above, below 2^24, one object, whose
+        parts need not touch.
     side : int
         Side of a crop, px. Smaller images have zeros at their far borders.
     num_crops, seed, augment
-        As in :class:`~micranet_helpers.maps.selftraining.PixelCrops`.
+        As for :class:`~micranet_helpers.maps.selftraining.PixelCrops`.
 
     Attributes
     ----------
@@ -112,8 +88,8 @@ class ObjectCrops(PixelCrops):
     Raises
     ------
     ValueError
-        If images and labels do not belong together, labels are no object numbers, or the side or
-        the number of crops is less than 1.
+        If images and labels do not belong together, labels hold no object numbers, or the side
+        or the number of crops is less than 1.
     """
 
     def __init__(
@@ -125,21 +101,19 @@ class ObjectCrops(PixelCrops):
         seed: int = 0,
         augment: bool = True,
     ) -> None:
-        for label in labels:
-            _check_label(label)
-        numbers = [label.astype(np.float32) for label in labels]
+        numbers = [as_labels(label, 3).astype(np.float32) for label in labels]
         super().__init__(images, numbers, side, num_crops, seed, augment)
 
     def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Draw a crop, float32 (C, side, side), and its :func:`targets`."""
         image, label = super().__getitem__(i)
-        # Beyond the image nothing is known, but whatever is not labelled is learnt as background.
+        # Beyond the image nothing is known, but what is not labelled is learnt as background.
         image = image.masked_fill(label.isnan().any(0), 0)
         return image, targets(label.nan_to_num().int().numpy())
 
 
 class _Learner(Repeatable):
-    """Mask R-CNN with its losses and optimiser, for a pytorch-lightning trainer."""
+    """Hold Mask R-CNN with its losses and optimiser, for a pytorch-lightning trainer."""
 
     def __init__(
         self,
@@ -191,25 +165,24 @@ def fit(
     seed: int = 0,
     num_workers: int = 0,
 ) -> nn.Module:
-    """Train a Mask R-CNN, or go on with the run that ``folder`` holds.
+    """Train a Mask R-CNN, or continue the run that ``folder`` holds.
 
     The run is kept and continued as by :func:`micranet_helpers.train.fit`, and
     :func:`micranet_helpers.train.history` reads its log. The loss is the sum of torchvision's
     five, the optimiser Adam. The validation loss is computed in training mode without gradients,
-    as in the paper's code. Ours: batch norm uses the statistics that it has learnt, as it will
-    in :func:`predict`, and does not learn.
+    as in the paper's code, but with the batch norm's learnt statistics, as in :func:`predict`.
 
     Parameters
     ----------
     train, validation : ObjectCrops
         Crops of the same side; those for validation are best not augmented.
     folder : path
-        Where the run lives. One run a folder; it takes 1 GB.
+        Folder of the run, 1 GB. One run a folder.
     epochs : int
         Epochs in all.
     batch_size : int
-        Crops per step; by default as for F-actin in the paper's code, which is much for a
-        machine without a GPU.
+        Crops per step; by default as for F-actin in the paper's code, much for a machine without
+        a GPU.
     learning_rate : float
         Of Adam; constant.
     precision, seed, num_workers
@@ -248,27 +221,7 @@ def fit(
 
 
 def load(folder: Path | str, which: str = "best") -> nn.Module:
-    """Load the network of a run.
-
-    Parameters
-    ----------
-    folder : path
-        Folder of a run of :func:`fit`.
-    which : {"best", "last"}
-        The epoch of lowest validation loss, or the last one.
-
-    Returns
-    -------
-    torchvision.models.detection.MaskRCNN
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    ImportError
-        If torchvision, or its compiled part, is missing.
-    FileNotFoundError, ValueError
-        If there is no such checkpoint, or it is damaged or of another network.
-    """
+    """Load the "best" or "last" network of a run of :func:`fit`, in evaluation mode, on the CPU."""
     return restore(
         Path(folder) / f"{which}.ckpt",
         lambda hyper: build(hyper["in_channels"], hyper["num_classes"], hyper["crop"]),
@@ -277,7 +230,7 @@ def load(folder: Path | str, which: str = "best") -> nn.Module:
 
 
 class Instances(NamedTuple):
-    """What :func:`predict` returns.
+    """Hold what :func:`predict` returns.
 
     Attributes
     ----------
@@ -298,27 +251,25 @@ def predict(model: nn.Module, image: NDArray[np.float32]) -> Instances:
     """Find the objects of an image of any size.
 
     The image is cut into tiles of the side of the crops, half a side apart, mirrored beyond the
-    far borders. An object belongs to the tile in whose middle half the middle of its box lies,
-    or, at a border of the image, that is nearest. So what a tile's border cuts is left out, and
-    the neighbour shows it whole, as long as objects are no larger than 7/16 of a tile; larger
-    ones may be found in parts. To lose none in between, the middle halves overlap a little.
-    Then, of boxes of any class that overlap by more than :data:`OVERLAP`, the best is kept, and
-    where two masks overlap, the higher score has the pixel. The rule for tiles is ours; score,
-    mask and overlap are those of the paper's code.
+    far borders. An object belongs to the tile in whose middle half, or at a border of the image
+    whose outer part, the centre of its box lies; the middle halves overlap a little. So objects up
+    to 7/16 of a tile are found whole, and larger ones may be found in parts. Of boxes of any class
+    that overlap by more than :data:`OVERLAP`, the best is kept, and where two masks overlap, the
+    higher score has the pixel. The rule for tiles is ours; score, mask and overlap are those of
+    the paper's code.
 
     Parameters
     ----------
     model : torchvision.models.detection.MaskRCNN
         As :func:`fit` or :func:`build` gives it, in evaluation mode, on any device.
     image : ndarray, float32, (C, H, W)
-        Normalised as the training images. One batch of tiles is in work at a time; of the masks
-        only what lies in their boxes is kept.
+        Normalised as the training images. Memory holds one batch of tiles at a time.
 
     Returns
     -------
     Instances
-        Label image, classes and scores. Objects of which no pixel is seen are left out, and so
-        are boxes less than :data:`SMALLEST` px wide or high inside the image.
+        Label image, classes and scores, without objects of which no pixel is seen or whose box is
+        less than :data:`SMALLEST` px wide or high inside the image.
 
     Raises
     ------
@@ -330,10 +281,9 @@ def predict(model: nn.Module, image: NDArray[np.float32]) -> Instances:
     check_images(batch, model, 1)
     check_finite(batch)
     side, size = model.transform.max_size, np.array(image.shape[1:])
-    starts = [crop_grid(length, side, side // 2) for length in size]
-    far = [(0, start[-1] + side - length) for start, length in zip(starts, size, strict=True)]
+    corners = grid(image.shape[1:], side, side // 2)
+    far = [(0, last + side - length) for last, length in zip(corners[-1], size, strict=True)]
     padded = torch.from_numpy(np.pad(image, [(0, 0), *far], mode="reflect"))
-    corners = [(top, left) for top in starts[0] for left in starts[1]]
     device = next(model.parameters()).device
     found: list[_Object] = []
     for first in tqdm(
@@ -349,7 +299,7 @@ def predict(model: nn.Module, image: NDArray[np.float32]) -> Instances:
 
 
 class _Object(NamedTuple):
-    """An object in the image: its box and, in a window of the image, its pixels."""
+    """Hold the box of an object and, in a window of the image, its pixels."""
 
     box: NDArray[np.float32]  # top, left, bottom, right
     score: float
@@ -361,7 +311,7 @@ class _Object(NamedTuple):
 def _objects(
     output: dict[str, Tensor], corner: NDArray[np.int64], side: int, size: NDArray[np.int64]
 ) -> list[_Object]:
-    """The objects of a tile that belong to it."""
+    """List the objects of a tile that belong to it."""
     visible = np.minimum(size - corner, side)
     boxes = output["boxes"].cpu().numpy()[:, [1, 0, 3, 2]].clip(0, np.tile(visible, 2))
     own = _belonging(boxes, corner, side, size) & (output["scores"].cpu().numpy() >= SCORE)
@@ -384,7 +334,7 @@ def _objects(
 def _belonging(
     boxes: NDArray[np.float32], corner: NDArray[np.int64], side: int, size: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which boxes of a tile are not too narrow, and have their middle in its middle half."""
+    """Mark boxes that are wide enough and have their centre in the middle half of the tile."""
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     slack, stride = side // 32, side // 2
     low = np.where(corner > 0, (side - stride) / 2 - slack, 0)

@@ -1,13 +1,15 @@
-"""Degraded supervision: what a baseline learns if its masks are less than exact.
+"""Degrade masks, to train baselines on outlines as coarse as those of a hurried annotator.
 
-Exact outlines are what costs an annotator time. So the question is how coarse masks may be before
-a network trained on them falls behind one trained on image-level labels.
+Exact outlines cost an annotator time. How coarse may masks be before a network trained on them
+falls behind one trained on image-level labels?
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from skimage.segmentation import expand_labels
+
+from micranet_helpers.metrics.masks import as_labels
 
 LEVELS = ("FS", "ALT2", "ALT5", "ALT10", "BBOX")
 """Full supervision, outlines that are 2, 5 and 10 px off, and bounding boxes."""
@@ -16,21 +18,18 @@ LEVELS = ("FS", "ALT2", "ALT5", "ALT10", "BBOX")
 def degrade(label: ArrayLike, level: str, direction: str = "grow") -> NDArray[np.integer]:
     """Make the masks of objects coarser.
 
-    The names of the levels are those of the published models. How those masks were made is
-    unknown: all that follows is our reading.
+    The names of the levels are those of the published models. How those masks were made is not
+    published; this is our reading.
 
     - "FS": unchanged.
-    - "ALT2", "ALT5", "ALT10": each outline moves by 2, 5 or 10 px (Euclidean distance). Growing,
-      an object takes the background within that distance; what lies between objects goes to the
-      nearer one, and none takes a pixel of another. Shrinking, an object loses the pixels within
-      that distance of anything else, background or another object, so touching objects part. One
-      that is too small is lost: ``np.setdiff1d(label, degraded)`` of a plane lists such objects.
-    - "BBOX": each object fills its bounding box. Where boxes overlap the smaller one is on top,
-      of equal ones that of the higher number. An object is lost only if those on top of it cover
-      its whole box.
+    - "ALT2", "ALT5", "ALT10": each outline moves by 2, 5 or 10 px (Euclidean distance). A growing
+      object takes the background within that distance, unless another object is nearer. A
+      shrinking object loses the pixels within that distance of background or another object;
+      small objects are lost.
+    - "BBOX": each object fills its bounding box. Where boxes overlap the smaller one is on top;
+      ties go to the higher number.
 
-    What lies beyond the image is unknown, not background: an object that the border cuts does
-    not shrink there.
+    Beyond the image nothing is known: an object that the border cuts does not shrink there.
 
     Parameters
     ----------
@@ -38,10 +37,10 @@ def degrade(label: ArrayLike, level: str, direction: str = "grow") -> NDArray[np
         Number of the object of each pixel, 0 for background; each of K planes on its own. All
         pixels of one number are one object, connected or not.
     level : {"FS", "ALT2", "ALT5", "ALT10", "BBOX"}
-        How coarse; see above.
+        See above.
     direction : {"grow", "shrink"}
-        Which way ALT moves outlines. Growing is the default, as quick outlines are drawn around
-        objects, as bounding boxes are, and as no object is lost, so that only outlines differ.
+        Direction in which ALT moves outlines. Quick outlines, like boxes, surround objects, and
+        growing loses none, so that only outlines differ.
 
     Returns
     -------
@@ -60,7 +59,7 @@ def degrade(label: ArrayLike, level: str, direction: str = "grow") -> NDArray[np
            [0, 7, 7, 0],
            [0, 7, 7, 0]])
     """
-    label = _label_image(label)
+    label = as_labels(label, 2, 3)
     if level not in LEVELS:
         raise ValueError(f"The level must be one of {', '.join(LEVELS)}, not {level!r}.")
     if direction not in ("grow", "shrink"):
@@ -101,25 +100,8 @@ def _boxed(plane: NDArray[np.integer]) -> NDArray[np.integer]:
 def _objects(
     plane: NDArray[np.integer],
 ) -> tuple[NDArray[np.integer], NDArray[np.intp], list[tuple[slice, slice]]]:
-    """Numbers of the objects, the plane with 1, 2, … in their place, and their boxes.
-
-    ``find_objects`` makes room for every number up to the highest, which may be large.
-    """
+    """List the objects' numbers, the plane with 1, 2, … in their place, and their boxes."""
+    # find_objects makes room for every number up to the highest, which may be large.
     numbers, compact = np.unique(np.append(plane.dtype.type(0), plane), return_inverse=True)
     compact = compact[1:].reshape(plane.shape)
     return numbers[1:], compact, find_objects(compact)
-
-
-def _label_image(label: ArrayLike) -> NDArray[np.integer]:
-    label = np.asarray(label)
-    if label.ndim not in (2, 3) or label.size == 0 or label.dtype.kind not in "iu":
-        raise ValueError(
-            f"Label images must hold integers of shape (H, W) or (K, H, W), not {label.dtype} of "
-            f"shape {label.shape}: number the objects of a mask with skimage.measure.label."
-        )
-    if label.min() < 0:
-        raise ValueError(
-            f"Label images number objects from 1 on, and 0 is background, but one pixel is "
-            f"{label.min()}: set what is unknown to 0."
-        )
-    return label

@@ -1,9 +1,8 @@
-"""Gradient class-activation maps of all eight layers, of many images and classes at once.
+"""Compute class-activation maps and evidence, of many images and classes at once.
 
-The network is a chain of convolutions, so its gradient is short enough to be written out. That
-buys three things over automatic differentiation: only the (image, class) pairs asked for go
-backwards, the layers below 1b need no backward convolution at all, and nothing of the model
-(hooks, flags, ``.grad``) is ever touched.
+The network is a chain of convolutions, so its gradient is written out. Unlike with automatic
+differentiation, only the (image, class) pairs asked for go backwards, the layers below 1b need no
+backward convolution, and nothing of the model (hooks, flags, ``.grad``) is touched.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ PIXELS_PER_PASS = 256 * 256
 
 
 class Cams(NamedTuple):
-    """What :func:`grad_cam` returns.
+    """Hold what :func:`grad_cam` returns.
 
     Attributes
     ----------
@@ -74,20 +73,18 @@ def grad_cam(
     images : Tensor, float, (B, C, H, W)
         Finite values; H and W multiples of 8.
     targets : optional
-        Which classes to explain. ``None``: every class. A sequence of K class ids: those, for
-        every image. A bool mask (B, num_classes): only the marked pairs are computed, the other
-        maps are 0 (K = num_classes). A function from logits to such a mask, e.g.
-        ``lambda logits: logits > 0`` for the predicted classes, saves a forward pass.
+        Classes to explain: ``None`` for all, or a sequence of K class ids. With a bool mask
+        (B, num_classes), or a function from logits to one such as ``lambda logits: logits > 0``,
+        only the marked pairs are computed, and the other maps are 0 (K = num_classes).
     normalize : bool
         Scale each map to [0, 1] by its own minimum and maximum; a constant map becomes 0.
     layers : sequence of str
-        Which maps to compute, e.g. ``("4b",)``. The backward pass stops at the lowest one; 4b
-        alone needs none.
+        Maps to compute, e.g. ``("4b",)``. The backward pass stops at the lowest one.
 
     Returns
     -------
     Cams
-        ``maps`` (B, K, len(layers), H, W) float32 and ``logits`` (B, num_classes) float32.
+        Maps (B, K, len(layers), H, W) and logits.
 
     Raises
     ------
@@ -123,7 +120,7 @@ def grad_cam(
 
 
 def _check_targets(targets: Targets, batch: int, model: MICRANet) -> Targets:
-    """Turn ``None`` into every class; raise one clear sentence for targets that do not exist."""
+    """Turn ``None`` into every class, and refuse targets that do not exist."""
     if targets is None:
         return list(range(model.num_classes))
     if callable(targets):
@@ -162,7 +159,7 @@ def _fused_weights(model: MICRANet) -> Weights:
 
 
 class _Trace(NamedTuple):
-    """What the forward pass leaves behind for the backward one."""
+    """Hold what the backward pass needs of the forward one."""
 
     inputs: list[Tensor]  # of each convolution
     activations: list[Tensor]  # of each layer, after the ReLU
@@ -189,7 +186,7 @@ def _one_pass(
     normalize: bool,
     layers: list[int],
 ) -> Cams:
-    """Maps and logits of a few images: forward once, then back once for all marked pairs."""
+    """Compute maps and logits of a few images: forward once, back once for all marked pairs."""
     trace = _forward(images, weights)
     pooled, peaks = F.adaptive_max_pool2d(trace.activations[-1], 1, return_indices=True)
     logits = linear(pooled.flatten(1)).float()
@@ -207,7 +204,7 @@ def _one_pass(
 
 
 def _resolve(targets: Targets, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Class id of each of the K columns, and which of the (B, K) maps are wanted."""
+    """Find the class id of each of the K columns, and which of the (B, K) maps are wanted."""
     if isinstance(targets, list):
         ids = torch.tensor(targets, device=logits.device)
         return ids, ids.new_ones((len(logits), len(ids)), dtype=torch.bool)
@@ -225,7 +222,7 @@ def _alphas(
     weights: Weights,
     lowest: int,
 ) -> dict[int, Tensor]:
-    """Mean gradient of the channels of each layer from ``lowest`` up: (P, C) float32, P pairs.
+    """Average the gradient of each channel of the layers from ``lowest`` up: (P, C) for P pairs.
 
     ``slopes`` (P, 256) is the gradient at the pooled features, ``image`` (P,) the image of each
     pair, ``alive`` and ``peaks`` (B, 256, 1, 1) whether and where each channel of 4b is active.
@@ -252,13 +249,13 @@ def _alphas(
 
 
 def _transposed(grad: Tensor, weight: Tensor) -> Tensor:
-    """``conv_transpose2d(grad, weight, padding=1)`` as a convolution, which CPUs do faster."""
+    """Compute ``conv_transpose2d(grad, weight, padding=1)`` as a convolution, faster on CPUs."""
     back = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
     return F.conv2d(grad, back, padding=1)
 
 
 def _mean_transposed(grad: Tensor, weight: Tensor) -> Tensor:
-    """Mean over pixels of ``conv_transpose2d(grad, weight, padding=1)``, without computing it.
+    """Average ``conv_transpose2d(grad, weight, padding=1)`` over pixels, without computing it.
 
     Each of the nine kernel positions sees ``grad`` shifted by one pixel at most, so its sum is
     the total less the row or the column that the shift pushes over the border.
@@ -274,7 +271,7 @@ def _mean_transposed(grad: Tensor, weight: Tensor) -> Tensor:
 
 
 def _map(alpha: Tensor, activation: Tensor, layer: int, normalize: bool) -> Tensor:
-    """Weighted sum of a layer's channels, enlarged to the image: (B, K, H, W) float32."""
+    """Add up a layer's weighted channels and enlarge the sum to the image: (B, K, H, W)."""
     cam = torch.einsum("bkc,bchw->bkhw", alpha.to(activation.dtype), activation).float()
     if layer == len(LAYERS) - 1:
         cam = cam.relu()
@@ -288,7 +285,7 @@ def _map(alpha: Tensor, activation: Tensor, layer: int, normalize: bool) -> Tens
 
 
 MARGIN = 40
-"""What the network sees around a position reaches no further, px, rounded up to a multiple of 8."""
+"""Reach of the network around a position, px, rounded up to a multiple of 8."""
 
 SHIFTS = (0, 4)
 """Shifts of the image, px, over which evidence is averaged in both directions."""
@@ -305,11 +302,10 @@ def evidence(
 
     .. math:: E_c = b_c + \sum_k w_{ck} A^k.
 
-    The global max pool takes each channel where it is highest; a crop that holds one position
-    only would have the logit E. So an evidence above 0 is a "yes" of the classifier itself. As E
-    depends on the surroundings only (34 px), not on the crop, it is the same in small and large
-    images, and needs no backward pass. The network sees an image in steps of 8 px; means over
-    shifted images give finer maps.
+    A crop that holds one position only would have the logit E, so evidence above 0 is a "yes" of
+    the classifier itself. It depends on the surroundings (34 px), not on the size of the image,
+    and needs no backward pass. The network sees an image in steps of 8 px; the mean over shifted
+    images is finer.
 
     Parameters
     ----------
@@ -320,14 +316,14 @@ def evidence(
     decide : ignored
         So that this can be the score of a :class:`~micranet_helpers.maps.segmentation.Recipe`.
     shifts : tuple of int
-        From 0 to 7, px; all pairs are used. Costs one forward pass a pair.
+        From 0 to 7, px; each pair costs one forward pass.
 
     Returns
     -------
     evidence : Tensor, float32, (B, K, H, W)
         Unbounded.
     logits : Tensor, float32, (B, K)
-        What the classifier says of each image.
+        Logits of each image.
 
     Raises
     ------
@@ -339,7 +335,7 @@ def evidence(
     ----------
     Zhou et al. 2016 (class activation maps), doi 10.1109/CVPR.2016.319. Where it exceeds b, and
     off the far borders, unshifted evidence equals b plus H·W / 64 times map 4b of
-    :func:`~micranet_helpers.maps.cam.grad_cam`.
+    :func:`grad_cam`.
     """
     check_images(images, model)
     check_evaluating(model)
@@ -373,7 +369,7 @@ def _activations(model: MICRANet, images: Tensor) -> Tensor:
 
 
 def _of_positions(model: MICRANet, activations: Tensor) -> Tensor:
-    """The linear layer at each position of layer 4b: (B, K, H / 8, W / 8)."""
+    """Apply the linear layer at each position of layer 4b: (B, K, H / 8, W / 8)."""
     weights = model.linear1.weight.float()[:, :, None, None]
     with torch.autocast(activations.device.type, enabled=False):  # logits keep all their digits
         return F.conv2d(activations, weights, model.linear1.bias.float())

@@ -22,10 +22,10 @@ def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None)
     maps : Tensor, float, (..., L, H, W)
         Maps of L layers, as :func:`~micranet_helpers.maps.cam.grad_cam` gives them (L = 8).
     how : {"pca", "mean", "sum", "prod"}
-        "pca" projects each pixel's maps on their first principal component; see :func:`pca`.
+        "pca" projects each pixel's maps on their first principal component (:func:`pca`).
     layers : sequence of int, optional
-        Which layers to combine. Default: all, but for "pca" of eight maps 1a … 4a, since 4b says
-        which sign is right.
+        Layers to combine. Default: all, but for "pca" of eight maps 1a … 4a, as 4b decides the
+        sign.
 
     Returns
     -------
@@ -56,18 +56,17 @@ def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None)
 def pca(maps: Tensor, reference: Tensor) -> Tensor:
     """Project the maps of each pixel on their first principal component.
 
-    Each pixel is a point with L coordinates. The direction of largest variance comes from the
-    eigenvectors of the L×L covariance, so the result is exact and repeatable. A principal
-    component has no sign of its own: here the projection correlates positively with the
-    reference map. Where that correlation is 0 (a constant reference), the layer of largest
-    weight counts positively.
+    The direction comes from the eigenvectors of the L×L covariance, so the result is exact and
+    repeatable. A principal component has no sign of its own: here the projection correlates
+    positively with the reference map. Where that correlation is 0 (a constant reference), the
+    layer of largest weight counts positively.
 
     Parameters
     ----------
     maps : Tensor, float, (..., L, H, W)
         Maps of L layers.
     reference : Tensor, float, (..., H, W)
-        What is high on the objects: map 4b.
+        A map that is high on the objects: 4b.
 
     Returns
     -------
@@ -106,5 +105,5 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
 
 @cache
 def _gaussian_matrix(side: int, sigma: float) -> Tensor:
-    """The filter along one axis as a matrix: filtering becomes two matrix products."""
+    """Write the filter along one axis as a matrix, so that filtering is two matrix products."""
     return torch.from_numpy(gaussian_filter1d(np.eye(side), sigma, axis=0)).float()

@@ -1,8 +1,7 @@
-"""From a map of scores to points and objects.
+"""Find points and objects in a map of scores.
 
 Points are rows and columns of pixels; the centre of the first pixel is (0, 0).
 """
-
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +10,13 @@ from skimage.feature import peak_local_max
 from skimage.morphology import local_maxima
 from skimage.segmentation import watershed
 
+from micranet_helpers.metrics.masks import as_labels
+
 
 def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.float64]:
-    """Find where a score is highest in its surroundings.
+    """Find the peaks of a score: the highest values within ``min_distance`` rows and columns.
 
-    Each peak is the highest value within ``min_distance`` rows and columns. A plateau wider than
-    that has several peaks: smooth such a score first.
+    A plateau wider than that has several peaks: smooth such a score first.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.f
     min_distance : int
         At least 1 px: about half the distance of the nearest objects.
     threshold : float
-        Only peaks above it are found, in the unit of the score.
+        Lower peaks are left out, in the unit of the score.
 
     Returns
     -------
@@ -35,11 +35,9 @@ def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.f
     Raises
     ------
     ValueError
-        If the score is no finite map, or a number makes no sense.
+        If the score is no finite map, or ``min_distance`` is less than 1.
     """
     score = _map(score, min_distance)
-    if not np.isfinite(threshold):
-        raise ValueError(f"The threshold must be a finite number, not {threshold}.")
     found = peak_local_max(score, min_distance, threshold, exclude_border=False)
     return np.c_[found, score[tuple(found.T)]]
 
@@ -47,8 +45,7 @@ def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.f
 def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArray[np.int32]:
     """Split a mask into objects: one around each peak of a landscape (watershed).
 
-    Parts of the mask that do not touch (4 neighbours) are different objects in any case, and each
-    of them is at least one object.
+    Parts of the mask that do not touch (4 neighbours) are always different objects.
 
     Parameters
     ----------
@@ -56,10 +53,9 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
         Pixels of all objects.
     landscape : array-like, (H, W)
         Finite values; high inside the objects and low between them, e.g. the distance from the
-        background (``scipy.ndimage.distance_transform_edt(mask)``), or the evidence for a cell
-        less that for a contact of two cells.
+        background (``scipy.ndimage.distance_transform_edt(mask)``).
     min_distance : int
-        At least 1 px: peaks of one part nearer than this, in rows and columns, are one object.
+        At least 1 px; peaks of one part nearer than this, in rows and columns, are one object.
 
     Returns
     -------
@@ -69,7 +65,7 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
     Raises
     ------
     ValueError
-        If mask and landscape are no maps of one shape, or a number makes no sense.
+        If mask and landscape are no maps of one shape, or ``min_distance`` is less than 1.
 
     References
     ----------
@@ -105,7 +101,7 @@ def pieces(mask: ArrayLike, area: float = 1) -> NDArray[np.int32]:
     Returns
     -------
     ndarray, int32, (H, W)
-        0 outside the mask; objects are numbered from 1.
+        0 outside; objects are numbered from 1.
 
     Raises
     ------
@@ -124,7 +120,7 @@ def drop_small(labels: ArrayLike, area: float) -> NDArray[np.int32]:
     Parameters
     ----------
     labels : array-like, integer, (H, W)
-        0 is background, every other value is one object.
+        0 is background, every value above is one object.
     area : float
         Least number of pixels.
 
@@ -138,7 +134,7 @@ def drop_small(labels: ArrayLike, area: float) -> NDArray[np.int32]:
     ValueError
         If this is no label image.
     """
-    labels = _label_image(labels)
+    labels = as_labels(labels)
     numbers, ranks, areas = np.unique(labels, return_inverse=True, return_counts=True)
     kept = (areas >= area) & (numbers != 0)
     return (kept * kept.cumsum())[ranks].reshape(labels.shape).astype(np.int32)
@@ -152,9 +148,9 @@ def table(
     Parameters
     ----------
     labels : array-like, integer, (H, W)
-        0 is background, every other value is one object.
+        0 is background, every value above is one object.
     score : array-like, float, (H, W), optional
-        A map whose mean in each object is wanted.
+        A map to average in each object.
     pixel_size_um : float, optional
         Side of a pixel, µm.
 
@@ -170,7 +166,7 @@ def table(
     ValueError
         If this is no label image, the score has another shape or the pixel size is not above 0.
     """
-    labels = _label_image(labels)
+    labels = as_labels(labels)
     if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
         raise ValueError(f"The pixel size must be above 0 µm, not {pixel_size_um}.")
     if score is not None and np.shape(score) != labels.shape:
@@ -195,13 +191,3 @@ def _map(values: ArrayLike, min_distance: int) -> NDArray[np.float64]:
     if min_distance < 1:
         raise ValueError(f"min_distance must be at least 1 pixel, not {min_distance}.")
     return values
-
-
-def _label_image(labels: ArrayLike) -> NDArray[np.integer]:
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"A label image must hold integers of shape (H, W), not {labels.dtype} of shape "
-            f"{labels.shape}: number the objects of a mask with instances."
-        )
-    return labels

@@ -1,4 +1,4 @@
-"""What each dataset does between the maps and the masks.
+"""Define the recipes of each dataset: the steps between maps and masks.
 
 The published recipes are those of the code of Bilodeau et al. 2022,
 doi 10.1038/s42256-022-00472-w, written anew from their description. They deviate on purpose
@@ -39,10 +39,7 @@ def _each(maps: Tensor, mask: Callable[[NDArray], NDArray]) -> Tensor:
 
 
 def _ranged_pca(maps: Tensor, inside: Tensor | bool = True) -> Tensor:
-    """PCA score scaled to [0, 1] in the region R of 4b > 0; outside it may leave [0, 1].
-
-    Scores are 0 where there is no R, or R says nothing since the score is constant there.
-    """
+    """Scale the PCA score to [0, 1] in the region of 4b > 0; 0 where it is empty or constant."""
     scores, region = combine(maps), (maps[:, :, -1] > 0) & inside
     lowest = scores.where(region, torch.inf).amin((-2, -1), keepdim=True)
     highest = scores.where(region, -torch.inf).amax((-2, -1), keepdim=True)
@@ -52,10 +49,7 @@ def _ranged_pca(maps: Tensor, inside: Tensor | bool = True) -> Tensor:
 
 
 def _object_at_peak(bordered: NDArray, score: NDArray) -> NDArray:
-    """One object of a mask that has a border of 1 px: that with the score's maximum, holes filled.
-
-    Where no object holds the maximum, as smoothing moved it, the nearest object is taken.
-    """
+    """Keep the object of a mask with a border of 1 px that is nearest to the score's maximum."""
     filled = remove_small_holes(bordered, max_size=2499)
     objects = label(filled, np.ones((3, 3)))[0][1:-1, 1:-1]
     pixels = np.argwhere(objects)
@@ -74,7 +68,7 @@ def _above_zero(scores: Tensor, _: Tensor) -> Tensor:
 
 
 EVIDENCE = Recipe("evidence", evidence, _above_zero, MARGIN)
-"""Where the classifier itself, seeing nothing else, would say yes."""
+"""Pixels where the classifier itself would say yes."""
 
 
 def _pixel_logits(model: nn.Module, images: Tensor, _: Decide) -> tuple[Tensor, Tensor]:
@@ -83,12 +77,7 @@ def _pixel_logits(model: nn.Module, images: Tensor, _: Decide) -> tuple[Tensor, 
 
 
 SELF_TRAINED = Recipe("default", _pixel_logits, _above_zero, MARGIN)
-"""For a U-Net that was trained on :mod:`~micranet_helpers.maps.selftraining` masks: one forward
-pass.
-
-Its pixels are more likely than not to show the class. Nothing was tuned: 0 is the logit of one
-half.
-"""
+"""For a U-Net trained on :mod:`~micranet_helpers.maps.selftraining` masks: logits above 0."""
 
 
 # Modified MNIST
@@ -99,7 +88,7 @@ def _smooth_4b(maps: Tensor, _: Tensor) -> Tensor:
 
 
 def _winner_in_foreground(scores: Tensor, images: Tensor) -> Tensor:
-    """Bright pixels (Otsu, after some sharpening), each given to the class of highest score."""
+    """Give bright pixels (Otsu, after some sharpening) to the class of highest score."""
     grey = images.mean(1, keepdim=True)
     sharp = grey + 0.5 * (grey - gaussian(grey, sigma=2))
     classes = torch.arange(scores.shape[1], device=scores.device)
@@ -108,7 +97,7 @@ def _winner_in_foreground(scores: Tensor, images: Tensor) -> Tensor:
 
 
 DIGITS = Recipe("default", from_maps(_smooth_4b, ("4b",)), _winner_in_foreground)
-"""Ours for digits: map 4b says which digit, the image says where the ink is.
+"""Our recipe for digits: map 4b gives the digit, the image shows where the ink is.
 
 Steps and constants (3 px, 2 px, 0.5, 0.05) were chosen by the masks of *validation* digits; no
 mask of a test digit was looked at.
@@ -120,14 +109,14 @@ def _pca_in_regions(maps: Tensor, _: Tensor) -> Tensor:
 
 
 def _sure_regions(last: NDArray) -> NDArray:
-    """4-connected regions of 4b > 0 in whose bounding box 4b reaches 0.3."""
+    """Mark 4-connected regions of 4b > 0 in whose bounding box 4b reaches 0.3."""
     regions, _ = label(last > 0)
     boxes = enumerate(find_objects(regions), 1)
     return np.isin(regions, [region for region, box in boxes if last[box].max() >= 0.3])
 
 
 def _otsu_of_tiles(scores: Tensor, _: Tensor) -> Tensor:
-    """Otsu's threshold in each 8×8 tile that varies; where classes meet, the last one wins."""
+    """Apply Otsu's threshold in each 8×8 tile that varies; where classes meet, the last wins."""
     masks = _each(scores, _otsu_of_tiles_in_regions)
     later = masks.flip(1).cumsum(1).flip(1) - masks.long()
     return masks & (later == 0)
@@ -168,7 +157,7 @@ drops it.
 
 
 def _foreground(images: Tensor) -> Tensor:
-    """Bins of 8×8 px brighter than the median bin of their image, (B, 1, H, W)."""
+    """Mark bins of 8×8 px brighter than the median bin of their image, (B, 1, H, W)."""
     bins = F.avg_pool2d(images.mean(1, keepdim=True), 8)
     bright = bins > bins.flatten(1).median(1).values[:, None, None, None]
     return bright.repeat_interleave(8, -2).repeat_interleave(8, -1)
@@ -191,7 +180,7 @@ PCA is fixed by 4b, here as in the original.
 
 
 def _inside(scores: Tensor, images: Tensor, width: float) -> Tensor:
-    """Mean of the scores in the foreground around each pixel; -inf outside of it."""
+    """Average the scores in the foreground around each pixel; -inf outside of it."""
     inside = otsu(gaussian(images.mean(1, keepdim=True), FOREGROUND))
     share = gaussian(inside.float(), width).clamp(min=1e-6)
     return torch.where(inside, gaussian(scores * inside, width) / share, -torch.inf)
@@ -208,8 +197,8 @@ def in_foreground(width: float = 32, levels: Sequence[float] = (0,)) -> Recipe:
     width : float
         Standard deviation of the Gaussian weights of neighbours, px.
     levels : sequence of float, (1,) or (K,)
-        Mean evidence, in logits, from which on a pixel shows the class. Width and levels can be
-        chosen on labels of crops.
+        Least mean evidence of the class, in logits. Width and levels can be chosen on labels of
+        crops.
 
     Returns
     -------
@@ -232,7 +221,7 @@ def _ctc_score(maps: Tensor, _: Tensor) -> Tensor:
 
 
 def _cell_less_contact(scores: Tensor, _: Tensor) -> Tensor:
-    """Cells of each line where cell − contact reaches Otsu's threshold of its nonzero values."""
+    """Mark cells where cell − contact reaches Otsu's threshold of its nonzero values."""
     if scores.shape[1] % 2:
         raise ValueError(
             f"This recipe needs two classes a cell line, cell and contact in turn, so an even "
@@ -321,7 +310,7 @@ def recipe(dataset: str, name: str = "default") -> Recipe:
     Parameters
     ----------
     dataset : {"mnist", "ctc", "pvivax", "em", "actin"}
-        What the network was trained on.
+        Dataset that the network was trained on.
     name : {"default", "published", "evidence"}
         Ours, that of the paper's code, or :data:`EVIDENCE` alone.
 
@@ -335,9 +324,7 @@ def recipe(dataset: str, name: str = "default") -> Recipe:
     ValueError
         If there is no such dataset, or it has no such recipe.
     """
-    if dataset not in RECIPES:
-        raise ValueError(f'No recipes for "{dataset}": choose among {", ".join(RECIPES)}.')
-    if name not in RECIPES[dataset]:
-        choice = ", ".join(RECIPES[dataset])
-        raise ValueError(f'No recipe "{name}" for {dataset}: choose among {choice}.')
+    if name not in RECIPES.get(dataset, {}):
+        choice = "; ".join(f"{each}: {', '.join(of_it)}" for each, of_it in RECIPES.items())
+        raise ValueError(f'No recipe "{name}" for "{dataset}": choose among {choice}.')
     return RECIPES[dataset][name]

@@ -13,25 +13,25 @@ from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
 
 Decide = Callable[[Tensor], Tensor]
-"""Which classes are predicted: logits (B, K) -> bool (B, K)."""
+"""Function that decides which classes are predicted: logits (B, K) -> bool (B, K)."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a dataset does between the network and the masks.
+    """Hold the steps between a network and its masks.
 
     Attributes
     ----------
     name : str
-        How tables and figures call it.
+        Name in tables and figures.
     score : function of model, images (B, C, H, W), decide -> scores (B, K, H, W), logits (B, K)
-        How strongly each pixel speaks for each class, e.g. :func:`from_maps` of a few steps or
-        :func:`~micranet_helpers.maps.cam.evidence`. Scores of overlapping tiles, and of several
+        Scores of each pixel for each class, e.g. :func:`from_maps` of a few steps or
+        :func:`~micranet_helpers.maps.cam.evidence`. Those of overlapping tiles, and of several
         models, are averaged.
     mask : function of scores (B, K, H, W) and images (B, C, H, W) -> bool (B, K, H, W)
-        Which pixels belong to each class.
+        Pixels that belong to each class.
     margin : int
-        Width of the border of a tile, px, where scores suffer from what lies outside it.
+        Width of the border of a tile, px, whose scores depend on what lies outside it.
     """
 
     name: str
@@ -51,10 +51,8 @@ def from_maps(
     ----------
     step : function of maps (B, K, L, H, W) and images (B, C, H, W) -> scores (B, K, H, W)
         Maps of classes that are not predicted are 0.
-    layers : sequence of str
-        The maps it needs.
-    normalize : bool
-        Whether each map is scaled to [0, 1] first.
+    layers, normalize
+        As for :func:`~micranet_helpers.maps.cam.grad_cam`.
 
     Returns
     -------
@@ -71,17 +69,17 @@ def from_maps(
 
 
 def _exact(images: Tensor) -> torch.autocast:
-    """No half precision after the network: a principal component or a Gaussian would suffer."""
+    """Switch half precision off, which would spoil a principal component or a Gaussian."""
     return torch.autocast(images.device.type, enabled=False)
 
 
 def predicted(logits: Tensor, thresholds: Sequence[float] | None = None) -> Tensor:
-    """Decide which classes an image is taken to show.
+    """Decide which classes an image shows.
 
     Parameters
     ----------
     logits : Tensor, float, (..., K)
-        What a classifier says.
+        Output of a classifier.
     thresholds : sequence of K floats, optional
         Least probability of each class; by default the logit must be above 0.
 
@@ -96,7 +94,7 @@ def predicted(logits: Tensor, thresholds: Sequence[float] | None = None) -> Tens
 
 
 class Segments(NamedTuple):
-    """What :func:`segment` returns.
+    """Hold what :func:`segment` returns.
 
     Attributes
     ----------
@@ -124,15 +122,14 @@ def segment(
 ) -> Segments:
     """Segment images of any size by a recipe.
 
-    Only predicted classes are explained. Under ``torch.autocast`` only the network runs in half
-    precision. Images larger than what the network was trained on must be cut into tiles of about
-    that size: the global max pool accepts any side, but a network that saw three objects at a time
-    has not learnt to see sixty.
+    Images much larger than those of the training need tiles of about that size: the global max
+    pool accepts any side, but a network that saw three objects at a time has not learnt to see
+    sixty. Under ``torch.autocast`` only the network runs in half precision.
 
     Parameters
     ----------
     model : MICRANet or another network that the recipe is for, or several of them
-        The classifier. Of several, scores and logits are averaged; one that does not predict a
+        The classifier. Scores and logits of several are averaged; one that does not predict a
         class adds 0 to its scores.
     images : Tensor, float, (B, C, H, W)
         Finite values. Sides that are no multiples of 8 are padded by reflection, and cropped back.
@@ -144,8 +141,7 @@ def segment(
         Distance between tiles, px; at most ``side``. Default: a third of ``side``; for a recipe
         with a margin, the largest multiple of 8 that its margins allow.
     thresholds : sequence of float, (K,), optional
-        A class is predicted where its probability reaches its threshold. By default, where it is
-        above 0.5.
+        Least probability of each class that counts as predicted; by default above 0.5.
 
     Returns
     -------
@@ -192,8 +188,8 @@ def crop_by_crop(
 ) -> Tensor:
     """Segment an image as crops that lie side by side, each for itself.
 
-    For recipes that look for one object a crop, or mark a share of it. Others give better masks
-    by :func:`segment` with its overlapping tiles.
+    This suits recipes that find one object a crop, or mark a share of it. For others the
+    overlapping tiles of :func:`segment` give better masks.
 
     Parameters
     ----------
@@ -208,11 +204,6 @@ def crop_by_crop(
     -------
     Tensor, bool, (K, H, W)
         The masks of the crops, put together.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for :func:`segment`.
     """
 
     def masks(crops: Tensor) -> tuple[Tensor, Tensor]:

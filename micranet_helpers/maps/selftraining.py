@@ -1,8 +1,7 @@
-"""Self-training: masks to learn from, made of image-level labels and the classifier's own scores.
+"""Self-training: make masks to learn from of image-level labels and the classifier's own scores.
 
-No label of a pixel is used. Where a crop is labelled "absent", none of its pixels shows the class;
-where the classifier's score is high and nothing contradicts, the pixel is taken to show it.
-Between, nothing is said, and nothing is learnt.
+No label of a pixel is used. In a crop labelled "absent" no pixel shows the class; elsewhere, a
+pixel of high score is taken to show it. Between, the target is unknown, and nothing is learnt.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from micranet_helpers.networks.learner import choose_precision
 from micranet_helpers.networks.micranet import MICRANet
 
 HIGHEST = 0.01
-"""Share of the pixels that may show a class which :func:`level` takes if it cannot tell."""
+"""Share of the pixels not known to lack a class that :func:`level` falls back on."""
 
 TILE = 512
 """Side of the tiles in which evidence is computed, px."""
@@ -40,8 +39,8 @@ def of_split(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Make the images and targets of self-training for a split of a dataset.
 
-    The score is the classifier's :func:`~micranet_helpers.maps.cam.evidence`. Below 0, where the
-    classifier itself says no, is background; the class begins at :func:`level`.
+    Pixels with :func:`~micranet_helpers.maps.cam.evidence` below 0, where the classifier itself
+    says no, are background; the class begins at :func:`level`.
 
     Parameters
     ----------
@@ -50,13 +49,11 @@ def of_split(
     path : path
         A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
     crops : CropDataset
-        Crops of a split of it: which one, and what is known to be absent. The closer they lie,
-        the more is known.
+        Crops of one of its splits, with their labels. The closer they lie, the more is known.
     error : float
         See :func:`level`.
     guide : function of Sample and scores (K, H, W) -> scores (K, H, W), optional
-        Improves the scores of an image by what it shows, e.g.
-        :func:`~micranet_helpers.maps.selftraining.guided`.
+        Improves the scores of an image by its content, e.g. :func:`guided`.
 
     Returns
     -------
@@ -93,14 +90,14 @@ def _evidence(model: MICRANet, image: Tensor) -> NDArray[np.float32]:
 def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
     """Find the pixels that lie in a crop whose label says that a class is absent.
 
-    All crops count, also those that the dataset's ``ratio`` leaves out. Crops that its rule drops
-    have no label, so they say nothing.
+    All crops count, also those that the dataset's ``ratio`` leaves out; crops that its rule drops
+    have no label.
 
     Parameters
     ----------
     crops : CropDataset
         Crops with their labels. Where its rule has a ``positive_share`` above 0, "absent" allows
-        for a little of the class, and so does what is found here.
+        for a little of the class, here too.
     shapes : array-like of int, (N, 2)
         Height and width of each image of the split, px.
 
@@ -108,18 +105,8 @@ def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
     -------
     list of N ndarrays, bool, (K, H, W)
         True where the class is known to be absent.
-
-    Raises
-    ------
-    ValueError
-        If an image has no shape.
     """
     positions, labels = crops.every
-    if positions[-1, 0] >= len(np.asarray(shapes)):
-        raise ValueError(
-            f"There are {len(np.asarray(shapes))} shapes, too few for the images of the crops: "
-            "give those of the same split."
-        )
     without = labels.numpy() == 0
     known = [np.zeros((without.shape[1], *shape), bool) for shape in np.asarray(shapes).tolist()]
     for (image, top, left), none in zip(positions.tolist(), without, strict=True):
@@ -134,16 +121,15 @@ def level(
 ) -> NDArray[np.float64]:
     """Find the lowest score above which few pixels are expected to lack the class.
 
-    A threshold for which no mask is needed. What the classifier says by mistake where labels say
-    that the class is absent tells how often it will be mistaken elsewhere: if one in a thousand
-    pixels there is above a threshold, so is about one in a thousand of the other pixels that lack
-    the class. There are at most as many of these as there are other pixels; their share among the
-    other pixels above the threshold is the *error*, a false discovery rate.
+    No mask is needed: if one in a thousand pixels known to lack the class is above a threshold, so
+    is about one in a thousand of the other pixels that lack it. These are at most all other
+    pixels; their share among the other pixels above the threshold is the *error*, a false
+    discovery rate.
 
     Parameters
     ----------
     scores : sequence of N ndarrays, float, (K, H, W)
-        How strongly each pixel speaks for each class, in logits.
+        Scores of each pixel for each class, in logits.
     absent : sequence of N ndarrays, bool, (K, H, W)
         As :func:`absent` gives them.
     error : float
@@ -152,9 +138,8 @@ def level(
     Returns
     -------
     ndarray, float64, (K,)
-        For each class; at least 0, where the classifier says "no" itself. Where no threshold
-        keeps to the error, as the classifier has learnt little, one in a hundred of the pixels
-        that may show the class is above.
+        For each class, at least 0. If the classifier has learnt so little that no threshold keeps
+        to the error, one in a hundred of the other pixels is above.
 
     Raises
     ------
@@ -196,28 +181,23 @@ def targets(
     Parameters
     ----------
     scores : ndarray, float, (K, H, W)
-        How strongly each pixel speaks for each class; any unit.
+        Scores of each pixel for each class; any unit.
     absent : ndarray, bool, (K, H, W)
         As :func:`absent` gives it.
     low, high : float, or (K,)
-        Scores below ``low`` are taken for background, above ``high`` for the class.
+        Scores below ``low`` are background, above ``high`` the class.
 
     Returns
     -------
     ndarray, float32, (K, H, W)
-        1 on objects, which are filled where they enclose holes; 0 where the class is absent or
-        the score low; NaN elsewhere. What is known to be absent is never 1.
+        1 on objects, with holes filled; 0 where the class is absent or the score low; NaN
+        elsewhere. Pixels known to lack the class are never 1.
 
     Raises
     ------
     ValueError
-        If the shapes differ or ``low`` is above ``high``.
+        If ``low`` is above ``high``.
     """
-    if scores.ndim != 3 or scores.shape != absent.shape:
-        raise ValueError(
-            f"Scores and absent must have one shape (classes, height, width), not {scores.shape} "
-            f"and {absent.shape}."
-        )
     low, high = (np.reshape(limit, (-1, 1, 1)) for limit in (low, high))
     if not (low <= high).all():
         raise ValueError("The low score must not be above the high one: exchange them.")
@@ -229,27 +209,26 @@ def targets(
 
 
 class PixelCrops(Dataset):
-    """Random crops of images with their masks, for :func:`~micranet_helpers.train.fit`.
+    """Draw random crops of images with their masks, for :func:`~micranet_helpers.train.fit`.
 
-    The crops of even numbers hold a random pixel of a random class, the others any random pixel:
-    rare classes are seen, and so is what lies far from them. A crop depends on seed, epoch and
-    its number alone, so workers and interruptions change nothing.
+    Crops of even numbers hold a random pixel of a random class, so that rare classes are seen; the
+    others hold any random pixel. A crop depends on seed, epoch and its number alone, so workers
+    and interruptions change nothing.
 
     Parameters
     ----------
     images : sequence of N ndarrays, float32, (C, H, W)
-        What the network sees.
+        Input of the network.
     targets : sequence of N ndarrays, float32, (K, H, W)
         0, 1 and, where unknown, NaN; see :func:`targets`.
     side : int
-        Side of a crop, px. Smaller images are mirrored at their far borders, where the target
-        is unknown.
+        Side of a crop, px. Smaller images are mirrored at their far borders, with unknown targets.
     num_crops : int
         Crops an epoch.
     seed : int
-        Where chance comes from, 0 or more.
+        Of the random draws, 0 or more.
     augment : bool
-        Flip, turn, and change gamma and intensity at random: see
+        Flip, turn, and change gamma and intensity at random, as
         :func:`~micranet_helpers.data.crops.augmented`.
 
     Attributes
@@ -334,39 +313,17 @@ def _start(rng: np.random.Generator, at: int, side: int, length: int) -> int:
 
 
 NO = -10.0
-"""Evidence of a pixel that is certainly none of a cell, a logit."""
+"""Evidence that certainly means "no cell", a logit."""
 
 
 def rises(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Tell how far each pixel rises above its surroundings, on a logarithmic scale.
-
-    Parameters
-    ----------
-    image : ndarray, float, (H, W)
-        Grey levels.
-
-    Returns
-    -------
-    ndarray, float, (H, W)
-        Logarithm of the difference of two Gaussians of 1.5 and 20 px.
-    """
+    """Compute the logarithm of the difference of two Gaussians of 1.5 and 20 px."""
     local = gaussian_filter(image, 1.5) - gaussian_filter(image, 20)
     return np.log(np.maximum(local, 0) + 0.01)
 
 
 def varies(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Tell how much grey levels vary around each pixel, on a logarithmic scale.
-
-    Parameters
-    ----------
-    image : ndarray, float, (H, W)
-        Grey levels.
-
-    Returns
-    -------
-    ndarray, float, (H, W)
-        Logarithm of the standard deviation under a Gaussian of 1.5 px.
-    """
+    """Compute the logarithm of the standard deviation under a Gaussian of 1.5 px."""
     variance = gaussian_filter(image**2, 1.5) - gaussian_filter(image, 1.5) ** 2
     return np.log(np.sqrt(np.maximum(variance, 0)) + 0.001)
 
@@ -374,19 +331,18 @@ def varies(image: NDArray[np.floating]) -> NDArray[np.floating]:
 LOOKS: dict[str, Callable[[NDArray], NDArray]] = {
     "Fluo-N2DL-HeLa": rises, "PhC-C2DL-PSC": rises, "Usiigaci": varies,
 }  # fmt: skip
-
-"""What tells the cells of a line from the ground."""
+"""Features that separate the cells of a line from the ground."""
 
 
 def guided(
     sample: Sample, score: NDArray[np.floating], lines: Sequence[str] = ctc.DRAWN
 ) -> NDArray[np.floating]:
-    """Keep the evidence for cells where the image shows something; elsewhere say no.
+    """Keep the evidence for cells where the image shows something; set it to :data:`NO` elsewhere.
 
     Parameters
     ----------
     sample : Sample
-        A frame; its first channel is looked at.
+        A frame; its first channel is used.
     score : ndarray, float, (2 L, H, W)
         Evidence of the L lines, cell and contact in turn.
     lines : sequence of L str
@@ -395,7 +351,7 @@ def guided(
     Returns
     -------
     ndarray, float, (2 L, H, W)
-        A copy; contacts are as they were.
+        A copy; contacts are unchanged.
 
     References
     ----------

@@ -3,7 +3,6 @@
 Every step works on tensors of any leading shape, on the tensor's own device.
 """
 
-
 import torch
 from torch import Tensor
 
@@ -99,7 +98,7 @@ def percentile(maps: Tensor, q: float) -> Tensor:
 
 
 def _histogram(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts and centres of 256 bins between each image's minimum and maximum: (..., 256)."""
+    """Count values in 256 bins between each image's extremes: counts, centres, (..., 256)."""
     values = maps.flatten(-2)
     values = values.reshape(-1, values.shape[-1])
     lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)

@@ -1,37 +1,27 @@
-"""Large images by overlapping tiles, blended without seams."""
+"""Work on large images in overlapping tiles, blended without seams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from micranet_helpers.data.crops import crop_grid
+
 TILES_PER_BATCH = 16
 PATIENCE = 2
 """Seconds of work before a progress bar shows."""
 
 
+def grid(shape: Sequence[int], side: int, stride: int) -> list[tuple[int, int]]:
+    """List the top left corners of tiles that cover an image; the last ones may reach beyond it."""
+    return list(product(*(crop_grid(length, side, stride).tolist() for length in shape)))
+
+
 def padded(images: Tensor, multiple: int) -> Tensor:
-    """Mirror images at their far borders until the sides are multiples of a number.
-
-    Parameters
-    ----------
-    images : Tensor, float, (B, C, H, W)
-        Both sides larger than ``multiple`` / 2.
-    multiple : int
-        E.g. 8 for the network, which halves an image three times.
-
-    Returns
-    -------
-    Tensor, (B, C, H', W')
-        The images themselves, if nothing is missing.
-
-    Raises
-    ------
-    ValueError
-        If the images have another rank or are too small to be mirrored.
-    """
+    """Mirror images (B, C, H, W) at their far borders until sides are multiples of a number."""
     if images.ndim != 4:
         raise ValueError(
             f"Images must have the shape (batch, channels, height, width), "
@@ -54,37 +44,13 @@ def over_tiles(
     stride: int,
     margin: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Apply a function to overlapping tiles and blend what it says.
+    """Apply a function to overlapping tiles of images (B, C, H, W) and blend its results.
 
-    A tile knows most about its centre, where objects are whole, so a pixel's score is the mean
-    over its tiles with weights that fall linearly towards the tile's border, down to nearly 0 in
-    its margin. Images are mirrored at the far border until the tiles fit, and cropped back. One
-    batch of tiles is in work at a time, whatever the size of the image.
-
-    Parameters
-    ----------
-    images : Tensor, float, (B, C, H, W)
-        Images of any size from half a tile upwards.
-    function : function of tiles (N, C, side, side)
-        Returns scores (N, K, side, side) and logits (N, K).
-    side, stride : int
-        Side of the tiles and the distance between them, px.
-    margin : int
-        Width of the border of a tile whose scores are wrong, as they depend on what lies outside;
-        they count only at the border of the image, where there are no others.
-
-    Returns
-    -------
-    scores : Tensor, (B, K, H, W)
-        Blended scores.
-    logits : Tensor, (B, K)
-        The highest among the tiles of an image.
-
-    Raises
-    ------
-    ValueError
-        If there is no image, the tiles are no larger than their margins, the stride leaves gaps
-        or an image is smaller than half a tile.
+    The function turns tiles (N, C, side, side) into scores (N, K, side, side) and logits (N, K).
+    Scores (B, K, H, W) are means over tiles, with weights that fall linearly from the centre of a
+    tile, where objects are whole, to nearly 0 in its margin, whose scores depend on what lies
+    outside. Logits (B, K) are the highest among the tiles of an image. Images are mirrored at the
+    far border until the tiles fit, and cropped back. Memory holds one batch of tiles at a time.
     """
     if images.ndim != 4 or len(images) == 0:
         raise ValueError(
@@ -103,9 +69,8 @@ def over_tiles(
         )
     if min(height, width) <= side // 2:
         raise ValueError(f"Images of {height}×{width} px are too small for tiles of {side} px.")
-    rows, columns = (range(0, max(n - side, 0) + stride, stride) for n in (height, width))
-    far = (0, columns[-1] + side - width, 0, rows[-1] + side - height)
-    corners = [(y, x) for y in rows for x in columns]
+    corners = grid((height, width), side, stride)
+    far = (0, corners[-1][1] + side - width, 0, corners[-1][0] + side - height)
     with tqdm(total=len(images) * len(corners), unit="tile", leave=False, delay=PATIENCE) as bar:
         blended = [
             _blend(F.pad(image, far, mode="reflect"), corners, function, side, margin, bar)
@@ -116,7 +81,7 @@ def over_tiles(
 
 
 def _blend(image, corners, function, side, margin, bar) -> tuple[Tensor, Tensor]:
-    """Weighted mean of scores (K, H, W) and highest logits (K,) of one image (C, H, W)."""
+    """Average scores (K, H, W) with weights and take the highest logits (K,) of one image."""
     centre = (side - 1) / 2
     ramp = 1 - (torch.arange(side, device=image.device) - centre).abs() / (side / 2)
     # Not 0: at the border of the image the margin is all there is.

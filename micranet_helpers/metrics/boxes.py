@@ -6,14 +6,13 @@ by the edges of pixels, as in :mod:`micranet_helpers.data.dataset`: top, left, b
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from micranet_helpers.metrics.objects import Matching
+from micranet_helpers.metrics.objects import Matching, largest_sum
 
 
 def match_boxes(
@@ -21,19 +20,20 @@ def match_boxes(
 ) -> Matching:
     """Pair points and boxes: a point detects a box when it lies in it.
 
-    Each point detects one box at most, and each box is detected once. As many pairs as possible
-    are made; among these choices, the distances of points to the centres of their boxes have the
-    smallest sum (Hungarian method).
+    Each point detects one box at most, and each box is detected once. Of the largest sets of
+    pairs, that with the smallest sum of distances to the centres of boxes is taken (Hungarian
+    method).
 
     Parameters
     ----------
     points : array-like, float, (N, 2) or more columns
-        Row and column, px, e.g. of :func:`peaks`; more columns are not used.
+        Row and column, px, e.g. of :func:`~micranet_helpers.maps.detect.peaks`; more columns
+        are ignored.
     boxes : array-like, float, (M, 4)
         Top, left, bottom, right, px: for a Sample, the rows of its ``boxes`` of one class
         without their first column.
     ignore : array-like, float, (P, 4)
-        Boxes of which nobody knows whether they should be found.
+        Boxes that may or may not be found.
     slack : float
         Points up to this far outside a box, px, count as inside.
 
@@ -46,14 +46,14 @@ def match_boxes(
     Raises
     ------
     ValueError
-        If points or boxes have another shape, are not finite, or a box is turned.
+        If points or boxes have another shape or are not finite, or a box ends before it begins.
     """
     points, boxes = _points(points), _boxes(boxes)
     centres = (boxes[:, :2] + boxes[:, 2:] - 1) / 2
     distances = cdist(points[:, :2], centres)
     # More than all distances together: one pair more is worth any way.
     most = distances.max(initial=0) * min(distances.shape) + 1
-    pairs = _largest_sum(np.where(_inside(points, boxes, slack), most - distances, 0))
+    pairs = largest_sum(np.where(_inside(points, boxes, slack), most - distances, 0))
     skipped = ignored(points, boxes, ignore, slack).sum()
     return Matching(pairs, len(points) - int(skipped), len(boxes))
 
@@ -61,7 +61,7 @@ def match_boxes(
 def ignored(
     points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float = 0
 ) -> NDArray[np.bool_]:
-    """Mark the points that count neither way: they lie in an ignored box, and in no other.
+    """Mark the points that lie in an ignored box and in no other, and are not counted.
 
     Parameters
     ----------
@@ -72,18 +72,13 @@ def ignored(
     -------
     ndarray, bool, (N,)
         True where a point is not counted.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`match_boxes`.
     """
     points, boxes, ignore = _points(points), _boxes(boxes), _boxes(ignore)
     return _inside(points, ignore, slack).any(1) & ~_inside(points, boxes, slack).any(1)
 
 
 class Curve(NamedTuple):
-    """What :func:`precision_recall` returns.
+    """Hold what :func:`precision_recall` returns.
 
     Attributes
     ----------
@@ -92,8 +87,8 @@ class Curve(NamedTuple):
     precision, recall : ndarray, float64, (T,)
         Of the points whose score reaches each threshold, over all images together.
     average_precision : float
-        Mean precision over the boxes in the order in which they are found, 0 for those that
-        never are; in [0, 1].
+        Mean precision over the boxes in the order in which they are found, 0 for those never
+        found; in [0, 1].
     """
 
     thresholds: NDArray[np.float64]
@@ -110,7 +105,7 @@ def precision_recall(
 ) -> Curve:
     """Compute precision and recall of points for every threshold of their score.
 
-    They are those of :func:`match_boxes` for the points of at least that score.
+    They equal those of :func:`match_boxes` for the points of at least that score.
 
     Parameters
     ----------
@@ -119,7 +114,7 @@ def precision_recall(
     boxes_by_image : sequence of array-like, float, (M, 4)
         Boxes of each image.
     ignore_by_image : sequence of array-like, float, (P, 4), optional
-        Boxes of each image that count neither way.
+        Boxes of each image that are not counted.
     slack : float
         As in :func:`match_boxes`.
 
@@ -155,7 +150,7 @@ def precision_recall(
 def _hits(
     points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float
 ) -> NDArray[np.float64]:
-    """Score of each point that counts, and whether it is a further box found (1) or not (0).
+    """List the score of each point that counts, and whether it finds a further box (1) or not (0).
 
     The sets of points that can detect different boxes are a matroid. So a matching that prefers
     points of higher score has, above every threshold, as many pairs as any matching of the points
@@ -164,19 +159,14 @@ def _hits(
     points, boxes = _points(points, 3), _boxes(boxes)
     hit = np.zeros(len(points))
     rank = points[:, 2].argsort().argsort() + 1
-    hit[_largest_sum(_inside(points, boxes, slack) * rank[:, None])[:, 0]] = 1
+    hit[largest_sum(_inside(points, boxes, slack) * rank[:, None])[:, 0]] = 1
     return np.c_[points[:, 2], hit][~ignored(points, boxes, ignore, slack)]
-
-
-def _largest_sum(gain: NDArray[Any]) -> NDArray[np.int64]:
-    pairs = np.stack(linear_sum_assignment(gain, maximize=True), axis=1)
-    return pairs[gain[tuple(pairs.T)] > 0]
 
 
 def _inside(
     points: NDArray[np.float64], boxes: NDArray[np.float64], slack: float
 ) -> NDArray[np.bool_]:
-    """Whether each point is in each box: (N, M)."""
+    """Say which points are in which boxes: (N, M)."""
     if not 0 <= slack < np.inf:
         raise ValueError(f"The slack must be 0 px or more, not {slack}.")
     places = points[:, None, :2] + 0.5

@@ -1,4 +1,4 @@
-"""What a prediction costs: seconds, and memory at its peak."""
+"""Measure seconds and peak memory of a prediction."""
 
 import ctypes
 import gc
@@ -13,21 +13,21 @@ import psutil
 import torch
 
 INTERVAL = 0.002
-"""Time from one look at the memory to the next, s."""
+"""Time between samples of the memory, s."""
 
 
 class Cost(NamedTuple):
-    """What :func:`measure` returns.
+    """Hold what :func:`measure` returns.
 
     Attributes
     ----------
     result : object
         What the work returned.
     seconds : float
-        How long it took.
+        Time it took.
     peak_mb : float
-        Memory that was in use at the peak, above what was in use at the beginning, MB (10^6
-        bytes): of the GPU where there is one, else of this process.
+        Peak memory above that at the start, MB (10^6 bytes): of the GPU where there is one, else
+        of this process.
     """
 
     result: Any
@@ -38,9 +38,9 @@ class Cost(NamedTuple):
 def measure(work: Callable[[], Any]) -> Cost:
     """Do some work and measure its time and memory.
 
-    On a CPU, memory that was freed before, but that the process has kept, is handed back to the
-    system first, on Linux; elsewhere the peak may come out too low. It is looked at every 2 ms,
-    so shorter peaks may be missed. On a GPU, torch counts.
+    Without a GPU, memory is sampled every 2 ms, so shorter peaks may be missed. Memory that the
+    process has freed but kept is first returned to the system, on Linux; elsewhere the peak may
+    come out too low.
 
     Parameters
     ----------

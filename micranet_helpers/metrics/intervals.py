@@ -1,8 +1,8 @@
-"""How far other images could have led: intervals of F1 by the bootstrap over images.
+"""Compute bootstrap confidence intervals of F1, with images as units.
 
-Images are drawn again and again, as many as there are, some twice and some not at all; F1 of all
-of them together spreads over an interval (Efron 1979, doi 10.1214/aos/1176344552). The images are
-taken for independent, and the networks stay as they are: the true uncertainty is larger.
+As many images as there are get drawn with replacement, again and again, and F1 of each draw is
+computed (Efron 1979, doi 10.1214/aos/1176344552). Images are assumed to be independent, and
+networks are not trained anew: the true uncertainty is larger.
 """
 
 import numpy as np
@@ -10,22 +10,22 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
 
 LEAST = 5
-"""Fewest images of which an interval is given."""
+"""Smallest number of images that an interval is given for."""
 
 LEVEL = 0.95
 """Share of the draws within an interval."""
 
 
 def f1_interval(tally: ArrayLike, seed: int = 0) -> tuple[float, float]:
-    """Give the 95 % interval of F1.
+    """Compute the 95 % interval of F1.
 
     Parameters
     ----------
     tally : array-like of float, (2, N)
-        For each image twice the true positives, and the predicted and true together: pixels or
-        objects. F1 is the sum of the first over the sum of the second.
+        For each image twice the true positives, and all that are predicted plus all that are
+        true: pixels or objects. F1 is the sum of the first over the sum of the second.
     seed : int
-        Where the draws come from.
+        Of the random draws.
 
     Returns
     -------
@@ -41,17 +41,17 @@ def f1_interval(tally: ArrayLike, seed: int = 0) -> tuple[float, float]:
 
 
 def gain_interval(tally: ArrayLike, other: ArrayLike, seed: int = 0) -> tuple[float, float]:
-    """Give the 95 % interval of what F1 of one way is above that of another.
+    """Compute the 95 % interval of the difference of two methods' F1 (a paired bootstrap).
 
-    Both are measured on the same draws of images, so that easy and hard images weigh alike
-    (a paired bootstrap). If the interval holds 0, these images do not tell which way is better.
+    Both are measured on the same draws of images, so that easy and hard images weigh alike. If
+    the interval holds 0, these images cannot show which method is better.
 
     Parameters
     ----------
     tally, other : array-like of float, (2, N)
         As for :func:`f1_interval`, of the same images in the same order.
     seed : int
-        Where the draws come from.
+        Of the random draws.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def gain_interval(tally: ArrayLike, other: ArrayLike, seed: int = 0) -> tuple[fl
     tally, other = _tally(tally), _tally(other)
     if tally.shape != other.shape:
         raise ValueError(
-            f"The two ways have {tally.shape[1]} and {other.shape[1]} images: give the same ones."
+            f"The methods have {tally.shape[1]} and {other.shape[1]} images: give the same ones."
         )
     return _interval(_gain, np.concatenate([tally, other]), seed)
 
@@ -80,7 +80,7 @@ def _interval(statistic, rows: NDArray[np.float64], seed: int) -> tuple[float, f
 
 
 def _f1(right: NDArray, marks: NDArray, axis: int) -> NDArray:
-    """F1 of all images; 1 where there is nothing to find and nothing was found."""
+    """Compute F1 of all images; 1 where there is nothing to find and nothing was found."""
     right, marks = right.sum(axis), marks.sum(axis)
     return np.where(marks > 0, right / np.maximum(marks, 1), 1.0)
 

@@ -1,6 +1,5 @@
 """Compare image-level labels: accuracy, area under the ROC curve, thresholds."""
 
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -52,10 +51,8 @@ def exact_match(pred: Mask, target: Mask) -> float:
 
     Raises
     ------
-    TypeError
-        If the labels are floating-point numbers, e.g. probabilities.
-    ValueError
-        If the shapes differ, are not (B, K) or hold no label.
+    TypeError, ValueError
+        As for :func:`label_accuracy`.
     """
     right = _right_labels(pred, target)
     return int(right.all(dim=1).sum()) / len(right)
@@ -64,9 +61,8 @@ def exact_match(pred: Mask, target: Mask) -> float:
 def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
     """Choose the threshold of one class: the highest F1 score of "score >= threshold".
 
-    It needs image-level labels only. Between two neighbouring scores every threshold decides
-    alike: their middle is taken, and of several best gaps the widest, so that new images may
-    differ a little.
+    The threshold is the middle between two neighbouring scores, as all values between them decide
+    alike; ties go to the widest gap, so that new images may differ a little.
 
     Parameters
     ----------
@@ -78,7 +74,7 @@ def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
     Returns
     -------
     float
-        In the unit of the scores; the lowest score if it is best to say always "yes".
+        In the unit of the scores; the lowest score if always "yes" is best.
 
     Raises
     ------
@@ -123,8 +119,8 @@ def _right_labels(pred: Mask, target: Mask) -> Tensor:
 def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
     """Compute the area under the ROC curve of each class.
 
-    It is the chance that of a crop with the class and one without, the first gets the higher
-    score; 0.5 is guessing.
+    It is the probability that a crop with the class gets a higher score than one without it; 0.5
+    is guessing.
 
     Parameters
     ----------

@@ -20,10 +20,10 @@ def plot_precision_recall(
     Parameters
     ----------
     curves : mapping of str to (recall, precision)
-        Name of each curve, a method, and its values, each array-like (T,), in the order of
-        falling thresholds, as of :func:`~micranet_helpers.metrics.boxes.precision_recall`.
+        Name of each method and its values, each array-like (T,), in the order of falling
+        thresholds, e.g. of :func:`~micranet_helpers.metrics.boxes.precision_recall`.
     points : mapping of str to (recall, precision), optional
-        What the chosen threshold of a curve gives, under the curve's name.
+        Recall and precision of a method at its chosen threshold.
     """
     figure, axis = plt.subplots(figsize=(4.5, 4))
     colours = run_colours(curves)
@@ -42,7 +42,7 @@ def plot_precision_recall(
 def plot_methods(
     panels: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str
 ) -> None:
-    """Plot what methods reach over what they cost, a panel for each dataset.
+    """Plot scores of methods over their costs, a panel for each dataset.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def plot_methods(
         For each dataset: the method's name, its cost (above 0, logarithmic axis) and its
         measure, 0 to 1.
     xlabel, ylabel : str
-        What the cost and the measure are.
+        Names of the cost and of the measure.
     """
     figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.4 * len(panels)), sharex=True,
                                 squeeze=False)  # fmt: skip
@@ -58,7 +58,7 @@ def plot_methods(
         for name, height in _heights(points).items():
             cost, measure = points[name]
             axis.plot(cost, measure, "o", color=method_colour(name))
-            # A name stands to the right of its dot, unless it would cover another dot.
+            # A name is to the right of its dot, unless it would cover another dot.
             left = any(1 < x / cost < 5 and abs(y - height) < 0.06 for x, y in points.values())
             axis.annotate(name, (cost, height), xytext=(-6 if left else 6, 0),
                           textcoords="offset points", ha="right" if left else "left",
@@ -72,7 +72,7 @@ def plot_methods(
 
 
 def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
-    """Heights of the names of dots: each at its dot, or above a name that would cover it."""
+    """Place the names of dots: each at the height of its dot, or above a name that covers it."""
     heights: dict[str, float] = {}
     for name in sorted(points, key=lambda name: points[name][1]):
         cost, height = points[name]
@@ -91,14 +91,14 @@ def plot_bland_altman(measured: ArrayLike, true: ArrayLike, unit: str) -> None:
     Parameters
     ----------
     measured, true : array-like, float, (N,)
-        What was measured and what it should be, of at least two objects or images.
+        Measured and true values, of at least two objects or images.
     unit : str
         Their unit.
 
     Raises
     ------
     ValueError
-        If the values are not finite, not as many, or less than two.
+        If the values are not finite, differ in number, or are less than two.
 
     References
     ----------
@@ -125,7 +125,7 @@ def _number(value: float) -> str:
 
 @style()
 def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
-    """Plot predicted over true numbers of objects; a dot of more images is larger.
+    """Plot predicted over true numbers of objects; larger dots are more images.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
     Raises
     ------
     ValueError
-        If the values are not finite, not as many, or there are none.
+        If the values are not finite, differ in number, or there are none.
     """
     predicted, true = _pair(predicted, true, least=1)
     places, images = np.unique(np.c_[true, predicted], axis=0, return_counts=True)
@@ -152,13 +152,12 @@ def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
 
 def _pair(first: ArrayLike, second: ArrayLike, least: int) -> tuple[NDArray[np.float64], ...]:
     first, second = np.asarray(first, float), np.asarray(second, float)
-    if first.ndim != 1 or first.shape != second.shape or len(first) < least:
+    finite = np.isfinite(first).all() and np.isfinite(second).all()
+    if first.ndim != 1 or first.shape != second.shape or len(first) < least or not finite:
         raise ValueError(
-            f"Give two lists of as many numbers, at least {least}, not {first.shape} and "
-            f"{second.shape}."
+            f"Give two lists of as many finite numbers, at least {least}, not {first.shape} and "
+            f"{second.shape} or NaN."
         )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("Some numbers are NaN or infinite: leave these out of both lists.")
     return first, second
 
 
@@ -177,9 +176,9 @@ def plot_matrix(
     shares : array-like, float, (R, C)
         In [0, 1].
     across, down : (str, sequence of str)
-        What the C columns and the R rows are, and the name of each.
+        Title of the columns and of the rows, and the name of each of the C or R.
     label : str
-        What the colour is.
+        Meaning of the colour.
     numbers : array-like, int, (R, C), optional
         Numbers to write into the squares; 0 is left out.
     """
@@ -202,8 +201,8 @@ def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
     Parameters
     ----------
     histories : dict
-        Name of each run and what :func:`~micranet_helpers.train.history` says of it. A run of a
-        method has its colour (:func:`~micranet_helpers.plots.colours.run_colours`).
+        Name of each run and its :func:`~micranet_helpers.train.history`. Colours are those of
+        :func:`~micranet_helpers.plots.colours.run_colours`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
     colours = run_colours(histories)

@@ -1,7 +1,6 @@
-"""Colours and look of all figures: what is the same has the same colour in every chapter.
+"""Define colours and look of all figures, the same in every chapter.
 
-The palette of Okabe & Ito can be told by colour-blind readers; two of Tol's colours make it ten.
-Nothing is set at import.
+Colour-blind readers can tell the palette of Okabe & Ito apart; two of Tol's colours make it ten.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +35,6 @@ SIGNED = "PuOr_r"
 WIDTH = 6.5
 """Width of a figure that fills the column of a page, inches; charts of one panel are narrower."""
 
-
 LOOK = {
     "figure.constrained_layout.use": True, "figure.dpi": 110, "font.size": 9.5,
     "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
@@ -47,14 +45,7 @@ LOOK = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Give what is drawn in a ``with`` block, or in a function so decorated, the book's look.
-
-    Nothing else changes: these settings are as before when the block ends.
-
-    Yields
-    ------
-    None
-    """
+    """Draw in the book's look, in a ``with`` block or as a decorator; settings are restored."""
     # matplotlib's rc_context would also take back that notebooks show figures at the end of a
     # cell: the first figure switches that on.
     before = {name: rcParams[name] for name in LOOK}
@@ -66,18 +57,7 @@ def style() -> Iterator[None]:
 
 
 def class_colours(classes: Sequence[str]) -> list[str]:
-    """Choose the colours of classes: by name where it is known, else by number.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Names, at most ten that are not known.
-
-    Returns
-    -------
-    list of str
-        A colour for each.
-    """
+    """Choose the colours of classes: by name where it is known, else by number."""
     return [NAMED_COLOURS.get(name.rpartition(" ")[2], colour)
             for name, colour in zip(classes, CLASS_COLOURS, strict=False)]  # fmt: skip
 
@@ -93,25 +73,14 @@ def method_colour(name: str) -> str:
     Returns
     -------
     str
-        Of :data:`METHOD_COLOURS`.
+        One of :data:`METHOD_COLOURS`.
     """
     known = (colour for start, colour in METHOD_COLOURS.items() if name.startswith(start))
     return next(known, METHOD_COLOURS["MICRA-Net"])
 
 
 def run_colours(names: Iterable[str]) -> dict[str, str]:
-    """Choose a colour for each of some runs: that of its method, or another if that is taken.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of the runs, at most six of one method.
-
-    Returns
-    -------
-    dict of str to str
-        A colour for each name, all different.
-    """
+    """Choose a colour for each run: that of its method, or a spare one if that is taken."""
     spare = iter(colour for colour in CLASS_COLOURS if colour not in METHOD_COLOURS.values())
     chosen: dict[str, str] = {}
     for name in names:

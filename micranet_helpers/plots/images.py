@@ -130,15 +130,13 @@ def show_samples(
     Parameters
     ----------
     samples : sequence of Sample
-        One channel is shown in grey, three as red, green and blue: 8-bit colours as they are, all
-        else from the least to the greatest value of each channel. Boxes are drawn where there are
-        some, else outlines of the label's planes.
-    titles : sequence of str
-        A title for each image.
+        One channel is shown in grey, three in colours: 8-bit colours as they are, all else from
+        the least to the greatest value of each channel. Boxes are drawn where there are some,
+        else outlines of the label's planes.
     classes : sequence of str
         Names of the label's planes for the legend; without them no outline is drawn.
-    columns : int
-        Images in a row; each takes as much room where there are fewer.
+    titles, columns
+        As for :func:`show_images`.
     pixel_size_um : float or sequence of float or None, optional
         Side of a pixel, µm, for a scale bar in the first image; or one for each image.
     """
@@ -204,16 +202,12 @@ def show_outlines(
     images : sequence of ndarray or Tensor, (C, H, W)
         Shown as by :func:`show_samples`: one channel in grey, three in colours.
     masks_pred, masks_true : sequence of ndarray or Tensor, bool or integer, (K, H, W)
-        Masks, or object numbers (0: none), for each image and class. Predictions are drawn in the
-        colour of the class, the truth of all classes is dashed in black and white.
-    titles : sequence of str
-        A title for each image.
+        Masks, or object numbers (0: none), for each image and class. Predictions have the colour
+        of the class, the truth is dashed in black and white.
     classes : sequence of str
         Names of the K classes for the legend.
-    columns : int
-        Images in a row; each takes as much room where there are fewer.
-    pixel_size_um : float, optional
-        Side of a pixel, µm, for a scale bar in the first image.
+    titles, columns, pixel_size_um
+        As for :func:`show_images`.
     """
     figure, axes = _grid(images, titles, columns, pixel_size_um)
     colours = class_colours(classes)
@@ -252,7 +246,7 @@ def _draw_contours(axis: Axes, plane: NDArray[Any] | Tensor, style: dict[str, An
 
 
 FOUND, FALSE, MISSED, UNCOUNTED = "#009e73", "#d55e00", "#0072b2", "#444444"
-"""Colours of right detections, false ones, missed objects and what is not counted."""
+"""Colours of right, false, missed and uncounted detections."""
 
 
 @style()
@@ -266,7 +260,7 @@ def show_detections(
     columns: int = 3,
     pixel_size_um: float | None = None,
 ) -> None:
-    """Show images in rows, with right and false detections and what was missed.
+    """Show images in rows, with right, false and missed detections.
 
     Parameters
     ----------
@@ -276,21 +270,12 @@ def show_detections(
         Row and column, px, of what was found in each image.
     boxes : sequence of array-like, float, (M, 4)
         Top, left, bottom, right, px, of what should be found.
-    titles : sequence of str
-        A title for each image.
     ignore : sequence of array-like, float, (P, 4), optional
-        Boxes that count neither way.
+        Boxes that are not counted.
     slack : float
-        As in :func:`~micranet_helpers.metrics.boxes.match_boxes`, which tells right from false.
-    columns : int
-        Images in a row; each takes as much room where there are fewer.
-    pixel_size_um : float, optional
-        Side of a pixel, µm, for a scale bar in the first image.
-
-    Raises
-    ------
-    ValueError
-        If points or boxes have a wrong shape.
+        As for :func:`~micranet_helpers.metrics.boxes.match_boxes`, which decides what is right.
+    titles, columns, pixel_size_um
+        As for :func:`show_images`.
     """
     ignore = [()] * len(images) if ignore is None else ignore
     figure, axes = _grid(images, titles, columns, pixel_size_um)
@@ -347,8 +332,8 @@ def show_maps(
     image : Tensor, float, (1, H, W)
         A grey image.
     maps : Tensor, float, (8, H, W)
-        Its maps for one class, each on its own scale. Dark blue is low, yellow is high; if some
-        value is below 0, purple is below 0, white is 0 and orange is above.
+        Its maps for one class, each on its own scale, in the colours of :func:`show_score`;
+        signed if some value is below 0.
     title : str
         Title of the image.
     pixel_size_um : float, optional
@@ -374,7 +359,7 @@ def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False)
     Parameters
     ----------
     axis : Axes
-        Where.
+        Axes to draw on.
     score : Tensor, float, (H, W)
         Finite values.
     title : str
@@ -390,14 +375,14 @@ def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False)
 
 
 def cut_out(array: Any, row: float, column: float, side: int) -> Any:
-    """Cut a square out of an image, to show something from near.
+    """Cut a square out of an image.
 
     Parameters
     ----------
     array : ndarray or Tensor, (..., H, W)
         Image, mask or label image.
     row, column : float
-        Middle of the square, px. It is moved where the square would leave the image.
+        Centre of the square, px, moved where the square would leave the image.
     side : int
         Side of the square, px.
 
@@ -451,6 +436,6 @@ def show_places(
 
 
 def label_titles(counts: Tensor) -> list[str]:
-    """Titles that list the classes present: ``"3, 7"`` for a row of counts or labels (N, K)."""
+    """List the classes present, e.g. ``"3, 7"``, for each row of counts or labels (N, K)."""
     rows = torch.as_tensor(counts) > 0
     return [", ".join(map(str, row.nonzero().flatten().tolist())) or "none" for row in rows]

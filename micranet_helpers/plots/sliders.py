@@ -1,8 +1,7 @@
-"""Sliders for pages without Python: every picture is drawn beforehand, the slider picks one.
+"""Make sliders for pages without Python: pictures are drawn beforehand, the slider picks one.
 
-The sliders are those of the browser. They work in Jupyter, on Colab and on a page opened without a
-network, need no widget library, and can be moved by keyboard and told by a screen reader; those of
-ipywidgets have no accessible name.
+The browser's own sliders work in Jupyter, on Colab and offline, by keyboard and with screen
+readers; those of ipywidgets have no accessible name.
 """
 
 import base64
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Frame = tuple[NDArray[np.uint8], str]
-"""A picture, uint8 (H, W, 3), and the sentence that tells what it shows."""
+"""A picture, uint8 (H, W, 3), and the sentence that describes it."""
 
 MOST_BYTES = 2**20
-"""Most bytes that the pictures may add to a page."""
+"""Most bytes that the pictures of a page may take."""
 
 # Runs in the browser when a slider moves; each frame knows the positions that it belongs to.
 _MOVE = """
@@ -41,10 +40,10 @@ def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
     ----------
     draw : callable
         Gets one value of each choice, by name. Returns a picture, uint8 (H, W, 3), and the
-        sentence below it, which also tells it to readers who cannot see it. Keep pictures small:
-        the page enlarges their pixels.
+        sentence below it, which is also its alternative text. Keep pictures small: the page
+        enlarges their pixels.
     **choices : collection
-        Name of a slider and its values, from left to right. It stands at the first one.
+        Name of a slider and its values, from left to right. It starts at the first one.
 
     Returns
     -------
@@ -54,7 +53,7 @@ def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
     Raises
     ------
     ValueError
-        If there is nothing to choose from, or the pictures together take more than 1 MiB.
+        If there is nothing to choose from, or the pictures take more than 1 MiB.
 
     Examples
     --------
