@@ -204,7 +204,7 @@ def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None =
 
 
 def spread(values: Sequence[float]) -> str:
-    """Format mean ± standard deviation (of the sample, n − 1) of one value a run.
+    """Format mean ± standard deviation (of the sample, n − 1; of two or more) of one value a run.
 
     The number of values is added if some are NaN; "–" says that there is none.
     """
@@ -213,9 +213,9 @@ def spread(values: Sequence[float]) -> str:
     if not there.size:
         return "–"
     mean, digits = there.mean(), _digits(there.mean())
-    sd = f"{there.std(ddof=1):.{digits}f}" if there.size > 1 else "–"
+    sd = f" ± {there.std(ddof=1):.{digits}f}" if there.size > 1 else ""
     of = f" (of {there.size})" if there.size < len(values) else ""
-    return f"{mean:.{digits}f} ± {sd}{of}"
+    return f"{mean:.{digits}f}{sd}{of}"
 
 
 def aside(
@@ -256,13 +256,15 @@ def aside(
     return table(head, rows)
 
 
-def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
+def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
     """Make a table of methods by measures, of metrics that are named "measure, method".
 
     Parameters
     ----------
     runs : sequence of dict
         As for :func:`summary`, which also names the errors.
+    measure : str
+        Only measures that end so, e.g. "pixel F1"; by default all.
 
     Returns
     -------
@@ -272,8 +274,9 @@ def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
     """
     _check_alike(runs)
     pairs = [name.partition(", ") for run in runs for name in run["metrics"]]
-    measures, _, methods = map(dict.fromkeys, zip(*pairs, strict=True))
-    rows = [(each, *(_spread(runs, f"{measure}, {each}") for measure in measures))
+    chosen = [pair for pair in pairs if pair[0].endswith(measure) and pair[2]]
+    measures, _, methods = map(dict.fromkeys, zip(*chosen, strict=True))
+    rows = [(each, *(_spread(runs, f"{name}, {each}") for name in measures))
             for each in methods]  # fmt: skip
     return table((_heading(runs), *measures), rows)
 
@@ -419,7 +422,8 @@ def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
 
 def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
     images = " or ".join(map(str, sorted({run["n"] for run in runs})))
-    return f"mean ± sd of {len(runs)} seed{'s' * (len(runs) > 1)}, n = {images}"
+    seeds = f"mean ± sd of {len(runs)} seeds" if len(runs) > 1 else "1 seed"
+    return f"{seeds}, n = {images}"
 
 
 def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -325,7 +325,8 @@ def test_chapter_that_fails_says_so_on_its_page_and_stops_no_other(
 def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeated(
     tmp_path: Path
 ) -> None:
-    root = make_book(tmp_path, "{format: jb-book, root: intro, chapters: [file: zeta, file: fails]}")
+    toc = "{format: jb-book, root: intro, chapters: [file: zeta, file: fails]}"
+    root = make_book(tmp_path, toc)
     (root / "book" / "_config.yml").write_text(CONFIG)
     (root / "book" / "intro.md").write_text("# Title\n\n{doc}`nowhere`\n")
     html = root / "book" / "_build" / "html"
