@@ -17,7 +17,8 @@ def write(
 ) -> Path:
     """Write the dataset of one of the sources that are offered."""
     if source not in offered:
-        names = " or ".join(map(repr, offered))
+        *first, last = map(repr, offered)
+        names = f"{', '.join(first)} or {last}"
         raise ValueError(f"There is no source {source!r}: take {names}{note}.")
     return dataset.write(path, *offered[source]())
 

@@ -69,7 +69,7 @@ def draw(
         kinds.append(kind)
     _clutter(rng, layers)
     cut = slice(MARGIN, MARGIN + size)
-    label, boxes = _numbered(owner, kinds, cut)
+    label, boxes = label_seen(owner, kinds, cut)
     return _photograph(rng, layers)[:, cut, cut], label, boxes
 
 
@@ -199,7 +199,7 @@ def _paste(layers: Plane, patch: Plane, y: int, x: int) -> tuple[slice, slice]:
     return place
 
 
-def _numbered(
+def label_seen(
     owner: NDArray[np.int64], kinds: list[int], cut: slice
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """Label the cells seen in the field that is cut out: (3, S, S) and boxes (M, 5).
