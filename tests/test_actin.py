@@ -39,15 +39,6 @@ def spectrum(counts: np.ndarray) -> np.ndarray:
     return np.bincount(wave, power.ravel()) / np.bincount(wave) / (window**2 * counts).sum()
 
 
-def test_an_image_depends_on_its_number_and_seed_only() -> None:
-    few, many, other = (actin.simulate(n, 96, seed) for n, seed in ((2, 5), (3, 5), (2, 6)))
-    for a, b, c in zip(few, many, other, strict=False):
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.label, b.label)
-        assert a.name == b.name != c.name and (a.image != c.image).mean() > 0.2
-    assert (many[0].image != many[2].image).mean() > 0.2
-
-
 @settings(max_examples=20)
 @given(size=st.integers(dendrites.SMALLEST, 150), seed=st.integers(0, 1000))
 def test_labels_number_objects_exactly(size: int, seed: int) -> None:
@@ -62,11 +53,6 @@ def test_labels_number_objects_exactly(size: int, seed: int) -> None:
         assert plane.max() == len(np.unique(plane[plane > 0]))
     small = dendrites.LEAST  # pieces of dendrites that are dropped, at the edge, may be marked
     assert ((sample.label[:2] > 0).any(0) & (sample.label[2] == 0)).sum() <= small
-
-
-def test_too_small_an_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="64 px or more"):
-        actin.simulate(1, dendrites.SMALLEST - 1)
 
 
 @pytest.mark.slow
@@ -251,18 +237,6 @@ def test_other_contents_are_refused(
 # --- datasets ------------------------------------------------------------------------------------
 
 
-def test_the_simulated_dataset(tmp_path: Path) -> None:
-    path = actin.build(tmp_path / "a.hdf5", num_images=4, size=96, seed=3)
-    about, counts = dataset.describe(path)
-    assert counts == {"training": 2, "validation": 1, "testing": 1}
-    assert about.classes == actin.CLASSES and about.pixel_size_um == 0.02
-    names = [sample.name for split in counts for sample in dataset.read(path, split)]
-    assert names == [f"simulated-3-{number}" for number in range(4)]
-    (first, *_), expected = dataset.read(path, "training"), actin.simulate(1, 96, 3)[0]
-    np.testing.assert_array_equal(first.pixels, expected.image)
-    np.testing.assert_array_equal(first.label, expected.label)
-
-
 def test_the_open_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     axons = [drawn.outlined(tmp_path, f"actin_{n}", (0, 4, 4)) for n in (1, 2, 3)]
     stacks = [drawn.stack(tmp_path, *place) for place in (
@@ -292,20 +266,3 @@ def test_the_open_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert crop.labels.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
     with pytest.raises(ValueError, match="No crop"):  # no dendrite is marked
         crops.CropDataset(path, "training", 40, 40, actin.RULE)
-
-
-@pytest.mark.data
-def test_the_published_images(
-    tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
-    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "test" / "cache"))
-    path = actin.build(tmp_path / "a.hdf5", "open", subset="small")
-    assert dataset.describe(path)[1] == {"training": 5, "validation": 1, "testing": 1}
-    found = crops.CropDataset(path, "training", 256, 192, actin.OPEN_RULE)
-    assert found.labels.shape[1] == 2 and (found.labels.sum(0) > 0).all()
-
-
-def test_unknown_sources_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'simulated', 'open'"):
-        actin.build(tmp_path / "a.hdf5", "real")

@@ -119,28 +119,6 @@ def test_labels_are_those_counted_by_hand(
             assert (present[t, c].tolist(), kept[t, c]) == by_hand(label, top, left, 8, rule)
 
 
-def test_box_cut_by_the_border_is_ambiguous_until_half_is_seen() -> None:
-    """A box of 4 × 4 px, of which crops see more and more columns."""
-    label = np.zeros((4, 8, 24), np.uint8)
-    label[0, 2:6, 10:14] = 1
-    rule = Rule(("cell",), visible_share=0.5)
-    seen = {}
-    for left in range(2, 8):
-        present, kept = label_crops(label, np.array([0]), np.array([left]), 8, rule, NAMES)
-        seen[left + 8 - 10] = bool(present.item()), bool(kept.item())
-    absent, ambiguous, shown = (False, True), (False, False), (True, True)
-    assert seen == {0: absent, 1: ambiguous, 2: shown, 3: shown, 4: shown, 5: shown}
-
-
-def test_share_counts_what_lies_outside_the_image_as_empty() -> None:
-    label = np.ones((4, 4, 16), np.uint8)  # half of a crop of 8 × 8 px
-    for share, present in [(0.49, True), (0.5, False)]:
-        found, _ = label_crops(
-            label, np.array([0]), np.array([0]), 8, Rule(("cell",), share), NAMES
-        )
-        assert found.item() == present
-
-
 # --- the dataset -------------------------------------------------------------------------------
 
 

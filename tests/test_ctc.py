@@ -300,17 +300,13 @@ def test_real_hela(mirror: Path, tmp_path: Path) -> None:
 @settings(max_examples=4)
 @given(st.integers(0, 10**6), st.sampled_from([1, 40, 96]))
 def test_simulated_frames(seed: int, size: int) -> None:
-    samples, fewer = ctc.simulate(4, size, seed), ctc.simulate(3, size, seed)
-    for number, (sample, same) in enumerate(zip(samples, fewer, strict=False)):
-        np.testing.assert_array_equal(sample.image, same.image)
-        np.testing.assert_array_equal(sample.label, same.label)
+    for number, sample in enumerate(ctc.simulate(3, size, seed)):
         assert sample.image.shape == (1, size, size) and sample.image.dtype == np.uint16
         assert sample.label.shape == (6, size, size) and sample.label.dtype == np.uint16
         others = np.delete(sample.label, [2 * number, 2 * number + 1], 0)
         assert not others.any()
         for plane in sample.label:
             assert len(np.unique(np.append(plane, 0))) == plane.max() + 1
-    assert (samples[3].image != samples[0].image).any()
 
 
 def test_light_stays_in_range() -> None:
@@ -342,24 +338,3 @@ def test_simulated_cells_are_no_mere_threshold() -> None:
         assert max(dice) < best
         if line != USIIGACI:
             assert sample.image[0][cells].mean() > sample.image[0][~cells].mean()
-
-
-def test_simulated_file(tmp_path: Path) -> None:
-    path = ctc.build(tmp_path / "a.hdf5", num_images=14, size=32, lines=[PSC, HELA], seed=2)
-    about, counts = dataset.describe(path)
-    assert about.classes == ctc.classes([PSC, HELA]) and about.licence == "MIT"
-    assert counts == {"training": 10, "validation": 2, "testing": 2}
-    images = [s.image.tobytes() for split in counts for s in dataset.read(path, split)]
-    assert len(set(images)) == 14
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"source": "web"}, "take 'simulated'"), ({"num_images": 2}, "at least 3 images"),
-     ({"lines": ["DIC-C2DH-HeLa"]}, "can be simulated"), ({"lines": ["x"]}, "must be some of"),
-     ({"source": "open", "lines": ["x"]}, "must be some of")],
-)  # fmt: skip
-def test_wrong_settings_are_refused(tmp_path: Path, settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ctc.build(tmp_path / "a.hdf5", **settings)
-    assert not list(tmp_path.iterdir())

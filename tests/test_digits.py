@@ -53,12 +53,8 @@ def test_split_shares_no_digit_and_keeps_the_classes(bundled: dg.Digits) -> None
         np.testing.assert_array_equal(part.classes, bundled.classes[own_ids])
         counts = np.bincount(part.classes, minlength=10)
         assert np.abs(counts - share * np.bincount(bundled.classes)).max() <= 2
-
-
-def test_split_follows_its_seed(bundled: dg.Digits) -> None:
     first, again, other = (dg.split(bundled, seed)[0].images for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 # Canvases
@@ -138,14 +134,6 @@ def test_digits_are_numbered_even_where_strokes_are_broken() -> None:
         assert min(heights) >= 16 and max(heights) <= 30
 
 
-def test_real_digits_do_not_touch(bundled: dg.Digits) -> None:
-    class_map = dg.make_canvases(bundled, 60, 128, (10, 20), seed=1).class_map.int()
-    for dy, dx in [(0, 1), (1, 0), (1, 1), (1, -1)]:
-        here = class_map[:, : 128 - dy, max(0, -dx) : 128 - max(0, dx)]
-        there = class_map[:, dy:, max(0, dx) : 128 + min(0, dx)]
-        assert not ((here > 0) & (there > 0) & (here != there)).any()
-
-
 def test_digits_are_bright_where_the_class_map_says(bundled: dg.Digits) -> None:
     canvases = dg.make_canvases(bundled, 20, 64, (1, 3))
     ink = canvases.class_map > 0
@@ -153,13 +141,10 @@ def test_digits_are_bright_where_the_class_map_says(bundled: dg.Digits) -> None:
     assert canvases.images[:, 0][~ink].mean() < 0.1
 
 
-def test_digits_that_find_no_place_are_not_counted() -> None:
+def test_digits_without_a_place_or_ink_are_not_counted() -> None:
     canvases = dg.make_canvases(squares(), 5, 32, (8, 8))
     assert canvases.counts.sum(1).tolist() == [1] * 5
     assert torch.equal(canvases.labels.sum(1), torch.ones(5))
-
-
-def test_digit_without_ink_is_not_counted() -> None:
     blank = dg.Digits(np.zeros((1, 28, 28), np.float32), np.array([4]))
     canvases = dg.make_canvases(blank, 3, 32, (2, 2))
     assert not canvases.labels.any() and not canvases.class_map.any()
@@ -172,12 +157,6 @@ def test_canvases_follow_their_seed(bundled: dg.Digits, n: int) -> None:
     assert not torch.equal(first.images, other.images)
     assert not torch.equal(first.counts, other.counts)
     assert len({image.numpy().tobytes() for image in first.images}) == n
-
-
-def test_canvases_leave_global_random_states_alone(bundled: dg.Digits) -> None:
-    before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    dg.make_canvases(bundled, 2, 32)
-    assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
 def test_empty_canvases_show_the_background(bundled: dg.Digits) -> None:
@@ -294,12 +273,6 @@ def test_files_that_do_not_belong_together_are_refused(
     paths = written(tmp_path, idx(np.zeros(images, np.uint8)), idx(np.array(labels, np.uint8)))
     with pytest.raises(ValueError, match="do not belong together"):
         dg.load(*paths)
-
-
-def test_swapped_files_are_refused(tmp_path: Path, mnist) -> None:
-    images, labels = written(tmp_path, *map(idx, mnist))
-    with pytest.raises(ValueError, match=f"{labels.name} is no idx file of 3 dimensions"):
-        dg.load(labels, images)
 
 
 @pytest.mark.parametrize("given", ["images", "labels"])

@@ -29,15 +29,6 @@ def sections() -> list[dataset.Sample]:
     return em.simulate(16, 256, seed=1)
 
 
-def test_a_section_depends_on_its_number_and_seed_only() -> None:
-    few, many, other = em.simulate(2, 96, 5), em.simulate(3, 96, 5), em.simulate(2, 96, 6)
-    for a, b, c in zip(few, many, other, strict=False):
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.label, b.label)
-        assert a.name == b.name != c.name and (a.image != c.image).mean() > 0.9
-    assert (many[0].image != many[2].image).mean() > 0.9
-
-
 @settings(max_examples=25)
 @given(size=st.integers(neuropil.SMALLEST, 150), seed=st.integers(0, 1000))
 def test_labels_number_objects_exactly(size: int, seed: int) -> None:
@@ -79,11 +70,6 @@ def test_a_threshold_does_not_find_mitochondria(sections: list[dataset.Sample]) 
     truth = [sample.label[0, ::4, ::4] > 0 for sample in sections]
     # In the real sections 00 and 08 it is 0.84.
     assert 0.7 < roc_auc_score(np.ravel(truth), np.ravel(smooth)) < 0.88
-
-
-def test_too_small_a_section_is_refused() -> None:
-    with pytest.raises(ValueError, match="give 64 or more"):
-        em.simulate(1, neuropil.SMALLEST - 1)
 
 
 # --- the stack ---------------------------------------------------------------------------------
@@ -140,16 +126,8 @@ def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
 # --- datasets ----------------------------------------------------------------------------------
 
 
-def test_a_simulated_dataset(tmp_path: Path) -> None:
-    path = em.build(tmp_path / "em.hdf5", num_images=5, size=256, seed=2)
-    about, splits = dataset.describe(path)
-    assert splits == {"training": 3, "validation": 1, "testing": 1}
-    assert about.classes == em.CLASSES and about.pixel_size_um == 0.0046
-    stored = [sample for split in splits for sample in dataset.read(path, split)]
-    for expected, sample in zip(em.simulate(5, 256, 2), stored, strict=True):
-        assert sample.name == expected.name
-        np.testing.assert_array_equal(sample.image, expected.image)
-        np.testing.assert_array_equal(sample.label, expected.label)
+def test_crops_of_simulated_sections_are_drawn_in_a_ratio(tmp_path: Path) -> None:
+    path = em.build(tmp_path / "em.hdf5", num_images=3, size=256, seed=2)
     crops = CropDataset(path, "training", 128, 64, em.RULE, ratio=(1, 2))
     assert 2 * crops.labels.sum() == (1 - crops.labels).sum() > 0
 
@@ -172,24 +150,3 @@ def test_the_open_dataset(
     about, _ = dataset.describe(path)
     assert "CC BY-NC-SA 3.0" in about.licence and "10.6084/m9.figshare.856713" in about.source
     assert asked == [("em", "small")] and about.pixel_size_um == em.PIXEL_SIZE
-
-
-@pytest.mark.data
-def test_the_published_sections(
-    tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
-    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "cache"))
-    path = em.build(tmp_path / "em.hdf5", "open", subset="small")
-    assert dataset.describe(path)[1] == {"training": 8, "validation": 2, "testing": 2}
-
-
-def test_what_cannot_be_built_is_said(tmp_path: Path) -> None:
-    for source in ("original", "real"):
-        with pytest.raises(ValueError, match="take 'simulated' or 'open'.*never published"):
-            em.build(tmp_path / "em.hdf5", source)
-    with pytest.raises(ValueError, match="at least 3 images, not 2"):
-        em.build(tmp_path / "em.hdf5", num_images=2)
-    with pytest.raises(ValueError, match="give 64 or more"):
-        em.build(tmp_path / "em.hdf5", num_images=3, size=32)
-    assert not list(tmp_path.iterdir())
