@@ -1,6 +1,5 @@
 """The recipes on maps whose right answer can be written down."""
 
-import numpy as np
 import pytest
 import torch
 from conftest import random_images, random_model
