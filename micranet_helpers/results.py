@@ -1,4 +1,4 @@
-"""What a run measured, and on what: small JSON files, and the tables made of them."""
+"""Save what a run measured in small JSON files, and make tables of them."""
 
 import importlib.metadata
 import json
@@ -6,7 +6,8 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,9 @@ import torch
 
 from micranet_helpers.files.atomic import write_atomically
 
-KINDS = ("dataset", "source", "split", "labels_used")
-"""Fields that must agree where runs are compared."""
+KINDS = ("dataset", "source", "split", "labels_used")  # must agree where runs are compared
+PACKAGES = ("torch", "micranet_helpers", "scikit-image")  # their versions are stored
 
-MOST_BYTES = 2**20
-"""Most bytes of a file; a larger one is no result."""
-
-_NUMBERS = (int, float, type(None))
 _FIELDS = {
     "dataset": str, "source": str, "split": str, "n": int, "labels_used": str, "seed": int,
     "metrics": dict, "seconds": dict, "notes": str, "parameters": dict, "provenance": dict,
@@ -30,16 +27,16 @@ _FIELDS = {
 
 
 def save(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     dataset: str,
     source: str,
-    split: str,
-    n: int,
-    labels_used: str,
     seed: int,
+    n: int,
     metrics: Mapping[str, float],
     seconds: Mapping[str, float],
+    split: str = "testing",
+    labels_used: str = "image-level labels of crops",
     notes: str = "",
     parameters: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -47,21 +44,22 @@ def save(
 
     Parameters
     ----------
-    path : path
-        The JSON file; its folder is made. An old file is replaced.
+    path : path, optional
+        The JSON file; its folder is made. An old file is replaced. By default
+        ``results/<dataset>-<source>-<seed>.json``.
     dataset, source, split : str
-        What was measured: name of the dataset, where its images come from ("real",
+        What was measured: name of the dataset, where its images come from ("open",
         "simulated", …) and the split.
-    n : int
-        Number of images, at least 1.
-    labels_used : str
-        What the network was trained with, e.g. "image-level labels".
     seed : int
         Seed of the run.
+    n : int
+        Number of images.
     metrics : mapping of str to float
         Name and value; NaN and infinity are stored as null.
     seconds : mapping of str to float
         Name of a step and its duration, s.
+    labels_used : str
+        What the network was trained with.
     notes : str
         What else a reader must know.
     parameters : mapping, optional
@@ -84,9 +82,8 @@ def save(
         "seed": seed, "metrics": metrics, "seconds": seconds, "notes": notes,
         "parameters": parameters or {}, "provenance": provenance(),
     })  # fmt: skip
-    if wrong := _wrong(record):
-        raise ValueError(f"The results cannot be saved: {wrong}.")
-    path = Path(path)
+    _check(record)
+    path = Path(path or f"results/{dataset}-{source}-{seed}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
@@ -104,8 +101,8 @@ def load(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        The arguments of :func:`save`, and ``provenance``. Metrics and seconds that were no finite
-        numbers are NaN.
+        The arguments of :func:`save`, and ``provenance``. Metrics and seconds that were not
+        finite are NaN.
 
     Raises
     ------
@@ -117,16 +114,11 @@ def load(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: run the chapter that writes it.")
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
     try:
-        if len(content) > MOST_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        record = json.loads(path.read_bytes())
+        _check(record)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path} holds no results: {error}. Delete it and run again.") from None
-    if wrong := _wrong(record):
-        raise ValueError(f"{path} holds no results: {wrong}. Delete it and run again.")
     for field in ("metrics", "seconds"):
         record[field] = {
             name: math.nan if value is None else value for name, value in record[field].items()
@@ -163,59 +155,6 @@ def collect(folder: str | Path, dataset: str | None = None) -> list[dict[str, An
     return sorted(chosen, key=lambda run: [run[field] for field in (*KINDS, "seed")])
 
 
-def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None) -> str:
-    """Make a table of the metrics of some runs that differ in their seed only.
-
-    Parameters
-    ----------
-    runs : sequence of dict
-        At least one, e.g. of :func:`collect`.
-    names : mapping of str to str, optional
-        Which metrics are shown, in this order, and how they are called. Default: all.
-
-    Returns
-    -------
-    str
-        Markdown table of mean ± standard deviation (of the sample, n − 1); "–" where there is
-        none. A metric that is missing or NaN in some runs says of how many it is the mean.
-
-    Raises
-    ------
-    ValueError
-        If there is no run, two have the same seed, or they differ in dataset, source, split or
-        labels used.
-    """
-    _check_seeds(runs)
-    _check_alike(runs)
-    names = names or {name: name for run in runs for name in run["metrics"]}
-    rows = [(shown, _spread(runs, name)) for name, shown in names.items()]
-    return table(("metric", _heading(runs)), rows)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Tell mean and standard deviation of some values.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One a run; NaN where a run has none.
-
-    Returns
-    -------
-    str
-        Mean ± standard deviation (of the sample, n − 1), and of how many, if some are missing;
-        "–" where there is none.
-    """
-    there = np.array(values, float)
-    there = there[np.isfinite(there)]
-    if not there.size:
-        return "–"
-    mean, digits = there.mean(), _digits(there.mean())
-    sd = f"{there.std(ddof=1):.{digits}f}" if there.size > 1 else "–"
-    of = f" (of {there.size})" if there.size < len(values) else ""
-    return f"{mean:.{digits}f} ± {sd}{of}"
-
-
 def full(dataset: str) -> list[dict[str, Any]]:
     """Read the runs of the `full` profile that come with the book.
 
@@ -227,38 +166,84 @@ def full(dataset: str) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Maybe none; sorted as by :func:`collect`.
+        Sorted as by :func:`collect`; empty if there are none.
     """
     package = Path(__file__).parent
-    # In a checkout they stand in the book, in an installed package beside its code.
+    # In a checkout they are in the book, in an installed package beside its code.
     folders = package.parent / "book" / "results" / "full", package / "full"
     there = [folder for folder in folders if folder.is_dir()]
     return collect(there[0], dataset) if there else []
 
 
-def aside(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    """Compare one run with the full runs of its dataset, in a Markdown table.
+def summary(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None) -> str:
+    """Make a table of the metrics of some runs that differ in their seed only.
 
     Parameters
     ----------
-    run : dict
-        E.g. of a short run in a chapter, of any source and seed.
     runs : sequence of dict
-        The full runs, which differ in their seed only; maybe none.
+        At least one, e.g. of :func:`collect`.
+    names : mapping of str to str, optional
+        Metrics to show, in this order, and their headings. Default: all.
 
     Returns
     -------
     str
-        Markdown table, as of :func:`summary`; of the run alone if there are no others.
+        Markdown table of mean ± standard deviation (of the sample, n − 1); "–" where there is
+        none. Of a metric that is missing or NaN in some runs, the number of the others is given.
 
     Raises
     ------
     ValueError
-        As :func:`summary`; also if the run is of another dataset.
+        If there is no run, two have the same seed, or they differ in dataset, source, split or
+        labels used.
     """
+    _check_alike(runs)
+    names = names or {name: name for run in runs for name in run["metrics"]}
+    rows = [(shown, _spread(runs, name)) for name, shown in names.items()]
+    return table(("metric", _heading(runs)), rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Format mean ± standard deviation (of the sample, n − 1; of two or more) of one value a run.
+
+    The number of values is added if some are NaN; "–" says that there is none.
+    """
+    there = np.array(values, float)
+    there = there[np.isfinite(there)]
+    if not there.size:
+        return "–"
+    mean, digits = there.mean(), _digits(there.mean())
+    sd = f" ± {there.std(ddof=1):.{digits}f}" if there.size > 1 else ""
+    of = f" (of {there.size})" if there.size < len(values) else ""
+    return f"{mean:.{digits}f}{sd}{of}"
+
+
+def aside(
+    run: Mapping[str, Any] | str | Path, runs: Sequence[Mapping[str, Any]] | None = None
+) -> str:
+    """Compare one run with the full runs of its dataset, in a Markdown table.
+
+    Parameters
+    ----------
+    run : dict or path
+        E.g. the file of a short run in a chapter, of any source and seed.
+    runs : sequence of dict, optional
+        The full runs, maybe none; by default :func:`full` of the dataset.
+
+    Returns
+    -------
+    str
+        Markdown table, as of :func:`summary`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`summary`, where there are others; also if they are of another dataset.
+    """
+    run = run if isinstance(run, Mapping) else load(run)
+    runs = full(run["dataset"]) if runs is None else runs
     head, names = ["metric", f"this run: {run['source']}, n = {run['n']}"], dict(run["metrics"])
     if runs:
-        _check_seeds(runs)
         _check_alike(runs)
         if run["dataset"] != runs[0]["dataset"]:
             raise ValueError(f"{run['dataset']} cannot be compared with {runs[0]['dataset']}.")
@@ -271,32 +256,28 @@ def aside(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
     return table(head, rows)
 
 
-def pivot(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Make a table of ways by measures, of metrics that are named "measure, way".
+def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
+    """Make a table of methods by measures, of metrics that are named "measure, method".
 
     Parameters
     ----------
     runs : sequence of dict
-        At least one, which differ in their seed only.
+        As for :func:`summary`, which also names the errors.
+    measure : str
+        Only measures that end so, e.g. "pixel F1"; by default all.
 
     Returns
     -------
     str
-        Markdown table: a row for each way, a column for each measure, in the order in which they
-        come; mean ± standard deviation of the seeds, "–" where there is none.
-
-    Raises
-    ------
-    ValueError
-        As :func:`summary`; also if a name has no comma.
+        Markdown table: a row for each method, a column for each measure, in the order in which
+        they come; mean ± standard deviation of the seeds, "–" where there is none.
     """
-    _check_seeds(runs)
     _check_alike(runs)
-    names = dict.fromkeys(name for run in runs for name in run["metrics"])
-    if odd := [name for name in names if ", " not in name]:
-        raise ValueError(f'Metrics must be named "measure, way", not {odd[0]!r}.')
-    measures, ways = (dict.fromkeys(name.split(", ", 1)[i] for name in names) for i in (0, 1))
-    rows = [(way, *(_spread(runs, f"{each}, {way}") for each in measures)) for way in ways]
+    pairs = [name.partition(", ") for run in runs for name in run["metrics"]]
+    chosen = [pair for pair in pairs if pair[0].endswith(measure) and pair[2]]
+    measures, _, methods = map(dict.fromkeys, zip(*chosen, strict=True))
+    rows = [(each, *(_spread(runs, f"{name}, {each}") for name in measures))
+            for each in methods]  # fmt: skip
     return table((_heading(runs), *measures), rows)
 
 
@@ -320,8 +301,36 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
-def provenance() -> dict[str, Any]:
-    """Tell on what, with what and when something is computed here.
+def number_table(rows: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
+    """Make a Markdown table of numbers.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to int or float
+        Name of each row and its values by column, at least one row. Whole numbers are shown as
+        they are, others with three digits after the point (one from 10 on); NaN and what a row
+        lacks as "–".
+    corner : str
+        Head of the first column.
+
+    Returns
+    -------
+    str
+        The table; its columns are those of all rows, in the order in which they come.
+    """
+    columns = dict.fromkeys(name for row in rows.values() for name in row)
+    cells = [(name, *(_number(row.get(column)) for column in columns))
+             for name, row in rows.items()]  # fmt: skip
+    return table((corner, *columns), cells)
+
+
+def provenance(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Record the machine, the versions and the commit behind what is computed here.
+
+    Parameters
+    ----------
+    packages : sequence of str
+        Packages whose versions are recorded, if they are installed.
 
     Returns
     -------
@@ -330,15 +339,19 @@ def provenance() -> dict[str, Any]:
         this package's checkout, with "+changes" if files differ from it; None without a
         checkout) and ``date`` (UTC).
     """
-    packages = ("torch", "micranet_helpers", "scikit-image")
-    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
         "platform": platform.platform(),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **dict(_versions(packages))},
         "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _versions(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
 
 
 def _cpu() -> str:
@@ -367,7 +380,7 @@ def _commit() -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """The same as JSON knows it; numbers that are not finite become None."""
+    """Convert to what JSON knows; numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -381,44 +394,36 @@ def _plain(value: Any) -> Any:
     raise ValueError(f"A {type(value).__name__} cannot be saved: give text, numbers or lists.")
 
 
-def _wrong(record: Any) -> str | None:
-    """What is wrong with a record, if anything is."""
-    if not isinstance(record, dict) or set(record) != set(_FIELDS):
-        return f"its fields must be {', '.join(_FIELDS)}"
+def _check(record: Any) -> None:
+    """Refuse what is no record, and numbers that no table can show."""
     for field, kind in _FIELDS.items():
-        if not isinstance(record[field], kind) or isinstance(record[field], bool):
-            return f"{field} is of type {type(record[field]).__name__}, not {kind.__name__}"
-    if record["n"] < 1:
-        return f"n must be at least 1, not {record['n']}"
+        if type(record[field]) is not kind:  # True is an int, too
+            raise ValueError(f"{field} must be of type {kind.__name__}, not {record[field]!r:.40}")
     for field in ("metrics", "seconds"):
         for name, value in record[field].items():
-            if not isinstance(value, _NUMBERS) or isinstance(value, bool):
-                return f"{name} in {field} is {value!r}, not a number"
             # The numbers of JSON have no end: 1e999 is read as infinity, 10**999 as it is.
-            if value is not None and not abs(value) < 1e300:
-                return f"{name} in {field} is not finite"
-    return None
+            number = type(value) in (int, float) and abs(value) < 1e300
+            if not (value is None or number):
+                raise ValueError(f"{name} in {field} is no finite number")
 
 
 def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
-    for field in KINDS:
-        if len(found := sorted({run[field] for run in runs})) > 1:
-            raise ValueError(
-                f"Results of different {field} cannot stand in one table: choose one of "
-                f"{', '.join(found)}."
-            )
-
-
-def _check_seeds(runs: Sequence[Mapping[str, Any]]) -> None:
     if not runs:
         raise ValueError("There are no results: give at least one run.")
     if len({run["seed"] for run in runs}) < len(runs):
         raise ValueError("Two runs have the same seed: keep one result of each seed.")
+    for field in KINDS:
+        if len(found := sorted({run[field] for run in runs})) > 1:
+            raise ValueError(
+                f"Results of different {field} cannot share a table: choose one of "
+                f"{', '.join(found)}."
+            )
 
 
 def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
     images = " or ".join(map(str, sorted({run["n"] for run in runs})))
-    return f"mean ± sd of {len(runs)} seed{'s' * (len(runs) > 1)}, n = {images}"
+    seeds = f"mean ± sd of {len(runs)} seeds" if len(runs) > 1 else "1 seed"
+    return f"{seeds}, n = {images}"
 
 
 def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -426,6 +431,8 @@ def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _number(value: float | None) -> str:
+    if isinstance(value, int | np.integer):
+        return str(value)
     return "–" if value is None or not math.isfinite(value) else f"{value:.{_digits(value)}f}"
 
 

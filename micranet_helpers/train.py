@@ -1,7 +1,6 @@
 """Train a network on labels of images or pixels, with checkpoints that survive a kill."""
 
 import csv
-import errno
 import hashlib
 import logging
 import math
@@ -28,7 +27,6 @@ from micranet_helpers.networks.checkpoints import (
 )
 from micranet_helpers.networks.learner import (
     NETWORKS,
-    EpochLines,
     Learner,
     Repeatable,
     Shuffle,
@@ -36,10 +34,7 @@ from micranet_helpers.networks.learner import (
 )
 from micranet_helpers.networks.micranet import check_evaluating
 
-# What the system says when a file cannot be written: no space, over quota, too large, read-only.
-_NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")  # not every system has each
-
-WRITE_ERRORS = [getattr(errno, name) for name in _NAMES if hasattr(errno, name)]
+BATCH = 64  # of `logits_of`
 
 
 def fit(
@@ -72,7 +67,7 @@ def fit(
     train, validation : Dataset
         Items are (image (C, H, W) float32, labels float32 of 0, 1 and, where unknown, NaN):
         (num_classes,) for MICRA-Net, (num_classes, H, W) for a U-Net. All labels, or for pixels
-        (N, num_classes) that tell which classes an image shows, must be at hand as
+        which classes each image shows, (N, num_classes), must be available as
         ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
     folder : path
         Where the run lives. One run a folder.
@@ -80,15 +75,27 @@ def fit(
         Epochs in all.
     batch_size : int
         Images per step.
-    learning_rate, schedule, pos_weight, channels_last, network, frozen
-        See :class:`Learner`.
+    learning_rate : float
+        Highest learning rate.
+    schedule : {"cosine", "plateau"}
+        "cosine": AdamW; the rate rises over the first tenth of the steps, then falls to 0 along
+        a cosine. "plateau", as in the paper's code for F-actin: Adam; the rate is divided by 10
+        after 10 epochs without a lower validation loss, down to 1e-5.
+    pos_weight : sequence of float, optional
+        Weight of each class's positives, e.g. negatives / positives where positives are rare.
     precision : str
         "auto", or any precision of pytorch-lightning, e.g. "32-true" or "bf16-mixed". "auto"
         takes half precision where the processor computes in it, else "32-true".
+    channels_last : bool
+        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
     seed : int
         Seed of the weights, of dropout and of the order of images.
     num_workers : int
         Processes that load images; 0 loads them in this one.
+    network : {"MICRANet", "UNet", "FalkUNet"}
+        What is trained.
+    frozen : sequence of str
+        Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
     start : nn.Module, optional
         Network of the same kind and size whose weights to begin with. By default random ones.
 
@@ -100,16 +107,16 @@ def fit(
     Raises
     ------
     ValueError
-        If there is no training image, none is positive for some class, all are positive for one
-        that is labelled image by image, labels or ``start`` do not fit the network, or the folder
-        holds another run.
+        If there is no training image, none is positive for some class or, for MICRA-Net, all
+        are; labels do not fit the network; an option does not exist; or the folder holds another
+        run.
+    RuntimeError
+        If ``start`` has other channels or classes.
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
-    check_labels(train)
+    check_labels(train, negatives=network == "MICRANet")
     image, labels = train[0]
-    if labels.ndim == 1:
-        _check_negatives(train)
     settings = {
         "in_channels": len(image),
         "num_classes": len(labels),
@@ -122,12 +129,14 @@ def fit(
         "frozen": sorted(frozen),
     }
     if start is not None:
+        if type(start).__name__ != network:
+            raise ValueError(f"The start is a {type(start).__name__}: give a {network}.")
         settings["run"]["start"] = _digest(start)
 
     def make() -> Learner:
         learner = Learner(**settings)
         if start is not None:
-            _take_weights(learner.model, start)
+            learner.model.load_state_dict(start.state_dict())
         return learner
 
     advance(make, settings, train, validation, folder, epochs, precision, num_workers)
@@ -147,29 +156,14 @@ def advance(
 ) -> None:
     """Train for the epochs that the run in a folder lacks: what :func:`fit` does, for any network.
 
-    Parameters
-    ----------
-    make : function without arguments
-        Makes the module with its first weights; its hyper-parameters are the settings.
-    settings : dict
-        What makes this run what it is. ``settings["run"]`` holds ``seed`` and ``batch_size``.
-    train, validation, folder, epochs, precision, num_workers
-        As for :func:`fit`.
-    collate : function, optional
-        Makes a batch of a list of items; by default torch's own.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds another run.
-    OSError
-        If a checkpoint cannot be written; the earlier ones are intact.
+    ``make`` makes the module with its first weights; its hyper-parameters are the ``settings``,
+    which identify the run; ``settings["run"]`` holds ``seed`` and ``batch_size``.
     """
     folder, run = Path(folder), settings["run"]
     done = _epochs_done(folder, settings)
     if done >= epochs:
         return
-    with isolate_rng(), _quiet(), _clear_write_errors(folder):
+    with isolate_rng(), _quiet():
         pl.seed_everything(run["seed"], verbose=False)
         order = Shuffle(train, run["seed"])
         # A resumed trainer starts the workers before it tells the epoch.
@@ -209,10 +203,7 @@ def load(folder: Path | str, which: str = "best") -> Network:
     """
     return restore(
         Path(folder) / f"{which}.ckpt",
-        # Old runs do not name the network.
-        lambda hyper: NETWORKS[hyper.get("network", "MICRANet")](
-            hyper["in_channels"], hyper["num_classes"]
-        ),
+        lambda hyper: NETWORKS[hyper["network"]](hyper["in_channels"], hyper["num_classes"]),
         "MICRA-Net or U-Net",
     )
 
@@ -220,24 +211,7 @@ def load(folder: Path | str, which: str = "best") -> Network:
 def restore(path: Path, make: Callable[[dict[str, Any]], nn.Module], name: str) -> nn.Module:
     """Load the network of a checkpoint: what :func:`load` does, for any network.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.ckpt`` file.
-    make : function
-        Makes the network, with any weights, of the hyper-parameters in the checkpoint.
-    name : str
-        What the network is called in the message if it does not fit.
-
-    Returns
-    -------
-    nn.Module
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such checkpoint, or it is damaged or of another network.
+    ``make`` makes it, with any weights, of the hyper-parameters; ``name`` is for the message.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -263,7 +237,8 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     dict of lists, one value an epoch
         ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
         ``val_exact`` (share of images, or of pixels, with all labels right), ``learning_rate``
-        and ``seconds`` (with validation); NaN for what the training does not log.
+        and ``seconds`` (of the epoch when it was trained, with validation); NaN for what the
+        training does not log.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")
@@ -286,7 +261,7 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
         logger=CSVLogger(folder, name="log"),
-        callbacks=[best, last, EpochLines()],
+        callbacks=[best, last],
         plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
@@ -296,43 +271,26 @@ def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
     )
 
 
-def check_labels(train: Dataset) -> None:
-    """Raise one clear sentence if a training set cannot teach some class.
+def check_labels(train: Dataset, negatives: bool = False) -> None:
+    """Refuse a training set that is empty, or of which some class cannot be learnt.
 
-    Parameters
-    ----------
-    train : Dataset
-        As for :func:`fit`.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, or no image is positive for some class.
+    A classifier needs negatives, too: it would say "yes" to everything.
     """
     if len(train) == 0:
         raise ValueError("The training set is empty: give at least one image.")
-    shown = _shown(train).any(1)
-    if not shown.all():
+    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
+    shown = (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)  # (K, ...)
+    never, always = ~shown.any(1), shown.all(1) & negatives
+    if never.any():
         raise ValueError(
-            f"No training image is positive for class {_listed(~shown)}: "
+            f"No training image is positive for class {_listed(never)}: "
             "add images that show it, or leave the class out."
         )
-
-
-def _check_negatives(train: Dataset) -> None:
-    """A classifier that never hears "no" says "yes" to everything, and its maps mean nothing."""
-    everywhere = _shown(train).all(1)
-    if everywhere.any():
+    if always.any():
         raise ValueError(
-            f"All training images are positive for class {_listed(everywhere)}: "
+            f"All training images are positive for class {_listed(always)}: "
             "add images that do not show it, or leave the class out."
         )
-
-
-def _shown(train: Dataset) -> Tensor:
-    """Whether each image (or pixel) is positive, bool (K, ...)."""
-    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
-    return (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)
 
 
 def _listed(classes: Tensor) -> str:
@@ -340,14 +298,13 @@ def _listed(classes: Tensor) -> str:
 
 
 def _epochs_done(folder: Path, settings: dict) -> int:
-    """Whole epochs in the folder's last checkpoint; an error if it is of another run."""
+    """Count the whole epochs in the folder's last checkpoint; refuse that of another run."""
     path = folder / "last.ckpt"
     if not path.exists():
         return 0
     checkpoint = read_checkpoint(path)
-    stored = {"network": "MICRANet", "frozen": []} | checkpoint["hyper_parameters"]
-    differs = [name for name in settings if stored.get(name) != settings[name]]
-    other = [f"{name} = {stored.get(name)}" for name in differs]
+    stored = {name: checkpoint["hyper_parameters"].get(name) for name in settings}
+    other = [f"{name} = {value}" for name, value in stored.items() if value != settings[name]]
     if other:
         raise ValueError(
             f"{folder} holds another run ({'; '.join(other)}): choose another folder or delete it."
@@ -356,35 +313,11 @@ def _epochs_done(folder: Path, settings: dict) -> int:
 
 
 def _digest(model: nn.Module) -> str:
-    """A fingerprint of the weights: another start is another run."""
+    """Compute a fingerprint of the weights: another start is another run."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _take_weights(model: nn.Module, start: nn.Module) -> None:
-    try:
-        model.load_state_dict(start.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"The weights to start from do not fit a {type(model).__name__} with "
-            f"{model.in_channels} channels and {model.num_classes} classes: give another start."
-        ) from error
-
-
-@contextmanager
-def _clear_write_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in WRITE_ERRORS:
-            raise
-        raise OSError(
-            error.errno,
-            f"Could not write to {folder} ({error.strerror}): free some space and run again; "
-            "it goes on after the last whole epoch",
-        ) from error
 
 
 @contextmanager
@@ -402,9 +335,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-BATCH = 64
 
 
 @torch.no_grad()

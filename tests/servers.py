@@ -153,21 +153,12 @@ class _Faulty(BaseHTTPRequestHandler):
             self._answer(int(fault or 404), b"no", {"Retry-After": number} if number else {})
         elif fault == "html":
             self._answer(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
-        elif fault == "sly-html":
-            self._answer(200, b"\n" + PAGE, {"Content-Type": "application/zip"})
         elif fault == "endless":
             self._chunks(bytes(2**16) for _ in range(10_000))
         elif fault == "chunks":
             self._chunks([content], end=True)
         elif fault == "cut-chunks":
             self._chunks([content[: int(number)]])
-        elif fault == "trickle":
-            with suppress(OSError):
-                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-                for number in range(400):
-                    self.wfile.write(f"X-{number}: x\r\n".encode())
-                    time.sleep(0.05)
-            self.close_connection = True
         elif fault == "wait":
             time.sleep(1)
             self._send(content, "", "", 0)

@@ -1,17 +1,14 @@
 """Unpacking: whatever an archive holds, the right files or a sentence, and nothing elsewhere."""
 
-import errno
 import gzip
 import io
 import os
 import random
-import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tarfile
-import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -72,14 +69,6 @@ def test_right_files(kind: str, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "new")) == ["out"]
 
 
-def test_zip_with_the_count_of_zip64(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
-    archive = make_zip(tmp_path / "archive", FILES)
-    content = archive.read_bytes()
-    archive.write_bytes(content[:-14] + b"\xff\xff\xff\xff" + content[-10:])
-    assert read(unpack(archive, tmp_path / "out")) == FILES
-
-
 @every_kind
 def test_old_folder_is_replaced_only_by_a_complete_one(kind: str, tmp_path: Path) -> None:
     good = KINDS[kind](tmp_path / "good", FILES)
@@ -103,11 +92,8 @@ def test_old_folder_is_replaced_only_by_a_complete_one(kind: str, tmp_path: Path
         (["../evil"], "outside"), (["a/../../evil"], "outside"), (["/tmp/evil"], "outside"),
         (["C:/evil"], "outside"), (["c:evil"], "outside"), (["a/.. /evil"], "outside"),
         (["..\\evil"], "backslash"), (["a\nb"], "plain text"), (["x" * 300], "too long"),
-        (["a/" * 600 + "b"], "too long"),
-        (["."], "no name"), (["a", "a"], "another one"), (["a", "A"], "another one"),
-        (["a/x", "A/y"], "another one"), (["\u00e9", "e\u0301"], "another one"),
-        (["stra\u00dfe", "STRASSE"], "another one"), (["a", "a."], "another one"),
-        (["a", "a/b"], "another one"), (["a/b", "a"], "another one"), (["a/b", "A"], "another one"),
+        (["a/" * 600 + "b"], "too long"), (["."], "another one"), (["a", "a"], "another one"),
+        (["a", "a/b"], "another one"), (["a", "a/b/c"], "another one"), (["a/b", "a"], "another"),
     ],
 )  # fmt: skip
 def test_names_that_are_refused(make: Callable, names: list, text: str, tmp_path: Path) -> None:
@@ -118,28 +104,13 @@ def test_names_that_are_refused(make: Callable, names: list, text: str, tmp_path
     refused(archive, text)
 
 
-def refused(archive: Path, text: str, **options: int) -> None:
+def refused(archive: Path, text: str) -> None:
     folder = archive.parent / "in"
     with pytest.raises(ValueError, match=text) as caught:
-        unpack(archive, folder / "out", **options)
+        unpack(archive, folder / "out")
     assert str(caught.value).endswith("; get it anew.") and "\n" not in str(caught.value)
     assert sorted(os.listdir(archive.parent)) == sorted([archive.name, "in"])
     assert not os.listdir(folder)
-
-
-def test_nul_in_a_name_of_a_zip(tmp_path: Path) -> None:
-    archive = make_zip(tmp_path / "archive", {"aXb": b""})
-    archive.write_bytes(archive.read_bytes().replace(b"aXb", b"a\0b"))
-    refused(archive, "plain text")
-
-
-@pytest.mark.parametrize("name", ["con", "a/NUL.txt", "ab:c", "x?y", "COM1 .tif"])
-def test_names_that_windows_does_not_allow(name: str, tmp_path: Path, monkeypatch) -> None:
-    archive = make_zip(tmp_path / "archive", {name: b""})
-    assert read(unpack(archive, tmp_path / "out")) == {name: b""}
-    discard(tmp_path / "out")
-    monkeypatch.setattr(archives, "_ON_WINDOWS", True)
-    refused(archive, "Windows")
 
 
 def test_names_that_are_harmless(tmp_path: Path) -> None:
@@ -203,16 +174,17 @@ def test_encrypted_zip(tmp_path: Path) -> None:
 
 
 @every_kind
-def test_declared_size(kind: str, tmp_path: Path) -> None:
-    archive = KINDS[kind](tmp_path / "archive", {"a": bytes(60_000), "b": bytes(60_000)})
-    refused(archive, "more than 100,000 bytes", most_bytes=100_000)
-    assert read(unpack(archive, tmp_path / "out", most_bytes=120_000)).keys() == {"a", "b"}
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_ratio(make: Callable, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(archives, "LEAST_LIMIT", 1000)
-    refused(make(tmp_path / "archive", {"zeros": bytes(3_000_000)}), "more than")
+@pytest.mark.parametrize("sizes", [[3_000_000], [60_000] * 50])
+def test_more_than_an_archive_of_this_size_may_hold(
+    kind: str, sizes: list, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(archives, "MOST_RATIO", 0)
+    monkeypatch.setattr(archives, "LEAST_LIMIT", 2_900_000)
+    files = {f"{n}": bytes(size) for n, size in enumerate(sizes)}
+    archive = KINDS[kind](tmp_path / "archive", files)
+    refused(archive, "more than 2,900,000 bytes")
+    monkeypatch.setattr(archives, "LEAST_LIMIT", 3_000_000)
+    assert read(unpack(archive, tmp_path / "out")) == files
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
@@ -221,10 +193,9 @@ def test_many_members(make: Callable, tmp_path: Path, monkeypatch) -> None:
     refused(make(tmp_path / "archive", {str(n): b"" for n in range(11)}), "more than")
 
 
-@pytest.mark.parametrize("declared", [10, 5_000_000])
-def test_zip_whose_real_size_is_another(declared: int, tmp_path: Path) -> None:
+def test_zip_that_declares_less_than_it_holds(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "archive", {"zeros": bytes(1_000_000)})
-    size, false = (number.to_bytes(4, "little") for number in (1_000_000, declared))
+    size, false = (number.to_bytes(4, "little") for number in (1_000_000, 10))
     archive.write_bytes(archive.read_bytes().replace(size, false))
     refused(archive, ".")
 
@@ -282,12 +253,12 @@ def test_truncated_anywhere(kind: str, tmp_path: Path) -> None:
 def test_flipped_bits(kind: str, tmp_path: Path) -> None:
     archive = KINDS[kind](tmp_path / "archive", FILES)
     content, draw, outcomes = archive.read_bytes(), random.Random(kind), []
-    for _ in range(400):
+    for _ in range(200):
         mutant = bytearray(content)
         for _ in range(draw.choice([1, 1, 1, 2, 5])):
             mutant[draw.randrange(len(mutant))] ^= 1 << draw.randrange(8)
         outcomes.append(outcome(archive, mutant))
-    assert "wrong" not in outcomes and outcomes.count("refused") > 100
+    assert "wrong" not in outcomes and outcomes.count("refused") > 50
 
 
 @given(st.binary(max_size=2000), st.sampled_from([b"", b"PK\3\4", b"PK\5\6", b"\x1f\x8b\x08"]))
@@ -302,39 +273,41 @@ def test_missing_archive(tmp_path: Path) -> None:
         unpack(tmp_path / "archive", tmp_path / "out")
 
 
-def test_full_disk_is_no_damage(tmp_path: Path, monkeypatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(archives, "_copy", full)
-    with pytest.raises(OSError, match="No space left"):
-        unpack(make_zip(tmp_path / "archive", FILES), tmp_path / "out")
+def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    archive = make_zip(tmp_path / "archive", {"large": bytes(100_000)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            unpack(archive, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == ["archive"]
 
 
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from micranet_helpers.files.archives import unpack
+
+def copy(*args, copy=shutil.copyfileobj, left=iter(range(int(sys.argv[3])))):
+    copy(*args)
+    if next(left, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+shutil.copyfileobj = copy
+unpack(*map(Path, sys.argv[1:3]))
+"""
+
+
 @pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_killed_while_unpacking(make: Callable, tmp_path: Path) -> None:
-    files = {f"{n}/{n}": b"x" * n for n in range(3000)}
+@pytest.mark.parametrize("after", [0, 5, 9])
+def test_killed_while_unpacking(make: Callable, after: int, tmp_path: Path) -> None:
+    files = {f"{n}/{n}": b"x" * n for n in range(10)}
     archive, folder = make(tmp_path / "archive", files), tmp_path / "out"
-    code = "import sys; from pathlib import Path; from micranet_helpers.files.archives import *\n"
-    code += "unpack(*map(Path, sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, archive, folder])
-    part = tmp_path / "out.unpacking"
-    while process.poll() is None and not (part.exists() and any(part.iterdir())):
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "it was faster than the test"
-    assert part.exists() and not folder.exists()
+    command = [sys.executable, "-c", KILLED, archive, folder, str(after)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert (tmp_path / "out.unpacking").exists() and not folder.exists()
     assert read(unpack(archive, folder)) == files
     assert sorted(os.listdir(tmp_path)) == ["archive", "out"]
-
-
-def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path, monkeypatch) -> None:
-    archive = tmp_path / "a.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("large", bytes(3000))
-    disk = shutil.disk_usage(tmp_path)._replace(free=2000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
-    with pytest.raises(OSError, match="No space left"):
-        unpack(archive, tmp_path / "out")
-    assert archive.is_file() and not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import logging
 import os
 import random
@@ -59,22 +60,25 @@ def url(state: Faults) -> Iterator[str]:
         yield address
 
 
+def toml(urls: list[str], lines: tuple[str, ...]) -> str:
+    head = 'title = "T"\nlicence = "L"\ncitation = "C"\nurls = '
+    return "\n".join(["[item]", head + json.dumps(urls), "files = '''", *lines, "'''"])
+
+
 @pytest.fixture
 def register(url: str, monkeypatch) -> Callable[..., None]:
     """Make a registry of one item ``"item"`` with the given lines."""
 
     def make(*lines: str, urls: tuple[str, ...] = ("",)) -> None:
-        bases = [base or url + "/" for base in urls]
-        table = {"title": "T", "licence": "L", "citation": "C", "chapters": [], "unpacks": ""}
-        item = registry._item("item", table | {"urls": bases, "files": "\n".join(lines)})
-        monkeypatch.setattr(registry, "items", lambda: {"item": item})
+        found = registry.parse(toml([base or url + "/" for base in urls], lines))
+        monkeypatch.setattr(registry, "items", lambda: found)
 
     return make
 
 
 def left_over(folder: Path) -> list[str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path.name for path in files if path.suffix in (".part", ".from") or "tmp" in path.name]
+    return [path.name for path in files if path.suffix in (".part", ".from")]
 
 
 # --- the ordinary case -------------------------------------------------------------------------
@@ -90,14 +94,6 @@ def test_files_in_the_order_of_the_registry(state, register, tmp_path) -> None:
     assert (root / "two" / "b c").read_bytes() == b"second"
     assert len(state.requests) == 3, "files that are there were downloaded again"
     assert not left_over(tmp_path)
-
-
-def test_no_network_is_needed_for_what_is_there(state, register, tmp_path, monkeypatch) -> None:
-    register(line(CONTENT, "one"), line(b"-", "z.zip", known=False))
-    fetch("item")
-    monkeypatch.setattr(download, "_fetch_missing", None)
-    fetch("item")
-    assert len(state.requests) == 2
 
 
 def test_changed_file_is_downloaded_again(state, register) -> None:
@@ -116,13 +112,13 @@ def test_file_put_there_by_hand(state, register, tmp_path) -> None:
     assert (fetch("item")[1] / "a").read_bytes() == b"x" and not state.requests
 
 
-def test_read_only_cache(register, tmp_path) -> None:
-    register(line(CONTENT, "one"))
+def test_read_only_cache_needs_no_network(state, register, tmp_path) -> None:
+    register(line(CONTENT, "one"), line(b"-", "z.zip", known=False))
     fetch("item")
     (tmp_path / "cache" / ".item.lock").unlink()
     (tmp_path / "cache").chmod(0o555)
     try:
-        assert fetch("item")[0].read_bytes() == CONTENT
+        assert fetch("item")[0].read_bytes() == CONTENT and len(state.requests) == 2
     finally:
         (tmp_path / "cache").chmod(0o755)
     assert not (tmp_path / "cache" / ".item.lock").exists(), "a complete cache was locked"
@@ -216,7 +212,8 @@ def test_other_ways_to_send_a_file(way, known, state, register) -> None:
 # --- faults ------------------------------------------------------------------------------------
 
 BROKEN = ["cut 0", "cut 1", "cut 100000", "cut-chunks 5000", "drop", "stall 0", "stall 1000", "500",
-          "503", "429 0", "429 3600", "429 soon", "408"]  # fmt: skip
+          "503", "429 0", "429 3600", "429 soon", "503 Fri, 31 Dec 99999 00:00:00 GMT",
+          "503 " + "9" * 5000, "408"]  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -255,23 +252,6 @@ def test_fault_that_stays(fault, words, state, register, tmp_path, monkeypatch) 
     assert fetch("item")[0].read_bytes() == CONTENT and not left_over(tmp_path)
 
 
-def test_headers_that_never_end_are_given_up(state, register, monkeypatch) -> None:
-    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.2)
-    register(line(CONTENT, "one"))
-    state.always = "trickle"
-    start = time.monotonic()
-    with pytest.raises(DownloadError, match="nothing has come"):
-        fetch("item")
-    assert time.monotonic() - start < 10
-
-
-@pytest.mark.parametrize("answer", ["503 " + "9" * 5000, "503 Fri, 31 Dec 99999 00:00:00 GMT"])
-def test_absurd_times_to_wait_are_ignored(answer, state, register) -> None:
-    register(line(CONTENT, "one"))
-    state.faults = [answer]
-    assert fetch("item")[0].read_bytes() == CONTENT
-
-
 def test_an_empty_file_is_not_trusted(state, register, tmp_path) -> None:
     register(line(b"", "one", known=False))
     state.files["one"] = b""
@@ -288,20 +268,7 @@ def test_a_wrong_mirror_is_no_wrong_hash(register, monkeypatch) -> None:
     assert "another content" not in str(caught.value)
 
 
-def test_item_on_another_disk_and_half_removed(state, register, tmp_path) -> None:
-    (tmp_path / "large" / "item.discarded").mkdir(parents=True)
-    (tmp_path / "large" / "item.discarded" / "left").write_bytes(bytes(7))
-    (tmp_path / "large" / "item").mkdir()
-    (tmp_path / "cache").mkdir(exist_ok=True)
-    (tmp_path / "cache" / "item").symlink_to(tmp_path / "large" / "item")
-    register(line(CONTENT, "one"))
-    fetch("item")
-    assert cached() == {"item": len(CONTENT) + 7} and remove("item") == len(CONTENT) + 7
-    assert not list((tmp_path / "large" / "item").iterdir())
-    assert fetch("item")[0].read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("fault", ["html", "sly-html", "no-length 300000", "404"])
+@pytest.mark.parametrize("fault", ["html", "no-length 300000", "404"])
 def test_fault_that_stays_without_a_hash(fault, state, register, tmp_path) -> None:
     register(line(CONTENT, "one", known=False))
     state.always = fault
@@ -351,18 +318,6 @@ def test_part_without_a_mark_is_not_continued_without_a_hash(state, register) ->
     assert [wanted for _, wanted in state.requests] == ["", ""]
 
 
-def test_slow_trickle_is_a_stall(state, register, monkeypatch) -> None:
-    monkeypatch.setattr(transfer, "LEAST_RATE", 10_000)
-    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.2)
-    register(line(CONTENT, "one"))
-    state.always = "slow 10"  # about 1000 bytes/s
-    start = time.monotonic()
-    monkeypatch.setattr(transfer, "MOST_TRIES", 3)
-    with pytest.raises(DownloadError, match="the transfer stalls"):
-        fetch("item")
-    assert time.monotonic() - start < 5
-
-
 def test_one_missing_file_does_not_stop_the_others(state, register, tmp_path) -> None:
     register(line(b"x", "absent"), line(CONTENT, "one"), line(b"second", "two/b c"))
     with pytest.raises(DownloadError, match="absent of item could not be downloaded"):
@@ -373,7 +328,7 @@ def test_one_missing_file_does_not_stop_the_others(state, register, tmp_path) ->
 
 @pytest.mark.parametrize("known", [True, False])
 def test_faults_in_random_order(known, state, register, tmp_path) -> None:
-    """25 batches of up to 12 faults: the right files or a sentence; then all is completed."""
+    """15 batches of up to 12 faults: the right files or a sentence; then all is completed."""
     faults = [*BROKEN, "404", "html", "ignore-range", "bad-range", "shorter", "wrong", "longer"]
     if not known:  # whatever comes in full is trusted, that cannot be helped
         faults = faults[:-3]
@@ -382,7 +337,7 @@ def test_faults_in_random_order(known, state, register, tmp_path) -> None:
     state.files = files
     register(*(line(content, name, known=known) for name, content in files.items()))
     failures = 0
-    for _ in range(25):
+    for _ in range(15):
         state.faults = [
             f"cut {draw.randrange(200_000)}" if draw.random() < 0.4 else draw.choice(faults)
             for _ in range(draw.randrange(12))
@@ -397,7 +352,7 @@ def test_faults_in_random_order(known, state, register, tmp_path) -> None:
         assert {path.name: path.read_bytes() for path in paths} == files
         assert not left_over(tmp_path)
         remove("item")
-    assert 3 < failures < 22
+    assert 2 < failures < 13
 
 
 # --- trust on first use ------------------------------------------------------------------------
@@ -483,14 +438,17 @@ def test_full_disk_is_seen_first(state, register, monkeypatch) -> None:
     assert state.sent < len(CONTENT)
 
 
-def test_disk_that_fills_up(register, monkeypatch) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(transfer, "_receive", full)
+def test_disk_that_fills_up(register) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
     register(line(CONTENT, "one"), line(b"second", "two/b c"))
-    with pytest.raises(DownloadError, match="No space left.*MICRANET_DATA"):
-        fetch("item")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(CONTENT) // 2, limits[1]))
+    try:
+        with pytest.raises(DownloadError, match="File too large.*MICRANET_DATA"):
+            fetch("item")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert fetch("item")[0].read_bytes() == CONTENT
 
 
 def test_cache_that_is_a_file(register, tmp_path) -> None:
@@ -500,13 +458,11 @@ def test_cache_that_is_a_file(register, tmp_path) -> None:
         fetch("item")
 
 
-def start_fetch(url: str, lines: str) -> subprocess.Popen:
-    table = {"title": "", "licence": "", "citation": "", "chapters": [], "unpacks": ""}
-    table |= {"urls": [url + "/"], "files": lines}
+def start_fetch(url: str, *lines: str) -> subprocess.Popen:
     code = f"""
 from micranet_helpers.data.fetch import registry, download
-item = registry._item("item", {table!r})
-registry.items = lambda: {{"item": item}}
+found = registry.parse({toml([url + "/"], lines)!r})
+registry.items = lambda: found
 download.fetch("item")
 """
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
@@ -550,18 +506,17 @@ def test_interrupted_while_the_server_stalls(state, url, tmp_path) -> None:
     assert process.returncode and time.monotonic() - start < 3
 
 
-def test_killed_at_random_times(state, url, register, tmp_path) -> None:
-    """5 kills of a batch of files and an archive, then completion."""
-    state.files["z.zip"] = packed({f"{n}/{n}": b"x" * n for n in range(500)})
-    state.files["many"] = CONTENT
+def test_killed_at_every_step(state, url, register, tmp_path) -> None:
+    """A batch of files and an archive, killed again and again, then completed."""
+    state.files |= {"z.zip": packed({f"{n}/{n}": b"x" * n for n in range(500)}), "many": CONTENT}
     lines = [line(CONTENT, "one"), "- - - many", "- - - z.zip"]
     register(*lines)
-    state.always, draw = "slow 20000", random.Random(1)
-    for _ in range(5):
-        state.requests.clear()
-        process = start_fetch(url, "\n".join(lines))
-        wait_until(lambda process=process: state.requests or process.poll() is not None)
-        time.sleep(draw.random() * 0.4)
+    state.always = "slow 20000"
+    root = tmp_path / "cache" / "item"
+    for place in ("one.part", "one", "many.sha256", "z.zip.unpacking", "z.zip.unpacked"):
+        process = start_fetch(url, *lines)
+        reached, ended = (root / place).exists, process.poll
+        wait_until(lambda reached=reached, ended=ended: reached() or ended() is not None)
         process.kill()
         process.communicate()
     state.always = ""
@@ -595,7 +550,7 @@ def test_two_processes(state, url, register, tmp_path) -> None:
 
 def test_stalled_threads_write_nothing_after_an_interruption(state, register, monkeypatch) -> None:
     register(line(CONTENT, "one"))
-    state.faults = ["cut 1000", "wait"]
+    state.faults, before = ["cut 1000", "wait"], threading.active_count()
 
     class Interrupted(SimpleQueue):
         def get(self, timeout: float) -> None:
@@ -605,7 +560,7 @@ def test_stalled_threads_write_nothing_after_an_interruption(state, register, mo
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
         context.setattr(download, "SimpleQueue", Interrupted)
         fetch("item")
-    time.sleep(1)  # the answer has come
+    wait_until(lambda: threading.active_count() == before)  # the answer has come
     part = download.folder() / "item" / "one.part"
     assert part.stat().st_size == 1000 and len(state.requests) == 2
     assert fetch("item")[0].read_bytes() == CONTENT

@@ -26,7 +26,6 @@ from micranet_helpers.explore import (
     Session,
     numbered,
     picture,
-    predict,
     recipe,
     save_mask,
     save_objects,
@@ -36,7 +35,6 @@ from micranet_helpers.explore import (
     scaled,
     show,
 )
-from micranet_helpers.explore import session as module
 from micranet_helpers.explore.widgets import Explorer, explore
 from micranet_helpers.files.images import read_mask
 from micranet_helpers.maps.cam import grad_cam
@@ -113,44 +111,32 @@ def test_the_most_probable_predicted_class_comes_first(session: Session) -> None
 
 
 CHANGES = {
-    "zoo": {"group": "never"}, "image": {"scaling": "minmax"}, "crop": {"left": 3},
+    "image": {"scaling": "minmax"}, "crop": {"left": 3},
     "class": {"cls": 0}, "layers": {"layers": ("1a",)}, "sigma": {"sigma": 2.0},
     "threshold": {"threshold": "triangle"}, "area": {"area": 9}, "split": {"split": 3},
     "size": {"pixel_size_um": 0.1},
 }  # fmt: skip
-STEPS = ("load", "read_image", "scaled", "predict", "combine", "gaussian", "otsu", "triangle",
-         "numbered")  # fmt: skip
+SCORE = {"score", "marked", "labels"}
+EVERYTHING = {"prediction", "maps", "combined"} | SCORE
 
 
 @pytest.mark.parametrize("change, steps", [
-    ("zoo", {"load", "predict"}),
-    ("image", {"scaled", "predict", "combine", "gaussian", "otsu", "numbered"}),
-    ("crop", {"predict", "combine", "gaussian", "otsu", "numbered"}),
-    ("class", {"combine", "gaussian", "otsu", "numbered"}),
-    ("layers", {"combine", "gaussian", "otsu", "numbered"}),
-    ("sigma", {"gaussian", "otsu", "numbered"}), ("threshold", {"triangle", "numbered"}),
-    ("area", {"numbered"}), ("split", {"numbered"}), ("size", set()),
+    ("image", {"image"} | EVERYTHING), ("crop", EVERYTHING),
+    ("class", EVERYTHING - {"prediction"}), ("layers", {"combined"} | SCORE), ("sigma", SCORE),
+    ("threshold", {"marked", "labels"}), ("area", {"labels"}), ("split", {"labels"}),
+    ("size", set()),
 ])  # fmt: skip
-def test_a_change_computes_only_what_needs_it(session, monkeypatch, change, steps) -> None:
-    assert session.count
-    done = []
-    for name in STEPS:
-        home = zoo if name == "load" else module
-        step = getattr(home, name)
-        monkeypatch.setattr(
-            home, name, lambda *a, name=name, step=step: (done.append(name), step(*a))[1]
-        )
+def test_a_change_computes_only_what_needs_it(session, change: str, steps: set[str]) -> None:
+    names = EVERYTHING | {"entry", "raw", "image"}
+    before = {name: getattr(session, name) for name in names}
     session.choose(**CHANGES[change])
-    for _ in range(2):  # the second time nothing is left to do
-        if change == "zoo":
-            assert session.prediction.predicted.sum() == 0
-        else:
-            assert session.area_px and session.count
-    assert sorted(done) == sorted(steps)
+    after = {name: getattr(session, name) for name in names}
+    assert {name for name in names if after[name] is not before[name]} == steps
+    assert all(getattr(session, name) is after[name] for name in names)
 
 
 @settings(max_examples=10)
-@given(order=st.lists(st.sampled_from(sorted(set(CHANGES) - {"zoo"})), max_size=6),
+@given(order=st.lists(st.sampled_from(sorted(CHANGES)), max_size=6),
        back=st.lists(st.booleans(), min_size=6, max_size=6))  # fmt: skip
 def test_after_any_changes_a_session_is_like_a_new_one(
     zoo_path: Path, image_path: Path, order: list[str], back: list[bool]
@@ -201,22 +187,7 @@ def test_folds_and_thresholds_of_a_zoo_are_used_as_by_segment(tmp_path, image_pa
     assert session.prediction.predicted.tolist() == said.tolist() == [True, True, False]
 
 
-def test_no_threshold_marks_nothing(session: Session) -> None:
-    session.choose(threshold="none")
-    assert session.count == session.area_px == 0
-
-
 # --- bad input ---------------------------------------------------------------------------------
-
-
-def write_image(path: Path, pixels: np.ndarray, **options: Any) -> Path:
-    tifffile.imwrite(path, pixels, **options)
-    return path
-
-
-def rgba() -> np.ndarray:
-    pixels = np.moveaxis(blobs(56, 64, 4), 0, -1)
-    return pixels
 
 
 BAD = {
@@ -224,7 +195,8 @@ BAD = {
               r"56 × 32 px is smaller than a crop of 40 px: choose a smaller side"),
     "colours": (lambda: (np.moveaxis(blobs(56, 64, 3), 0, -1), {"photometric": "rgb"}), "MICRANet",
                 "has 3 channels and the network takes 1: choose an image"),
-    "alpha": (lambda: (rgba(), {"photometric": "rgb", "extrasamples": ["unassalpha"]}), "rgb",
+    "alpha": (lambda: (np.moveaxis(blobs(56, 64, 4), 0, -1),
+                       {"photometric": "rgb", "extrasamples": ["unassalpha"]}), "rgb",
               "has 4 channels and the network takes 3: .* without transparency"),
     "NaN": (lambda: (np.full((56, 64), np.nan, np.float32), {}), "MICRANet", "NaN"),
     "16 bits": (lambda: (blobs(56, 64)[0].astype(np.uint16), {}), "MICRANet",
@@ -243,19 +215,16 @@ def test_bad_input_gives_one_sentence_and_the_session_goes_on(
 ) -> None:
     make, group, sentence = BAD[kind]
     pixels, options = make()
-    session.choose(group=group, image=str(write_image(tmp_path / "bad.tif", pixels, **options)))
+    tifffile.imwrite(tmp_path / "bad.tif", pixels, **options)
+    session.choose(group=group, image=tmp_path / "bad.tif")
     for _ in range(2):
         with pytest.raises((ValueError, TypeError), match=sentence):
             _ = session.labels
+    session.choose(image=tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        _ = session.labels
     session.choose(group="MICRANet", image=str(image_path))
     assert session.count
-
-
-def test_missing_files_are_named(session: Session, tmp_path: Path) -> None:
-    for name in ("image", "zoo"):
-        session.choose(**{name: str(tmp_path / "gone")})
-        with pytest.raises(FileNotFoundError, match="gone"):
-            _ = session.labels
 
 
 @pytest.mark.parametrize("change, sentence", [
@@ -398,6 +367,7 @@ def test_files_are_whole_and_never_replaced_unasked(session, tmp_path, name, mon
     save(path, session, overwrite=True)
     assert path.stat().st_size > 50
     session.choose(threshold="none")
+    assert session.count == session.area_px == 0
     with pytest.raises(ValueError, match="no mask without a threshold"):
         save(path, session, overwrite=True)
 
@@ -634,9 +604,3 @@ def test_without_ipywidgets_one_sentence_says_what_to_install(monkeypatch) -> No
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ImportError, match=r"pip install 'micranet-helpers\[book\]'"):
         importlib.import_module(name)
-
-
-def test_prediction_needs_no_session(zoo_path: Path) -> None:
-    entry = zoo.load(zoo_path, "MICRANet")
-    found = predict(entry, random_images(1, 1, 16, 16))
-    assert found.maps.shape == (3, 8, 16, 16) and found.predicted.tolist() == [True, False, True]

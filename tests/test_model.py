@@ -1,7 +1,9 @@
 """The network: names and shapes of the published checkpoints, any side, clear refusals."""
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images, random_model
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet
+from micranet_helpers.networks.unet import FalkUNet, UNet
 
 
 def published_entries(in_channels: int, num_classes: int) -> dict[str, tuple[int, ...]]:
@@ -38,22 +41,10 @@ def test_entries_are_those_of_the_published_checkpoints(sizes: tuple[int, int]) 
 
 @pytest.mark.parametrize(
     ("sizes", "total"),
-    [
-        ((1, 10), 1_176_170),
-        ((3, 1), 1_174_433),
-        ((1, 2), 1_174_114),
-        ((1, 12), 1_176_684),
-        ((1, 1), 1_173_857),
-    ],
+    [((1, 10), 1_176_170), ((3, 1), 1_174_433), ((1, 2), 1_174_114), ((1, 12), 1_176_684)],
 )
 def test_number_of_learnable_parameters(sizes: tuple[int, int], total: int) -> None:
     assert sum(p.numel() for p in MICRANet(*sizes).parameters() if p.requires_grad) == total
-
-
-def test_default_is_grey_images_of_ten_classes() -> None:
-    model = MICRANet()
-    assert (model.in_channels, model.num_classes) == (1, 10)
-    assert model.dropout.p == 0.5
 
 
 @settings(max_examples=12, deadline=None)
@@ -123,54 +114,37 @@ def test_gradients_reach_every_parameter() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_images_are_not_changed(model: MICRANet) -> None:
-    images = random_images(2, 1, 16, 16)
-    before = images.clone()
-    model(images)
-    assert torch.equal(images, before)
+# --- refusals, also of the U-Nets ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (1, 1, 1, 16, 16)])
-def test_wrong_rank_is_refused(model: MICRANet, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(batch, 1, height, width\), not \("):
-        model(torch.rand(shape))
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((1, 1, 16, 16)), TypeError, "torch tensor, not ndarray"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), TypeError, "are torch.uint8: scale"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.bool), TypeError, "are torch.bool: scale"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.float64), TypeError, "float64.*float32: convert"),
+        (torch.zeros(1, 16, 16), ValueError, r"\(batch, 1, height, width\), not \(1, 16, 16\)"),
+        (torch.zeros(1, 1, 1, 16, 16), ValueError, r"\(batch, 1, height, width\)"),
+        (torch.zeros(2, 3, 16, 16), ValueError, r"\(batch, 1, .*not \(2, 3, 16, 16\)"),
+        (torch.zeros(0, 1, 16, 16), ValueError, "batch is empty"),
+        (torch.zeros(1, 1, 12, 16), ValueError, r"of (8|16), not \(12, 16\): crop or pad"),
+        (torch.zeros(1, 1, 16, 20), ValueError, "multiples of"),
+        (torch.zeros(1, 1, 16, 0), ValueError, "multiples of"),
+    ],
+    ids=["array", "bytes", "bool", "double", "one", "rank", "channels", "empty", "height", "width",
+         "no side"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "network", [MICRANet, UNet, partial(FalkUNet, filters=2)], ids=["MICRANet", "UNet", "FalkUNet"]
+)
+def test_bad_images_are_refused(network, images, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        network(1, 1)(images)
 
 
-def test_wrong_channels_are_refused(model: MICRANet) -> None:
-    with pytest.raises(ValueError, match=r"batch, 1.*not \(2, 3, 16, 16\)"):
-        model(torch.rand(2, 3, 16, 16))
-
-
-@pytest.mark.parametrize("sides", [(20, 16), (16, 20), (4, 4), (0, 16)])
-def test_side_not_multiple_of_8_is_refused(model: MICRANet, sides: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="multiples of 8"):
-        model(torch.rand(1, 1, *sides))
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-def test_integer_images_are_refused(model: MICRANet, dtype: torch.dtype) -> None:
-    with pytest.raises(TypeError, match="scale them to float32"):
-        model(torch.ones(1, 1, 16, 16, dtype=dtype))
-
-
-def test_other_float_dtype_than_the_weights_is_refused(model: MICRANet) -> None:
-    images = random_images(1, 1, 16, 16).double()
-    with pytest.raises(TypeError, match="float64.*float32"):
-        model(images)
-    assert random_model().double()(images).dtype == torch.float64
-
-
-def test_arrays_are_refused(model: MICRANet) -> None:
-    with pytest.raises(TypeError, match="torch tensor, not ndarray"):
-        model(random_images(1, 1, 16, 16).numpy())
-
-
-def test_empty_batch_is_refused(model: MICRANet) -> None:
-    with pytest.raises(ValueError, match="batch is empty"):
-        model(torch.empty(0, 1, 16, 16))
-
-
-@pytest.mark.parametrize("sizes", [(1, 0), (0, 1), (1, -2)])
-def test_zero_channels_or_classes_are_refused(sizes: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="at least one input channel and one class"):
-        MICRANet(*sizes)
+@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (1, -2)])
+@pytest.mark.parametrize("network", [MICRANet, UNet, FalkUNet])
+def test_zero_channels_or_classes_are_refused(network, sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"at least (one|1).* not in_channels="):
+        network(*sizes)

@@ -278,3 +278,24 @@ def test_a_square_is_cut_out_and_stays_in_the_image(row, column, rows, columns) 
     expected = image[:, slice(*rows), slice(*columns)]
     np.testing.assert_array_equal(plots.cut_out(image, row, column, 8), expected)
     assert plots.cut_out(image, row, column, 99).shape == image.shape
+
+
+def test_places_are_cut_out_of_images_and_masks_alike() -> None:
+    images = np.arange(2 * 3 * 40 * 40, dtype=np.float32).reshape(2, 3, 40, 40)
+    mask = np.zeros((2, 1, 40, 40), bool)
+    mask[0, 0, 18:22, 18:22] = True
+    plots.show_places(images, [(20, 20), (0, 39)], [8, 16], ["a", "b"], mask, classes=["cell"])
+    figure = plt.gcf()
+    shapes = [axis.images[0].get_array().shape for axis in figure.axes[:2]]
+    assert shapes == [(8, 8, 3), (16, 16, 3)]
+    [outline] = figure.axes[0].collections[0].get_segments()
+    np.testing.assert_allclose(outline.mean(0), 3.5, atol=0.3)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cell"]
+
+
+def test_places_without_masks_have_no_legend_and_no_place_draws_nothing() -> None:
+    plots.show_places([np.zeros((1, 20, 20))], [(10, 10)], 8)
+    assert not plt.gcf().legends
+    plt.close("all")
+    plots.show_places([], [], 8)
+    assert not plt.get_fignums()

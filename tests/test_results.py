@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micranet_helpers import results
@@ -24,6 +24,7 @@ def run(seed=0, **changed):
     return FIELDS | {"seed": seed} | changed
 
 
+@settings(max_examples=20)  # each asks git for the commit
 @given(st.dictionaries(st.text(max_size=5), floats, max_size=4))
 def test_metrics_survive_the_disk(tmp_path_factory, metrics):
     path = results.save(tmp_path_factory.mktemp("run") / "new" / "0.json", **run(metrics=metrics))
@@ -53,36 +54,43 @@ def test_commit_is_that_of_this_checkout(tmp_path, monkeypatch):
     package = tmp_path / "micranet_helpers"
     package.mkdir()
     monkeypatch.setattr(results, "__file__", str(package / "results.py"))
-    assert results._commit() is None
+
+    def commit():
+        return results.provenance()["commit"]
 
     def git(*words):
         command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    assert commit() is None
     git("init", "-q")
-    assert results._commit() is None  # no commit yet
+    assert commit() is None  # none yet
     (tmp_path / "file").write_text("old")
     git("add", ".")
     git("commit", "-q", "-m", "first")
     git("tag", "-a", "v1", "-m", "a tag must not hide the commit")
-    commit = git("rev-parse", "HEAD")
-    assert results._commit() == commit
+    first = git("rev-parse", "HEAD")
+    assert commit() == first
     (tmp_path / "file").write_text("new")
-    assert results._commit() == f"{commit}+changes"
+    assert commit() == f"{first}+changes"
     monkeypatch.setenv("PATH", "")
-    assert results._commit() is None
+    assert commit() is None
+
+
+def test_versions_are_those_of_what_is_installed():
+    versions = results.provenance(["numpy", "no such package"])["versions"]
+    assert versions.keys() == {"python", "numpy"} and versions["numpy"] == np.__version__
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"n": 0}, "n must be"),
-        ({"n": 2.5}, "n is of type float"),
-        ({"seed": True}, "seed is of type bool"),
+        ({"n": 2.5}, "n must be of type int, not 2.5"),
+        ({"seed": True}, "seed must be of type int"),
         ({"split": None}, "split"),
         ({"metrics": {"F1": "0.5"}}, "F1 in metrics"),
         ({"metrics": {"F1": [0.5, 0.6]}}, "F1 in metrics"),
-        ({"metrics": {"F1": 1e301}}, "not finite"),
+        ({"metrics": {"F1": 1e301}}, "no finite number"),
         ({"seconds": {"fit": True}}, "fit in seconds"),
         ({"parameters": {"x": object()}}, "object"),
     ],
@@ -93,13 +101,9 @@ def test_save_refuses(changed, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"\xff\xfe", b"{", b"[]", b"3", b"{}", b"[" * 100_000, b" " * 2**20 + b"{}",
-        json.dumps(FIELDS).encode(),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("content", [
+    b"", b"\xff\xfe", b"{", b"[]", b"3", b"{}", b"[" * 100_000, json.dumps(FIELDS).encode(),
+])  # fmt: skip
 def test_load_refuses_what_is_no_result(content, tmp_path):
     (tmp_path / "0.json").write_bytes(content)
     with pytest.raises(ValueError, match="holds no results"):
@@ -138,12 +142,12 @@ def test_summary_by_hand():
         "| --- | ---: |",
         "| F1 | 0.600 ± 0.100 |",
         "| px | 12.0 ± 2.0 |",
-        "| bad | 1.000 ± – (of 1) |",
+        "| bad | 1.000 (of 1) |",
         "| none | – |",
     ]
     assert results.summary(runs, {"px": "a | b"}).splitlines()[2:] == ["| a \\| b | 12.0 ± 2.0 |"]
     assert results.summary(runs[:1], {"F1": "F1"}).splitlines() == [
-        "| metric | mean ± sd of 1 seed, n = 100 |", "| --- | ---: |", "| F1 | 0.500 ± – |",
+        "| metric | 1 seed, n = 100 |", "| --- | ---: |", "| F1 | 0.500 |",
     ]  # fmt: skip
 
 
@@ -153,11 +157,10 @@ def test_pivot_by_hand():
     assert results.pivot(runs).splitlines() == [
         "| mean ± sd of 2 seeds, n = 100 | F1 | s |",
         "| --- | ---: | ---: |",
-        "| ours | 0.600 ± 0.141 | 10.0 ± – (of 1) |",
-        "| U-Net, FS | 1.000 ± – (of 1) | – |",
+        "| ours | 0.600 ± 0.141 | 10.0 (of 1) |",
+        "| U-Net, FS | 1.000 (of 1) | – |",
     ]
-    with pytest.raises(ValueError, match="named \"measure, way\", not 'F1'"):
-        results.pivot([run(metrics={"F1": 1.0})])
+    assert results.pivot(runs, "s").splitlines()[1:] == ["| --- | ---: |", "| ours | 10.0 (of 1) |"]
 
 
 def test_aside_by_hand():
@@ -172,10 +175,25 @@ def test_aside_by_hand():
     ]
 
 
-def test_aside_of_a_run_alone():
-    assert results.aside(run(metrics={"F1": 0.4}), []).splitlines() == [
-        "| metric | this run: real, n = 100 |", "| --- | ---: |", "| F1 | 0.400 |",
+def test_a_file_is_named_after_its_run_and_set_beside_the_full_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changed = {"dataset": "em", "source": "simulated", "metrics": {"F1": 0.4}}
+    path = results.save(**run(2, **changed))
+    assert path == Path("results/em-simulated-2.json")
+    head, _, row, *_ = results.aside(path).splitlines()
+    assert head.startswith("| metric | this run: simulated, n = 100 | full: open, mean ± sd of")
+    assert row == "| F1 | 0.400 | – |"
+    assert results.aside(path, []).splitlines() == [
+        "| metric | this run: simulated, n = 100 |", "| --- | ---: |", "| F1 | 0.400 |",
     ]  # fmt: skip
+
+
+def test_table_of_numbers_by_hand():
+    rows = {"a": {"found": 3, "F1": 0.5}, "b": {"found": np.int64(12), "F1": np.nan, "%": 12.34}}
+    assert results.number_table(rows, "way") == (
+        "| way | found | F1 | % |\n| --- | ---: | ---: | ---: |\n"
+        "| a | 3 | 0.500 | – |\n| b | 12 | – | 12.3 |"
+    )
 
 
 def test_full_runs_are_those_of_the_book():
@@ -194,14 +212,17 @@ def test_different_kinds_are_not_mixed(field):
         results.aside(run(), [run(), other])
 
 
-def test_different_datasets_are_not_compared():
-    with pytest.raises(ValueError, match="cannot be compared"):
-        results.aside(run(dataset="other"), [run()])
+@pytest.mark.parametrize(
+    ("runs", "message"), [([], "no results"), ([run(), run()], "same seed")]
+)
+def test_tables_need_runs_of_different_seeds(runs, message):
+    with pytest.raises(ValueError, match=message):
+        results.summary(runs)
 
 
-def test_tables_need_runs_of_different_seeds():
-    for runs, message in (([], "no results"), ([run(), run()], "same seed")):
-        with pytest.raises(ValueError, match=message):
-            results.summary(runs)
-    with pytest.raises(ValueError, match="same seed"):
-        results.aside(run(), [run(), run()])
+@pytest.mark.parametrize(
+    ("runs", "message"), [([run()], "cannot be compared"), ([run(), run()], "same seed")]
+)
+def test_a_run_is_set_beside_runs_of_its_kind_only(runs, message):
+    with pytest.raises(ValueError, match=message):
+        results.aside(run(dataset="other"), runs)

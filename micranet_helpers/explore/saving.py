@@ -1,12 +1,11 @@
-"""What was found in the explorer, as files for other programs and as code.
+"""Save what was found in the explorer, as files for other programs and as code.
 
-All files speak of the whole image, not of the crop: numbers, places and outlines fit it.
+Numbers, places and outlines are those of the whole image, not of the crop.
 """
 
 import csv
 import io
 import zipfile
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from scipy.ndimage import find_objects
 from skimage.measure import find_contours
 
 from micranet_helpers.explore.session import Session
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.maps.detect import table
 from micranet_helpers.networks.micranet import LAYERS
+
+VERSION = version("micranet-helpers")
 
 
 def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -48,7 +49,7 @@ def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> No
     data = io.BytesIO()
     kind = np.uint16 if session.count < 2**16 else np.uint32
     tifffile.imwrite(data, labels.astype(kind), compression="zlib")
-    put(named(path, ".tif", overwrite), data.getvalue())
+    write_atomically(named(path, ".tif", overwrite), data.getvalue())
 
 
 def save_objects(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -59,12 +60,7 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
     path : path
         The file, ``*.csv``. Its columns are those of :func:`micranet_helpers.maps.detect.table`.
     session, overwrite
-        As in :func:`save_mask`.
-
-    Raises
-    ------
-    FileExistsError, ValueError, OSError
-        As in :func:`save_mask`.
+        As in :func:`save_mask`, and so are the errors.
     """
     score = _whole(session, session.score.numpy())
     rows = table(_whole(session, session.labels), score, session.choice.pixel_size_um)
@@ -74,7 +70,7 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    put(named(path, ".csv", overwrite), text.getvalue().encode())
+    write_atomically(named(path, ".csv", overwrite), text.getvalue().encode())
 
 
 def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -86,36 +82,21 @@ def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> No
         The file, ``*.zip``. The ROIs are named ``class2-1``, ``class2-2``, … by class and number.
         :func:`micranet_helpers.data.own.annotations.read_rois` reads them back.
     session, overwrite
-        As in :func:`save_mask`.
-
-    Raises
-    ------
-    FileExistsError, ValueError, OSError
-        As in :func:`save_mask`.
+        As in :func:`save_mask`, and so are the errors.
     """
     found = rois(_whole(session, session.labels), f"class{session.cls}")
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for roi in found:
             archive.writestr(f"{roi.name}.roi", roi.tobytes())
-    put(named(path, ".zip", overwrite), data.getvalue())
+    write_atomically(named(path, ".zip", overwrite), data.getvalue())
 
 
 def rois(labels: NDArray[np.integer], name: str) -> list[roifile.ImagejRoi]:
-    """Outline each object by a polygon that has the centres of just its pixels inside.
+    """Outline each object of a label image by a polygon with the centres of just its pixels inside.
 
-    Parameters
-    ----------
-    labels : ndarray, integer, (H, W)
-        0 is background, every other value is one object.
-    name : str
-        Names are this, ``-`` and the object's number.
-
-    Returns
-    -------
-    list of ImagejRoi
-        Polygons of subpixel accuracy, in ImageJ's coordinates: the first pixel covers 0 to 1. An
-        object with holes, or of several parts, is a compound ROI.
+    They are named ``<name>-<number>``. ImageJ's coordinates: the first pixel covers 0 to 1. An
+    object with holes, or of several parts, is a compound ROI.
     """
     made = []
     for number, place in enumerate(find_objects(labels), 1):
@@ -170,7 +151,7 @@ def recipe(session: Session) -> str:
     layers = [LAYERS.index(layer) for layer in choice.layers]
     level = f", {choice.level}" if choice.threshold == "percentile" else ""
     return f'''\
-# Made by the explorer of micranet_helpers {_version()}.
+# Made by the explorer of micranet_helpers {VERSION}.
 import numpy as np
 import torch
 
@@ -191,26 +172,8 @@ print(f"{{labels.max()}} objects, {{mask.sum()}} px")
 
 
 def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> None:
-    """Save the code of :func:`recipe`.
-
-    Parameters
-    ----------
-    path : path
-        The file, ``*.py``.
-    session, overwrite
-        As in :func:`save_mask`.
-
-    Raises
-    ------
-    FileExistsError, ValueError, OSError
-        As in :func:`save_mask`.
-    """
-    put(named(path, ".py", overwrite), recipe(session).encode())
-
-
-@cache
-def _version() -> str:
-    return version("micranet-helpers")  # reads a file each time
+    """Save the code of :func:`recipe` as ``*.py``; otherwise like :func:`save_mask`."""
+    write_atomically(named(path, ".py", overwrite), recipe(session).encode())
 
 
 def _check_mask(session: Session) -> None:

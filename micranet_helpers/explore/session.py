@@ -1,4 +1,4 @@
-"""What was chosen in the explorer, and all that follows from it.
+"""Compute all that follows from what was chosen in the explorer.
 
 Each step remembers its last result and the choices that it depends on. So a new threshold costs a
 threshold, and only a new network, image or crop runs the network.
@@ -23,30 +23,24 @@ from micranet_helpers.maps.thresholds import otsu, percentile, triangle
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 
 COMBINATIONS = ("pca", "mean", "sum", "prod")
-"""Ways to combine the maps of the chosen layers; see
-:func:`micranet_helpers.maps.combination.combine`."""
+"""Ways to combine maps, as in :func:`~micranet_helpers.maps.combination.combine`."""
 
 THRESHOLDS = ("otsu", "triangle", "percentile", "none")
 """Ways to make a mask of the combined map; "none" marks nothing."""
 
-SIDE = 256
-"""Side of the crop, px, where the zoo does not tell the network's own."""
+SIDE = 256  # of the crop, px, where the zoo does not give the network's own
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user chose.
+    """Hold what a user chose.
 
     Attributes
     ----------
-    zoo : path
-        A zoo file; kept as text.
-    group : str
-        Name of a group in it that holds a MICRA-Net.
-    image : path
-        An image; kept as text.
-    scaling : str
-        See :func:`~micranet_helpers.explore.steps.scaled`.
+    zoo, group : path, str
+        A zoo file, and a group in it that holds a MICRA-Net.
+    image, scaling : path, str
+        An image, and how it is :func:`~micranet_helpers.explore.steps.scaled`.
     top, left : int
         Corner of the crop, px; it is kept inside the image.
     side : int, optional
@@ -66,7 +60,7 @@ class Choice:
     area : int
         Least number of pixels of an object.
     split : int
-        See :func:`~micranet_helpers.explore.steps.numbered`.
+        As for :func:`~micranet_helpers.explore.steps.numbered`.
     pixel_size_um : float, optional
         Side of a pixel, µm.
 
@@ -131,13 +125,10 @@ _MARKED = (*_SCORE, "threshold", "level")
 _LABELS = (*_MARKED, "area", "split")
 
 
-_Compute = Callable[["Session"], Any]
-
-
-def _step(*fields: str) -> Callable[[_Compute], property]:
+def _step(*fields: str) -> Callable[[Callable], property]:
     """Make a property that is computed anew only if one of these choices has changed."""
 
-    def decorate(compute: _Compute) -> property:
+    def decorate(compute: Callable) -> property:
         @wraps(compute)
         def get(session: "Session") -> Any:
             key = [session._key(field) for field in fields]
@@ -152,7 +143,7 @@ def _step(*fields: str) -> Callable[[_Compute], property]:
 
 
 class Session:
-    """Network, image and choices, and what follows from them, computed when asked for.
+    """Compute what follows from a network, an image and choices, when asked for.
 
     Files are read again when they have changed. All properties raise one clear sentence
     (FileNotFoundError, TypeError or ValueError) if a choice does not work; the session goes on
@@ -327,7 +318,7 @@ class Session:
 
 
 def _size(entry: zoo.ZooEntry, most: int) -> int:
-    """Side of the network's own crops; where the zoo does not tell, as much as makes sense."""
+    """Return the side of the network's own crops; where the zoo has none, what makes sense."""
     size, step = entry.params.get("size"), STRIDES[-1]
     if type(size) is int and size > 0 and size % step == 0:
         return size

@@ -1,6 +1,6 @@
-"""The steps of the explorer that the rest of the package does not have.
+"""Do the steps of the explorer that the rest of the package does not have.
 
-Between them stand :func:`~micranet_helpers.maps.combination.combine`,
+Between them come :func:`~micranet_helpers.maps.combination.combine`,
 :func:`~micranet_helpers.maps.combination.gaussian` and the thresholds.
 """
 
@@ -20,21 +20,20 @@ from micranet_helpers.maps.segmentation import predicted
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry
 
 SCALINGS = ("fixed", "minmax", "standard")
-"""Ways in which :func:`scaled` makes numbers for the network of those in a file."""
+"""How :func:`scaled` can scale the numbers of a file for the network."""
 
 
 def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
-    """Scale an image for the network, as the images were scaled that it learnt from.
+    """Scale an image as the network's training images were scaled.
 
     Parameters
     ----------
     image : ndarray, uint8, uint16 or float, (C, H, W)
         As :func:`~micranet_helpers.files.images.read_image` gives it.
     how : {"fixed", "minmax", "standard"}
-        "fixed" divides 8-bit numbers by 255 and takes broken ones as they are, as the original's
-        application does. "minmax" makes 0 and 1 of the smallest and largest number of each
-        channel, as for the cells of the Cell Tracking Challenge; "standard" makes mean 0 and
-        standard deviation 1, as for P. vivax.
+        "fixed" divides 8-bit numbers by 255 and takes floats as they are, as the original's
+        application does. "minmax" scales each channel from 0 to 1, as for the cells of the Cell
+        Tracking Challenge; "standard" to mean 0 and standard deviation 1, as for P. vivax.
 
     Returns
     -------
@@ -44,7 +43,7 @@ def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
     Raises
     ------
     ValueError
-        If there is no such way, or 16-bit numbers have no fixed scale.
+        If there is no such scaling, or 16-bit numbers have no fixed scale.
     """
     if how not in SCALINGS:
         raise ValueError(f"Scale images by one of {', '.join(SCALINGS)}, not {how!r}.")
@@ -64,17 +63,7 @@ def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
 
 
 class Prediction(NamedTuple):
-    """What :func:`predict` returns.
-
-    Attributes
-    ----------
-    maps : Tensor, float32, (K, 8, S, S)
-        Each class's maps, in [0, 1]; 0 for a class that is not predicted.
-    probabilities : Tensor, float32, (K,)
-        Probability that the crop shows each class.
-    predicted : Tensor, bool, (K,)
-        Which of them are taken to be shown.
-    """
+    """Hold what :func:`predict` returns."""
 
     maps: Tensor
     probabilities: Tensor
@@ -85,22 +74,26 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
     """Classify a crop and explain each predicted class by its eight maps.
 
     A class is predicted where its probability reaches the threshold stored in the zoo, or is
-    above 0.5 where there is none. Of the folds of a model, logits and maps are averaged; a fold
+    above 0.5 where there is none. Logits and maps of the folds of a model are averaged; a fold
     that does not predict a class adds 0, as in
-    :func:`~micranet_helpers.maps.segmentation.segment`. (The
-    original's application takes the first fold.)
+    :func:`~micranet_helpers.maps.segmentation.segment`. (The original's application takes the
+    first fold.)
 
     Parameters
     ----------
     entry : ZooEntry
-        MICRA-Nets, as :func:`micranet_helpers.zoo.hdf5_zoo.load` gives them.
+        MICRA-Nets, as :func:`micranet_helpers.zoo.load` returns them.
     crop : Tensor, float32, (1, C, S, S)
         Scaled; S a multiple of 8.
 
     Returns
     -------
-    Prediction
-        Maps, probabilities and decisions.
+    maps : Tensor, float32, (K, 8, S, S)
+        Each class's maps, in [0, 1]; 0 for a class that is not predicted.
+    probabilities : Tensor, float32, (K,)
+        Probability that the crop shows each class.
+    predicted : Tensor, bool, (K,)
+        Which classes are predicted.
 
     Raises
     ------

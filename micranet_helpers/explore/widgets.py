@@ -1,8 +1,8 @@
-"""The explorer's widgets: every control is a choice, every picture follows from the choices.
+"""Show the explorer's widgets: every control is a choice, every picture follows from the choices.
 
 Only ipywidgets is used, so it works where Jupyter does, without anything from the network. Its
-pictures cannot be dragged on, and know no clicks. So a grid of see-through buttons lies on the
-overview: a click puts the crop there, and two sliders move it to the pixel.
+pictures know no clicks. So a grid of transparent buttons covers the overview: a click puts the
+crop there, and two sliders move it to the pixel.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,20 +27,12 @@ except ImportError as error:
         f"The explorer's widgets need ipywidgets ({error}): pip install 'micranet-helpers[book]'."
     ) from error
 
-OVERVIEW, TILE = 256, 88
-"""Longer side of the overview, and side of a map's picture, px of the screen."""
-
-SLIM, WIDE = 310, 424
-"""Widths of the two columns, px of the screen."""
-
-CELLS = 10
-"""The overview can be clicked in as many rows, and columns, of cells."""
-
-UPLOADS = Path("uploads")
-"""Folder of uploaded files, in the working directory."""
-
+OVERVIEW, TILE = 256, 88  # longer side of the overview, and side of a map, px of the screen
+SLIM, WIDE = 310, 424  # widths of the two columns, px of the screen
+CELLS = 10  # rows, and columns, in which the overview can be clicked
+UPLOADS = Path("uploads")  # in the working directory
+# Groups that are offered first, as in the original's application.
 USUAL = ("MICRANet", "MICRANet-1:5", "MICRANet-finetuned")
-"""Groups that are offered first, as in the original's application."""
 
 
 def explore(zoo: str | Path = "", image: str | Path = "", **choices: Any) -> "Explorer":
@@ -64,7 +56,7 @@ def explore(zoo: str | Path = "", image: str | Path = "", **choices: Any) -> "Ex
     Raises
     ------
     TypeError, ValueError
-        If a choice does not exist. What is wrong with the files is told in the widget.
+        If a choice does not exist. What is wrong with the files is shown in the widget.
 
     Examples
     --------
@@ -74,7 +66,7 @@ def explore(zoo: str | Path = "", image: str | Path = "", **choices: Any) -> "Ex
 
 
 class Explorer(w.VBox):
-    """The widget that :func:`explore` returns.
+    """Show choices and what follows from them: the widget that :func:`explore` returns.
 
     Attributes
     ----------
@@ -132,7 +124,7 @@ class Explorer(w.VBox):
         return made
 
     def _arranged(self) -> list[w.Widget]:
-        """Two columns, side by side where there is room: choices, and what they lead to."""
+        """Arrange two columns, side by side where there is room: choices, and their results."""
         of, up = self.controls, self.uploads
         files = [_row(of["zoo"], up["zoo"], of["group"]),
                  _row(of["image"], up["image"], of["scaling"])]  # fmt: skip
@@ -166,7 +158,7 @@ class Explorer(w.VBox):
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        """Controls that we set ourselves ask for nothing."""
+        """Set controls without computing what follows."""
         before, self._quiet = self._quiet, True
         try:
             yield
@@ -175,7 +167,7 @@ class Explorer(w.VBox):
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Errors become one sentence; what they left out of date is blanked."""
+        """Show errors as one sentence, and blank what they left out of date."""
         try:
             yield
         except Exception as error:  # a traceback would be lost in a log
@@ -279,7 +271,7 @@ class Explorer(w.VBox):
 
 
 def _controls(choice: Choice) -> dict[str, w.Widget]:
-    """A control for each choice but the layers, by its name."""
+    """Make a control for each choice but the layers, by its name."""
     path = {"continuous_update": False, "layout": w.Layout(width="330px", max_width="98%")}
     moved = {"min": 0, "continuous_update": False}
     most = max(choice.top, choice.left, 1)
@@ -340,7 +332,7 @@ def _image(side: int) -> w.Image:
 
 
 def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
-    """Lay a picture and see-through buttons in the same cell of a grid."""
+    """Lay a picture and transparent buttons in the same cell of a grid."""
     same = "1 / 1 / 2 / 2"
     below.layout.grid_area = same
     style, layout = w.ButtonStyle(button_color="transparent"), _bare(width="auto", height="auto")
@@ -366,7 +358,7 @@ def _bare(**more: str) -> w.Layout:
 
 
 def _groups(path: str) -> list[str]:
-    """Groups of a zoo that hold networks, the likeliest to be wanted first."""
+    """List the groups of a zoo that hold networks, the likeliest to be wanted first."""
     found = {row["group"] for row in zoos.contents(path) if row["folds"]} if path else ()
     usual = {name: rank for rank, name in enumerate(USUAL)}
     return sorted(found, key=lambda name: (

@@ -1,7 +1,7 @@
 """Unpack archives from unknown sources so that nothing lands outside their folder.
 
 Every member is checked before it is written, into a folder that takes its name only when all is
-complete: what is refused or killed half-way leaves nothing that looks like a result.
+complete: an archive that is refused, or a run that is killed, leaves nothing that looks complete.
 """
 
 import bz2
@@ -13,7 +13,6 @@ import re
 import shutil
 import stat
 import tarfile
-import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,29 +25,23 @@ MOST_HEADER = 2**20  # bytes that tarfile may ask for at once: it reads long nam
 MOST_PADDING = 2**24  # bytes of zeros at the end of a tar archive; 10,240 are usual
 CHUNK = 2**20
 
-_ON_WINDOWS = os.name == "nt"
-_WINDOWS_NAME = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)\s*(\..*)?|.*[<>:"|?*].*', re.I)
-
 
 class _Member(NamedTuple):
     name: str
-    is_folder: bool
     size: int
-    content: IO[bytes] | None
+    content: IO[bytes] | None  # None: a folder
 
 
-def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> Path:
+def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a zip or tar archive (plain, gzip, bzip2 or xz).
 
     Parameters
     ----------
     archive : Path
-        The archive; what it is, is read from its first bytes.
+        The archive; its first bytes say of which kind it is.
     folder : Path
         Where its members go. An old folder is replaced as a whole. Only one process may unpack
         to it at a time.
-    most_bytes : int, optional
-        Most bytes of all members; by default 200 times the size of the archive, at least 100 MB.
 
     Returns
     -------
@@ -60,9 +53,9 @@ def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> Path:
     FileNotFoundError
         If there is no such archive.
     ValueError
-        If it is damaged or truncated, encrypted, larger than allowed, or if a member would land
-        outside the folder, is a link or device, or has the name of another one on systems that
-        ignore case. ``folder`` is then as before.
+        If it is damaged, truncated or encrypted, unpacks to more than 200 times its size (and
+        100 MB), or if a member would land outside the folder, is a link or device, or has the
+        name of another one. ``folder`` is then as before.
     OSError
         If the disk is full or not writable; ``folder`` is then as before.
     """
@@ -73,14 +66,13 @@ def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> Path:
     discard(part)  # what a killed run has left
     part.mkdir()
     try:
-        limit = max(LEAST_LIMIT, MOST_RATIO * archive.stat().st_size)
-        _write(archive, part, limit if most_bytes is None else most_bytes)
+        _write(archive, part)
         discard(folder)
         os.replace(part, folder)
     except Exception as error:
-        # The number of an error tells the disk's faults from the archive's: none, a seek to
-        # nowhere, or a name that only this file system takes for that of another member.
-        faults = (None, errno.EINVAL, errno.EEXIST)
+        # A fault of the disk has a number; one of the archive has none, or comes from a seek to
+        # nowhere or a name that is too long.
+        faults = (None, errno.EINVAL, errno.ENAMETOOLONG)
         if isinstance(error, OSError) and error.errno not in faults:
             raise
         reason = str(error) or "it ends too early"
@@ -91,18 +83,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that half of it is never taken for the whole.
-
-    Parameters
-    ----------
-    folder : Path
-        Removed with all that it holds; it need not exist.
-
-    Raises
-    ------
-    OSError
-        If it cannot be removed.
-    """
+    """Remove a folder, if there is one, so that half of it is never taken for the whole."""
     waste = folder.with_name(folder.name + ".discarded")
     if waste.exists():
         shutil.rmtree(waste)
@@ -111,11 +92,10 @@ def discard(folder: Path) -> None:
         shutil.rmtree(waste)
 
 
-def _write(archive: Path, folder: Path, most_bytes: int) -> None:
+def _write(archive: Path, folder: Path) -> None:
+    most_bytes = max(LEAST_LIMIT, MOST_RATIO * archive.stat().st_size)
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
-    folders: dict[tuple[str, ...], str] = {}
-    files: set[tuple[str, ...]] = set()
     total = 0
     members = _zip_members(archive) if is_zip else _tar_members(archive)
     for count, member in enumerate(members, 1):
@@ -124,111 +104,71 @@ def _write(archive: Path, folder: Path, most_bytes: int) -> None:
             raise ValueError(
                 f"it would unpack to more than {most_bytes:,} bytes or {MOST_MEMBERS:,} members"
             )
-        parts = _parts(member.name)
-        _take(folders, files, parts, member.is_folder)
-        target = folder.joinpath(*parts)
-        if member.content is None:
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if member.size > shutil.disk_usage(folder).free:
-                raise OSError(errno.ENOSPC, "No space left to unpack", str(archive))
-            _copy(member.content, target, member.size)
+        target = folder.joinpath(*_parts(member.name))
+        try:
+            _write_member(member, target)
+        except (FileExistsError, NotADirectoryError) as error:
+            shown = ascii(member.name)
+            raise ValueError(f"its member {shown} has the name of another one") from error
 
 
-def _parts(name: str) -> tuple[str, ...]:
+def _write_member(member: _Member, target: Path) -> None:
+    if member.content is None:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:  # both libraries give at most the declared size
+        shutil.copyfileobj(member.content, file, CHUNK)
+
+
+def _parts(name: str) -> list[str]:
+    """Split the name of a member, which must lead downwards on every system."""
     shown = ascii(name[:100])
-    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     nowhere = any(not part.strip(" .") for part in parts)  # "..", or what Windows takes for it
     if name.startswith("/") or nowhere or re.match(r"[a-z]:", name, re.I):
         raise ValueError(f"its member {shown} would land outside the folder")
-    if "\\" in name or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name):
+    if "\\" in name or any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in name):
         raise ValueError(f"the name of its member {shown} holds a backslash or no plain text")
-    if len(name) > 1000 or any(len(part.encode()) > 240 for part in parts):
+    if len(name) > 1000:
         raise ValueError(f"the name of its member {shown} is too long")
-    if _ON_WINDOWS and any(map(_WINDOWS_NAME.fullmatch, parts)):
-        raise ValueError(f"Windows does not allow the name of its member {shown}")
     return parts
-
-
-def _take(
-    folders: dict[tuple[str, ...], str], files: set[tuple[str, ...]],
-    parts: tuple[str, ...], is_folder: bool,
-) -> None:
-    # A name is taken as it would be on systems that ignore case, the way accents are written
-    # (macOS) and dots or spaces at the end (Windows). Only folders may be named repeatedly.
-    if not parts and not is_folder:
-        raise ValueError("one of its members has no name")
-    key: tuple[str, ...] = ()
-    for depth, part in enumerate(parts, 1):
-        folded = unicodedata.normalize("NFC", part).casefold()
-        key += (unicodedata.normalize("NFC", folded).rstrip(" ."),)
-        if is_folder or depth < len(parts):
-            clash = key in files or folders.setdefault(key, part) != part
-        else:
-            clash = key in files or key in folders
-            files.add(key)
-        if clash:
-            shown = ascii("/".join(parts)[:100])
-            raise ValueError(f"its member {shown} has the name of another one on some systems")
-
-
-def _copy(content: IO[bytes], target: Path, size: int) -> None:
-    left = size
-    with target.open("xb") as file:
-        while chunk := content.read(min(CHUNK, left + 1)):
-            left -= len(chunk)
-            if left < 0:
-                break
-            file.write(chunk)
-    if left:
-        raise ValueError(f"its member {ascii(target.name)} has not the size that it declares")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as file:
         # A damaged table of contents can swallow members without any other error.
-        if len(file.infolist()) != _zip_count(archive):
+        if _zip_count(archive) not in (len(file.infolist()), 0xFFFF):
             raise ValueError("its table of contents is damaged")
         for info in file.infolist():
-            if info.flag_bits & 1:
-                raise ValueError("it is encrypted")
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ValueError(f"its member {ascii(info.filename)} is a link or a device")
-            name = info.orig_filename  # as stored: filename is cut at NUL
             if info.is_dir():
-                yield _Member(name, True, 0, None)
+                yield _Member(info.filename, 0, None)
             else:
                 with file.open(info) as content:
-                    yield _Member(name, False, info.file_size, content)
+                    yield _Member(info.filename, info.file_size, content)
 
 
 def _zip_count(archive: Path) -> int:
-    # Number of members by the record at the end of the archive; zipfile does not compare it.
+    """Read the number of members at the end of a zip archive (0xFFFF: too many to be there)."""
     with archive.open("rb") as file:
         file.seek(max(0, archive.stat().st_size - 2**16 - 22))
         end = file.read()
     at = end.rfind(b"PK\5\6")
-    count = int.from_bytes(end[at + 10 : at + 12], "little")
-    if count == 0xFFFF:  # too many for this record, they are counted in the one of ZIP64
-        at = end.rfind(b"PK\6\6")
-        count = int.from_bytes(end[at + 32 : at + 40], "little")
-    return count
+    return int.from_bytes(end[at + 10 : at + 12], "little")
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
     with _decompressed(archive) as stream:
         blocks = _Blocks(stream)
         with tarfile.open(fileobj=blocks, mode="r:") as file:
-            end = -1
             while (info := file.next()) is not None:
-                if not (info.isdir() or info.isreg()) or info.issparse():
+                plain = (info.isdir() or info.isreg()) and not info.issparse()
+                if not plain or info.size < 0:
                     raise ValueError(f"its member {ascii(info.name)} is a link or a device")
-                if info.size < 0 or file.offset <= end:
-                    raise ValueError(f"its member {ascii(info.name)} has an impossible size")
-                end = file.offset
                 size = 0 if info.isdir() else info.size
-                yield _Member(info.name, info.isdir(), size, file.extractfile(info))
+                yield _Member(info.name, size, file.extractfile(info))
         # tarfile takes a damaged header for the end; the true end is a block of zeros.
         if any(blocks.latest):
             raise ValueError("one of its headers is damaged")
@@ -243,16 +183,13 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
 def _decompressed(archive: Path) -> IO[bytes]:
     with archive.open("rb") as file:
         start = file.read(6)
-    for magic, opener in (
-        (b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)
-    ):
-        if start.startswith(magic):
-            return opener(archive, "rb")
-    return archive.open("rb")
+    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    opener = next((found for magic, found in openers.items() if start.startswith(magic)), open)
+    return opener(archive, "rb")
 
 
 class _Blocks:
-    """What tarfile reads from: neither endless headers nor a missing end pass unnoticed."""
+    """Give tarfile its blocks, but no endless header, and no end of a file for that of a tar."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.latest = stream, b""

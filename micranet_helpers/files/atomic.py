@@ -1,4 +1,4 @@
-"""Write files so that no half of one is ever seen."""
+"""Write files atomically: the whole file or none."""
 
 import os
 from collections.abc import Iterator
@@ -8,17 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name beside a file, and move what was written there into its place at the end.
+    """Yield a name beside ``path`` to write to, then move it to ``path`` unless there was an error.
 
-    Parameters
-    ----------
-    path : Path
-        The file; its folder must exist. An old file is replaced.
-
-    Yields
-    ------
-    Path
-        Where to write. After an error it is removed, and the old file is as before.
+    The folder must exist. An old file is replaced; after an error it is as before.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -31,47 +23,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file beside its place and move it there when it is complete.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder must exist. An old file is replaced.
-    data : bytes-like
-        The content.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or not writable; the old file is then as before.
-    """
-    with replacing(path) as part:
-        part.write_bytes(data)
+    """Write a file by way of :func:`replacing`, or raise OSError with one clear sentence."""
+    try:
+        with replacing(path) as part:
+            part.write_bytes(data)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written and is as before; make sure that its folder exists and "
+            f"the disk has room ({error})."
+        ) from error
 
 
 def named(path: str | Path, suffix: str, overwrite: bool = True) -> Path:
-    """Check the name of a file that is to be written or read.
+    """Return the path of a file whose name must end in ``suffix``, as other programs expect.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    suffix : str
-        What its name must end in.
-    overwrite : bool
-        Whether there may be such a file already.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If it ends otherwise: other programs tell files by their names.
-    FileExistsError
-        If there is such a file, and there may be none.
+    Raises ValueError if it ends otherwise, FileExistsError if it exists and must not be replaced.
     """
     path = Path(path)
     if path.suffix != suffix:
@@ -79,27 +45,3 @@ def named(path: str | Path, suffix: str, overwrite: bool = True) -> Path:
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists: give another name, or overwrite=True to replace it.")
     return path
-
-
-def put(path: Path, data: bytes | memoryview) -> None:
-    """Write a file as :func:`write_atomically` does, and say in one sentence what hinders it.
-
-    Parameters
-    ----------
-    path : Path
-        The file. An old one is replaced only when the new one is complete.
-    data : bytes-like
-        Its content.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; then an old file is as before.
-    """
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written and is as before; make sure that its folder exists and "
-            f"the disk has room ({error})."
-        ) from error

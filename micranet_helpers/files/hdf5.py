@@ -12,35 +12,16 @@ from typing import Any
 
 import h5py
 
-MEMBERS = 50_000
-"""Most items that :func:`walk` takes; more is taken for a damaged or hostile file."""
-
-DEEPEST = 32
-"""Most groups within groups, for the same reason."""
+MEMBERS, DEEPEST = 50_000, 32
+"""Upper limits on items and on nested groups; larger numbers mean a corrupt or hostile file."""
 
 
 @contextmanager
 def reading(path: str | Path, what: str) -> Iterator[h5py.File]:
-    """Open a file for reading and turn whatever goes wrong into one clear sentence.
+    """Open a file for reading, and turn whatever goes wrong into one clear sentence.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    what : str
-        What is wanted from it, for the sentence.
-
-    Yields
-    ------
-    h5py.File
-        Closed at the end of the ``with`` block.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is no HDF5 file, or anything in the ``with`` block finds it damaged.
+    ``what`` is the part wanted from it, for that sentence. Raises FileNotFoundError, or ValueError
+    if it is no HDF5 file or anything in the ``with`` block finds it damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path or download it.")
@@ -50,13 +31,7 @@ def reading(path: str | Path, what: str) -> Iterator[h5py.File]:
 
 @contextmanager
 def explaining(path: str | Path, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read into a ValueError of one clear sentence.
-
-    Parameters
-    ----------
-    path, what
-        As for :func:`reading`.
-    """
+    """Turn whatever goes wrong while a file is read into a ValueError of one clear sentence."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
@@ -71,26 +46,9 @@ def explaining(path: str | Path, what: str) -> Iterator[None]:
 
 
 def member(parent: h5py.Group, name: str, kind: Any = h5py.Group) -> h5py.Group | h5py.Dataset:
-    """Take a member of a group, unless it is a link or of another kind.
+    """Return a member of a group; refuse links, other kinds and numbers kept in other files.
 
-    Parameters
-    ----------
-    parent : h5py.Group
-        Where to look.
-    name : str
-        Name of a direct member.
-    kind : type or union of types
-        What is expected, ``h5py.Group`` by default.
-
-    Returns
-    -------
-    h5py.Group or h5py.Dataset
-        The member. A dataset keeps its numbers in this file.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or it is a link, of another kind, or keeps its numbers elsewhere.
+    ``name`` is that of a direct member, ``kind`` a type or union of types.
     """
     # Without slashes, or h5py would follow the name from group to group, through any link.
     link = None if "/" in name else parent.get(name, getlink=True)
@@ -107,40 +65,15 @@ def member(parent: h5py.Group, name: str, kind: Any = h5py.Group) -> h5py.Group 
 
 
 def kept_elsewhere(item: Any) -> bool:
-    """Tell a dataset whose numbers are in other files; even its shape may come from there.
-
-    Parameters
-    ----------
-    item : object
-        Anything that :func:`walk` yields.
-
-    Returns
-    -------
-    bool
-        True for virtual datasets and external storage.
-    """
+    """Recognize a dataset whose numbers, perhaps even its shape, come from other files."""
     return isinstance(item, h5py.Dataset) and bool(item.is_virtual or item.external)
 
 
 def walk(group: h5py.Group) -> Iterator[tuple[str, Any]]:
-    """Go through all that a group holds, at any depth, without following links.
+    """Yield all that a group holds, at any depth, as (path from the group, item); follow no links.
 
-    Parameters
-    ----------
-    group : h5py.Group
-        Where to begin.
-
-    Yields
-    ------
-    place : str
-        Path from the group, e.g. ``"a/b"``; a group comes before, and next to, what it holds.
-    item : h5py.Group, Dataset, Datatype, SoftLink or ExternalLink
-        What is there. A group that hard links put into itself is as deep as any.
-
-    Raises
-    ------
-    ValueError
-        If there are more than :data:`MEMBERS` items, or groups more than :data:`DEEPEST` deep.
+    A group comes before what it holds. Items are groups, datasets, datatypes or links. Raises
+    ValueError for more than :data:`MEMBERS` items, or groups more than :data:`DEEPEST` deep.
     """
     todo, count = [("", group)], 0
     while todo:
@@ -169,23 +102,11 @@ def _opened(parent: h5py.Group, name: str) -> Any:
 
 
 def standalone(group: h5py.Group) -> io.BytesIO:
-    """Copy a group into a file of its own, with its members and attributes at the top level.
+    """Copy a group of the top level into a file of its own, members and attributes at its top.
 
-    Parameters
-    ----------
-    group : h5py.Group
-        A group at the top level of its file.
-
-    Returns
-    -------
-    io.BytesIO
-        The file. It is in memory: after a failed write to disk, HDF5 crashes when the program
-        ends. Soft links that begin at the top level are adapted.
-
-    Raises
-    ------
-    ValueError
-        If something in the group is elsewhere, or more than a file can hold.
+    The file is in memory: after a failed write to disk, HDF5 crashes when the program ends. Soft
+    links that begin at the top level are adapted. Raises ValueError if something in the group is
+    elsewhere, or more than a file can hold.
     """
     links = _adapted_links(group)
     with h5py.File(image := io.BytesIO(), "w") as file:
@@ -226,25 +147,7 @@ def _adapted(target: str, group: str, place: str) -> str:
 
 
 def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
-    """Read an attribute that holds numbers or one text.
-
-    Parameters
-    ----------
-    owner : h5py.Group or h5py.Dataset
-        Whose attribute.
-    key : str
-        Its name.
-
-    Returns
-    -------
-    str, number, ndarray or None
-        None if there is no such attribute.
-
-    Raises
-    ------
-    ValueError
-        If it holds anything else.
-    """
+    """Read an attribute: a number, an array or one text; None if there is none."""
     if key not in owner.attrs:
         return None
     # Looked at before it is read: HDF5 crashes on some damaged attributes of other types.

@@ -22,18 +22,11 @@ from PIL import Image, UnidentifiedImageError
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 """Endings, in lower case, of the files that are taken for images."""
 
-MOST_BYTES = 2**31
-"""Most bytes of a file, and of the image in it."""
-
-MOST_PACKED = 2000
-"""Most bytes of an image for one of its file; deflate reaches 1,032, LZW about 1,400."""
-
-UNSUSPECTED = 2**26
-"""Bytes that an image may have, however small its file is: that of an empty mask is tiny."""
-
+MOST_BYTES = 2**31  # of a file, and of the image in it
+MOST_PACKED = 2000  # bytes of an image : its file; deflate reaches 1,032, LZW about 1,400
+UNSUSPECTED = 2**26  # bytes of an image, however small its file is: that of an empty mask is tiny
 JPEG = 7
-COMPRESSIONS = (1, 5, JPEG, 8, 32773, 32946, 50000)
-"""Those of TIFF that are read: none, LZW, JPEG, deflate (twice), PackBits, Zstandard."""
+COMPRESSIONS = (1, 5, JPEG, 8, 32773, 32946, 50000)  # none, LZW, JPEG, deflate ×2, PackBits, zstd
 
 
 class _Unusable(ValueError):
@@ -64,9 +57,8 @@ def read_image(path: str | Path) -> NDArray[Any]:
         If there is no such file.
     ValueError
         If it is damaged, no image, a stack in time or depth, larger than 2 GiB (PNG, JPEG and
-        BMP: 89 million pixels), or holds NaN.
-        Damage that only changes values cannot be noticed in files without checksums (TIFF, JPEG,
-        BMP).
+        BMP: 89 million pixels), or holds NaN. Changed values of TIFF, JPEG and BMP pass: these
+        files have no checksums.
     """
     with _reading(path) as data:
         return _usual(_planes(data, palette=False))

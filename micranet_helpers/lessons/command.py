@@ -12,23 +12,14 @@ usage: micranet-book {data,publish-weights,run,build,list} ...
 
   data              list, fetch and remove the data sets of the book
   publish-weights   write trained networks to a zoo file, with a model card
-  run, build, list  execute chapters, make the pages, show parameters (in a clone)
+  run, build, list  execute chapters, build the pages, show parameters (in a clone)
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    Parameters
-    ----------
-    argv : list of str, optional
-        Arguments after the command's name; those of the process by default.
-
-    Returns
-    -------
-    int
-        0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: stopped by
-        Ctrl-C.
+    0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     name, rest = (argv or [""])[0], argv[1:]

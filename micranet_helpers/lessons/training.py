@@ -1,6 +1,6 @@
 """Train the networks of the chapters: once, in folders that all chapters name alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,48 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
-from micranet_helpers.maps.selftraining import PixelCrops
+from micranet_helpers.data import ctc, em, mnist
+from micranet_helpers.data.crops import CropDataset
+from micranet_helpers.data.dataset import Sample
+from micranet_helpers.maps.selftraining import PixelCrops, of_split
 from micranet_helpers.networks import MICRANet, UNet
-from micranet_helpers.train import fit
+from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.train import fit, load
 
 Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
 """Images (C, H, W) and targets (K, H, W) of a split."""
+
+
+def build_dataset(
+    chapter: str, source: str, subset: str, num_images: int, size: int, **options: Any
+) -> Path:
+    """Build the dataset of a chapter, or find it where another chapter has built it.
+
+    Parameters
+    ----------
+    chapter : {"mnist", "ctc", "em"}
+        Whose data.
+    source, num_images, size, **options
+        As for the ``build`` of :mod:`micranet_helpers.data.ctc`, for example. Each combination is
+        a file of its own under ``data/``.
+    subset : str
+        Part of the download, or "" for everything.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    parts = [f"{chapter}-{source}{subset}"]
+    if source == "simulated" or chapter == "mnist":  # canvases are drawn from real digits
+        parts += [num_images, size, *options.values()]
+    file = Path("data", f"{'-'.join(map(str, parts))}.h5")
+    if file.is_file():  # it gets its name when it is complete
+        return file
+    build = {"mnist": mnist, "ctc": ctc, "em": em}[chapter].build
+    return build(
+        file, source, subset=subset or None, num_images=num_images, size=size, **options
+    )
 
 
 def run_folder(dataset: str | Path, *settings: object) -> str:
@@ -88,3 +124,49 @@ def fit_student(
         paint, check, folder, epochs, batch_size=16, learning_rate=3e-3, network="UNet", seed=seed
     )
     return unet.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def self_train(
+    model: MICRANet,
+    path: str | Path,
+    train: CropDataset,
+    validation: CropDataset,
+    num_crops: int,
+    folder: str | Path,
+    epochs: int,
+    seed: int = 0,
+    guide: Callable[[Sample, NDArray], NDArray] | None = None,
+) -> UNet:
+    """Train a U-Net on what a classifier says, or load it if its run is complete.
+
+    Parameters
+    ----------
+    model : MICRANet
+        The classifier.
+    path : path
+        The dataset of the crops.
+    train, validation : CropDataset
+        Crops with their labels.
+    num_crops, folder, epochs, seed
+        As for :func:`fit_student`.
+    guide : function, optional
+        See :func:`micranet_helpers.maps.selftraining.of_split`.
+
+    Returns
+    -------
+    UNet
+        In evaluation mode, on the GPU if there is one.
+    """
+    if _is_complete(Path(folder, "last.ckpt"), num_crops, epochs):  # painting takes long
+        return load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
+    return fit_student(*painted, train.side, num_crops, folder, epochs, seed)
+
+
+def _is_complete(last: Path, num_crops: int, epochs: int) -> bool:
+    """Check that a run has come to its end, with as many crops."""
+    if not last.is_file():
+        return False
+    checkpoint = read_checkpoint(last)
+    run = checkpoint["hyper_parameters"]["run"]
+    return checkpoint["epoch"] + 1 >= epochs and run["images"] == num_crops

@@ -47,22 +47,9 @@ class EpochCheckpoint(ModelCheckpoint):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, onto the CPU, without running any code that it may hold.
+    """Read a ``.ckpt`` file onto the CPU, without running any code that it may hold.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.ckpt`` file.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is damaged, or something else.
+    A FileNotFoundError or ValueError says if it is missing, damaged or something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: train first.")

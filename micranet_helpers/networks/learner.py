@@ -1,4 +1,4 @@
-"""Train a network on labels of images or pixels, with checkpoints that survive a kill."""
+"""Define what training does: loss, optimiser, schedule, order of images, one line an epoch."""
 
 import math
 import time
@@ -21,7 +21,7 @@ WARM_UP = 0.1  # share of the steps over which the learning rate rises
 
 
 class Repeatable(pl.LightningModule):
-    """What every training does alike, so that a resumed run repeats it exactly."""
+    """Do what every training does alike, so that a resumed run repeats it exactly."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draw dropout, and what else is random, from a seed of this step."""
@@ -32,6 +32,13 @@ class Repeatable(pl.LightningModule):
         """Start the clock."""
         self._start = time.perf_counter()
 
+    def on_validation_end(self) -> None:
+        """Print one line an epoch: it stays readable in a log and in the book."""
+        scores, took = self.trainer.callback_metrics, time.perf_counter() - self._start
+        right = f"labels right {scores['val_accuracy']:.2%}, " if "val_accuracy" in scores else ""
+        print(f"epoch {self.current_epoch + 1}/{self.trainer.max_epochs}: validation loss "
+              f"{scores['val_loss']:.4f}, {right}{took:.0f} s", flush=True)  # fmt: skip
+
     def on_train_epoch_end(self) -> None:
         """Log the learning rate, and how long the epoch took, validation included."""
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
@@ -39,37 +46,11 @@ class Repeatable(pl.LightningModule):
 
 
 class Learner(Repeatable):
-    """A network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
+    """Combine a network with its loss, optimiser and schedule, for a pytorch-lightning trainer.
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
-    (MICRA-Net) or each pixel (U-Nets). What is labelled NaN is unknown, and does not count.
-
-    Parameters
-    ----------
-    in_channels, num_classes : int
-        As for :class:`~micranet_helpers.networks.micranet.MICRANet`.
-    learning_rate : float
-        Highest learning rate.
-    schedule : {"cosine", "plateau"}
-        "cosine": AdamW, the rate rises over the first tenth of the steps, then falls to 0 along
-        a cosine. "plateau": what the paper's code does for F-actin; Adam, the rate is divided by
-        10 after 10 epochs without a lower validation loss, down to 1e-5.
-    pos_weight : sequence of float, optional
-        Weight of each class's positives, e.g. negatives / positives where positives are rare.
-    channels_last : bool
-        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
-    run : dict, optional
-        Facts that make a run what it is; stored in its checkpoints.
-    network : {"MICRANet", "UNet", "FalkUNet"}
-        What is trained.
-    frozen : sequence of str
-        Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If the schedule, the network or a layer does not exist, or ``pos_weight`` does not have one
-        value per class.
+    (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count. The options
+    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run.
     """
 
     def __init__(
@@ -194,26 +175,6 @@ class Shuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return iter(torch.randperm(len(self), generator=generator).tolist())
-
-
-class EpochLines(pl.Callback):
-    """Print one line an epoch: it stays readable in a log and in the book."""
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.start = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Print the validation scores of this epoch."""
-        scores = trainer.callback_metrics
-        right = scores.get("val_accuracy")
-        print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
-            f"validation loss {scores['val_loss']:.4f}, "
-            f"{'' if right is None else f'labels right {right:.2%}, '}"
-            f"{time.perf_counter() - self.start:.0f} s",
-            flush=True,
-        )
 
 
 def choose_precision() -> str:

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Boxes of a crop that are looked at in training. Ours: of torchvision's 2000 only 512 are used,
+# and a step took twice as long.
 PROPOSALS = 200
-"""Boxes of a crop that are looked at in training. Ours: of torchvision's 2000 only 512 are used,
-and a step took twice as long."""
 
 
 def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
     """Make a Mask R-CNN with a ResNet-50 and a feature pyramid, with random weights.
 
-    Parameters are named as in torchvision, and so in the published checkpoints. Names of older
-    releases are understood, too: ``load_state_dict`` renames them where the state dict has no
-    version metadata, as when it is read from HDF5.
+    Parameters are named as in torchvision, and so in the published checkpoints.
 
     Parameters
     ----------
@@ -37,8 +35,7 @@ def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
     -------
     torchvision.models.detection.MaskRCNN
         In training mode. Images are taken as they are, as those of this package are normalised
-        already (ours; :func:`micranet_helpers.zoo.hdf5_zoo.load` sets
-        ``model.transform.image_mean`` and
+        already (ours; :func:`micranet_helpers.zoo.load` sets ``model.transform.image_mean`` and
         ``image_std`` to those of the file).
 
     Raises
@@ -53,10 +50,6 @@ def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
     Batch norm learns, as torchvision has it for random weights; in 2021 it did not. On a GPU,
     ``torch.use_deterministic_algorithms(True)`` makes torchvision use a slow ``roi_align`` that
     takes tens of GB: leave it off.
-
-    References
-    ----------
-    He et al. 2017, doi 10.1109/ICCV.2017.322.
     """
     library = torchvision()
     if min(in_channels, num_classes) < 1 or crop < 32:
@@ -85,16 +78,6 @@ def torchvision() -> ModuleType:
     """Import torchvision with its compiled part.
 
     Without that, torchvision falls back on a ``roi_align`` that takes more than 22 GB.
-
-    Returns
-    -------
-    module
-        torchvision.
-
-    Raises
-    ------
-    ImportError
-        If torchvision, or its compiled part, is missing: it must be of the same build as torch.
     """
     try:
         import torchvision

@@ -63,7 +63,7 @@ class MICRANet(nn.Module):
         Parameters
         ----------
         images : Tensor, float, (B, in_channels, H, W)
-            H and W multiples of 8.
+            Of the weights' dtype; H and W multiples of 8.
 
         Returns
         -------
@@ -72,10 +72,8 @@ class MICRANet(nn.Module):
 
         Raises
         ------
-        TypeError
-            If the images are no floating-point tensor of the weights' dtype.
-        ValueError
-            If the batch is empty or its shape does not fit the network.
+        TypeError, ValueError
+            If the dtype or the shape does not fit the network.
         """
         check_images(images, self)
         x = F.adaptive_max_pool2d(self.features(images), 1).flatten(1)
@@ -93,24 +91,9 @@ class MICRANet(nn.Module):
 
 
 def check_images(images: Tensor, model: nn.Module, step: int = STRIDES[-1]) -> None:
-    """Raise one clear sentence if a batch does not fit the network.
+    """Refuse a batch (B, C, H, W) that does not fit the network, in one clear sentence.
 
-    Parameters
-    ----------
-    images : Tensor, float, (B, in_channels, H, W)
-        The batch.
-    model : MICRANet, UNet or FalkUNet
-        The network it is meant for.
-    step : int
-        What the sides must be multiples of, px.
-
-    Raises
-    ------
-    TypeError
-        If ``images`` is no floating-point tensor of the weights' dtype (autocast allows any).
-    ValueError
-        If the batch is empty, has another rank or channel count, or a side is no multiple of
-        the step.
+    The sides must be multiples of ``step`` px. Under autocast, any float dtype fits.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"Images must be a torch tensor, not {type(images).__name__}.")
@@ -134,34 +117,12 @@ def check_images(images: Tensor, model: nn.Module, step: int = STRIDES[-1]) -> N
 
 
 def check_evaluating(model: nn.Module) -> None:
-    """Raise one clear sentence if a network is in training mode.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The network that is about to be used.
-
-    Raises
-    ------
-    ValueError
-        If it is: dropout and batch norm would change what it says.
-    """
+    """Refuse a network in training mode: dropout and batch norm would change its output."""
     if model.training:
         raise ValueError("The network is in training mode: call model.eval() first.")
 
 
 def check_finite(images: Tensor) -> None:
-    """Raise one clear sentence if an image holds NaN or infinity.
-
-    Parameters
-    ----------
-    images : Tensor, float
-        Of any shape.
-
-    Raises
-    ------
-    ValueError
-        If a value is not finite.
-    """
+    """Refuse images, of any shape, that hold NaN or infinity."""
     if not images.isfinite().all():
         raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")

@@ -1,4 +1,4 @@
-"""U-Nets: networks that learn masks, to compare with, or to train on MICRA-Net's own masks."""
+"""U-Nets: they learn masks, to compare with, or to train on MICRA-Net's own masks."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,13 +11,7 @@ from micranet_helpers.networks.micranet import check_images
 
 SLOPE = 0.1  # of FalkUNet's LeakyReLU below 0
 
-_DOWN = [
-    ("conv_d0ab", "conv_d0bc"),
-    ("conv_d1ab", "conv_d1bc"),
-    ("conv_d2ab", "conv_d2bc"),
-    ("conv_d3ab", "conv_d3bc"),
-    ("conv_d4ab", "conv_d4bc"),
-]
+_DOWN = [(f"conv_d{level}ab", f"conv_d{level}bc") for level in range(5)]
 _UP = [
     ("upconv_d4c_u3a", "conv_u3bc", "conv_d3cd"),
     ("upconv_u3d_u2a", "conv_u2bc", "conv_d2cd"),
@@ -31,7 +25,7 @@ class UNet(nn.Module):
 
     A contracting path of [2×2 max pool → two convolutions], an expanding path of [2×2 transposed
     convolution → two convolutions of the result and of the same level of the contracting path],
-    each convolution 3×3 with batch norm and ReLU, and a last convolution 1×1. Parameters carry
+    each convolution 3×3 with batch norm and ReLU, and a last convolution 1×1. Parameters have
     the names of the published checkpoints, whose ``number_filter`` f means ``filters`` = 2^f.
 
     Parameters
@@ -103,10 +97,8 @@ class UNet(nn.Module):
 
         Raises
         ------
-        TypeError
-            If the images are no floating-point tensor of the weights' dtype.
-        ValueError
-            If the batch is empty or its shape does not fit the network.
+        TypeError, ValueError
+            If the dtype or the shape does not fit the network.
         """
         check_images(images, self, 2 ** len(self.contractingPath))
         levels = [self.firstConvolution(images)]
@@ -129,9 +121,8 @@ class FalkUNet(nn.Module):
     In published checkpoints class 0 is the background: the softmax over the classes gives
     probabilities, and a pixel is of the class of its highest logit. Trained by
     :func:`micranet_helpers.train.fit`, no class is the background, and each is a yes or no of its
-    own as in :class:`UNet`. That loss, binary cross-entropy of each class, is our choice, so that
-    both U-Nets learn alike. Our choice, too: the first weights are drawn as He et al. advise. With
-    torch's own, and no batch norm, next to no gradient reaches the lower levels.
+    own: our choice, so that both U-Nets learn alike. Ours, too: the first weights are drawn as He
+    et al. advise, as without batch norm hardly any gradient reaches the lower levels with torch's.
 
     Parameters
     ----------
@@ -191,16 +182,12 @@ class FalkUNet(nn.Module):
         Returns
         -------
         Tensor, float, (B, num_classes, H, W)
-            Logits. Trained by :func:`micranet_helpers.train.fit`: a pixel belongs to a class
-            where its logit is above 0. With published weights: to the class of its highest
-            logit, 0 the background.
+            Logits; see above for what they mean.
 
         Raises
         ------
-        TypeError
-            If the images are no floating-point tensor of the weights' dtype.
-        ValueError
-            If the batch is empty or its shape does not fit the network.
+        TypeError, ValueError
+            If the dtype or the shape does not fit the network.
         """
         check_images(images, self, 2 ** len(_UP))
         levels = [self._convolve(_DOWN[0], images)]

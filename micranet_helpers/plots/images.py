@@ -396,6 +396,44 @@ def cut_out(array: Any, row: float, column: float, side: int) -> Any:
     return array[..., top : top + side, left : left + side]
 
 
+def show_places(
+    images: Sequence[NDArray[Any]] | Tensor,
+    places: Sequence[Sequence[float]],
+    side: int | Sequence[int],
+    titles: Sequence[str] = (),
+    masks_pred: Sequence[NDArray[Any]] | Tensor | None = None,
+    masks_true: Sequence[NDArray[Any]] | Tensor | None = None,
+    classes: Sequence[str] = ("prediction",),
+    columns: int = 6,
+    pixel_size_um: float | None = None,
+) -> None:
+    """Show squares that are cut out of images, e.g. errors seen close up.
+
+    Parameters
+    ----------
+    images : sequence of ndarray or Tensor, (C, H, W)
+        The image of each place; nothing is drawn if there is none.
+    places : sequence of (row, column)
+        Middle of each square, px; see :func:`cut_out`.
+    side : int or sequence of int
+        Side of all squares, or of each, px.
+    titles, classes, columns, pixel_size_um
+        As for :func:`show_outlines`.
+    masks_pred, masks_true : sequence of ndarray or Tensor, (K, H, W), optional
+        Outlines as in :func:`show_outlines`; by default none.
+    """
+    if not len(images):
+        return
+    sides = side if isinstance(side, Sequence) else [side] * len(images)
+    bare = np.zeros((0, 1, 1))
+    planes = [images, *([bare] * len(images) if each is None else each
+                        for each in (masks_pred, masks_true))]  # fmt: skip
+    cut = [[cut_out(plane, row, column, length)
+            for plane, (row, column), length in zip(group, places, sides, strict=True)]
+           for group in planes]  # fmt: skip
+    show_outlines(*cut, titles, () if masks_pred is None else classes, columns, pixel_size_um)
+
+
 def label_titles(counts: Tensor) -> list[str]:
     """List the classes present, e.g. ``"3, 7"``, for each row of counts or labels (N, K)."""
     rows = torch.as_tensor(counts) > 0

@@ -1,9 +1,8 @@
 """Trained networks in files, ours and the published ones.
 
 - ``hdf5_zoo``: many networks in one HDF5 file; ``older_layout``: a folder for one network.
-- ``architectures``: which network a file holds; ``weights``: arrays and settings as stored.
-stored.
-- ``export/``: for other programs; ``model_card``: publish networks with what is known of them.
+- ``architectures``: which network a file holds; ``weights``: its arrays and settings.
+- ``export/``: files for other programs; ``model_card``: publish networks with a description.
 """
 
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry, contents, extract_ilastik, load, save

@@ -1,7 +1,7 @@
-"""Tell which network some arrays belong to, and build it, from their names and shapes.
+"""Recognise a network by the names of its arrays, and build it from their shapes.
 
-The settings beside published weights are asked only for what no shape tells, which Mask R-CNN
-alone needs: those of the U-Net for MNIST contradict its weights.
+Settings are read only where no shape decides, which Mask R-CNN alone needs: those published with
+the U-Net for MNIST contradict its weights.
 """
 
 import re
@@ -15,71 +15,29 @@ from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
 
-Shapes = Mapping[str, tuple[int, ...] | None]
-"""Shape of each array by its name, None for an array without a shape."""
+Shapes = Mapping[str, tuple[int, ...] | None]  # of each array by its name; HDF5 knows None
 
-MOST = 1000
-"""Most channels, classes, filters, folds, and arrays of a network; more is taken for damage."""
-
-LEVELS = 10
-"""Most levels of a U-Net, for the same reason."""
-
-NUMBERS = 10**8
-"""Most numbers of all folds of a model together, for the same reason: 400 MB."""
-
-CROPS = range(32, 4097)
-"""Sides that the crops of a Mask R-CNN may have, px, for the same reason; ours."""
-
-TONE = 1e6
-"""Largest mean, or its negative, and standard deviation that a Mask R-CNN normalises images with;
-the least deviation is 1 / TONE. Ours: beyond, float32 has no digits left."""
+# Limits of ours: whatever exceeds them is a damaged or hostile file.
+MOST = 1000  # channels, classes, filters, folds, and arrays of a network
+LEVELS = 10  # of a U-Net
+NUMBERS = 10**8  # numbers of all folds of a model together: 400 MB
+CROPS = range(32, 4097)  # sides of the crops of a Mask R-CNN, px
+TONE = 1e6  # mean and deviation of a Mask R-CNN's images, and 1 / TONE: float32 has no more digits
 
 
 class Architecture(NamedTuple):
-    """One row of :data:`ARCHITECTURES`.
+    """Describe one row of `ARCHITECTURES`."""
 
-    Attributes
-    ----------
-    name : str
-        As messages call the network.
-    kind : str
-        Name of its class. Not the class: that of torchvision would have to be imported.
-    sign : str
-        Name of an array that no other network has.
-    make : callable
-        Makes the network that fits the :data:`Shapes` and the settings. Of missing or odd shapes
-        it makes any: :func:`build` compares them.
-    settings : callable
-        Gives the settings that make a network what it is, by their names in published files.
-    """
-
-    name: str
-    kind: str
-    sign: str
+    name: str  # in messages
+    kind: str  # name of its class: the class of torchvision would have to be imported
+    sign: str  # name of an array that no other network has
+    # Makes the network of some shapes and settings; of odd shapes any, as `build` compares them.
     make: Callable[[Shapes, Mapping[str, Any]], nn.Module]
-    settings: Callable[[Any], dict[str, Any]]
+    settings: Callable[[Any], dict[str, Any]]  # those that define a network, as published files do
 
 
 def recognise(names: Collection[str], where: str) -> Architecture:
-    """Tell a network from the names of its arrays.
-
-    Parameters
-    ----------
-    names : collection of str
-        Names of all arrays.
-    where : str
-        Where they are, for the message.
-
-    Returns
-    -------
-    Architecture
-        Its row of the table.
-
-    Raises
-    ------
-    ValueError
-        If no network of the table has such arrays.
-    """
+    """Recognise a network by the names of its arrays; ``where`` they are is for the message."""
     for architecture in ARCHITECTURES:
         if architecture.sign in names:
             return architecture
@@ -93,35 +51,13 @@ def recognise(names: Collection[str], where: str) -> Architecture:
 def build(
     architecture: Architecture, shapes: Shapes, params: Mapping[str, Any], where: str
 ) -> nn.Module:
-    """Build the network that has arrays of these names and shapes, without any numbers.
+    """Build the network that these arrays fit, on the meta device, so without any numbers.
 
-    Parameters
-    ----------
-    architecture : Architecture
-        What :func:`recognise` returned.
-    shapes : mapping of str to tuple of int
-        The arrays, by today's names: see :func:`named_today`.
-    params : mapping
-        The settings, of which only those of a Mask R-CNN are read.
-    where : str
-        Where they are, for the message.
-
-    Returns
-    -------
-    MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
-        On the meta device: nothing is allocated and no random number is drawn.
-
-    Raises
-    ------
-    ImportError
-        If it is a Mask R-CNN, and torchvision, or its compiled part, is missing.
-    ValueError
-        If arrays are missing, too many or misshapen, or settings of a Mask R-CNN are missing, out
-        of range or contradict the arrays.
+    A ValueError says what is missing, unexpected, misshapen, out of range or contradictory.
     """
     with torch.device("meta"):
         model = architecture.make(shapes, params)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    expected = shapes_of(model)
     if expected.keys() != shapes.keys():
         missing, extra = sorted(expected.keys() - shapes), sorted(shapes.keys() - expected)
         raise ValueError(
@@ -135,21 +71,10 @@ def build(
 
 
 def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arrays of a Mask R-CNN of an older torchvision the names of today.
+    """Rename the arrays of a Mask R-CNN of an older torchvision as in today's.
 
-    Older releases had other names for 26 arrays, and batch norm did not count its batches. All
-    other networks have kept their names.
-
-    Parameters
-    ----------
-    arrays : mapping of str to anything
-        Each array by its name.
-
-    Returns
-    -------
-    dict
-        The same arrays. Where the older name stands beside the one of today, both stay, so that
-        :func:`build` finds one too many. If no batches are counted, the counts are tensors of 0.
+    Older releases had other names for 26 arrays, and batch norm did not count its batches. Where
+    both names of an array are present, both stay, so that :func:`build` finds one too many.
     """
     if _MASK_RCNN not in arrays:
         return dict(arrays)
@@ -164,7 +89,7 @@ def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings(model: nn.Module) -> dict[str, Any]:
-    """List the settings that make a network what it is.
+    """List the settings that define a network, by the names that published files use.
 
     Parameters
     ----------
@@ -174,12 +99,11 @@ def settings(model: nn.Module) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``num_input_images`` and ``num_classes`` of a MICRANet; ``in_channels`` and
-        ``num_classes`` of a FalkUNet; these, ``depth`` and ``number_filter`` of a UNet. There,
-        number_filter f means 2^f filters; it is left out where the filters are no power of 2, a
-        decision of ours. Of a Mask R-CNN ``num_input_images``; ``num_classes``, here with the
-        background; ``min_size`` and ``max_size``, the side of its crops, px; ``image_mean`` and
-        ``image_std``, a number a channel.
+        ``num_classes`` and ``num_input_images`` (MICRANet, Mask R-CNN) or ``in_channels``
+        (U-Nets). UNet: also ``depth`` and, if the first level has 2^f filters, ``number_filter``
+        f. Mask R-CNN, whose ``num_classes`` counts the background: also ``min_size`` and
+        ``max_size``, the side of its crops, px, and ``image_mean`` and ``image_std``, one number
+        a channel.
 
     Raises
     ------
@@ -194,19 +118,13 @@ def settings(model: nn.Module) -> dict[str, Any]:
     raise TypeError(f"Only {known} can be written, not {type(model).__name__}.")
 
 
+def shapes_of(model: nn.Module) -> Shapes:
+    """Return the shape of each array of a network by its name."""
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
 def check_numbers(models: Iterable[nn.Module]) -> None:
-    """Raise one clear sentence if networks are too large to be true.
-
-    Parameters
-    ----------
-    models : iterable of Module
-        All folds of a model; the meta device is enough.
-
-    Raises
-    ------
-    ValueError
-        If they hold more than :data:`NUMBERS` numbers.
-    """
+    """Refuse folds of a model that hold more than `NUMBERS` numbers together."""
     count = sum(value.numel() for model in models for value in model.state_dict().values())
     if count > NUMBERS:
         raise ValueError(f"The weights are {count} numbers, at most {NUMBERS} are expected.")
@@ -233,10 +151,10 @@ def _falk(shapes: Shapes, _: Mapping[str, Any]) -> FalkUNet:
 def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
     in_channels, num_classes = _side(shapes, _FIRST, 1), _side(shapes, _MASK_RCNN, 0)
     for key, size in {"num_input_images": in_channels, "num_classes": num_classes}.items():
-        if not _is_whole(params.get(key)) or params[key] != size:
+        if repr(params.get(key)) != repr(size):  # True is 1, too, and so is 1.0
             raise ValueError(f"the weights say {key} = {size}, the settings {params.get(key)!r}.")
     side, largest = params.get("min_size"), params.get("max_size")
-    if not (_is_whole(side) and _is_whole(largest) and side == largest and side in CROPS):
+    if not (type(side) is type(largest) is int and side == largest and side in CROPS):
         raise ValueError(
             "min_size and max_size must be one whole number, the side of the crops, from "
             f"{CROPS[0]} to {CROPS[-1]}, not {side!r} and {largest!r}."
@@ -246,10 +164,6 @@ def _mask_rcnn(shapes: Shapes, params: Mapping[str, Any]) -> nn.Module:
     model = mask_rcnn.build(in_channels, num_classes - 1, side)
     model.transform.image_mean, model.transform.image_std = mean, std
     return model
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int  # True is an int, too
 
 
 def _tones(params: Mapping[str, Any], key: str, count: int, least: float) -> list[float]:
@@ -264,8 +178,7 @@ def _tones(params: Mapping[str, Any], key: str, count: int, least: float) -> lis
 
 
 def _mask_rcnn_settings(model: Any) -> dict[str, Any]:
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    transform = model.transform
+    shapes, transform = shapes_of(model), model.transform
     return {
         "num_input_images": _side(shapes, _FIRST, 1),
         "num_classes": _side(shapes, _MASK_RCNN, 0),
@@ -310,6 +223,7 @@ _RENAMED = (
     ),
 )
 
+# All networks that can be loaded and saved; a further one is a further row.
 ARCHITECTURES = (
     Architecture(
         "MICRA-Net",
@@ -328,4 +242,3 @@ ARCHITECTURES = (
     ),
     Architecture("Mask R-CNN", "MaskRCNN", _MASK_RCNN, _mask_rcnn, _mask_rcnn_settings),
 )
-"""All networks that can be loaded and saved; a further one is a further row."""

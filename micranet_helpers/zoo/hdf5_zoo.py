@@ -21,32 +21,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from micranet_helpers.files.atomic import named, put, write_atomically
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.zoo.architectures import MOST, check_numbers, settings
+from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
 from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
 
-MODEL = "model"
-"""Name under which :func:`save` writes the model of a group."""
-
-ILASTIK = "Ilastik"
-"""How the names of groups begin that hold no networks but a project of Ilastik."""
+MODEL = "model"  # under which `save` writes the model of a group
+ILASTIK = "Ilastik"  # how the names of groups begin that hold a project of Ilastik
 
 
 @dataclass(frozen=True, eq=False)
 class ZooEntry:
-    """What :func:`load` returns.
+    """Hold what :func:`load` returns.
 
     Attributes
     ----------
     models : list of MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
         The network in evaluation mode, on the CPU; one per fold where the zoo holds folds.
     params : dict
-        Settings of the training. Those that make the network what it is are as
-        :func:`~micranet_helpers.zoo.architectures.settings` lists them.
+        Settings of the training, and those that define the network: see
+        :func:`~micranet_helpers.zoo.architectures.settings`.
     class_thresholds : ndarray of float64, or None
-        Probabilities from which on a class counts as present, as stored.
+        Decision threshold of each class, a probability, as stored.
     """
 
     models: list[nn.Module]
@@ -63,8 +60,8 @@ def save(
 ) -> None:
     """Add a model, or the folds of a model, to a zoo file.
 
-    A group of the same name is replaced, the others stay. The file is written anew beside the
-    old one and takes its place only when complete: after any failure the old file is as before.
+    A group of the same name is replaced, the others stay. After any failure the old file is as
+    before.
 
     Parameters
     ----------
@@ -73,13 +70,12 @@ def save(
     group : str
         Name of the architecture group, e.g. ``"MICRANet"``.
     models : MICRANet, UNet, FalkUNet, MaskRCNN or sequence of one of them
-        The trained network, or one per fold. Weights are stored as float32. A Mask R-CNN is that
-        of :mod:`micranet_helpers.networks.mask_rcnn`.
+        The trained network, or one per fold. Weights are stored as float32.
     params : dict
-        Settings of the training, stored as JSON. Those that make the network what it is are
-        filled in: see :func:`~micranet_helpers.zoo.architectures.settings`.
+        Settings of the training, stored as JSON. Those that define the network are filled in:
+        see :func:`~micranet_helpers.zoo.architectures.settings`.
     class_thresholds : array-like of float, (num_classes,), optional
-        Probabilities from which on a class counts as present.
+        Decision threshold of each class, a probability.
 
     Raises
     ------
@@ -102,12 +98,12 @@ def save(
             if path.exists():
                 _copy_others(path, file, group)
             _write(file.create_group(group), weights, attributes)
-        write_atomically(path, image.getbuffer())
     except (OSError, RuntimeError, KeyError) as error:
         raise OSError(
             f"The zoo {path} could not be written and is as before; "
-            f"make sure that the disk has room and the old file is sound ({error})."
+            f"make sure that the old file is sound ({error})."
         ) from error
+    write_atomically(path, image.getbuffer())
 
 
 def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
@@ -119,7 +115,7 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
         The zoo.
     group : str
         Name of the architecture group, e.g. ``"MICRANet-1:5"`` or ``"UNet"``. Names and shapes
-        of the arrays tell which network it holds, not this name.
+        of the arrays decide which network it holds, not this name.
     name : str, optional
         Which model of the group; by default the last one.
 
@@ -144,13 +140,14 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     The published U-Net for F-actin ends in a sigmoid. Ours has the same weights and returns
     logits: take ``torch.sigmoid`` of them to compare.
 
-    A Mask R-CNN may have the names of any release of torchvision. What no weight tells, the side
-    of its crops and how it normalises images, must stand in the settings. The rest, such as how
-    many boxes it looks at, is that of :func:`micranet_helpers.networks.mask_rcnn.build`; its
-    batch norm learns if it is trained further.
+    A Mask R-CNN may have the names of any release of torchvision. Its settings must give what no
+    weight does: the side of its crops and how it normalises images. The rest, such as how many
+    boxes it looks at, is as in :func:`micranet_helpers.networks.mask_rcnn.build`; its batch norm
+    learns if it is trained further.
 
     Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on
-    damaged text. Take zoos from a source that gives a checksum, and compare it.
+    damaged text, also in :func:`contents` and :func:`extract_ilastik`. Take zoos from a source
+    that gives a checksum, and compare it.
     """
     with reading(path, repr(group)) as file:
         return _read(file, group, name)
@@ -170,14 +167,14 @@ def contents(path: str | Path) -> list[dict[str, Any]]:
         One row a model, fit for ``pandas.DataFrame``:
 
         - ``group``: the architecture group, e.g. ``"MICRANet-1:5"`` or ``"MaskRCNN-BBOX"``;
-        - ``model``: its name in the group; None where the group holds no models but arrays or a
-          project of Ilastik, which is one row;
-        - ``folds``: how many networks it is, 0 without models;
-        - ``arrays`` and ``numbers``: how many there are in all folds together, at any depth. All
-          numbers count, also those that are not learnt, such as statistics of batch norm; texts
-          do not, nor does what a link or another file would add;
-        - ``in_channels`` and ``num_classes``: as the settings say (``in_channels`` may be
-          ``num_input_images`` there), None where they do not;
+        - ``model``: its name in the group; None where the group holds arrays or a project of
+          Ilastik instead of models, which is one row;
+        - ``folds``: number of networks, 0 without models;
+        - ``arrays`` and ``numbers``: how many all folds hold together, at any depth; numbers that
+          are not learnt, such as statistics of batch norm, count, too. Texts do not, nor does
+          what a link or another file would add;
+        - ``in_channels`` (or ``num_input_images``) and ``num_classes``: from the settings, None
+          where they are not given;
         - ``class_thresholds``: list of float, None where there are none that can be read.
 
     Raises
@@ -186,10 +183,6 @@ def contents(path: str | Path) -> list[dict[str, Any]]:
         If there is no such file.
     ValueError
         If it is no HDF5 file, is damaged, or holds more than a zoo can.
-
-    Notes
-    -----
-    As for :func:`load`: the HDF5 library itself may hang on damaged text.
     """
     with reading(path, "the list of models") as file:
         if len(file) > MOST:
@@ -234,16 +227,11 @@ def extract_ilastik(
         links or data outside itself.
     OSError
         If the project cannot be written; then nothing of it is left.
-
-    Notes
-    -----
-    As for :func:`load`: the HDF5 library itself may hang on damaged text. The project is in
-    memory before it is written.
     """
     out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:
         image = standalone(member(zoo, _project_name(zoo) if group is None else group))
-    put(out, image.getbuffer())
+    write_atomically(out, image.getbuffer())
 
 
 def _attributes(
@@ -260,7 +248,7 @@ def _attributes(
 
 
 def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
-    found = [(settings(model), _shapes(model)) for model in models]
+    found = [(settings(model), shapes_of(model)) for model in models]
     if not 1 <= len(models) <= MOST or any(each != found[0] for each in found):
         raise ValueError(
             f"The folds of a model must be 1 to {MOST} networks of one kind with the same numbers "
@@ -268,10 +256,6 @@ def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
         )
     check_numbers(models)
     return found[0][0]
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 def _copy_others(path: Path, file: h5py.File, group: str) -> None:
@@ -304,8 +288,9 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
     folds = [_fold(each, params) for each in _folds(model)]
     models = [model for model, _ in folds]
     sizes = _common_settings(models)
-    if isinstance(models[0], MICRANet) and _size(params) != tuple(sizes.values()):
-        raise ValueError(f"its trainer_params contradict its weights, which say {sizes}.")
+    declared = {key: params.get(key) for key in sizes}
+    if isinstance(models[0], MICRANet) and repr(declared) != repr(sizes):  # 1 is True, and 1.0
+        raise ValueError(f"its trainer_params say {declared} and contradict its weights, {sizes}.")
     for model, arrays in folds:
         fill(model, arrays)
     return ZooEntry(models, {**params, **sizes}, _thresholds(architecture))
@@ -320,7 +305,7 @@ def _folds(model: h5py.Group) -> list[h5py.Group]:
 
 
 def _fold(group: h5py.Group, params: dict[str, Any]) -> tuple[nn.Module, Arrays]:
-    """Network without numbers, and the arrays that hold them: nothing is read yet."""
+    """Build a network without numbers, and give the arrays that hold them: nothing is read yet."""
     names = list(group)[: MOST + 1]
     arrays = {key: member(group, key, h5py.Dataset) for key in names}
     return assemble(arrays, params, group.name)
@@ -338,17 +323,9 @@ def _thresholds(architecture: h5py.Group) -> NDArray[np.float64] | None:
 
 def _params(architecture: h5py.Group) -> dict[str, Any]:
     text = attribute(architecture, "trainer_params")
-    if not isinstance(text, str | bytes):
+    if not isinstance(text, str):
         raise ValueError("the group has no JSON text in its attribute trainer_params.")
     return parse(text, "its attribute trainer_params")
-
-
-def _size(params: dict[str, Any]) -> tuple[int, int]:
-    sizes = params.get("num_input_images"), params.get("num_classes")
-    for key, value in zip(("num_input_images", "num_classes"), sizes, strict=True):
-        if type(value) is not int or not 1 <= value <= MOST:
-            raise ValueError(f"{key} must be a whole number from 1 to {MOST}, not {value!r}.")
-    return sizes
 
 
 def _rows(name: str, inside: list[tuple[str, Any]]) -> list[dict[str, Any]]:

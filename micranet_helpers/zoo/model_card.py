@@ -1,7 +1,7 @@
-"""Publish our own trained networks: a zoo file, and a model card that says what is in it.
+"""Publish our own trained networks: a zoo file, and a model card that describes it.
 
 The card is made of the result file of the runs (:mod:`micranet_helpers.results`) and of the table
-of data sets (:mod:`micranet_helpers.data.fetch.registry`). Nothing in it is written by hand.
+of datasets (:mod:`micranet_helpers.data.fetch.registry`). Nothing in it is written by hand.
 """
 
 import hashlib
@@ -29,19 +29,17 @@ DATA = {
 """Names in the registry of what the networks of each dataset learn from, if its source is
 "open"."""
 
-GROUPS = {"MICRANet": "MICRANet", "UNet": "UNet", "FalkUNet": "UNet", "MaskRCNN": "MaskRCNN"}
-"""How the name of a group begins, as in the published zoos, by the network of its runs."""
-
-_DOES = {
-    "MICRANet": "tells of each class whether an image shows it; masks are made of its maps",
-    "UNet": "gives one logit for each pixel and class",
-    "FalkUNet": "the U-Net of Falk et al.: gives one logit for each pixel and class",
-    "MaskRCNN": "finds objects one by one, each with its class, its box and its mask",
+NETWORKS = {
+    "MICRANet": ("MICRANet", "says which classes an image shows; masks are made of its maps"),
+    "UNet": ("UNet", "gives one logit for each pixel and class"),
+    "FalkUNet": ("UNet", "the U-Net of Falk et al.: gives one logit for each pixel and class"),
+    "MaskRCNN": ("MaskRCNN", "finds objects one by one, each with its class, box and mask"),
 }
+"""How the name of a network's group begins, as in the published zoos, and what it does."""
 
 
 class _Run(NamedTuple):
-    """A network and how it was trained."""
+    """Hold a network and how it was trained."""
 
     model: nn.Module
     network: str
@@ -51,46 +49,18 @@ class _Run(NamedTuple):
 def publish_weights(
     result: str | Path, runs: Mapping[str, Sequence[str | Path]], folder: str | Path
 ) -> tuple[Path, Path]:
-    """Write a zoo of trained networks and its model card.
+    """Write a zoo of trained networks, ``<dataset>.hdf5``, and its model card, ``<dataset>.md``.
 
-    A zoo gets no thresholds of classes, as neither a run nor its result keeps them; the card says
-    so.
-
-    Parameters
-    ----------
-    result : path
-        The JSON file of :func:`micranet_helpers.results.save` that says what was measured.
-    runs : mapping of str to sequence of path
-        By the name of its group in the zoo, the folder of each run of
-        :func:`micranet_helpers.train.fit` or :func:`micranet_helpers.baselines.mask_rcnn.fit`;
-        several are the folds of one model. As in the published zoos, names begin with the
-        network: ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``.
-    folder : path
-        Where to write; it is made.
-
-    Returns
-    -------
-    weights, card : Path
-        ``<dataset>.hdf5`` and ``<dataset>.md``, named after the dataset of the result.
-
-    Raises
-    ------
-    FileExistsError
-        If one of them is there already.
-    FileNotFoundError
-        If the result or a run is missing.
-    ImportError
-        If a run is of a Mask R-CNN, and torchvision, or its compiled part, is missing.
-    ValueError
-        If the result or a run is damaged or something else; no run is given; the dataset is not
-        known, or its networks began with a zoo of somebody; a run has another seed than the
-        result, or holds another network than its name says; or folds do not belong together.
-    OSError
-        If the files cannot be written; then neither is there.
+    ``result`` is the file of :func:`micranet_helpers.results.save` with what was measured.
+    ``runs`` gives, by the name of its group in the zoo, the folders of each model's runs; several
+    are the folds of one model. Names begin with the network as in the published zoos:
+    ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``. No thresholds of classes are stored, as
+    neither a run nor its result keeps them. Nothing is overwritten, and after a failure neither
+    file is there.
     """
     record = results.load(result)
     _check_own(record)
-    data = _data(record["dataset"], record["source"])
+    data = data_of(record["dataset"], record["source"])
     models = {name: [_run(name, Path(run), record) for run in each] for name, each in runs.items()}
     if not models or not all(models.values()):
         raise ValueError("Name at least one model, and the folder of its run.")
@@ -115,7 +85,7 @@ def publish_weights(
 
 
 def _check_own(record: Mapping[str, Any]) -> None:
-    # What chapters call the zoo that they load a network from, instead of training one.
+    # The zoo from which a chapter has loaded its network, instead of training it.
     loaded = record["parameters"].get("weights", "train")
     if loaded != "train":
         raise ValueError(
@@ -124,7 +94,8 @@ def _check_own(record: Mapping[str, Any]) -> None:
         )
 
 
-def _data(dataset: str, source: str) -> list[Item]:
+def data_of(dataset: str, source: str) -> list[Item]:
+    """List the images that the networks of a result learnt from; none if they were simulated."""
     known = DATA.get(_family(dataset))
     if known is None or source not in ("simulated", "open"):
         raise ValueError(
@@ -141,11 +112,11 @@ def _family(dataset: str) -> str:
 
 def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
     checkpoint = read_checkpoint(folder / "best.ckpt")
-    facts, epoch = checkpoint["hyper_parameters"], checkpoint.get("epoch")
-    network, run = facts.get("network", "MICRANet"), facts.get("run")
-    if network not in [*GROUPS] or not isinstance(run, dict) or not isinstance(epoch, int):
-        raise ValueError(f"{folder} holds no run of {', '.join(GROUPS)}: give one that does.")
-    group = GROUPS[network]
+    facts = checkpoint["hyper_parameters"]
+    network, run = facts.get("network"), facts.get("run")
+    if network not in [*NETWORKS] or not isinstance(run, dict):
+        raise ValueError(f"{folder} holds no run of {', '.join(NETWORKS)}: give one that does.")
+    group, _ = NETWORKS[network]
     if not (name == group or name.startswith(f"{group}-")):
         raise ValueError(f"{folder} holds a {network}: name it {group} or {group}-…, not {name}.")
     if run.get("seed") != record["seed"]:
@@ -155,7 +126,8 @@ def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
         )
     left_out = ("in_channels", "num_classes", "run", "channels_last", "network")
     kept = {key: value for key, value in facts.items() if key not in left_out}
-    return _Run(_load(network, folder), network, {**kept, **run, "best_epoch": epoch + 1})
+    best = {"best_epoch": checkpoint["epoch"] + 1}
+    return _Run(_load(network, folder), network, {**kept, **run, **best})
 
 
 def _load(network: str, folder: Path) -> nn.Module:
@@ -167,7 +139,7 @@ def _load(network: str, folder: Path) -> nn.Module:
 
 
 def _params(folds: Sequence[_Run], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a group: one value of each, or a list of those of the folds."""
+    """Merge the settings of a group: one value of each, or a list of those of the folds."""
     params = dict(record["parameters"])
     for key in folds[0].facts:
         values = [fold.facts.get(key) for fold in folds]
@@ -197,7 +169,7 @@ project are in this file.
 {networks}
 
 *Parameters* are the learnt numbers of one network; *epoch* is the one that was kept, of lowest
-validation loss; *began with* tells the weights before training. Thresholds of classes are not
+validation loss; *began with* names the weights before training. Thresholds of classes are not
 stored, as no run keeps them: choose them on validation images of your own.
 
 ## Load
@@ -223,8 +195,6 @@ On {n} images of the split *{split}*, {source}. {notes}
 {metrics_table}
 
 {seconds_table}
-
-A training that an earlier call had finished is loaded, in next to no time.
 
 Parameters of the run: {parameters}.
 
@@ -269,7 +239,7 @@ def _card(
 
 
 def _words(value: Any) -> str:
-    """Any value of a result in one line."""
+    """Write any value of a result in one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(each)}" for key, each in value.items()) or "none"
     return " ".join(str(value).split())
@@ -287,7 +257,7 @@ def _networks(models: Mapping[str, Sequence[_Run]]) -> str:
         for number, fold in enumerate(folds)
     ]  # fmt: skip
     kinds = dict.fromkeys(network for _, network, *_ in rows)
-    return "\n".join([results.table(head, rows), "", *(f"- {k}: {_DOES[k]}." for k in kinds)])
+    return "\n".join([results.table(head, rows), "", *(f"- {k}: {NETWORKS[k][1]}." for k in kinds)])
 
 
 def _count(model: nn.Module) -> int:
@@ -308,7 +278,7 @@ def _sources(dataset: str, data: Sequence[Item]) -> str:
 
 
 def _page(url: str) -> str:
-    """A folder of raw files on GitHub has no page of its own; its repository has."""
+    """Link the page of a repository in place of a folder of raw files, which has none."""
     raw = r"https://raw\.githubusercontent\.com/([^/]+/[^/]+)/([^/]+)/"
     return "<" + re.sub(raw, r"https://github.com/\1/tree/\2", url) + ">"
 

@@ -1,4 +1,4 @@
-"""Read the older layout, in which the networks for MNIST were published: a folder with two files.
+"""Read the older layout, in which the networks for MNIST were published: a folder of two files.
 
 ``params.net`` is a pickled ``state_dict``, ``trainer_params.json`` holds the settings. A pickle
 can run code when it is opened; here nothing in it is run.
@@ -19,20 +19,19 @@ from micranet_helpers.zoo.weights import assemble, fill, parse
 
 
 def load(folder: str | Path) -> ZooEntry:
-    """Load a network from such a folder.
+    """Load a network from a folder of the older layout.
 
     Parameters
     ----------
     folder : str or Path
-        Holds ``params.net``, the ``state_dict`` of a network as torch pickles it, and
-        ``trainer_params.json``, the settings.
+        Holds ``params.net`` and ``trainer_params.json``.
 
     Returns
     -------
     ZooEntry
-        One model; no thresholds. The weights alone tell the network and its size, as published
-        settings contradict them. Only a Mask R-CNN, of which none was published so, is held to
-        its settings, as in a zoo.
+        One model; no thresholds. The weights alone decide which network it is and its size, as
+        published settings contradict them. Only a Mask R-CNN, none of which was published so, is
+        held to its settings, as in a zoo.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Networks as the arrays and the settings that a file holds, and back.
+"""Turn the arrays and settings of a file into a network, and back.
 
-What a file declares is checked before any number is read: a small one may declare any size.
+What a file declares is checked before any number is read: a small file may declare any size.
 """
 
 import json
@@ -13,30 +13,11 @@ from torch import Tensor, nn
 
 from micranet_helpers.zoo.architectures import build, named_today, recognise, settings
 
-Arrays = Mapping[str, h5py.Dataset | Tensor]
-"""Arrays of a file by name, in the file or in memory."""
+Arrays = Mapping[str, h5py.Dataset | Tensor]  # by name, in the file or in memory
 
 
 def parse(text: str | bytes, what: str) -> dict[str, Any]:
-    """Read the settings of a network.
-
-    Parameters
-    ----------
-    text : str or bytes
-        A JSON object.
-    what : str
-        What it is, for the message.
-
-    Returns
-    -------
-    dict
-        The settings, those in ``model_params`` merged into the top level.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-    """
+    """Read settings from a JSON object; those in ``model_params`` move to the top level."""
     try:
         params = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -47,23 +28,7 @@ def parse(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def merged(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge the settings in ``model_params`` into the top level, as some files have them there.
-
-    Parameters
-    ----------
-    params : mapping
-        Settings.
-
-    Returns
-    -------
-    dict
-        A new one.
-
-    Raises
-    ------
-    ValueError
-        If ``model_params`` holds no settings.
-    """
+    """Merge the settings in ``model_params``, where some files keep them, into the top level."""
     nested = params.get("model_params", {})
     if not isinstance(nested, Mapping):
         raise ValueError("the setting model_params must be a JSON object {...}.")
@@ -71,24 +36,9 @@ def merged(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_text(model: nn.Module, params: Mapping[str, Any]) -> str:
-    """Write the settings of a network and of its training as JSON.
+    """Write the settings of a network and of its training as one JSON object.
 
-    Parameters
-    ----------
-    model : nn.Module
-        The network; :func:`~micranet_helpers.zoo.architectures.settings` tells what makes it.
-    params : mapping
-        Settings of the training.
-
-    Returns
-    -------
-    str
-        A JSON object with both.
-
-    Raises
-    ------
-    ValueError
-        If they contradict each other, or are no plain finite numbers, text and lists.
+    A ValueError says if they contradict each other or are not plain finite numbers, text and lists.
     """
     own = settings(model)
     params = {**own, **params}
@@ -101,54 +51,19 @@ def settings_text(model: nn.Module, params: Mapping[str, Any]) -> str:
 
 
 def assemble(arrays: Arrays, params: Mapping[str, Any], where: str) -> tuple[nn.Module, Arrays]:
-    """Build the network of some arrays, without reading any of their numbers.
+    """Build the network of some arrays on the meta device, without reading any number.
 
-    Parameters
-    ----------
-    arrays : mapping
-        What the file holds.
-    params : mapping
-        Settings, of which only those of a Mask R-CNN are read.
-    where : str
-        Where the arrays are, for the message.
-
-    Returns
-    -------
-    model : nn.Module
-        On the meta device.
-    arrays : mapping
-        Its arrays, by today's names, for :func:`fill`.
-
-    Raises
-    ------
-    ImportError
-        If it is a Mask R-CNN, and torchvision, or its compiled part, is missing.
-    ValueError
-        If they are no network that this package knows.
+    Also returns the arrays by today's names, for :func:`fill`.
     """
     architecture, arrays = recognise(arrays, where), named_today(arrays)
-    shapes = {key: value.shape for key, value in arrays.items()}
-    shapes = {key: None if shape is None else tuple(shape) for key, shape in shapes.items()}
+    shapes = {key: None if x.shape is None else tuple(x.shape) for key, x in arrays.items()}
     return build(architecture, shapes, params, where), arrays
 
 
 def taken(model: nn.Module) -> dict[str, Tensor]:
-    """Take the numbers of a network, to store them.
+    """Return the state dict as finite CPU tensors, float32 unless they are whole numbers.
 
-    Parameters
-    ----------
-    model : nn.Module
-        The network, on any device.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Its ``state_dict`` on the CPU; whatever is no whole number is float32, as published.
-
-    Raises
-    ------
-    ValueError
-        If it holds NaN or infinity, or no network could be made of it.
+    A ValueError says if a number is not finite or the network could not be loaded again.
     """
     assemble(model.state_dict(), settings(model), "The model")
     stored = {}
@@ -161,20 +76,7 @@ def taken(model: nn.Module) -> dict[str, Tensor]:
 
 
 def fill(model: nn.Module, arrays: Arrays) -> None:
-    """Give the numbers to a network, which then is on the CPU and in evaluation mode.
-
-    Parameters
-    ----------
-    model : nn.Module
-        On the meta device.
-    arrays : mapping
-        Those that :func:`assemble` returned with it. They are copied.
-
-    Raises
-    ------
-    ValueError
-        If they hold anything but finite numbers.
-    """
+    """Give a network copies of its numbers, which must be finite; it is then in evaluation mode."""
     state = {}
     for key, expected in model.state_dict().items():
         read = _tensor if isinstance(arrays[key], Tensor) else _dataset

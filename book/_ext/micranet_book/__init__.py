@@ -1,5 +1,6 @@
 """Make the book of its chapters: for those who have a clone.
 
-- ``runner``: execute chapters, build pages; ``status``: what a run took, with which versions.
-- ``offline``, ``pages``: Sphinx extensions.
+- ``runner``: execute chapters, build pages; ``record``: which chapters need no new run;
+  ``faults``: say on a page how its chapter failed; ``status``: times and versions of a run.
+- ``pages``: the Sphinx extension.
 """

@@ -1,9 +1,10 @@
-"""Sphinx extension: pages that can be read by ear and by keyboard, and words that lead somewhere.
+"""Sphinx extension: pages for screen readers and keyboards, offline, with links for terms and code.
 
-A picture gets the caption below it as its alternative text. The theme's menu gets names for its
-arrows, and the bibliography the roles of a list. The words of the glossary can be linked as
-``[crop](glossary.md#term-crop)``: GitHub shows such a link as well as the pages do. Names of the
-package that stand as code lead to the reference.
+A picture gets the caption below it as its alternative text, the theme's menu gets names for its
+arrows, and the bibliography the roles of a list. The badge on top of the chapters, which GitHub
+shows from Colab's address, is a picture of our own. Terms of the glossary can be linked as
+``[crop](glossary.md#term-crop)``, which works on GitHub as well. Names of the package written as
+code link to the reference.
 """
 
 import html
@@ -16,7 +17,10 @@ if TYPE_CHECKING:  # Sphinx belongs to the extra `book`
     from sphinx.application import Sphinx
 
 PACKAGE = re.compile(r"micranet_helpers(\.\w+)+")
-"""Code that is a link to the reference in the pages, and code on GitHub and Colab."""
+"""Code that the pages link to the reference."""
+
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+"""Address in the chapters; the pages show ``book/images/open-in-colab.svg`` in its place."""
 
 NEEDS = "what you need"
 """First words of the table at the head of a chapter; the style sheet knows it by its class."""
@@ -47,9 +51,10 @@ def _describe_figures(app: "Sphinx", doctree: "nodes.document") -> None:
 
 
 def _take_own_pictures(app: "Sphinx", name: str, source: list[str]) -> None:
-    # On Colab a chapter stands alone: its pictures have an address in the repository.
+    # On Colab a chapter is alone: its pictures have an address in the repository.
     address = app.config.html_theme_options["repository_url"]
     source[0] = source[0].replace(f"{address}/raw/main/book/", "/")
+    source[0] = source[0].replace(BADGE, "/images/open-in-colab.svg")
 
 
 def _mark_needs(app: "Sphinx", doctree: "nodes.document") -> None:
@@ -112,18 +117,7 @@ def _summarise_page(
 
 
 def setup(app: "Sphinx") -> dict[str, Any]:
-    """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module.
-
-    Parameters
-    ----------
-    app : Sphinx
-        The application.
-
-    Returns
-    -------
-    dict
-        Sphinx may read and write pages in parallel.
-    """
+    """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
     app.connect("source-read", _take_own_pictures)
     app.connect("doctree-read", _describe_figures)
     app.connect("doctree-read", _mark_needs)

@@ -7,17 +7,9 @@ from micranet_helpers.data.fetch import download, registry
 
 
 def main(argv: list[str]) -> int:
-    """Run ``micranet-book data``.
+    """Run ``micranet-book data`` with the arguments after ``data``; none lists the data sets.
 
-    Parameters
-    ----------
-    argv : list of str
-        Arguments after ``data``; none lists the data sets.
-
-    Returns
-    -------
-    int
-        0: done, 1: a file could not be downloaded or deleted, 2: bad usage, 130: stopped.
+    Returns 0: done, 1: a file could not be downloaded or deleted, 2: bad usage, or 130: stopped.
     """
     args = _parser().parse_args(argv)
     try:

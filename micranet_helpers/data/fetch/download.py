@@ -3,15 +3,14 @@
 Files lie at ``folder() / NAME / PATH``, where the environment variable ``MICRANET_DATA`` sets the
 folder. With ``MICRANET_MIRROR=http://host/...`` each ``https://HOST/PATH`` is taken from
 ``MIRROR/HOST/PATH``, for laboratories behind a firewall. What was broken off is resumed by the next
-:func:`fetch`; what is there is verified by its hash and not downloaded again. pooch
-compares hashes and puts files into their place; this module adds what it lacks: mirrors, parallel
-downloads and trust on first use. One transfer is in :mod:`micranet_helpers.data.fetch.transfer`.
+:func:`fetch`; what is there is verified by its hash and not downloaded again. pooch has neither
+resume, mirrors, parallel downloads nor trust on first use. One transfer is in
+:mod:`micranet_helpers.data.fetch.transfer`.
 """
 
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -34,7 +33,6 @@ from micranet_helpers.data.fetch.transfer import (
     complete,
     file_size,
     open_session,
-    patience,
     require_space,
 )
 from micranet_helpers.files.archives import discard, unpack
@@ -47,14 +45,13 @@ _log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
-    """Where downloaded files lie.
+    """Find the folder of downloaded files.
 
     Returns
     -------
     Path
-        The environment variable ``MICRANET_DATA``, or ``downloads`` in the folder of
-        ``MICRANET_WORKDIR`` (:mod:`micranet_helpers.lessons.workdir`), or the platform's folder
-        for caches.
+        The environment variable ``MICRANET_DATA``, or ``downloads`` in ``MICRANET_WORKDIR``
+        (:mod:`micranet_helpers.lessons.workdir`), or the platform's folder for caches.
     """
     work = os.environ.get("MICRANET_WORKDIR")
     default = Path(work, "downloads") if work else pooch.os_cache("micranet")
@@ -63,7 +60,7 @@ def folder() -> Path:
 
 
 def cached() -> dict[str, int]:
-    """How much of each data set is on the disk.
+    """Measure how much of each data set is on the disk.
 
     Returns
     -------
@@ -98,9 +95,7 @@ def remove(name: str) -> int:
         return 0
     with _locked(name):
         size = _size_of_item(name)
-        discard(place := (folder() / name).resolve())
-        if (folder() / name).is_symlink():
-            place.mkdir()  # the next download goes there again
+        discard(folder() / name)
     return size
 
 
@@ -149,14 +144,16 @@ def fetch(name: str, subset: str | None = None) -> list[Path]:
     return [_result(root, file) for file in files]
 
 
+def _beside(root: Path, file: File, ending: str) -> Path:
+    return root / (file.path + ending)
+
+
 def _result(root: Path, file: File) -> Path:
-    path = root / file.path
-    return path.with_name(path.name + ".unpacked") if file.is_archive else path
+    return _beside(root, file, ".unpacked" if file.is_archive else "")
 
 
 def _record(root: Path, file: File) -> Path:
-    path = root / file.path
-    return path.with_name(path.name + ".sha256")
+    return _beside(root, file, ".sha256")
 
 
 def _known_hash(root: Path, file: File) -> str | None:
@@ -167,24 +164,19 @@ def _known_hash(root: Path, file: File) -> str | None:
 
 def _is_ready(root: Path, file: File) -> bool:
     known, path = _known_hash(root, file), root / file.path
-    if known is None or not _result(root, file).exists() or not path.is_file():
-        return False
-    return file.bytes in (None, path.stat().st_size) and _has_hash(path, known)
+    there = path.is_file() and _result(root, file).exists()
+    return known is not None and there and _has_hash(path, known)
 
 
 def _has_hash(path: Path, known: str) -> bool:
     algorithm, _, digest = known.rpartition(":")
-    return pooch.file_hash(str(path), alg=algorithm or "sha256") == digest
-
-
-def _size_of_folder(root: Path) -> int:
-    return sum(map(file_size, root.rglob("*")))
+    return pooch.file_hash(path, alg=algorithm or "sha256") == digest
 
 
 def _size_of_item(name: str) -> int:
-    place = (folder() / name).resolve()  # on another disk, perhaps
     # What an interrupted removal has left counts, too.
-    return sum(map(_size_of_folder, (place, place.with_name(f"{place.name}.discarded"))))
+    places = (folder() / name, folder() / f"{name}.discarded")
+    return sum(file_size(path) for place in places for path in place.rglob("*"))
 
 
 @contextlib.contextmanager
@@ -209,17 +201,14 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
     missing = [file for file in files if not _is_ready(root, file)]
     for parent in {(root / file.path).parent for file in missing}:
         parent.mkdir(parents=True, exist_ok=True)
-        for left_over in parent.glob("tmp????????"):
-            if left_over.is_file():  # of pooch, if it was killed
-                left_over.unlink()
-    require_space(root, sum(_space(root, file) for file in missing))
     total = sum(file.bytes or 0 for file in missing)
+    present = sum(file_size(_beside(root, file, ".part")) for file in missing if file.bytes)
+    require_space(root, total - present)
     with (
-        _quiet_pooch(),
         open_session() as session,
         tqdm(desc=name, total=total or None, unit="B", unit_scale=True) as bar,
     ):
-        batch = Batch(root, _mirror(), session, bar, Event(), [time.monotonic()])
+        batch = Batch(root, _mirror(), session, bar, Event())
         ended = _run(batch, missing)
     for file, error in ended.items():
         if error is None:
@@ -228,14 +217,11 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
 
 
 def _run(batch: Batch, files: list[File]) -> dict[File, Exception | None]:
-    # To the end, or until the host or the disk fails: what failed for one file fails for all.
-    todo: SimpleQueue[File] = SimpleQueue()
+    """Provide files until one fails by the host or the disk: so would all others."""
     done: SimpleQueue[tuple[File, Exception | None]] = SimpleQueue()
-    for file in files:
-        todo.put(file)
     # Daemons, unlike those of concurrent.futures, do not keep an interrupted program waiting for
     # the network. One that wakes up later sees the stop and changes nothing any more.
-    work = (batch, todo, done)
+    work = (batch, iter(files), done)
     threads = [Thread(target=_work, args=work, daemon=True) for _ in range(CONNECTIONS)]
     ended: dict[File, Exception | None] = {}
     try:
@@ -245,30 +231,24 @@ def _run(batch: Batch, files: list[File]) -> dict[File, Exception | None]:
             with contextlib.suppress(Empty):
                 file, error = done.get(timeout=1)  # Windows sees Ctrl-C only between two waits
                 ended[file] = error
-                batch.heard[:] = [time.monotonic()]
                 if not isinstance(error, FileError | None):
                     break
-            if time.monotonic() - batch.heard[0] > patience():
-                waiting = next(file for file in files if file not in ended)
-                ended[waiting] = HostError("nothing has come from the server for minutes")
-                break
     finally:
         batch.stop.set()
-        end = time.monotonic() + 1
         for thread in filter(Thread.is_alive, threads):
-            thread.join(max(0, end - time.monotonic()))
+            thread.join(1 / CONNECTIONS)  # s
     return ended
 
 
-def _work(batch: Batch, todo: SimpleQueue, done: SimpleQueue) -> None:
-    with contextlib.suppress(Empty):
-        while not batch.stop.is_set():
-            file = todo.get_nowait()
-            try:
-                _provide(batch, file)
-                done.put((file, None))
-            except Exception as error:
-                done.put((file, error))
+def _work(batch: Batch, todo: Iterator[File], done: SimpleQueue) -> None:
+    for file in todo:  # all threads share one iterator
+        if batch.stop.is_set():
+            return
+        try:
+            _provide(batch, file)
+            done.put((file, None))
+        except Exception as error:
+            done.put((file, error))
 
 
 def _raise_failures(root: Path, files: list[File], ended: dict[File, Exception | None]) -> None:
@@ -307,7 +287,7 @@ def _finish(root: Path, file: File) -> None:
                 path.unlink()
             raise DownloadError(str(error)) from error
     if known is None:
-        write_atomically(_record(root, file), pooch.file_hash(str(path)).encode())
+        write_atomically(_record(root, file), pooch.file_hash(path).encode())
         _log.warning(
             "No hash of %s is published: its present content is trusted, recorded in %s and "
             "verified from now on.", file.path, _record(root, file).name,
@@ -316,7 +296,7 @@ def _finish(root: Path, file: File) -> None:
 
 def _download(batch: Batch, file: File, known: str | None) -> None:
     errors: list[Exception] = []
-    part = (batch.root / file.path).with_name(Path(file.path).name + ".part")
+    part = _beside(batch.root, file, ".part")
     advance(batch, file_size(part))
     for url in file.urls:
         if batch.mirror:
@@ -332,26 +312,16 @@ def _download(batch: Batch, file: File, known: str | None) -> None:
 
 def _download_from(transfer: Transfer) -> None:
     url, part, file, known, batch = transfer
-    path = batch.root / file.path
-    sizes = []
-
-    def download(url: str, output: str, _: object) -> None:
-        complete(transfer)
-        sizes.append(transfer.size)
-        os.replace(part, output)
-        transfer.note.unlink(missing_ok=True)
-
-    try:
-        pooch.retrieve(url, known, path.name, path.parent, downloader=download)
-    except ValueError as error:
-        if not sizes:  # not of pooch, which found another hash
-            raise FileError(f"{url}: {error}") from error
-        advance(batch, -sum(sizes))
+    complete(transfer)
+    if known and not _has_hash(part, known):
+        transfer.drop()
         advice = "" if file.hash else (
             f" than at its first use (recorded in {_record(batch.root, file)}); if you trust the "
             f"new one, remove the old first: micranet-book data remove {batch.root.name}"
         )
-        raise FileError(f"{url} has another content (hash){advice}") from error
+        raise FileError(f"{url} has another content (hash){advice}")
+    os.replace(part, batch.root / file.path)
+    transfer.note.unlink(missing_ok=True)
 
 
 def _mirror() -> str:
@@ -359,20 +329,3 @@ def _mirror() -> str:
     if mirror and not mirror.startswith(("http://", "https://")):
         raise ValueError(f"MICRANET_MIRROR must begin with http:// or https://, not {mirror!r}.")
     return mirror
-
-
-def _space(root: Path, file: File) -> int:
-    # For files of unknown size it is checked when the server tells it.
-    path = root / file.path
-    return max(0, (file.bytes or 0) - file_size(path.with_name(path.name + ".part")))
-
-
-@contextlib.contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -54,12 +54,8 @@ class Item:
         What :func:`micranet_helpers.data.fetch.download.fetch` is given.
     title, licence, citation : str
         What it is, its terms as its source states them, and what to cite.
-    chapters : tuple of str
-        Chapters of the book that use it.
     urls : tuple of str
         Addresses under which its files lie, in the order in which they are tried.
-    unpacks : str
-        What its archive holds; empty where there is none.
     files : tuple of File
     """
 
@@ -67,9 +63,7 @@ class Item:
     title: str
     licence: str
     citation: str
-    chapters: tuple[str, ...]
     urls: tuple[str, ...]
-    unpacks: str
     files: tuple[File, ...]
 
 
@@ -82,12 +76,16 @@ def items() -> dict[str, Item]:
     dict of str to Item
         All data sets by name, in the order of ``registry.toml``.
     """
-    text = (files(__package__) / "registry.toml").read_text(encoding="utf-8")
+    return parse((files(__package__) / "registry.toml").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> dict[str, Item]:
+    """Read data sets by name from text as in ``registry.toml``, which explains the format."""
     return {name: _item(name, table) for name, table in tomllib.loads(text).items()}
 
 
 def select(name: str, subset: str | None = None) -> list[File]:
-    """Files of an item, or of a part of it.
+    """List the files of an item, or of a part of it.
 
     Parameters
     ----------
@@ -142,10 +140,16 @@ def citations() -> str:
     Returns
     -------
     str
-        A line for each item: name, what it is, citation.
+        A line for each work: the items that it describes, what they are, citation.
     """
-    rows = ((item.name, item.title, item.citation) for item in items().values())
-    return _markdown(("name", "what", "cite"), rows)
+    works: dict[str, list[Item]] = {}
+    for item in items().values():
+        works.setdefault(item.citation, []).append(item)
+    rows = (
+        (", ".join(item.name for item in group), "; ".join(item.title for item in group), citation)
+        for citation, group in works.items()
+    )
+    return _markdown(("names", "what", "cite"), rows)
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -154,18 +158,7 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def listing(on_disk: Mapping[str, int]) -> str:
-    """Lay out the registry as paragraphs, for a terminal.
-
-    Parameters
-    ----------
-    on_disk : mapping of str to int
-        As for :func:`table`.
-
-    Returns
-    -------
-    str
-        What both tables say, at most 96 characters wide.
-    """
+    """Lay out what both tables say as paragraphs of at most 96 characters, for a terminal."""
     fold = partial(textwrap.fill, width=96, initial_indent="    ", subsequent_indent="      ")
     lines = []
     for name, title, size, cached, subsets, hash_, licence, citation in _rows(on_disk):
@@ -187,7 +180,7 @@ def _rows(on_disk: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _size(files: list[File] | tuple[File, ...]) -> str:
+def _size(files: Sequence[File]) -> str:
     if any(file.bytes is None for file in files):
         return "?"
     return f"{sum(file.bytes or 0 for file in files) / MEGABYTE:.1f}"
@@ -196,8 +189,7 @@ def _size(files: list[File] | tuple[File, ...]) -> str:
 def _item(name: str, table: dict) -> Item:
     entries = tuple(_file(line, table["urls"]) for line in table["files"].splitlines())
     texts = (table[key] for key in ("title", "licence", "citation"))
-    chapters, urls = tuple(table["chapters"]), tuple(table["urls"])
-    return Item(name, *texts, chapters, urls, table["unpacks"], entries)
+    return Item(name, *texts, tuple(table["urls"]), entries)
 
 
 def _file(line: str, bases: list[str]) -> File:

@@ -1,14 +1,12 @@
 """Fetch one file over HTTP: go on where a transfer broke off, wait and try again.
 
-What is received is kept in a part file beside the place of the file, with a note of the address
-and of the server's mark of the version (ETag or date), so that a later run can go on with it. An
-answer that cannot be the file is refused as early as possible: a web page, another size, more
-bytes than announced.
+What is received is kept in a part file beside the file, with a note of the address and of the
+server's mark of the version (ETag or date), so that a later run can go on with it. A web page,
+another size or more bytes than announced are refused at once.
 """
 
 import re
 import shutil
-import time
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -23,7 +21,6 @@ from micranet_helpers.data.fetch.registry import MEGABYTE, File
 
 CONNECT_TIMEOUT = 10.0  # s
 READ_TIMEOUT = 30.0  # s without any data
-LEAST_RATE = 200  # bytes/s; a slower transfer is taken for a stalled one
 TRIES = 4  # exchanges without progress before an address is given up
 MOST_TRIES = 30  # exchanges with progress
 FIRST_WAIT, MOST_WAIT = 0.5, 30.0  # s between tries; doubled each time
@@ -64,7 +61,6 @@ class Batch(NamedTuple):
     session: requests.Session
     bar: tqdm
     stop: Event
-    heard: list[float]  # one number, s: when the latest bytes or the latest end of a file came
 
 
 class Transfer(NamedTuple):
@@ -83,6 +79,7 @@ class Transfer(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Bytes received so far."""
         return file_size(self.part)
 
     def drop(self) -> None:
@@ -93,7 +90,7 @@ class Transfer(NamedTuple):
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file, 0 if there is none."""
+    """Return the bytes of a file, 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
@@ -108,14 +105,8 @@ def open_session() -> requests.Session:
 
 def advance(batch: Batch, count: int) -> None:
     """Move the progress bar that the threads share, by a number of bytes."""
-    batch.heard[:] = [time.monotonic()]
     with batch.bar.get_lock():
         batch.bar.update(count)
-
-
-def patience() -> float:
-    """How long, s, a batch may hear nothing: as long as one file is waited for and tried again."""
-    return TRIES * (READ_TIMEOUT + MOST_WAIT)
 
 
 def require_space(place: Path, needed: int) -> None:
@@ -129,23 +120,9 @@ def require_space(place: Path, needed: int) -> None:
 
 
 def complete(transfer: Transfer) -> None:
-    """Talk to the server until the part is the whole file.
+    """Talk to the server until the part is the whole file; go on with a part that is there.
 
-    Parameters
-    ----------
-    transfer : Transfer
-        What, from where; a part that is there is gone on with.
-
-    Raises
-    ------
-    FileError
-        If this address has not the right file.
-    HostError
-        If the host cannot be reached or fails again and again.
-    DownloadError
-        If the disk has no room for the file.
-    StoppedError
-        If the batch was ended meanwhile.
+    Raises FileError, HostError, StoppedError, or DownloadError if the disk has no room.
     """
     idle = 0
     for _ in range(MOST_TRIES):
@@ -176,37 +153,28 @@ def _exchange(transfer: Transfer) -> None:
             _receive(response, transfer, total)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _explained(transfer.url, error) from error
-    if transfer.known is None and _is_page(transfer.part):
-        transfer.drop()
-        raise FileError(f"{transfer.url} is a web page instead of the file")
 
 
 def _explained(url: str, error: Exception) -> Exception:
-    host = urlsplit(url).netloc
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     never = (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError)
+    if isinstance(error, requests.TooManyRedirects | requests.exceptions.InvalidURL):
+        return FileError(f"{url}: {error}")
     if isinstance(error, never) or isinstance(reason, urllib3.exceptions.NewConnectionError):
-        return HostError(f"{host} cannot be reached ({type(reason or error).__name__})")
-    temporary = (
-        requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError,
-        urllib3.exceptions.HTTPError,
-    )
-    if isinstance(error, temporary):
-        return _BrokenOffError(f"the connection breaks off or stalls ({type(error).__name__})")
-    return FileError(f"{url}: {error}")
+        host, why = urlsplit(url).netloc, type(reason or error).__name__
+        return HostError(f"{host} cannot be reached ({why})")
+    return _BrokenOffError(f"the connection breaks off or stalls ({type(error).__name__})")
 
 
 def _resume(transfer: Transfer) -> dict[str, str]:
-    # Headers that ask for the rest of the file; without a hash only of the same version.
-    size = transfer.size
-    if not size:
+    """Make headers that ask for the rest of the file; without a hash only of the same version."""
+    if not transfer.size:
         return {}
     source, mark = _noted(transfer)
-    too_long = transfer.file.bytes is not None and size > transfer.file.bytes
-    if source != transfer.url or not (mark or transfer.known) or too_long:
+    if source != transfer.url or not (mark or transfer.known):
         transfer.drop()
         return {}
-    return {"Range": f"bytes={size}-"} | ({"If-Range": mark} if mark else {})
+    return {"Range": f"bytes={transfer.size}-"} | ({"If-Range": mark} if mark else {})
 
 
 def _noted(transfer: Transfer) -> tuple[str, str]:
@@ -217,14 +185,14 @@ def _noted(transfer: Transfer) -> tuple[str, str]:
 
 
 def _mark(response: requests.Response) -> str:
-    # What tells versions apart to the byte; a tag that begins with W/ does not.
+    """Take what tells versions apart to the byte; a tag that begins with W/ does not."""
     tag = response.headers.get("ETag", "")
     mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     return " ".join(mark.split())
 
 
 def _accept(response: requests.Response, transfer: Transfer) -> int | None:
-    # Size of the whole file, None if unknown; an error if the answer is of no use.
+    """Return the size of the whole file, None if unknown; refuse an answer that is of no use."""
     status, url, file = response.status_code, transfer.url, transfer.file
     answer = f"the server answers {status} {response.reason}"
     if status in (408, 425, 429) or status >= 500:
@@ -272,7 +240,7 @@ def _total(response: requests.Response) -> int | None:
 
 
 def _expect(response: requests.Response, transfer: Transfer, total: int | None) -> None:
-    # A file of which the registry knows no size: the server must say it, or mark the end.
+    """Check the size of a file that the registry does not know: the server says it, or its end."""
     if total is None:
         if response.headers.get("Transfer-Encoding", "") != "chunked":
             raise FileError(f"{transfer.url}: the server does not say how long the file is")
@@ -287,9 +255,8 @@ def _expect(response: requests.Response, transfer: Transfer, total: int | None) 
 
 
 def _receive(response: requests.Response, transfer: Transfer, total: int | None) -> None:
-    size = first = transfer.size
+    size = transfer.size
     most = shutil.disk_usage(transfer.part.parent).free // 2 if total is None else total
-    start = time.monotonic()
     with transfer.part.open("ab") as part:
         # Not read(): it would return only when a whole chunk is there, however slowly it comes.
         while chunk := response.raw.read1(CHUNK, decode_content=False):
@@ -301,17 +268,8 @@ def _receive(response: requests.Response, transfer: Transfer, total: int | None)
             part.write(chunk)
             part.flush()  # a killed run loses nothing
             advance(transfer.batch, len(chunk))
-            seconds = time.monotonic() - start
-            if seconds > READ_TIMEOUT and size - first < LEAST_RATE * seconds:
-                raise _BrokenOffError("the transfer stalls")
     if size > most:
         transfer.drop()
         raise FileError(f"{transfer.url} has more than {most:,} bytes, too many")
     if total is not None and size < total:
         raise _BrokenOffError(f"the connection ends after {size:,} of {total:,} bytes")
-
-
-def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(200).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return start.startswith((b"<!doctype html", b"<html"))

@@ -83,10 +83,10 @@ def _scatter(
         rounded = rng.random() < round_share
         body = radius * rng.lognormal(0, 0.12) * (0.75 if rounded else 1)
         lengths *= 0.15 if rounded else 1
-        box, inner = _star(rng, size, centre, turn, lengths, body, taper)
-        mask = (inner > 0) & (cells[box] == 0)
+        box, star = _star(rng, size, centre, turn, lengths, body, taper)
+        mask = star & (cells[box] == 0)
         # A cell that would lie under others, or be cut by them, is left out.
-        if mask.sum() > 0.93 * (inner > 0).sum() > 0 and components(mask, connectivity=1).max() < 2:
+        if mask.sum() > 0.93 * star.sum() > 0 and components(mask, connectivity=1).max() < 2:
             cells[box][mask] = number + 1
             laid.append((centre, turn))
     return cells
@@ -95,22 +95,25 @@ def _scatter(
 def _star(
     rng: np.random.Generator, size: int, centre: NDArray[np.float64], turn: float,
     lengths: NDArray[np.float64], radius: float, taper: float,
-) -> tuple[tuple[slice, slice], NDArray[np.float64]]:  # fmt: skip
-    """Draw a body with arms, the first towards ``turn``: its box, and depth below its outline."""
+) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:  # fmt: skip
+    """Draw a body with arms, the first towards ``turn``: its box, and its mask there."""
     reach = int(lengths.max() + 2 * radius)
     box = tuple(slice(max(0, int(c) - reach), max(0, min(size, int(c) + reach))) for c in centre)
-    y, x = (side - c for side, c in zip(np.ogrid[box], centre, strict=True))
-    wave = sum(np.cos(k * np.arctan2(y, x) + rng.uniform(0, 6.3)) / k for k in (2, 3, 5, 8))
-    inner = radius - np.hypot(x, y) + 0.15 * radius * wave
+    y, x = (np.float32(side - c) for side, c in zip(np.ogrid[box], centre, strict=True))
+    around, distance = np.arctan2(y, x), np.hypot(x, y)
+    wave = sum(np.cos(k * around + rng.uniform(0, 6.3)) / k for k in (2, 3, 5, 8))
+    # A sum of exponentials is a soft maximum: body and arms flow into each other.
+    inner = np.exp(radius - distance + 0.15 * radius * wave)
     spread = 2 * np.pi / len(lengths)
-    for i, length in enumerate(lengths):
+    for i, length in enumerate(lengths.tolist()):
         angle = turn + np.pi + i * spread + rng.normal(0, 0.25)
-        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        cos, sin = float(np.cos(angle)), float(np.sin(angle))
+        along, across = x * cos + y * sin, y * cos - x * sin
         part = (along / length).clip(0, 1)
         across = across + rng.normal(0, 0.12) * length * part**2
         width = radius * (1 - part) ** taper + 1 + 0.1 * radius * wave
-        inner = np.logaddexp(inner, width - np.hypot(across, along - part * length))
-    return box, inner
+        inner += np.exp(width - np.hypot(across, along - part * length))
+    return box, inner > 1
 
 
 def _depth(cells: NDArray[np.int64]) -> NDArray[np.float64]:

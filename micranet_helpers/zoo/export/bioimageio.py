@@ -1,4 +1,4 @@
-"""Networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
+"""Write networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from micranet_helpers.data.dataset import normalize
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import MICRANet, check_finite, check_images
 from micranet_helpers.zoo.architectures import settings
@@ -28,16 +28,13 @@ CITATION = {
     "and segmentation from image-level annotations. Nat. Mach. Intell. 4, 455-466 (2022)",
     "doi": "10.1038/s42256-022-00472-w",
 }
-"""What every package asks to cite."""
 
 MEANING = {
     "logits": "A class is predicted where its logit is above 0, unless the card says otherwise.",
     "map_4b": "Class-activation map of the deepest layer: where the evidence of a class is.",
-}
-"""What the outputs are, for readers of a package; at most 128 letters."""
+}  # at most 128 letters
 
-COVER = 256
-"""Side of both halves of the cover, px."""
+COVER = 256  # side of both halves of the cover, px
 
 
 def to_bioimageio(
@@ -59,12 +56,12 @@ def to_bioimageio(
 
     The package is a zip with ``rdf.yaml``, the ONNX graph of :func:`to_onnx`, the image and the
     outputs for it as tests, the card as ``README.md``, and a cover: the image beside the map of
-    the class of highest logit. The package bioimageio.spec validates it before it is written.
-    The validator needs no network: the description holds no address that it would look up.
+    the class of highest logit. The package bioimageio.spec validates it, offline, before it is
+    written.
 
-    Decisions of ours: there is no ``pytorch_state_dict`` beside the graph, as it would bring
-    Python code that readers have to run. Authors are names alone, as the validator looks up
-    their accounts. Readers may differ from the test outputs by a thousandth.
+    Decisions of ours: there is no ``pytorch_state_dict`` beside the graph, as readers would have
+    to run its Python code. Authors are names alone, as the validator would look up their
+    accounts. Readers may differ from the test outputs by a thousandth.
 
     Parameters
     ----------
@@ -73,8 +70,8 @@ def to_bioimageio(
     model : MICRANet, UNet or FalkUNet
         The trained network.
     image : array-like, any real dtype, (C, H, W)
-        An image as published. Best one of the test split on which the network predicts a class:
-        everyone will see it, and the validator refuses a map that is nowhere above 1e-4.
+        An image as published, best of the test split and with a predicted class: everyone will
+        see it, and the validator refuses a map that is nowhere above 1e-4.
     classes : sequence of str
         Names of the classes.
     name : str
@@ -91,8 +88,8 @@ def to_bioimageio(
     tags : sequence of str
         Words to find it by.
     offset, factor : array-like of float, () or (C,)
-        The network sees ``(image - offset) * factor``: see
-        :class:`~micranet_helpers.data.dataset.Sample`. The package tells readers to do the same.
+        The network sees ``(image - offset) * factor``, and the package says so: see
+        :class:`~micranet_helpers.data.dataset.Sample`.
 
     Raises
     ------
@@ -139,7 +136,7 @@ def to_bioimageio(
     files = {f"{key}.npy": _npy(array) for key, array in tensors.items()}
     files |= {"README.md": card.encode(), "cover.png": _cover(pixels, tensors)}
     files["model.onnx"] = graph(model, classes)
-    put(path, _package(about, files))
+    write_atomically(path, _package(about, files))
 
 
 @torch.no_grad()
@@ -182,7 +179,7 @@ def _package(about: dict[str, Any], files: dict[str, bytes]) -> bytes:
 
 
 def _reasons(described: Any) -> str:
-    """Tell what is wrong, once a field: of a licence it would list all that exist, three times."""
+    """Say what is wrong, once a field: of a licence it would list all that exist, three times."""
     errors = described.validation_summary.errors[::-1]
     wrong = {str((*error.loc, "tensors")[0]): error.msg for error in errors}
     return "; ".join(f"{field}: {shorten(text, 200)}" for field, text in sorted(wrong.items()))
@@ -213,9 +210,7 @@ def _input(model: Network, offset: ArrayLike, factor: ArrayLike) -> dict[str, An
     }
 
 
-def _output(
-    key: str, model: Network, classes: Sequence[str], array: NDArray[np.float32]
-) -> dict[str, Any]:
+def _output(key: str, model: Network, classes: Sequence[str], array: NDArray) -> dict[str, Any]:
     """Describe an output; its sides, if any, are those of the image divided by a scale."""
     axes = [{"type": "batch"}, {"type": "channel", "channel_names": list(classes)}]
     if array.ndim == 4:

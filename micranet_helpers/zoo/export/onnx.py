@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs, which many programs run without torch and without this package."""
+"""Write networks as ONNX graphs, which many programs run without torch and this package."""
 
 import copy
 import json
@@ -12,28 +12,24 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from micranet_helpers.files.atomic import named, put
+from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.shared import check_exportable, extra
 
-OPSET = 18
-"""Version of the ONNX operators: the lowest that torch writes, so that older programs read it."""
-
-TOLERANCE = 1e-5
-"""Largest difference between graph and network, per unit of the output's largest value if that
-is above 1."""
+OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
+TOLERANCE = 1e-5  # difference of graph and network, per unit of the output's largest value above 1
 
 
 def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = None) -> None:
     """Write a network as an ONNX graph.
 
     The graph's input ``image`` is float32 (N, C, H, W), of any N, H and W; H and W multiples of
-    what :func:`side_step` says. Its outputs are what :class:`Outputs` computes. The graph's
-    metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and ``micranet_helpers`` (the
-    version that wrote it).
+    8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are what :class:`Outputs`
+    computes. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
+    ``micranet_helpers`` (the version that wrote it).
 
     Parameters
     ----------
@@ -63,22 +59,11 @@ def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = No
     https://onnx.ai
     """
     path = named(path, ".onnx")
-    put(path, graph(model, classes))
+    write_atomically(path, graph(model, classes))
 
 
 def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
-    """Make the content of an ONNX file; see :func:`to_onnx`.
-
-    Parameters
-    ----------
-    model, classes
-        As for :func:`to_onnx`.
-
-    Returns
-    -------
-    bytes
-        The graph, checked by onnx, and run by onnxruntime.
-    """
+    """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
     onnx, _ = extra("onnx"), extra("onnxscript")
     check_exportable(model)
     check_classes(model, classes)
@@ -105,23 +90,14 @@ def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
 
 
 class Outputs(nn.Module):
-    """What the graph of a network computes.
+    """Compute what the graph of a network computes: a float32 copy of it in evaluation mode.
 
     For a MICRANet ``logits`` (N, K) and ``map_4b`` (N, K, H / 8, W / 8): the class maps of layer
     4b, cut at 0, just as :func:`micranet_helpers.maps.cam.grad_cam` computes them with
     ``normalize=False`` and before it enlarges them. Because of the global max pool, their
     gradients are the weights of the linear layer divided by the number of pixels, so none is
-    needed: it is the classic class-activation map. For a U-Net ``logits`` (N, K, H, W).
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network; a copy is taken, in evaluation mode, float32 and on the CPU.
-
-    References
-    ----------
-    Zhou et al. 2016, doi 10.1109/CVPR.2016.319; Bilodeau et al. 2022,
-    doi 10.1038/s42256-022-00472-w.
+    needed: it is the classic class-activation map (Zhou et al. 2016, doi 10.1109/CVPR.2016.319).
+    For a U-Net ``logits`` (N, K, H, W).
     """
 
     def __init__(self, model: Network) -> None:
@@ -130,18 +106,7 @@ class Outputs(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute all outputs of a batch.
-
-        Parameters
-        ----------
-        image : Tensor, float32, (N, C, H, W)
-            The batch.
-
-        Returns
-        -------
-        tuple of Tensor, float32
-            The outputs.
-        """
+        """Compute all outputs of a batch, float32, (N, C, H, W)."""
         if not isinstance(self.model, MICRANet):
             return (self.model(image),)
         features, linear = self.model.features(image), self.model.linear1
@@ -151,38 +116,14 @@ class Outputs(nn.Module):
 
 
 def side_step(model: Network) -> int:
-    """Tell what the sides of images must be multiples of.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network.
-
-    Returns
-    -------
-    int
-        Pixels.
-    """
+    """Return what the sides of images must be multiples of, px."""
     if isinstance(model, MICRANet):
         return STRIDES[-1]
     return 2 ** len(model.contractingPath) if isinstance(model, UNet) else 16
 
 
 def check_classes(model: Network, classes: Sequence[str] | None) -> None:
-    """Raise one clear sentence if names do not fit the classes of a network.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network.
-    classes : sequence of str, optional
-        The names.
-
-    Raises
-    ------
-    ValueError
-        If they are not one different, non-empty text for each class.
-    """
+    """Refuse names that are not one different, non-empty text for each class."""
     if classes is None:
         return
     texts = {name for name in classes if isinstance(name, str) and name}
@@ -194,20 +135,7 @@ def check_classes(model: Network, classes: Sequence[str] | None) -> None:
 
 @torch.no_grad()
 def check_graph(data: bytes, model: Network) -> None:
-    """Run a graph with onnxruntime on random images of two sizes and compare with the network.
-
-    Parameters
-    ----------
-    data : bytes
-        The graph.
-    model : MICRANet, UNet or FalkUNet
-        The network.
-
-    Raises
-    ------
-    RuntimeError
-        If a value differs by more than :data:`TOLERANCE`.
-    """
+    """Run a graph with onnxruntime on images of two sizes; the outputs must be the network's."""
     runtime = extra("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1  # in a container, it complains about others

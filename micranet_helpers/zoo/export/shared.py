@@ -1,4 +1,4 @@
-"""What all exports share: their optional packages, and the networks that they know."""
+"""Check what all exports need: an optional package, and a network that has a graph."""
 
 import importlib
 from types import ModuleType
@@ -10,23 +10,7 @@ from micranet_helpers.zoo.weights import taken
 
 
 def extra(module: str) -> ModuleType:
-    """Import a package of the extra ``export``.
-
-    Parameters
-    ----------
-    module : str
-        Its name.
-
-    Returns
-    -------
-    module
-        The package.
-
-    Raises
-    ------
-    ImportError
-        If it is not there; the message names the extra.
-    """
+    """Import a package of the extra ``export``; if it is missing, the message names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -36,21 +20,7 @@ def extra(module: str) -> ModuleType:
 
 
 def check_exportable(model: Any) -> None:
-    """Raise one clear sentence if no graph of a network can be written, or of no use.
-
-    Parameters
-    ----------
-    model : MICRANet, UNet or FalkUNet
-        The network.
-
-    Raises
-    ------
-    TypeError
-        If it is another one, such as Mask R-CNN.
-    ValueError
-        If its arrays are not those of such a network, too large to be true, or hold NaN or
-        infinity.
-    """
+    """Refuse networks whose graph cannot be written, and weights that are not finite."""
     if not isinstance(model, Network):
         raise TypeError(
             f"Only MICRANet, UNet and FalkUNet can be written so, not {type(model).__name__}."

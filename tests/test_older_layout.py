@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
 from test_unet import expected_shapes
 from test_zoo import published_weights
 from test_zoo_layouts import MNIST, assert_holds, unet_weights
@@ -58,14 +57,10 @@ def test_the_published_pairs_for_mnist(tmp_path, rng, new):
     assert entry.params == {**MNIST, "num_classes": 11, "number_filter": 4, "depth": 4}
 
 
-def test_a_pair_can_be_saved_to_a_zoo_and_trained(tmp_path, rng):
-    pair = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 3, 2, 4)))
-    entry = older_layout.load(pair)
+def test_a_pair_can_be_saved_to_a_zoo(tmp_path, rng):
+    entry = older_layout.load(write_pair(tmp_path / "a", tensors(unet_weights(rng, 1, 3, 2, 4))))
     zoo.save(tmp_path / "zoo.hdf5", "UNet", entry.models, entry.params)
     assert zoo.load(tmp_path / "zoo.hdf5", "UNet").params == entry.params
-    [model] = entry.models
-    model.train()(random_images(2, 1, 8, 8)).sum().backward()
-    assert all(p.grad is not None and p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_parameters_that_share_numbers_in_the_file_are_apart_in_the_network(tmp_path, rng):
@@ -169,14 +164,11 @@ BAD_PAIRS = {
     "huge": (pickled({k: tensor_of(*s) for k, s in expected_shapes(1, 1, 5, 900).items()}),
              "numbers, at most"),
     "JSON cut": (content(TEXT, lambda data: data[:-1]), "no JSON text"),
-    "JSON empty": (content(TEXT, lambda data: b""), "no JSON text"),
-    "JSON list": (content(TEXT, lambda data: b"[1]"), "no JSON object"),
     "JSON bytes": (content(TEXT, lambda data: b"\xff\xfe\xfd"), "no JSON text"),
     "JSON deep": (content(TEXT, lambda data: b"[" * 10**5), "no JSON text"),
     "JSON NaN": (content(TEXT, lambda data: b'{"size": NaN}'), "NaN or infinite"),
     "JSON infinite": (content(TEXT, lambda data: b'{"size": 1e999}'), "NaN or infinite"),
     "JSON huge": (content(TEXT, lambda data: b" " * 10**6 + data), "more than 1000000 bytes"),
-    "bad model_params": (content(TEXT, lambda data: b'{"model_params": 1}'), "model_params must"),
 }  # fmt: skip
 
 
@@ -200,16 +192,11 @@ def test_the_bomb_would_go_off(tmp_path):
     assert os.listdir(tmp_path) == ["harm"]
 
 
-def test_a_missing_half_of_a_pair_is_named(tmp_path, rng):
+@pytest.mark.parametrize("name", [NET, TEXT])
+def test_a_missing_half_of_a_pair_is_named(tmp_path, rng, name):
     folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
-    with pytest.raises(FileNotFoundError, match="params.net/params.net: give the folder"):
-        older_layout.load(folder / "params.net")
-    (folder / "params.net").rename(folder / "params.pt")
-    with pytest.raises(FileNotFoundError, match="params.net: give the folder"):
-        older_layout.load(folder)
-    (folder / "params.pt").rename(folder / "params.net")
-    (folder / "trainer_params.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no file .*trainer_params.json"):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"no file .*{name}: give the folder"):
         older_layout.load(folder)
 
 

@@ -154,11 +154,12 @@ def test_terms_of_the_data_are_plain(tmp_path, runs, result, dataset, source, sa
 def test_every_full_run_of_the_book_can_be_published():
     for path in (BOOK / "results" / "full").glob("*.json"):
         run = results.load(path)
-        assert isinstance(model_card._data(run["dataset"], run["source"]), list)
+        assert isinstance(model_card.data_of(run["dataset"], run["source"]), list)
     assert {name for names in model_card.DATA.values() for name in names} <= items().keys()
-    assert model_card.GROUPS.keys() == model_card._DOES.keys() == {*learner.NETWORKS, "MaskRCNN"}
+    assert model_card.NETWORKS.keys() == {*learner.NETWORKS, "MaskRCNN"}
 
 
+@pytest.mark.slow
 def test_a_mask_rcnn_is_published(tmp_path, result):
     model = mask_rcnn.build(1, 2, 64)
     checkpoint = {
@@ -219,9 +220,7 @@ def test_results_of_other_data_and_weights_are_refused(tmp_path, runs, result, c
 
 BAD_RUNS = {
     "other network": lambda c: c["hyper_parameters"].update(network="ResNet"),
-    "no text": lambda c: c["hyper_parameters"].update(network=["UNet"]),
     "no facts": lambda c: c["hyper_parameters"].update(run=None),
-    "no epoch": lambda c: c.pop("epoch"),
     "no weights": lambda c: c.pop("state_dict"),
 }
 
@@ -233,16 +232,11 @@ def test_runs_of_another_kind_are_refused(tmp_path, runs, result, case):
     refused(tmp_path, result(), {"MICRANet": [run]}, ValueError, message)
 
 
-def test_missing_and_damaged_files_are_named(tmp_path, runs, result):
+def test_missing_files_are_named(tmp_path, runs, result):
     models = {"MICRANet": [tmp_path / "nowhere"]}
     refused(tmp_path, result(), models, FileNotFoundError, "no checkpoint .*nowhere")
     models = {"MICRANet": [runs["classifier"]]}
     refused(tmp_path, tmp_path / "none.json", models, FileNotFoundError, "no file .*none.json")
-    (tmp_path / "notes.json").write_text("{}")
-    refused(tmp_path, tmp_path / "notes.json", models, ValueError, "notes.json holds no results")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "best.ckpt").write_text("my notes")
-    refused(tmp_path, result(), {"MICRANet": [tmp_path / "run"]}, ValueError, "is damaged or no")
 
 
 @pytest.mark.parametrize("name", ["em.hdf5", "em.md"])
@@ -255,21 +249,19 @@ def test_nothing_is_overwritten(tmp_path, runs, result, name):
     assert (tmp_path / "out" / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("call", range(4))
-def test_a_full_disk_leaves_neither_file(tmp_path, runs, result, monkeypatch, call):
-    """Two groups, the zoo and the card take their places by one call each."""
-    path, calls, replace = result(), [], os.replace
+@pytest.mark.parametrize("suffix", [".part", ".hdf5", ".md"])
+def test_a_full_disk_leaves_neither_file(tmp_path, runs, result, monkeypatch, suffix):
+    """In a group of the zoo, the zoo itself or the card."""
+    path, replace = result(), os.replace
 
-    def fail(*args):
-        calls.append(args)
-        if len(calls) > call:
+    def fail(source, target):
+        if str(target).endswith(suffix):
             raise OSError(28, "No space left on device")
-        replace(*args)
+        replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail)
     models = {"MICRANet": [runs["classifier"]], "UNet": [runs["unet"]]}
     refused(tmp_path, path, models, OSError, "em.md could not be written.*No space left")
-    assert len(calls) == call + 1
 
 
 # --- the command -------------------------------------------------------------------------------

@@ -1,0 +1,149 @@
+"""Train and measure on the data of other chapters as they do: settings, and what follows from them.
+
+The sizes are those of the chapters at the profile `quick`, so that what was trained there is only
+loaded; :func:`dataclasses.replace` changes them.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from micranet_helpers.data import ctc, em, mnist
+from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.data.dataset import Sample
+from micranet_helpers.lessons import training
+from micranet_helpers.maps import recipes, selftraining
+from micranet_helpers.maps.segmentation import Recipe, crop_by_crop, segment
+from micranet_helpers.networks import MICRANet, Network, UNet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Hold the settings of a dataset.
+
+    Attributes
+    ----------
+    name : {"mnist", "em", "ctc"}
+        The dataset.
+    rule : Rule
+        Labels of crops.
+    questions : int
+        Yes-or-no questions that a crop is asked.
+    ours : str
+        Recipe of the masks without further training.
+    num_images, size, side, stride, test_stride : int
+        Number and side of simulated images; side of a crop, step between training crops and
+        between others, px.
+    epochs, pixel_crops, pixel_epochs : int
+        Epochs of the classifier; crops and epochs of each U-Net (0: none is trained).
+    smallest : int
+        Pieces of fewer pixels are no objects.
+    tile : int, optional
+        Side of the tiles in which large images are predicted, px.
+    near : int
+        Side of what figures show of an image, px.
+    crops_as, fit_as : dict
+        Other settings of training crops and of the classifier's training.
+    """
+
+    name: str
+    rule: Rule
+    questions: int
+    ours: str
+    num_images: int
+    size: int
+    side: int
+    stride: int
+    test_stride: int
+    epochs: int
+    pixel_crops: int
+    pixel_epochs: int
+    smallest: int
+    near: int
+    tile: int | None = None
+    crops_as: dict[str, Any] = field(default_factory=dict)
+    fit_as: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, source: str, subset: str, seed: int) -> Path:
+        """Build the dataset, or find the file of its chapter."""
+        seeded = {"seed": seed} if self.name == "mnist" else {}
+        return training.build_dataset(
+            self.name, source, subset, self.num_images, self.size, **seeded
+        )
+
+    def crops(self, path: Path, split: str, seed: int = 0) -> CropDataset:
+        """Cut a split into crops with labels, for training augmented."""
+        if split == "training":
+            return CropDataset(
+                path, split, self.side, self.stride, self.rule, seed=seed, **self.crops_as
+            )
+        return CropDataset(path, split, self.side, self.test_stride, self.rule)
+
+    def folder(self, path: Path, seed: int) -> str:
+        """Name the run of the classifier as its chapter does."""
+        return training.run_folder(path, self.side, self.stride, self.epochs, seed, "train")
+
+    def classifier(self, path: Path, seed: int) -> MICRANet:
+        """Train the classifier on image-level labels, or load it."""
+        crops = self.crops(path, "training", seed), self.crops(path, "validation")
+        return training.fit_or_load(
+            "train", *crops, self.folder(path, seed), self.epochs, seed=seed, **self.fit_as
+        )
+
+    def student(self, model: MICRANet, path: Path, seed: int) -> UNet:
+        """Train a U-Net on what the classifier says, or load it; its run ends in "-unet"."""
+        crops = self.crops(path, "training", seed), self.crops(path, "validation")
+        guide = selftraining.guided if self.name == "ctc" else None
+        return training.self_train(
+            model, path, *crops, self.pixel_crops, f"{self.folder(path, seed)}-unet",
+            self.pixel_epochs, seed, guide,
+        )  # fmt: skip
+
+    def objects(self, sample: Sample) -> NDArray[np.int64]:
+        """Number the objects of each kind, (K, H, W); contacts between cells are none."""
+        label = sample.label.astype(np.int64)
+        return {"mnist": label, "em": label[:1], "ctc": label[::2]}[self.name]
+
+    def judged(self, sample: Sample, stack: NDArray) -> NDArray:
+        """Keep of a stack (K, H, W) the cells of the line that a frame shows; all of others."""
+        if self.name != "ctc":
+            return stack
+        planes = 2 if len(stack) == len(sample.label) else 1  # of a line: with contacts, or without
+        return stack[[ctc.line_of(sample) * planes]]
+
+    def masks(self, network: Network, recipe: Recipe, pixels: NDArray[np.float32]) -> NDArray:
+        """Mark the classes of an image (C, H, W) by a recipe: bool (K, H, W)."""
+        image = torch.from_numpy(pixels).to(next(network.parameters()).device)
+        digits = self.name == "mnist" and recipe is not recipes.SELF_TRAINED
+        if recipe.name == "published" and not digits:
+            return crop_by_crop(network, image, recipe, self.side).cpu().numpy()
+        tile, step = (self.side, self.side // 2) if digits else (self.tile, None)
+        return segment(network, image[None], recipe, tile, step).masks[0].cpu().numpy()
+
+
+SUBJECTS = {
+    each.name: each
+    for each in (
+        Subject(
+            "mnist", mnist.RULE, questions=10, ours="default", num_images=400, size=256, side=48,
+            stride=24, test_stride=48, epochs=3, pixel_crops=12000, pixel_epochs=0, smallest=10,
+            near=64, fit_as={"batch_size": 32, "learning_rate": 2e-3},
+        ),
+        Subject(
+            "em", em.RULE, questions=1, ours="evidence", num_images=16, size=384, side=64,
+            stride=32, test_stride=64, epochs=6, pixel_crops=400, pixel_epochs=3, smallest=300,
+            near=192, tile=512, fit_as={"batch_size": 32},
+            crops_as={"augment": True, "ratio": (1, 1), "redraw": True},
+        ),
+        Subject(
+            "ctc", ctc.RULE, questions=2, ours="evidence", num_images=30, size=320, side=64,
+            stride=48, test_stride=48, epochs=3, pixel_crops=640, pixel_epochs=2, smallest=49,
+            near=96, fit_as={"batch_size": 16}, crops_as={"augment": True},
+        ),
+    )
+}  # fmt: skip
+"""The datasets that baselines are compared on."""

@@ -1,0 +1,72 @@
+"""Judge a classifier by the labels of crops: thresholds from validation, scores from testing."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from micranet_helpers import metrics
+from micranet_helpers.train import logits_of
+
+
+class Verdict(NamedTuple):
+    """Hold what :func:`judge` finds, one value for each class.
+
+    Attributes
+    ----------
+    thresholds : Tensor, float32, (K,)
+        Logits from which on the answer is yes.
+    auc : list of K floats
+        Area under the ROC curve of the test crops, in [0, 1].
+    f1 : list of K floats
+        F1 score of the test crops at the threshold, in [0, 1].
+    """
+
+    thresholds: Tensor
+    auc: list[float]
+    f1: list[float]
+
+
+def judge(model: nn.Module, validation: Dataset, testing: Dataset) -> Verdict:
+    """Choose the thresholds of a classifier on validation crops, and score it on test crops.
+
+    Parameters
+    ----------
+    model : MICRANet
+        In evaluation mode, on any device.
+    validation, testing : CropDataset
+        Crops with their ``labels``; the same classes in both.
+
+    Returns
+    -------
+    Verdict
+        Thresholds, areas and F1 scores.
+
+    Raises
+    ------
+    ValueError
+        If there is no crop, or the validation crops show a class always or never.
+    """
+    thresholds = thresholds_of(logits_of(model, validation), validation.labels)
+    logits, present = logits_of(model, testing), testing.labels > 0
+    yes = logits >= thresholds
+    f1 = [metrics.dice(*pair) for pair in zip(yes.T, present.T, strict=True)]
+    return Verdict(thresholds, metrics.roc_areas(logits, present), f1)
+
+
+def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
+    """Choose for each class the threshold of highest F1.
+
+    Parameters
+    ----------
+    scores, labels : Tensor, float, (N, K)
+        Scores of N crops, and their labels, above 0 for yes.
+
+    Returns
+    -------
+    Tensor, float32, (K,)
+        See :func:`micranet_helpers.metrics.best_threshold`.
+    """
+    pairs = zip(scores.T, labels.T > 0, strict=True)
+    return torch.tensor([metrics.best_threshold(*pair) for pair in pairs])

@@ -1,0 +1,36 @@
+"""A verdict is what its parts say: thresholds of validation crops, scores of test crops."""
+
+import pytest
+import torch
+from conftest import random_images, random_model
+from sklearn.metrics import f1_score, roc_auc_score
+from torch.utils.data import TensorDataset
+
+from micranet_helpers.lessons.verdict import judge, thresholds_of
+from micranet_helpers.metrics import best_threshold
+from micranet_helpers.train import logits_of
+
+
+class Crops(TensorDataset):
+    def __init__(self, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.labels = (torch.rand(20, 2, generator=draw) > 0.6).float()
+        super().__init__(random_images(20, 1, 16, 16), self.labels)
+
+
+def test_thresholds_come_from_validation_and_scores_from_testing() -> None:
+    model, validation, testing = random_model(num_classes=2), Crops(1), Crops(2)
+    verdict = judge(model, validation, testing)
+    known, new = logits_of(model, validation), logits_of(model, testing)
+    for k in range(2):
+        cut = best_threshold(known[:, k], validation.labels[:, k] > 0)
+        present = testing.labels[:, k].numpy()
+        assert verdict.thresholds[k].item() == pytest.approx(cut)
+        assert verdict.auc[k] == pytest.approx(roc_auc_score(present, new[:, k]))
+        assert verdict.f1[k] == pytest.approx(f1_score(present, new[:, k] >= cut))
+
+
+def test_each_class_has_its_own_threshold() -> None:
+    scores = torch.tensor([[0.0, 5], [1, 6], [2, 7], [3, 8]])
+    labels = torch.tensor([[0.0, 1], [0, 1], [1, 0], [1, 0]])
+    assert thresholds_of(scores, labels).tolist() == [1.5, 5]
