@@ -43,6 +43,7 @@ def test_explorer_benchmark_prints_and_saves_milliseconds(tmp_path: Path) -> Non
     assert len(rows) == 7
 
 
+@pytest.mark.slow
 def test_threads_benchmark_prints_and_saves_seconds(tmp_path: Path) -> None:
     options = ["--steps", "1", "--batch", "1", "--side", "16", "--settings", "one"]
     table = run("threads.py", tmp_path / "threads.md", *options)

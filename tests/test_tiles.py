@@ -1,5 +1,7 @@
 """Tiles: what is put together again is what was cut."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from conftest import random_images
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from tqdm import tqdm
 
 from micranet_helpers.maps import tiles
 from micranet_helpers.maps.tiles import over_tiles, padded
@@ -127,13 +130,12 @@ def test_margins_count_only_at_the_border_of_the_image(
 def test_progress_shows_only_for_long_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = random_images(2, 1, 40, 40)
-    over_tiles(images, identity, 16, 8)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(tiles, "PATIENCE", 0)
-    over_tiles(images, identity, 16, 8)
-    shown = capsys.readouterr()
-    assert shown.out == "" and "/32 [" in shown.err  # 2 images of 4×4 tiles
+    monkeypatch.setattr(tiles, "tqdm", partial(tqdm, disable=False))  # whatever TQDM_DISABLE is
+    for patience, shown in ((3600, False), (0, True)):
+        monkeypatch.setattr(tiles, "PATIENCE", patience)
+        over_tiles(random_images(2, 1, 40, 40), identity, 16, 8)
+        out, err = capsys.readouterr()
+        assert out == "" and ("/32 [" in err) == shown  # 2 images of 4×4 tiles
 
 
 @quick
