@@ -24,9 +24,14 @@ from torch.nn import functional as F
 from micranet_helpers.networks.micranet import MICRANet
 
 SETTINGS = {
-    "as torch starts": {},
-    "`OMP_WAIT_POLICY=PASSIVE`": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "one thread": {"OMP_NUM_THREADS": "1"},
+    "default": {},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "one": {"OMP_NUM_THREADS": "1"},
+}
+NAMES = {
+    "default": "as torch starts",
+    "passive": "`OMP_WAIT_POLICY=PASSIVE`",
+    "one": "one thread",
 }
 READ_BY_THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_")
 WARM_UP = 3
@@ -82,6 +87,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--save", type=Path, help="write the table to this file, too")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -93,19 +99,19 @@ def main() -> None:
     from micranet_helpers.train import choose_precision
 
     options = args.steps, args.batch, args.side, choose_precision()
-    quiet = {name: measured(settings, *options) for name, settings in SETTINGS.items()}
+    quiet = {name: measured(SETTINGS[name], *options) for name in args.settings}
     with busy_process():
-        busy = {name: measured(settings, *options) for name, settings in SETTINGS.items()}
+        busy = {name: measured(SETTINGS[name], *options) for name in args.settings}
     head = (
         f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {os.cpu_count()} "
         f"cores, torch {torch.__version__}, {options[-1]}: seconds of one training step of "
         f"{args.batch} × {args.side}², median of {args.steps} (least to most), and times the "
-        "quiet median as torch starts."
+        "quiet median of the first row."
     )
-    base = statistics.median(quiet["as torch starts"])
+    base = statistics.median(quiet[args.settings[0]])
     rows = [["setting", "quiet, s", "times", "beside one busy process, s", "times"]]
-    for name in SETTINGS:
-        row = [name]
+    for name in args.settings:
+        row = [NAMES[name]]
         for times in (quiet[name], busy[name]):
             middle = statistics.median(times)
             row += [f"{middle:.3f} ({min(times):.3f} to {max(times):.3f})", f"{middle / base:.2f}"]

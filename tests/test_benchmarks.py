@@ -43,12 +43,12 @@ def test_explorer_benchmark_prints_and_saves_milliseconds(tmp_path: Path) -> Non
     assert len(rows) == 7
 
 
+@pytest.mark.slow
 def test_threads_benchmark_prints_and_saves_seconds(tmp_path: Path) -> None:
-    options = ["--steps", "1", "--batch", "1", "--side", "16"]
+    options = ["--steps", "1", "--batch", "1", "--side", "16", "--settings", "one"]
     table = run("threads.py", tmp_path / "threads.md", *options)
     measured = r"( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|)"
-    rows = re.findall(rf"^\| ([\w ]+|`[\w=]+`) \|{measured}{{2}}$", table, re.MULTILINE)
-    assert [row[0][:3] for row in rows] == ["as ", "`OM", "one"]
+    assert len(re.findall(rf"^\| one thread \|{measured}{{2}}$", table, re.MULTILINE)) == 1
 
 
 @pytest.fixture

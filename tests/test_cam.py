@@ -434,12 +434,8 @@ def test_masks_that_do_not_fit_are_refused(model: MICRANet, shape: tuple, dtype)
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (torch.ones(1, 1, 16, 16, dtype=torch.uint8), TypeError, "scale them to float32"),
         (torch.ones(1, 1, 16, 16).double(), TypeError, "float64.*float32"),
         (torch.ones(1, 1, 20, 16), ValueError, "multiples of 8"),
-        (torch.ones(0, 1, 16, 16), ValueError, "batch is empty"),
-        (torch.ones(1, 16, 16), ValueError, "shape"),
-        (torch.ones(1, 3, 16, 16), ValueError, "shape"),
         (torch.tensor([0, torch.nan]).expand(1, 1, 16, 2).repeat(1, 1, 1, 8), ValueError, "NaN"),
         (torch.full((2, 1, 16, 16), -torch.inf), ValueError, "NaN or infinite"),
     ],

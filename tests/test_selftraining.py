@@ -74,11 +74,6 @@ def test_absent_contradicts_no_mask_and_leaves_no_crop_out(path: Path) -> None:
         assert not (known & (one.label > 0)).any()
 
 
-def test_missing_shapes_are_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match="2 shapes, too few"):
-        absent(CropDataset(path, "training", 8, 8, RULE), SHAPES[:2])
-
-
 # --- thresholds and targets --------------------------------------------------------------------
 
 PLANES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=9)
@@ -200,20 +195,35 @@ def test_a_guide_changes_the_scores_of_a_split(path: Path) -> None:
     assert not any((target == 1).any() for target in made), "without a guide some are"
 
 
-def test_large_images_are_scored_in_tiles_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_scored_in_tiles_as_in_one_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
-    model, image = random_model(num_classes=1), torch.rand(1, 200, 232)
-    whole = selftraining._evidence(model, image)
-    monkeypatch.setattr(selftraining, "TILE", 128)
-    tiled = selftraining._evidence(model, image)
+    image = np.random.default_rng(0).random((1, 200, 232), np.float32)
+    label = np.zeros(image.shape, np.uint8)
+    label[0, :5, :5] = 1
+    samples = [dataset.Sample("large", image, label)]
+    rule = Rule(("cell",), visible_share=0.5)
+    about = dataset.About(rule.classes, "made up", "CC0")
+    path = dataset.write(tmp_path / "large.hdf5", {"training": samples}, about)
+    scores = []
+
+    def keep(_: dataset.Sample, score: np.ndarray) -> np.ndarray:
+        scores.append(score)
+        return score
+
+    for side in (512, 128):
+        monkeypatch.setattr(selftraining, "TILE", side)
+        crops = CropDataset(path, "training", 32, 32, rule)
+        of_split(random_model(num_classes=1), path, crops, guide=keep)
     inner = ..., slice(None, -48), slice(None, -48)  # beyond the far borders tiles are mirrored
+    whole, tiled = scores
     np.testing.assert_allclose(tiled[inner], whole[inner], atol=1e-4 * np.ptp(whole))
+    assert not np.array_equal(tiled, whole)
 
 
 def test_bad_targets_are_refused() -> None:
     scores = np.zeros((1, 4, 4))
-    with pytest.raises(ValueError, match="one shape"):
-        targets(scores, np.zeros((1, 4, 5), bool), 0, 1)
     with pytest.raises(ValueError, match="must not be above"):
         targets(scores, scores > 0, 1, 0)
 
@@ -289,16 +299,16 @@ def test_small_images_are_mirrored_where_nothing_is_known() -> None:
 
 
 def test_each_pixel_of_a_class_is_as_likely() -> None:
-    """Drawn by the thousand: within five standard errors."""
+    """Drawn by the thousand, as crops of one pixel: within five standard errors."""
     masks = [np.zeros((1, 2, 5), np.float32), np.zeros((1, 1, 3), np.float32)]
     masks[0][0, 1, :3], masks[1][0, 0, 2] = 1, 1
-    data = PixelCrops(masks, masks, 1, 1)
-    rng = np.random.default_rng(0)
-    drawn = [data._pixel(rng, of_class=True) for _ in range(2000)]
-    for pixel in [(0, (1, 0)), (0, (1, 1)), (0, (1, 2)), (1, (0, 2))]:
-        assert abs(drawn.count(pixel) - 500) < 100
-    anywhere = [data._pixel(rng, of_class=False) for _ in range(2600)]
-    assert len(set(anywhere)) == 13 and max(map(anywhere.count, set(anywhere))) < 280
+    images = [np.arange(10.0).reshape(1, 2, 5), np.arange(10.0, 13).reshape(1, 1, 3)]
+    data = PixelCrops([np.float32(image) for image in images], masks, 1, 2600, augment=False)
+    drawn = [int(data[i][0]) for i in range(2600)]
+    assert set(drawn[::2]) == {5, 6, 7, 12}, "pixels of the class"
+    assert max(abs(drawn[::2].count(pixel) - 325) for pixel in (5, 6, 7, 12)) < 80
+    assert set(drawn[1::2]) == set(range(13)), "anywhere"
+    assert max(map(drawn[1::2].count, range(13))) < 150
 
 
 def test_crops_are_those_of_seed_and_epoch_for_any_number_of_workers() -> None:

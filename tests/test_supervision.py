@@ -196,10 +196,9 @@ def test_a_cell_in_a_ring_stays_and_the_ring_is_filled() -> None:
         ((np.zeros((4, 4)), "FS"), "must hold integers .* not float64"),
         ((np.zeros((4, 4), bool), "FS"), "not bool .* number the objects of a mask"),
         ((np.zeros(4, int), "FS"), r"of shape \(4,\)"),
-        ((np.zeros((2, 0, 4), int), "FS"), r"of shape \(2, 0, 4\)"),
-        ((np.array([[0, -1]]), "FS"), "0 is background, but one pixel is -1: set"),
+        ((np.array([[0, -1]]), "FS"), "from -1"),
     ],
-    ids=["level", "direction", "float", "mask", "rank", "empty", "negative"],
+    ids=["level", "direction", "float", "mask", "rank", "negative"],
 )
 def test_bad_input_is_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):

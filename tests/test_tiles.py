@@ -1,5 +1,7 @@
 """Tiles: what is put together again is what was cut."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from conftest import random_images
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from tqdm import tqdm
 
 from micranet_helpers.maps import tiles
 from micranet_helpers.maps.tiles import over_tiles, padded
@@ -124,30 +127,15 @@ def test_margins_count_only_at_the_border_of_the_image(
     assert torch.equal(scores[..., 0, :], torch.full_like(scores[..., 0, :], -1.0))
 
 
-@pytest.mark.parametrize(
-    ("stride", "margin", "most"), [(0, 0, 16), (-1, 0, 16), (17, 0, 16), (9, 4, 8), (3, 7, 2)]
-)
-def test_stride_that_leaves_gaps_is_refused(stride: int, margin: int, most: int) -> None:
-    with pytest.raises(ValueError, match=f"from 1 to {most} px, .* margins, not {stride}"):
-        over_tiles(torch.rand(1, 1, 32, 32), identity, 16, stride, margin)
-
-
-@pytest.mark.parametrize("margin", [8, 40])
-def test_tiles_no_larger_than_their_margins_are_refused(margin: int) -> None:
-    with pytest.raises(ValueError, match=f"too small: the side must exceed {2 * margin} px"):
-        over_tiles(torch.rand(1, 1, 32, 32), identity, 16, 8, margin)
-
-
 def test_progress_shows_only_for_long_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = random_images(2, 1, 40, 40)
-    over_tiles(images, identity, 16, 8)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(tiles, "PATIENCE", 0)
-    over_tiles(images, identity, 16, 8)
-    shown = capsys.readouterr()
-    assert shown.out == "" and "/32 [" in shown.err  # 2 images of 4×4 tiles
+    monkeypatch.setattr(tiles, "tqdm", partial(tqdm, disable=False))  # whatever TQDM_DISABLE is
+    for patience, shown in ((3600, False), (0, True)):
+        monkeypatch.setattr(tiles, "PATIENCE", patience)
+        over_tiles(random_images(2, 1, 40, 40), identity, 16, 8)
+        out, err = capsys.readouterr()
+        assert out == "" and ("/32 [" in err) == shown  # 2 images of 4×4 tiles
 
 
 @quick
@@ -161,34 +149,27 @@ def test_padded_mirrors_at_the_far_borders_only(batch: int, height: int, width: 
     np.testing.assert_array_equal(larger, expected)
 
 
-def test_padded_leaves_images_alone_that_fit() -> None:
-    images = random_images(1, 1, 16, 24)
-    assert padded(images, 8) is images
+@pytest.mark.parametrize(
+    ("shape", "stride", "margin", "message"),
+    [
+        ((1, 1, 8, 32), 8, 0, "8×32 px are too small"),
+        ((1, 1, 32, 8), 8, 0, "32×8 px are too small"),
+        ((0, 1, 32, 32), 8, 0, "empty"),
+        ((1, 32, 32), 8, 0, "shape"),
+        ((1, 1, 32, 32), 8, 8, "too small: the side must exceed 16 px"),
+        ((1, 1, 32, 32), 0, 0, "from 1 to 16 px, .* margins, not 0"),
+        ((1, 1, 32, 32), 17, 0, "from 1 to 16 px, .* margins, not 17"),
+        ((1, 1, 32, 32), 9, 4, "from 1 to 8 px, .* margins, not 9"),
+    ],
+)
+def test_images_and_tiles_that_do_not_fit_are_refused(
+    shape: tuple[int, ...], stride: int, margin: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        over_tiles(torch.rand(shape), identity, 16, stride, margin)
 
 
-@pytest.mark.parametrize(("height", "width"), [(4, 20), (20, 4), (0, 20)])
-def test_images_too_small_to_mirror_are_refused(height: int, width: int) -> None:
-    with pytest.raises(ValueError, match=f"{height}×{width} px are too small.* exceed 4 px"):
-        padded(torch.rand(1, 1, height, width), 8)
-
-
-def test_padded_refuses_another_rank() -> None:
-    with pytest.raises(ValueError, match="shape"):
-        padded(torch.rand(20, 20), 8)
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 32), (32, 8), (0, 32)])
-def test_image_smaller_than_half_a_tile_is_refused(height: int, width: int) -> None:
-    with pytest.raises(ValueError, match=f"{height}×{width} px are too small"):
-        over_tiles(torch.rand(1, 1, height, width), identity, 16, 8)
-
-
-def test_empty_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        over_tiles(torch.rand(0, 1, 32, 32), identity, 16, 8)
-
-
-@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32)])
-def test_wrong_rank_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="shape"):
-        over_tiles(torch.rand(shape), identity, 16, 8)
+@pytest.mark.parametrize("shape", [(1, 1, 4, 20), (1, 1, 20, 4), (1, 1, 0, 20), (20, 20)])
+def test_images_that_cannot_be_mirrored_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="too small.* exceed 4 px|shape"):
+        padded(torch.rand(shape), 8)

@@ -50,10 +50,9 @@ def tally(
 
     Raises
     ------
-    TypeError
-        If something found is neither a mask nor numbers.
-    ValueError
-        If there is no image, or found and true differ in number or shape.
+    TypeError, ValueError
+        If something found is neither a mask nor numbers, there is no image, or found and true
+        differ in number or shape.
     """
     shapes = [[each.shape for each in some] for some in (found, true)]
     if not shapes[0] or shapes[0] != shapes[1]:
@@ -67,17 +66,9 @@ def tally(
 
 
 def f1(counts: NDArray[np.integer]) -> float:
-    """Compute F1 of all images together.
+    """Compute F1 of all images together from the pixels or objects of a :class:`Tally`, in [0, 1].
 
-    Parameters
-    ----------
-    counts : ndarray, integer, (2, N)
-        The pixels or the objects of a :class:`Tally`.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 1 where there is nothing to find and nothing was found.
+    It is 1 where there is nothing to find and nothing was found.
     """
     right, marks = counts.sum(1)
     return float(right / marks) if marks else 1.0

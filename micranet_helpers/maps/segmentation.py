@@ -74,20 +74,7 @@ def _exact(images: Tensor) -> torch.autocast:
 
 
 def predicted(logits: Tensor, thresholds: Sequence[float] | None = None) -> Tensor:
-    """Decide which classes an image shows.
-
-    Parameters
-    ----------
-    logits : Tensor, float, (..., K)
-        Output of a classifier.
-    thresholds : sequence of K floats, optional
-        Least probability of each class; by default the logit must be above 0.
-
-    Returns
-    -------
-    Tensor, bool, (..., K)
-        The decisions.
-    """
+    """Decide which classes logits (..., K) predict: above 0, or from least probabilities on."""
     if thresholds is None:
         return logits > 0
     return logits.sigmoid() >= torch.as_tensor(thresholds).to(logits)

@@ -37,22 +37,10 @@ def otsu(maps: Tensor) -> Tensor:
 
 
 def triangle(maps: Tensor) -> Tensor:
-    """Mark the pixels above the triangle threshold, each image (..., H, W) by its own.
+    """Mark the pixels above the triangle threshold, as :func:`otsu` does.
 
-    Parameters
-    ----------
-    maps : Tensor, float, (..., H, W)
-        Finite values.
-
-    Returns
-    -------
-    Tensor, bool, (..., H, W)
-        Nothing is marked in a constant image. Equal to ``image > threshold_triangle(image)`` of
-        scikit-image.
-
-    References
-    ----------
-    Zack, Rogers & Latt 1977, doi 10.1177/25.7.70454.
+    Equal to ``image > threshold_triangle(image)`` of scikit-image (Zack, Rogers & Latt 1977, doi
+    10.1177/25.7.70454). Nothing is marked in a constant image.
     """
     counts, centres = _histogram(maps)
     bins = torch.arange(BINS, device=maps.device)

@@ -27,33 +27,16 @@ def label_accuracy(pred: Mask, target: Mask) -> float:
 
     Raises
     ------
-    TypeError
-        If the labels are floating-point numbers, e.g. probabilities.
-    ValueError
-        If the shapes differ, are not (B, K) or hold no label.
+    TypeError, ValueError
+        If the labels are floating-point numbers, their shapes differ or are not (B, K), or there
+        is no label.
     """
     right = _right_labels(pred, target)
     return int(right.sum()) / right.numel()
 
 
 def exact_match(pred: Mask, target: Mask) -> float:
-    """Compute the share of images with all labels right.
-
-    Parameters
-    ----------
-    pred, target : Tensor or ndarray, bool or integer, (B, K)
-        As in :func:`label_accuracy`.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for :func:`label_accuracy`.
-    """
+    """Compute the share of images with all labels right; inputs as for :func:`label_accuracy`."""
     right = _right_labels(pred, target)
     return int(right.all(dim=1).sum()) / len(right)
 

@@ -33,10 +33,8 @@ def dice(pred: Mask, target: Mask, dim: int | tuple[int, ...] | None = None) -> 
 
     Raises
     ------
-    TypeError
-        If a mask holds floating-point numbers.
-    ValueError
-        If the shapes differ.
+    TypeError, ValueError
+        If a mask holds floating-point numbers, or the shapes differ.
 
     References
     ----------
@@ -65,10 +63,8 @@ def pooled_f1(
 
     Raises
     ------
-    TypeError
-        If a mask holds floating-point numbers.
-    ValueError
-        If there is no image, the lists differ in length or two masks in shape.
+    TypeError, ValueError
+        If a mask holds floating-point numbers, there is no image, or lengths or shapes differ.
     """
     lengths = [len(masks) for masks in (pred, true, ignore) if masks is not None]
     if lengths[0] == 0 or len(set(lengths)) > 1:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.metrics.boxes import ignored, match_boxes
+from micranet_helpers.metrics.masks import as_array
 from micranet_helpers.networks.micranet import LAYERS, STRIDES
 from micranet_helpers.plots.colours import (
     CLASS_COLOURS,
@@ -152,7 +153,7 @@ def show_samples(
 
 
 def _visible(image: NDArray[Any] | Tensor) -> NDArray[Any]:
-    pixels = np.asarray(image.cpu() if isinstance(image, Tensor) else image).transpose(1, 2, 0)
+    pixels = as_array(image).transpose(1, 2, 0)
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return pixels
     low, high = pixels.min((0, 1)), pixels.max((0, 1))
@@ -161,16 +162,20 @@ def _visible(image: NDArray[Any] | Tensor) -> NDArray[Any]:
 
 def _outline(axis: Axes, sample: Sample, colours: Sequence[str]) -> None:
     if sample.boxes is not None:
-        boxes = sample.boxes[sample.boxes[:, 0] < len(colours)]
-        for cls, top, left, bottom, right in boxes[boxes[:, 0].argsort()[::-1]]:
-            place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-            colour = colours[int(cls)]
-            axis.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linewidth=1.2))
+        for cls, *box in sample.boxes[sample.boxes[:, 0].argsort()[::-1]]:
+            if cls < len(colours):
+                _draw_boxes(axis, [box], edgecolor=colours[int(cls)], linewidth=1.2)
     elif sample.label.ndim == 3:
         for plane, colour in zip(sample.label, colours, strict=False):
             lines = np.zeros((*plane.shape, 4))
             lines[find_boundaries(plane)] = to_rgba(colour)
             axis.imshow(lines, interpolation="nearest")
+
+
+def _draw_boxes(axis: Axes, boxes: ArrayLike, **look: Any) -> None:
+    for top, left, bottom, right in boxes:
+        place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        axis.add_patch(Rectangle(place, *size, fill=False, **look))
 
 
 def _scale_bar(axis: Axes, height: int, width: int, pixel_size_um: float) -> None:
@@ -234,7 +239,7 @@ DASHED = (
 
 def _draw_contours(axis: Axes, plane: NDArray[Any] | Tensor, style: dict[str, Any]) -> None:
     """Draw the outline of each object, also where it touches another or the border."""
-    labels = np.asarray(plane.cpu() if isinstance(plane, Tensor) else plane).astype(np.int32)
+    labels = as_array(plane).astype(np.int32)
     lines = []
     for number, place in enumerate(find_objects(labels), 1):
         if place:
@@ -299,18 +304,12 @@ def _draw_detections(
     pairs = match_boxes(points, boxes, ignore, slack).pairs
     state = np.where(ignored(points, boxes, ignore, slack), 2, 1)
     state[pairs[:, 0]] = 0
-    missed = np.delete(np.reshape(boxes, (-1, 4)), pairs[:, 1], axis=0)
-    found = np.reshape(boxes, (-1, 4))[pairs[:, 1]]
-    rim = withStroke(linewidth=3.5, foreground="white")  # shows on dark images
-    for group, look in (
-        (found, {"edgecolor": FOUND, "linewidth": 0.8}),
-        (missed, {"edgecolor": MISSED, "linewidth": 2, "path_effects": [rim]}),
-        (np.reshape(ignore, (-1, 4)),
-         {"edgecolor": UNCOUNTED, "linewidth": 1.5, "linestyle": ":", "path_effects": [rim]}),
-    ):  # fmt: skip
-        for top, left, bottom, right in group:
-            place, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-            axis.add_patch(Rectangle(place, *size, fill=False, **look))
+    boxes, ignore = (np.reshape(some, (-1, 4)) for some in (boxes, ignore))
+    rims = [withStroke(linewidth=3.5, foreground="white")]  # shows on dark images
+    _draw_boxes(axis, boxes[pairs[:, 1]], edgecolor=FOUND, linewidth=0.8)
+    missed = np.delete(boxes, pairs[:, 1], axis=0)
+    _draw_boxes(axis, missed, edgecolor=MISSED, linewidth=2, path_effects=rims)
+    _draw_boxes(axis, ignore, edgecolor=UNCOUNTED, linewidth=1.5, linestyle=":", path_effects=rims)
     for kind, (shape, colour) in enumerate((("o", FOUND), ("X", FALSE), (".", UNCOUNTED))):
         if (state == kind).any():
             rows, columns = np.asarray(points, float)[state == kind, :2].T
