@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmicranet-book: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nmicranet-book: stopped; the same command goes on from here.", file=sys.stderr)
+        print("\nmicranet-book: stopped; the same command continues from here.", file=sys.stderr)
         return 130
     return 0
 
@@ -277,8 +277,8 @@ def _summarise(tree: Path, times: dict[str, float | None]) -> None:
     print(f"{done} of {len(times)} chapters in {total:.1f} s: {tree}", flush=True)
     if failed:
         raise ChapterError(
-            f"{len(failed)} of {len(times)} chapters failed: {', '.join(failed)}. Their pages say "
-            "why; the same command executes them again, not the others."
+            f"{len(failed)} of {len(times)} chapters failed: {', '.join(failed)}. "
+            "Their pages show the error; the same command repeats only these."
         )
 
 
