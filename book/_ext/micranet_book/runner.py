@@ -311,7 +311,7 @@ def _execute(job: Job) -> tuple[str, str]:
         with _environment():
             papermill.execute_notebook(
                 job.source, job.output, job.values, kernel_name="python3", cwd=job.tree,
-                progress_bar=sys.stderr.isatty(), start_timeout=120,
+                progress_bar=sys.stderr.isatty(), start_timeout=120, iopub_timeout=60,
                 execution_timeout=max(round(60 * job.minutes), 1),
                 store_widget_state=False,  # megabytes of pictures that no page shows
                 extra_arguments=["--log-level=ERROR"],  # no warning that sockets are not encrypted
