@@ -172,15 +172,10 @@ def test_public_names_are_documented(path: Path) -> None:
             assert ast.get_docstring(node), node.name
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "full", "gpu"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
 def test_profile_names_known_chapters_and_parameters(name: str) -> None:
     limit, _ = runner.load_profile(BOOK, name)
     assert limit > 0
-
-
-def test_gpu_runs_the_sizes_of_full() -> None:
-    full, gpu = (runner.load_profile(BOOK, name)[1] for name in ("full", "gpu"))
-    assert gpu == full
 
 
 def test_links_to_the_repository_have_one_address() -> None:
