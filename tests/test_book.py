@@ -97,6 +97,7 @@ def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, mon
 REAL = {
     "mnist": ["subset=test", "num_images=20", "epochs=1"],
     "ctc": ["subset=small", "stride=64", "epochs=1", "pixel_crops=32", "pixel_epochs=1"],
+    "touching": ["subset=small", "stride=64", "epochs=1", "pixel_crops=32", "pixel_epochs=1"],
     "pvivax": ["subset=small", "stride=96", "epochs=1", "pixel_crops=32", "pixel_epochs=1",
                "num_local=6", "local_epochs=1"],
     "em": ["subset=small", "stride=128", "epochs=1", "pixel_crops=32", "pixel_epochs=1",

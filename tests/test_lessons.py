@@ -3,6 +3,7 @@
 import ast
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from skimage.filters import threshold_li
 
 from micranet_helpers.data import ctc
 from micranet_helpers.lessons.digits import MOST_DIGITS, SIDE, digits_network
+from micranet_helpers.lessons.subjects import SUBJECTS
 from micranet_helpers.maps import recipes, selftraining
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import gaussian
@@ -69,7 +71,8 @@ def test_looks_of_the_chapter_ctc() -> None:
     score = np.random.default_rng(0).normal(size=(6, 192, 192)).astype(np.float32)
     given = {"np": np, "gaussian_filter": gaussian_filter, "threshold_li": threshold_li}
     names = run_cell("ctc", "def rises", **given)
-    names = run_cell("ctc", "def guided", lines=ctc.DRAWN, frames={}, **names)
+    shown = {"tests": [sample], "evidence": [score], "show": lambda *_: None}
+    names = run_cell("ctc", "def guided", lines=ctc.DRAWN, **shown, **names)
     found = selftraining.guided(sample, score)
     assert np.array_equal(names["guided"](sample, score), found)
     cells, contacts = found[::2], found[1::2]
@@ -129,6 +132,40 @@ def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
         shared = values.get("side", SIDE), values.get("most_digits", MOST_DIGITS)
         assert shared == (SIDE, MOST_DIGITS)
     assert len(asked) == 1
+
+
+def defaults(chapter: str) -> dict[str, Any]:
+    known = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
+    return {name: ast.literal_eval(item["default"]) for name, item in known.items()}
+
+
+def test_touching_cells_are_cut_with_the_networks_of_the_chapter_before() -> None:
+    assert defaults("touching") == defaults("ctc")
+
+
+@pytest.mark.parametrize("chapter", SUBJECTS)
+def test_baselines_load_the_networks_of_the_chapter(chapter: str) -> None:
+    own, subject = defaults(chapter), SUBJECTS[chapter]
+    settings = {name: getattr(subject, name) for name in own if hasattr(subject, name)}
+    assert {"size", "side", "stride", "epochs"} <= set(settings)
+    assert settings == {name: own[name] for name in settings}, "change lessons/subjects.py, too"
+
+
+def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    subject = replace(
+        SUBJECTS["ctc"], num_images=6, size=128, epochs=1, pixel_crops=8, pixel_epochs=1
+    )
+    path = subject.build("simulated", "", 0)
+    model = random_model(num_classes=6)
+    unet = subject.student(model, path, 0)
+    log = Path(f"{subject.folder(path, 0)}-unet", "log")
+    assert unet.num_classes == 6 and len(list(log.iterdir())) == 1
+    again = subject.student(random_model(num_classes=6, seed=1), path, 0)
+    assert len(list(log.iterdir())) == 1
+    assert all(map(torch.equal, unet.parameters(), again.parameters()))
+    with pytest.raises(ValueError, match="another run"):
+        replace(subject, pixel_crops=16).student(model, path, 0)
 
 
 def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(
