@@ -1,5 +1,6 @@
-"""Judge a classifier by the labels of crops: thresholds from validation, scores from testing."""
+"""Judge: a classifier by the labels of crops, detections by the objects that they match."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -70,3 +71,23 @@ def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
     """
     pairs = zip(scores.T, labels.T > 0, strict=True)
     return torch.tensor([metrics.best_threshold(*pair) for pair in pairs])
+
+
+def scores_of(matchings: Iterable[metrics.Matching]) -> dict[str, float]:
+    """Score the objects of many images together, as a row of a table.
+
+    Parameters
+    ----------
+    matchings : iterable of Matching
+        One for each image.
+
+    Returns
+    -------
+    dict
+        ``found``, ``false`` and ``missed`` (numbers), ``precision``, ``recall`` and ``F1``.
+    """
+    pool = metrics.total(matchings)
+    return {
+        "found": pool.tp, "false": pool.fp, "missed": pool.fn,
+        "precision": pool.precision, "recall": pool.recall, "F1": pool.f1,
+    }  # fmt: skip
