@@ -7,7 +7,7 @@ from conftest import random_images, random_model
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.utils.data import TensorDataset
 
-from micranet_helpers.lessons.verdict import judge, scores_of, thresholds_of
+from micranet_helpers.lessons.verdict import judge, scores_of, tally_of, thresholds_of
 from micranet_helpers.metrics import Matching, best_threshold
 from micranet_helpers.train import logits_of
 
@@ -43,3 +43,4 @@ def test_objects_of_all_images_are_scored_together() -> None:
     assert [scores[name] for name in ("found", "false", "missed")] == [3, 2, 1]
     assert (scores["precision"], scores["recall"]) == (0.6, 0.75)
     assert scores["F1"] == pytest.approx(2 / 3)
+    assert tally_of(pairs).tolist() == [[2, 4], [4, 5]]

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -91,3 +93,20 @@ def scores_of(matchings: Iterable[metrics.Matching]) -> dict[str, float]:
         "found": pool.tp, "false": pool.fp, "missed": pool.fn,
         "precision": pool.precision, "recall": pool.recall, "F1": pool.f1,
     }  # fmt: skip
+
+
+def tally_of(matchings: Iterable[metrics.Matching]) -> NDArray[np.int64]:
+    """Count what the bootstrap of F1 draws from.
+
+    Parameters
+    ----------
+    matchings : iterable of N Matching
+        One for each image.
+
+    Returns
+    -------
+    ndarray, int64, (2, N)
+        For :func:`micranet_helpers.metrics.f1_interval`: twice the objects found; predicted and
+        true objects together.
+    """
+    return np.transpose([(2 * each.tp, each.num_pred + each.num_true) for each in matchings])
