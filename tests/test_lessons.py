@@ -18,14 +18,14 @@ from micranet_book import runner
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
+from micranet_helpers import maps, metrics
 from micranet_helpers.data import ctc
 from micranet_helpers.lessons.digits import MOST_DIGITS, SIDE, digits_network
 from micranet_helpers.lessons.subjects import SUBJECTS
-from micranet_helpers.maps import recipes, selftraining
+from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
-from micranet_helpers.maps.thresholds import otsu
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -54,8 +54,8 @@ def test_evidence_of_the_chapter_em() -> None:
 def test_foreground_of_the_chapter_actin() -> None:
     model, images = random_model(num_classes=2, seed=1), random_images(1, 1, 96, 96)
     images = gaussian(images, 4)
-    given = {"model": model, "device": "cpu", "evidence": evidence, "gaussian": gaussian}
-    names = run_cell("actin", "@torch.no_grad()\ndef look", torch=torch, otsu=otsu, **given)
+    given = {"model": model, "device": "cpu", "maps": maps}
+    names = run_cell("actin", "@torch.no_grad()\ndef look", torch=torch, **given)
     strength, inside = names["look"](images[0].numpy())
     smoothed = names["smooth"](strength, inside, 8)
     level = smoothed[:, inside[0]].median(1).values
@@ -64,6 +64,32 @@ def test_foreground_of_the_chapter_actin() -> None:
     assert torch.equal(smoothed >= level[:, None, None], expected)
     assert expected.any() and not expected[:, inside[0]].all()
     assert segment(model, images, recipe, thresholds=[0, 0]).masks.any()
+
+
+def test_points_of_the_chapter_pvivax_are_peaks_and_its_crops_say_yes_by_their_highest() -> None:
+    height = np.zeros((64, 64), np.float32)
+    for row, column, value in ((10, 10, 0.9), (14, 10, 0.7), (50, 40, 0.6), (50, 10, 0.2)):
+        height[row, column] = value
+    model, probability = random_model(num_classes=1, seed=2), [gaussian_filter(height, 1)]
+    sample = SimpleNamespace(pixels=random_images(1, 1, 64, 64)[0].numpy())
+    given = {"maps": maps, "recipes": recipes, "torch": torch, "device": "cpu", "detect": detect}
+    names = run_cell("pvivax", "# Steps of 8", replace=replace, **given)
+    strength, _ = evidence(model, torch.from_numpy(sample.pixels)[None], shifts=(0,))
+    expected = gaussian(strength[0, 0].sigmoid(), 6).numpy()
+    np.testing.assert_allclose(names["probability_of"](model, [sample])[0], expected, atol=1e-5)
+    [found] = names["find"](probability, probability[0][50, 40])
+    assert found[:, :2].tolist() == [[10, 10], [50, 40]]
+    crops = SimpleNamespace(positions=np.array([[0, 0, 0], [0, 32, 32], [0, 32, 0]]), side=32)
+    source = "def highest_in"
+    cell = {"side": 32, "metrics": metrics, "fields": {"validation": [sample]}, "naive": None,
+            "tests": [sample], "probability_of": lambda *_: probability}  # fmt: skip
+    cell["validation"] = SimpleNamespace(
+        positions=crops.positions, labels=torch.tensor([[1.0], [1], [0]])
+    )
+    made = run_cell("pvivax", source, **cell)
+    highest = [probability[0][:32, :32].max(), probability[0][50, 40], probability[0][50, 10]]
+    assert made["highest_in"](probability, crops) == pytest.approx(highest)
+    assert made["thresholds"]["evidence"] == pytest.approx(sum(highest[1:]) / 2)
 
 
 def test_looks_of_the_chapter_ctc() -> None:

@@ -361,3 +361,15 @@ def test_field_without_a_box_has_a_border() -> None:
     infected, neither = pvivax.counted(bare, edge=4)
     assert infected.shape == (0, 4) and neither.shape == (4, 4)
     assert pvivax.gaps(bare).shape == (0,) and pvivax.gaps(bare).dtype == np.float32
+
+
+def test_the_other_laboratory_sees_the_same_cells_in_softer_mixed_colours() -> None:
+    [here] = pvivax.simulate(1, 96, seed=2)
+    there = pvivax.elsewhere(here)
+    assert np.array_equal(there.label, here.label) and np.array_equal(there.boxes, here.boxes)
+    grey = np.full((3, 32, 32), 90, np.uint8)
+    flat = pvivax.elsewhere(dataset.Sample("grey", grey, here.label[:, :32, :32], boxes=here.boxes))
+    assert np.array_equal(flat.image, grey)
+    assert there.pixels.mean((1, 2)) == pytest.approx(0, abs=1e-3)
+    steps = [np.abs(np.diff(sample.image.astype(int))).mean() for sample in (here, there)]
+    assert steps[1] < 0.8 * steps[0]

@@ -129,9 +129,10 @@ SUBJECTS = {
     each.name: each
     for each in (
         Subject(
-            "mnist", mnist.RULE, questions=10, ours="default", num_images=400, size=256, side=48,
-            stride=24, test_stride=48, epochs=3, pixel_crops=12000, pixel_epochs=0, smallest=10,
-            near=64, fit_as={"batch_size": 32, "learning_rate": 2e-3},
+            "mnist", mnist.RULE, questions=10, ours="default", num_images=100, size=256, side=32,
+            stride=32, test_stride=32, epochs=5, pixel_crops=12000, pixel_epochs=0, smallest=10,
+            near=64, fit_as={"batch_size": 16, "learning_rate": 2e-3},
+            crops_as={"ratio": (3, 1), "redraw": True},
         ),
         Subject(
             "em", em.RULE, questions=1, ours="evidence", num_images=16, size=384, side=64,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
-from micranet_helpers.data import ctc, em, mnist
+from micranet_helpers.data import ctc, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
@@ -28,7 +28,7 @@ def build_dataset(
 
     Parameters
     ----------
-    chapter : {"mnist", "ctc", "em"}
+    chapter : {"mnist", "ctc", "pvivax", "em"}
         Whose data.
     source, num_images, size, **options
         As for the ``build`` of :mod:`micranet_helpers.data.ctc`, for example. Each combination is
@@ -47,7 +47,7 @@ def build_dataset(
     file = Path("data", f"{'-'.join(map(str, parts))}.h5")
     if file.is_file():  # it gets its name when it is complete
         return file
-    build = {"mnist": mnist, "ctc": ctc, "em": em}[chapter].build
+    build = {"mnist": mnist, "ctc": ctc, "pvivax": pvivax, "em": em}[chapter].build
     return build(
         file, source, subset=subset or None, num_images=num_images, size=size, **options
     )
