@@ -140,10 +140,16 @@ def citations() -> str:
     Returns
     -------
     str
-        A line for each item: name, what it is, citation.
+        A line for each work: the items that it describes, what they are, citation.
     """
-    rows = ((item.name, item.title, item.citation) for item in items().values())
-    return _markdown(("name", "what", "cite"), rows)
+    works: dict[str, list[Item]] = {}
+    for item in items().values():
+        works.setdefault(item.citation, []).append(item)
+    rows = (
+        (", ".join(item.name for item in group), "; ".join(item.title for item in group), citation)
+        for citation, group in works.items()
+    )
+    return _markdown(("names", "what", "cite"), rows)
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
