@@ -1,5 +1,8 @@
 """Code that a lesson shows does what the package does."""
 
+import ast
+import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_images, random_model
+from micranet_book import runner
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
 from micranet_helpers.data import ctc
+from micranet_helpers.lessons.digits import MOST_DIGITS, SIDE, digits_network
 from micranet_helpers.maps import recipes, selftraining
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import gaussian
@@ -75,24 +80,76 @@ def test_looks_of_the_chapter_ctc() -> None:
     assert inside > 0.5 > (cells[own] != selftraining.NO).mean()
 
 
+def cells_until(chapter: str, last: str, **values: Any) -> dict[str, Any]:
+    """Run the code cells of a chapter up to the one that begins so, with other parameters."""
+    cells = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells
+    names: dict[str, Any] = {}
+    for cell in (cell for cell in cells if cell.cell_type == "code"):
+        if "setup" in cell.metadata.get("tags", []):
+            cell.source = "from pathlib import Path"
+        exec(cell.source, names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= values
+        if cell.source.startswith(last):
+            return names
+    raise AssertionError(f"{chapter} has no cell that begins with {last}")
+
+
+@pytest.mark.parametrize("chapter", ["quickstart", "training"])
+def test_network_of_the_chapters_on_digits_is_that_of_the_package(
+    chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    places = [tmp_path / "by the chapter", tmp_path / "by the package"]
+    for place in places:
+        place.mkdir()
+    monkeypatch.chdir(places[0])
+    values = {"num_train": 64, "epochs": 1, "seed": 2, "num_test": 4}
+    names = cells_until(chapter, "folder = run_folder(", **values)
+    assert "epoch 1/1" in capsys.readouterr().out
+    loaded = digits_network(64, 1, 2)
+    assert "epoch" not in capsys.readouterr().out, "the chapter's run is loaded, not repeated"
+    monkeypatch.chdir(places[1])
+    trained = digits_network(64, 1, 2)
+    for name, value in names["model"].state_dict().items():
+        assert torch.equal(value.cpu(), loaded.state_dict()[name])
+        assert torch.equal(value.cpu(), trained.state_dict()[name])
+    (run,) = Path("runs").iterdir()
+    assert names["folder"] == f"runs/{run.name}"
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
+def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
+    replaced = runner.load_profile(BOOK, profile)[1]
+    asked = set()
+    for chapter in ("quickstart", "training", "grad-cam", "zoo", "explore"):
+        shown = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
+        values = {name: ast.literal_eval(item["default"]) for name, item in shown.items()}
+        values |= replaced.get(chapter, {})
+        asked.add(tuple(values[name] for name in ("num_train", "epochs", "seed")))
+        assert (values.get("side", SIDE), values.get("most_digits", MOST_DIGITS)) == (SIDE, MOST_DIGITS)
+    assert len(asked) == 1
+
+
 def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
 
     def execute_notebook(source: Path, target: Path, values: dict, **options: Any) -> None:
         called.append((values["num_train"], values["seed"]))
-        if values["num_train"] == 60 and len(called) < 3:
+        if values["num_train"] == 60 and called.count((60, 7)) == 1:
             raise ValueError("Exception encountered at ...\nValueError: too few")
         Path(values["file"]).write_text("{}")
 
     given = {
         "papermill": SimpleNamespace(execute_notebook=execute_notebook), "product": product,
-        "results": SimpleNamespace(load=str), "tqdm": list, "place": tmp_path, "one_run": None,
+        "results": SimpleNamespace(load=str), "place": tmp_path, "one_run": None, "os": os,
+        "ThreadPoolExecutor": ThreadPoolExecutor,
         "numbers": [60, 240], "seeds": [7], "seen": 1, "num_test": 1,
     }  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the cell sets it
     run_cell("sweeps", "def execute", **given)
     printed = "num_train 60, seed 7 failed: ValueError: too few\n1 of 2 runs have a result\n"
-    assert capsys.readouterr().out == printed and called == [(60, 7), (240, 7)]
+    assert capsys.readouterr().out == printed and sorted(called) == [(60, 7), (240, 7)]
     run_cell("sweeps", "def execute", **given)
     assert capsys.readouterr().out == "2 of 2 runs have a result\n" and called[2:] == [(60, 7)]

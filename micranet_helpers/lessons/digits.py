@@ -7,7 +7,7 @@ from micranet_helpers.lessons.training import run_folder
 from micranet_helpers.networks import MICRANet
 from micranet_helpers.train import fit
 
-SIDE = 48
+SIDE = 40
 """Side of a canvas, px."""
 
 MOST_DIGITS = 2
