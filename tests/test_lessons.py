@@ -126,7 +126,8 @@ def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
         values = {name: ast.literal_eval(item["default"]) for name, item in shown.items()}
         values |= replaced.get(chapter, {})
         asked.add(tuple(values[name] for name in ("num_train", "epochs", "seed")))
-        assert (values.get("side", SIDE), values.get("most_digits", MOST_DIGITS)) == (SIDE, MOST_DIGITS)
+        if "most_digits" in values:
+            assert (values["side"], values["most_digits"]) == (SIDE, MOST_DIGITS)
     assert len(asked) == 1
 
 
