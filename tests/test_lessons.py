@@ -95,6 +95,7 @@ def cells_until(chapter: str, last: str, **values: Any) -> dict[str, Any]:
     raise AssertionError(f"{chapter} has no cell that begins with {last}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["quickstart", "training"])
 def test_network_of_the_chapters_on_digits_is_that_of_the_package(
     chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
