@@ -206,6 +206,8 @@ def quickstart(colab: Path) -> list[Any]:
 def test_chapter_alone_installs_the_helper_and_runs(colab: Path, quickstart: list) -> None:
     assert Path(printed(quickstart[-1], "stdout").strip()).is_relative_to(colab / "env")
     assert printed(quickstart[0], "stdout", "stderr") == NOTE
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "torch")]
+    assert (colab / "quickstart" / "constraints.txt").read_text().split() == pins
     check_silence(quickstart)
 
 
