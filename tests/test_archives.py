@@ -152,15 +152,6 @@ def test_no_bits_of_the_archive_are_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "program").stat().st_mode & 0o7111
 
 
-def test_encrypted_zip(tmp_path: Path) -> None:
-    archive = make_zip(tmp_path / "archive", {"a": b"x"}, zipfile.ZIP_STORED)
-    content = bytearray(archive.read_bytes())
-    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        content[content.index(header) + flags] |= 1
-    archive.write_bytes(content)
-    refused(archive, "encrypted")
-
-
 # --- bombs -------------------------------------------------------------------------------------
 
 
