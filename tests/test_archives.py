@@ -91,7 +91,7 @@ def test_old_folder_is_replaced_only_by_a_complete_one(kind: str, tmp_path: Path
     [
         (["../evil"], "outside"), (["a/../../evil"], "outside"), (["/tmp/evil"], "outside"),
         (["C:/evil"], "outside"), (["c:evil"], "outside"), (["a/.. /evil"], "outside"),
-        (["..\\evil"], "backslash"), (["a\nb"], "plain text"), (["x" * 300], "too long"),
+        (["..\\evil"], "backslash"), (["a\nb"], "control"), (["x" * 300], "too long"),
         (["a/" * 600 + "b"], "too long"), (["."], "another one"), (["a", "a"], "another one"),
         (["a", "a/b"], "another one"), (["a", "a/b/c"], "another one"), (["a/b", "a"], "another"),
     ],
@@ -108,7 +108,7 @@ def refused(archive: Path, text: str) -> None:
     folder = archive.parent / "in"
     with pytest.raises(ValueError, match=text) as caught:
         unpack(archive, folder / "out")
-    assert str(caught.value).endswith("; get it anew.") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; download it again.") and "\n" not in str(caught.value)
     assert sorted(os.listdir(archive.parent)) == sorted([archive.name, "in"])
     assert not os.listdir(folder)
 
@@ -216,7 +216,7 @@ def outcome(archive: Path, content: bytes) -> str:
         right = read(unpack(archive, archive.parent / "out")) == FILES
         discard(archive.parent / "out")
     except ValueError as error:
-        assert str(error).endswith("; get it anew.")
+        assert str(error).endswith("; download it again.")
         right = None
     assert os.listdir(archive.parent) == [archive.name]
     return {True: "right", False: "wrong", None: "refused"}[right]

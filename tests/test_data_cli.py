@@ -58,7 +58,7 @@ def test_interrupted(capsys, monkeypatch) -> None:
 
     monkeypatch.setattr(download, "fetch", interrupted)
     assert command.main(["data", "fetch", "mnist"]) == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "same command" in capsys.readouterr().err
 
 
 def test_without_the_notebook_tools() -> None:

@@ -1,6 +1,6 @@
 """Download data sets into a cache folder, and verify them.
 
-Files lie at ``folder() / NAME / PATH``, where the environment variable ``MICRANET_DATA`` sets the
+Files are at ``folder() / NAME / PATH``, where the environment variable ``MICRANET_DATA`` sets the
 folder. With ``MICRANET_MIRROR=http://host/...`` each ``https://HOST/PATH`` is taken from
 ``MIRROR/HOST/PATH``, for laboratories behind a firewall. What was broken off is resumed by the next
 :func:`fetch`; what is there is verified by its hash and not downloaded again. pooch has neither
@@ -107,7 +107,7 @@ def fetch(name: str, subset: str | None = None) -> list[Path]:
     ValueError
         If there is no such item or subset, or ``MICRANET_MIRROR`` is no address.
     DownloadError
-        If files are missing and cannot be had.
+        If files are missing and cannot be downloaded.
 
     Notes
     -----
@@ -174,7 +174,7 @@ def _locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        _log.warning("Another process is at work on %s; waiting for it.", name)
+        _log.warning("Another process is downloading %s; waiting for it.", name)
         lock.acquire()
     try:
         yield
@@ -251,7 +251,7 @@ def _raise_failures(root: Path, files: list[File], ended: dict[File, Exception |
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     raise DownloadError(
         f"{missing[0].path}{more} of {root.name} could not be downloaded: {error}. Try again "
-        "later, set MICRANET_MIRROR to the address of a mirror, put the file by hand at "
+        "later, set MICRANET_MIRROR to the address of a mirror, put the file there by hand: "
         f"{root / missing[0].path}, or go on with the simulated data."
     ) from error
 
