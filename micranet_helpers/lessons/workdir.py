@@ -1,9 +1,9 @@
-"""The folder ``MICRANET_WORKDIR``: what a chapter writes there outlives the session.
+"""Work in the folder ``MICRANET_WORKDIR``, whose files outlive the session.
 
-A session on Colab ends with all its files, except those on a mounted Drive. The set-up cell of each
-chapter makes the folder the working folder, if the variable is set. Trained networks (``runs/``),
-datasets, results and, unless ``MICRANET_DATA`` says otherwise, downloads then lie there, and a
-chapter that is run again goes on after the last whole epoch.
+When a session on Colab ends, all files are lost except those on a mounted Drive. If the variable is
+set, the set-up cell of each chapter works in that folder: trained networks (``runs/``), datasets,
+results and, unless ``MICRANET_DATA`` names another folder, downloads are kept there, and a chapter
+that is run again continues after the last complete epoch.
 """
 
 import os
@@ -12,15 +12,10 @@ from pathlib import Path
 
 
 def enter() -> Path:
-    """Make ``MICRANET_WORKDIR`` the working folder; calling it again changes nothing.
+    """Change to ``MICRANET_WORKDIR`` and return it, absolute; a second call changes nothing.
 
-    A new folder is made, but not the folder above it: on Colab it would lie on the session's own
-    disk, and be lost with it, where the Drive was not mounted.
-
-    Returns
-    -------
-    Path
-        The folder, absolute. The variable names it from now on.
+    A new folder is made, but not its parent: if the Drive is not mounted, that would be on the
+    session's own disk, and lost with it.
 
     Raises
     ------
