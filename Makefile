@@ -3,32 +3,47 @@ SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
+# While torch's threads wait they keep the cores busy by default: slow beside another process.
+export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test links lock clean
+.PHONY: help book test test-quick links lock clean
 
 help:
-	@echo "make book   execute the chapters and build the pages (book/_build/html/index.html)"
-	@echo "make test   run all checks"
-	@echo "make links  look whether the pages of others that the book links to are still there"
-	@echo "make lock   write requirements.lock anew from pyproject.toml"
-	@echo "make clean  remove the environment and everything that was built"
+	@echo "make book        execute the chapters that have changed and build the pages"
+	@echo "                 (book/_build/html/index.html); start over: make book ARGS=--fresh"
+	@echo "make test        run all checks"
+	@echo "make test-quick  run the fast tests, which need no browser and no real data"
+	@echo "make links       check external links"
+	@echo "make lock        update requirements.lock from pyproject.toml"
+	@echo "make clean       remove the environment and everything that was built"
+	@echo "TORCH=cpu        with any of these: install torch without CUDA (Linux)"
 
 # The environment: made again whenever the lock file or the package's metadata change.
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
 	    "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar on --require-hashes -r requirements.lock
+ifeq ($(TORCH),cpu)
+	awk '/^[a-z]/ {cuda = /^(torch==|torchvision==|triton==|cuda-|nvidia-)/} !cuda' $< > .venv/cpu.lock
+	$(BIN)/python -m pip install --require-hashes --no-deps -r .venv/cpu.lock
+	$(BIN)/python -m pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
+	    $$(sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $<)
+else
+	$(BIN)/python -m pip install --progress-bar on --require-hashes -r $<
+endif
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
 book: .venv/.ready
-	$(BIN)/micranet-book build --profile quick
+	$(BIN)/micranet-book build --profile quick $(ARGS)
 
 test: .venv/.ready
 	$(BIN)/python -m pytest
 
-# Without outputs, since only the text has links. Fails if one is broken; no other target needs it.
+test-quick: .venv/.ready
+	$(BIN)/python -m pytest -m "not slow and not browser and not data" --ignore tests/test_book.py
+
+# Without outputs, as only the text has links. Fails if one is broken; no other target needs it.
 links: .venv/.ready
 	rm -rf _build/links _build/executed/links
 	mkdir -p _build/executed && cp -r book _build/executed/links && rm -rf _build/executed/links/_build

@@ -2,8 +2,8 @@
 
 Trains the U-Net of the chapters on the *masks* of the training images (of P. vivax, which has
 none, on the filled boxes of infected cells), with all settings of self-training, and measures it
-on the same test images. Beside it stands what image-level labels alone gave, from the results of
-results.py. Networks and data are those of --folder, as there.
+on the same test images, beside the results of image-level labels alone from results.py. Networks
+and data are those of --folder, as there.
 """
 
 import ast
@@ -19,11 +19,11 @@ from table import report
 
 from micranet_helpers import metrics, results
 from micranet_helpers.data import ctc, dataset, em, pvivax
-from micranet_helpers.maps import detect, recipes, selftraining
+from micranet_helpers.lessons import training
+from micranet_helpers.maps import detect, recipes
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.train import fit
 
 SOURCES = {"em": em, "ctc": ctc, "pvivax": pvivax}
 LABELS = {
@@ -44,9 +44,9 @@ def settings(chapter: str, profile: str) -> dict:
 
 
 def target(chapter: str, sample: dataset.Sample) -> np.ndarray:
-    """What the U-Net shall paint, float32 (K, H, W): 1, 0, or NaN for a difficult cell.
+    """Make the target of the U-Net, float32 (K, H, W): 1, 0, or NaN for a difficult cell.
 
-    An infected cell without a box, as there are at the border, is painted as background.
+    An infected cell without a box, as at the border, is painted as background.
     """
     present = (sample.label > 0).astype(np.float32)
     if chapter != "pvivax":
@@ -55,14 +55,10 @@ def target(chapter: str, sample: dataset.Sample) -> np.ndarray:
     return np.where(difficult, np.float32(np.nan), infected)[None]
 
 
-def crops(
-    chapter: str, path: Path, split: str, number: int, side: int, seed: int
-) -> selftraining.PixelCrops:
-    """Random crops of a split with their masks; augmented for training only."""
+def painted(chapter: str, path: Path, split: str) -> training.Painted:
+    """Images and masks of a split."""
     samples = list(dataset.read(path, split))
-    masks = [target(chapter, sample) for sample in samples]
-    pixels = [sample.pixels for sample in samples]
-    return selftraining.PixelCrops(pixels, masks, side, number, seed, augment=split == "training")
+    return [each.pixels for each in samples], [target(chapter, each) for each in samples]
 
 
 def curve(unet: UNet, path: Path, split: str) -> metrics.Curve:
@@ -114,11 +110,9 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     source, number, side = values["source"], values["pixel_crops"], values["side"]
     name = f"{chapter}-{source}{subset}"
     path = SOURCES[chapter].build(folder / "data" / f"{name}.h5", source, subset=subset or None)
-    unet = fit(
-        crops(chapter, path, "training", number, side, seed),
-        crops(chapter, path, "validation", number // 8, side, seed),
-        folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"], batch_size=16,
-        learning_rate=3e-3, network="UNet", seed=seed,
+    unet = training.fit_student(
+        *(painted(chapter, path, split) for split in ("training", "validation")), side, number,
+        folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"], seed,
     )  # fmt: skip
     results.save(
         KEPT / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",

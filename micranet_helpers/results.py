@@ -301,6 +301,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
+def flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Name each number of a table "measure, way", as :func:`pivot` reads it.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to float
+        Name of each way and its values by measure, as for :func:`number_table`.
+
+    Returns
+    -------
+    dict of str to float
+        For :func:`save`.
+    """
+    return {f"{name}, {way}": value for way, row in rows.items() for name, value in row.items()}
+
+
 def number_table(rows: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
     """Make a Markdown table of numbers.
 

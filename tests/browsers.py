@@ -17,7 +17,7 @@ OPTIONS = [
 
 
 def need(tool: str) -> None:
-    """Without a tool such as npm the test is skipped, or fails if strict."""
+    """Without a tool such as git the test is skipped, or fails if strict."""
     if shutil.which(tool) is None:
         _leave_out(f"no {tool} here; on Debian: apt-get install {tool}")
 

@@ -172,6 +172,7 @@ class _Faulty(BaseHTTPRequestHandler):
             "wrong": bytes(byte ^ 1 for byte in content),
             "longer": content + b"x",
             "shorter": content[:-1],
+            "empty": b"",
         }.get(fault, content)
         headers = {"ETag": self.state.tag} if self.state.tag else {}
         fresh = self.headers.get("If-Range", self.state.tag) == self.state.tag

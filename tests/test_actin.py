@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import drawn
 import h5py
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -15,7 +14,6 @@ from skimage.measure import label as components
 from sklearn.metrics import roc_auc_score
 
 from micranet_helpers.data import actin, crops, dataset
-from micranet_helpers.data.own.annotations import read_polygons
 from micranet_helpers.data.simulated import dendrites
 
 GITHUB = "raw.githubusercontent.com/FLClab"
@@ -41,15 +39,6 @@ def spectrum(counts: np.ndarray) -> np.ndarray:
     return np.bincount(wave, power.ravel()) / np.bincount(wave) / (window**2 * counts).sum()
 
 
-def test_an_image_depends_on_its_number_and_seed_only() -> None:
-    few, many, other = (actin.simulate(n, 96, seed) for n, seed in ((2, 5), (3, 5), (2, 6)))
-    for a, b, c in zip(few, many, other, strict=False):
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.label, b.label)
-        assert a.name == b.name != c.name and (a.image != c.image).mean() > 0.2
-    assert (many[0].image != many[2].image).mean() > 0.2
-
-
 @settings(max_examples=20)
 @given(size=st.integers(dendrites.SMALLEST, 150), seed=st.integers(0, 1000))
 def test_labels_number_objects_exactly(size: int, seed: int) -> None:
@@ -66,11 +55,7 @@ def test_labels_number_objects_exactly(size: int, seed: int) -> None:
     assert ((sample.label[:2] > 0).any(0) & (sample.label[2] == 0)).sum() <= small
 
 
-def test_too_small_an_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="64 px or more"):
-        actin.simulate(1, dendrites.SMALLEST - 1)
-
-
+@pytest.mark.slow
 def test_crops_show_each_combination(images: list[dataset.Sample]) -> None:
     origin = np.zeros(1, int)
     present, kept = zip(*(
@@ -85,6 +70,7 @@ def test_crops_show_each_combination(images: list[dataset.Sample]) -> None:
     assert (rings & ~fibres).any() and (fibres & ~rings).any()
 
 
+@pytest.mark.slow
 def test_images_resemble_real_ones(images: list[dataset.Sample]) -> None:
     """Bounds around what 12 open images and the paper's sample give."""
     counts = [sample.image[0] * actin.FULL for sample in images]
@@ -99,6 +85,7 @@ def test_images_resemble_real_ones(images: list[dataset.Sample]) -> None:
     assert 4 < np.median(means) < 15 and means.min() > 1 and means.max() < 45
 
 
+@pytest.mark.slow
 def test_brightness_does_not_tell_rings_but_their_period_does(images: list[dataset.Sample]) -> None:
     for plane in (0, 1):
         contrasts = []
@@ -129,6 +116,7 @@ def test_normalization(counts: np.ndarray, offset: int) -> None:
     np.testing.assert_allclose(found, np.minimum(counts / 459.49416, 1), rtol=1e-5)
 
 
+@pytest.mark.data
 def test_dendrites_of_stedactinfcn_are_counts_with_an_offset(mirror: Path) -> None:
     files = sorted((mirror / DENDRITES / "images_to_predict").glob("*.tif"))
     assert len(files) == 4
@@ -138,6 +126,7 @@ def test_dendrites_of_stedactinfcn_are_counts_with_an_offset(mirror: Path) -> No
         assert 0.9 < spectrum(image[0] * actin.FULL)[100:111].mean() < 1.2  # photons, counted
 
 
+@pytest.mark.data
 def test_axons_of_stedactinfcn(mirror: Path) -> None:
     folder = mirror / AXONS / "dataset" / "data"
     samples = list(actin.read(folder / f"actin_{number}.tiff" for number in (1, 2, 3)))
@@ -152,13 +141,7 @@ def test_axons_of_stedactinfcn(mirror: Path) -> None:
     assert inside > 1.3 * outside  # rows and columns are not swapped
 
 
-def test_polygons_of_dendrites_have_all_classes(mirror: Path) -> None:
-    """Their images were not published: a blank one stands for one of them."""
-    kinds = [kind for file in (mirror / DENDRITES / "dataset/data").glob("*.polys.txt")
-             for kind, _ in read_polygons(file)]  # fmt: skip
-    assert set(kinds) == {0, 1, 2, 3}
-
-
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("pattern", "brightest", "present"),
     [
@@ -175,81 +158,49 @@ def test_stacks_of_tagan(mirror: Path, pattern: str, brightest: int, present: li
     assert marked > 1.3 * sample.image[0][~sample.label.any(0)].mean()
 
 
-def stack(folder: Path, planes: np.ndarray) -> Path:
-    file = folder / "DendriticFActinDataset" / "train" / "1.tif"
-    file.parent.mkdir(parents=True)
-    tifffile.imwrite(file, planes, photometric="minisblack")
-    return file
-
-
-@pytest.mark.parametrize(
-    "planes", [np.zeros((3, 8, 8), np.uint16), np.arange(256, dtype=np.uint16).reshape(4, 8, 8)]
-)
-def test_other_stacks_are_refused(tmp_path: Path, planes: np.ndarray) -> None:
-    file = stack(tmp_path, planes)
-    with pytest.raises(ValueError, match="1.tif is no labelled stack"):
-        list(actin.read([file]))
-
-
 @pytest.mark.parametrize(
     ("lines", "error", "message"),
     [
         (None, FileNotFoundError, "a.polys.txt"),
-        ("4 (1, 1), (5, 1), (5, 5)", ValueError, "number 4"),
+        ("4 (1, 1), (5, 1), (5, 5)", ValueError, "number from 0 to 3"),
         ("0 (1, 1), (5, x), (5, 5)", ValueError, "a.polys.txt"),
+        ("\n0 (1, 2), (3, 4)", ValueError, "Line 2 of"),
+        ("0 (1, 2), (3, 4), (5, 6) 7", ValueError, "Line 1 of"),
+        ("ring (1, 2), (3, 4), (5, 6)", ValueError, "Line 1 of"),
+        ("0 (1, 2), (3, 4), (5, 1e9)", ValueError, "Line 1 of"),
     ],
 )
 def test_wrong_polygons_are_refused(
     tmp_path: Path, lines: str | None, error: type[Exception], message: str
 ) -> None:
-    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((8, 8), np.int16))
-    if lines is not None:
-        (tmp_path / "a.polys.txt").write_text(lines)
+    image = drawn.outlined(tmp_path, "a")
+    outlines = image.with_name("a.polys.txt")
+    outlines.unlink() if lines is None else outlines.write_text(lines)
     with pytest.raises(error, match=message):
-        list(actin.read([tmp_path / "a.tiff"]))
+        list(actin.read([image]))
 
 
 def test_polygons_become_numbered_objects(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((40, 30), np.int16))
-    squares = {0: (0, 0), 1: (20, 0), 3: (0, 20), 2: (20, 20)}  # x, y
-    (tmp_path / "a.polys.txt").write_text("\n".join(
-        f"{kind} ({x}, {y}), ({x + 8}, {y}), ({x + 8}, {y + 8}), ({x}, {y + 8})"
-        for kind, (x, y) in (*squares.items(), (0, (10, 10)))
-    ))  # fmt: skip
-    (sample,) = actin.read([tmp_path / "a.tiff"])
+    squares = ((0, 0, 0), (1, 20, 0), (3, 0, 20), (2, 20, 20), (0, 10, 10))  # number, x, y
+    (sample,) = actin.read([drawn.outlined(tmp_path, "a", *squares)])
     expected = np.zeros((3, 40, 30), int)
     expected[0, :8, :8], expected[0, 10:18, 10:18] = 1, 2
     expected[1, 20:28, :8] = expected[2, 20:28, 20:28] = 1
-    assert ((sample.label != expected).sum((1, 2)) <= 40).all()  # the outline, at most
-    assert sample.label.max((1, 2)).tolist() == [2, 1, 1]
+    np.testing.assert_array_equal(sample.label, expected)
 
 
 # --- the original's files ------------------------------------------------------------------------
 
 
-def original(folder: Path, change: Callable[[h5py.Group], Any] = lambda group: None) -> Path:
-    """Files as of the paper: float images, object numbers, padded to a common size."""
-    rng = np.random.default_rng(0)
-    (folder / "datasets").mkdir()
-    for split in actin.SPLITS:
-        with h5py.File(folder / "datasets" / f"{split}_01-04-19.hdf5", "w") as file:
-            for name in ("Block", "Glu-Gly"):
-                group = file.create_group(name)
-                group["data"] = rng.random((2, 20, 30))
-                group["label"] = rng.integers(0, 5, (2, 3, 20, 30))
-                group["label"].attrs["shapes"] = [[20, 30], [15, 25]]
-            change(group)
-    return folder
-
-
 def test_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = original(tmp_path)
-    monkeypatch.setattr(actin, "fetch", lambda name, subset: [folder])
+    folder = drawn.original_actin(tmp_path, actin.SPLITS)
+    asked = drawn.offer(monkeypatch, actin, {"micranet": [folder]})
     path = actin.build(tmp_path / "actin.hdf5", "original")
     about, counts = dataset.describe(path)
     assert counts == {"training": 4, "validation": 4, "testing": 4}
     assert about.classes == actin.CLASSES and "Bilodeau" in about.source
     assert about.licence == "MICRA-Net License for Non-Commercial Use"
+    assert asked == [("micranet", "archive")]
     samples = list(dataset.read(path, "testing"))
     assert samples[1].image.shape == (1, 15, 25)
     with h5py.File(folder / "datasets" / "testing_01-04-19.hdf5") as file:
@@ -257,73 +208,61 @@ def test_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(samples[3].label, file["Glu-Gly/label"][1, :, :15, :25])
 
 
-def _counts(group: h5py.Group) -> None:
+def counts(group: h5py.Group) -> None:
     group["data"][0, 0, 0] = 37
 
 
-def _broken(group: h5py.Group) -> None:
+def broken(group: h5py.Group) -> None:
     del group["label"]
     group["label"] = np.full((2, 3, 20, 30), np.nan)
 
 
-def _two_planes(group: h5py.Group) -> None:
+def two_planes(group: h5py.Group) -> None:
     del group["label"]
     group["label"] = np.zeros((2, 2, 20, 30), np.uint8)
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("change", [_counts, _broken, _two_planes])
+@pytest.mark.parametrize("change", [counts, broken, two_planes, None])
 def test_other_contents_are_refused(
     tmp_path: Path, change: Callable[[h5py.Group], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = original(tmp_path, change)
-    monkeypatch.setattr(actin, "fetch", lambda name, subset: [folder])
-    with pytest.raises(ValueError, match="training_01-04-19.hdf5"):
+    folder = drawn.original_actin(tmp_path, actin.SPLITS, change) if change else tmp_path
+    drawn.offer(monkeypatch, actin, {"micranet": [folder]})
+    with pytest.raises((ValueError, FileNotFoundError), match="training_01-04-19.hdf5"):
         actin.build(tmp_path / "actin.hdf5", "original")
     assert not (tmp_path / "actin.hdf5").exists()
-
-
-def test_another_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actin, "fetch", lambda name, subset: [tmp_path])
-    with pytest.raises(FileNotFoundError, match="training_01-04-19.hdf5"):
-        actin.build(tmp_path / "actin.hdf5", "original")
 
 
 # --- datasets ------------------------------------------------------------------------------------
 
 
-def test_the_simulated_dataset(tmp_path: Path) -> None:
-    path = actin.build(tmp_path / "a.hdf5", num_images=4, size=96, seed=3)
-    about, counts = dataset.describe(path)
-    assert counts == {"training": 2, "validation": 1, "testing": 1}
-    assert about.classes == actin.CLASSES and about.pixel_size_um == 0.02
-    names = [sample.name for split in counts for sample in dataset.read(path, split)]
-    assert names == [f"simulated-3-{number}" for number in range(4)]
-    (first, *_), expected = dataset.read(path, "training"), actin.simulate(1, 96, 3)[0]
-    np.testing.assert_array_equal(first.pixels, expected.image)
-    np.testing.assert_array_equal(first.label, expected.label)
-
-
-def test_the_open_dataset(
-    tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
-    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "test" / "cache"))
+def test_the_open_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axons = [drawn.outlined(tmp_path, f"actin_{n}", (0, 4, 4)) for n in (1, 2, 3)]
+    stacks = [drawn.stack(tmp_path, *place) for place in (
+        ("DendriticFActinDataset", "train", 4), ("FixedLiveDataset", "train_fixed", 3),
+        ("FixedLiveDataset", "train_live", 2), ("AxonalRingsDataset", "test", 3),
+        ("DendriticFActinDataset", "valid", 4),
+    )]  # fmt: skip
+    asked = drawn.offer(monkeypatch, actin, {"actin": axons, "tagan-actin": stacks})
     path = actin.build(tmp_path / "a.hdf5", "open", subset="small")
-    names = {split: [sample.name for sample in dataset.read(path, split)] for split in actin.SPLITS}
-    assert names["validation"] == ["actin_2.tiff"]
-    assert names["testing"] == ["AxonalRingsDataset/test/0.tif"]
-    assert {"actin_1.tiff", "actin_3.tiff"} < set(names["training"])
-    assert len(names["training"]) == 5
     about = dataset.describe(path)[0]
-    assert about.licence == "MIT (the former), none stated (TA-GAN)"
+    assert about.licence == "MIT (actin); none stated (tagan-actin)"
     assert about.pixel_size_um is None
-    found = crops.CropDataset(path, "training", 256, 192, actin.OPEN_RULE)
-    assert found.labels.shape[1] == 2 and (found.labels.sum(0) > 0).all()
+    assert asked == [("actin", None), ("tagan-actin", "small")]
+    found = {split: list(dataset.read(path, split)) for split in actin.SPLITS}
+    assert {split: [sample.name for sample in samples] for split, samples in found.items()} == {
+        "training": ["actin_1.tiff", "actin_3.tiff", "DendriticFActinDataset/train/1.tif",
+                     "FixedLiveDataset/train_fixed/1.tif"],
+        "validation": ["actin_2.tiff", "DendriticFActinDataset/valid/1.tif"],
+        "testing": ["AxonalRingsDataset/test/1.tif"],
+    }  # fmt: skip
+    present = {sample.name: sample.present.tolist() for sample in found["training"]}
+    assert list(present.values()) == [[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0]]
+    (rings,) = found["testing"]
+    np.testing.assert_allclose(rings.image[0, :12], 1 / actin.FULL, rtol=1e-6)  # channel 1
+    assert rings.label[0, :12].all() and not rings.label[0, 12:].any()
+    crop = crops.CropDataset(path, "training", 40, 40, actin.OPEN_RULE)
+    assert crop.labels.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
     with pytest.raises(ValueError, match="No crop"):  # no dendrite is marked
-        crops.CropDataset(path, "training", 256, 192, actin.RULE)
-
-
-def test_unknown_sources_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'simulated', 'open'"):
-        actin.build(tmp_path / "a.hdf5", "real")
+        crops.CropDataset(path, "training", 40, 40, actin.RULE)

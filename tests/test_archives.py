@@ -91,7 +91,7 @@ def test_old_folder_is_replaced_only_by_a_complete_one(kind: str, tmp_path: Path
     [
         (["../evil"], "outside"), (["a/../../evil"], "outside"), (["/tmp/evil"], "outside"),
         (["C:/evil"], "outside"), (["c:evil"], "outside"), (["a/.. /evil"], "outside"),
-        (["..\\evil"], "backslash"), (["a\nb"], "plain text"), (["x" * 300], "too long"),
+        (["..\\evil"], "backslash"), (["a\nb"], "control"), (["x" * 300], "too long"),
         (["a/" * 600 + "b"], "too long"), (["."], "another one"), (["a", "a"], "another one"),
         (["a", "a/b"], "another one"), (["a", "a/b/c"], "another one"), (["a/b", "a"], "another"),
     ],
@@ -108,7 +108,7 @@ def refused(archive: Path, text: str) -> None:
     folder = archive.parent / "in"
     with pytest.raises(ValueError, match=text) as caught:
         unpack(archive, folder / "out")
-    assert str(caught.value).endswith("; get it anew.") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; download it again.") and "\n" not in str(caught.value)
     assert sorted(os.listdir(archive.parent)) == sorted([archive.name, "in"])
     assert not os.listdir(folder)
 
@@ -133,15 +133,6 @@ def test_tar_links_and_devices(kind: bytes, tmp_path: Path) -> None:
     refused(tmp_path / "archive", "link or a device")
 
 
-def test_file_behind_a_link_is_not_written(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "archive", "w") as file:
-        link = tarfile.TarInfo("a")
-        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
-        file.addfile(link)
-        file.addfile(tarfile.TarInfo("a/evil"))
-    refused(tmp_path / "archive", "link or a device")
-
-
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
 def test_zip_links_and_devices(kind: int, tmp_path: Path) -> None:
     info = zipfile.ZipInfo("member")
@@ -159,15 +150,6 @@ def test_no_bits_of_the_archive_are_kept(tmp_path: Path) -> None:
         file.addfile(info)
     unpack(tmp_path / "archive", tmp_path / "out")
     assert not (tmp_path / "out" / "program").stat().st_mode & 0o7111
-
-
-def test_encrypted_zip(tmp_path: Path) -> None:
-    archive = make_zip(tmp_path / "archive", {"a": b"x"}, zipfile.ZIP_STORED)
-    content = bytearray(archive.read_bytes())
-    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        content[content.index(header) + flags] |= 1
-    archive.write_bytes(content)
-    refused(archive, "encrypted")
 
 
 # --- bombs -------------------------------------------------------------------------------------
@@ -234,7 +216,7 @@ def outcome(archive: Path, content: bytes) -> str:
         right = read(unpack(archive, archive.parent / "out")) == FILES
         discard(archive.parent / "out")
     except ValueError as error:
-        assert str(error).endswith("; get it anew.")
+        assert str(error).endswith("; download it again.")
         right = None
     assert os.listdir(archive.parent) == [archive.name]
     return {True: "right", False: "wrong", None: "refused"}[right]

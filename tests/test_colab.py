@@ -1,7 +1,7 @@
 """The package outside a clone: on Colab, played here, and with its declared dependencies only.
 
 The set-up cell installs the helper as it does on Colab, by pip from git, beside Jupyter, torch and
-nothing else. The address leads to a repository made here, and the package index is a folder with
+little else. The address leads to a repository made here, and the package index is a folder with
 wheels made of what is installed.
 """
 
@@ -34,7 +34,8 @@ BOOK = ROOT / "book"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PROJECT["project"]["urls"]["Repository"]
 PACKED = ("pyproject.toml", "README.md", "LICENSE", "micranet_helpers", "book/results/full")
-PRESENT = ("pip", "torch", "torchvision", "ipykernel", "ipywidgets")  # of what Colab has, the least
+PRESENT = ("pip", "torch", "torchvision", "ipykernel", "ipywidgets", "h5py", "matplotlib",
+           "scikit-image", "scikit-learn")  # some of what Colab has
 # All that a reader sees of the installation is this line of IPython.
 NOTE = "Note: you may need to restart the kernel to use updated packages.\n"
 METADATA = {"language_info": {"name": "python"}}
@@ -206,6 +207,8 @@ def quickstart(colab: Path) -> list[Any]:
 def test_chapter_alone_installs_the_helper_and_runs(colab: Path, quickstart: list) -> None:
     assert Path(printed(quickstart[-1], "stdout").strip()).is_relative_to(colab / "env")
     assert printed(quickstart[0], "stdout", "stderr") == NOTE
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "torch")]
+    assert (colab / "quickstart" / "constraints.txt").read_text().split() == pins
     check_silence(quickstart)
 
 

@@ -70,8 +70,6 @@ def test_grid_covers_the_image_and_no_crop_is_needless(
 def test_crops_of_the_original_sizes() -> None:
     """512 px in crops of 256 with stride 192, zero-padded at the far edge."""
     assert crop_grid(512, 256, 192).tolist() == [0, 192, 384]
-    assert crop_grid(448, 256, 192).tolist() == [0, 192]
-    assert crop_grid(100, 256, 192).tolist() == [0]
 
 
 # --- what is present in them -------------------------------------------------------------------
@@ -119,28 +117,6 @@ def test_labels_are_those_counted_by_hand(
     for t, top in enumerate(tops):
         for c, left in enumerate(lefts):
             assert (present[t, c].tolist(), kept[t, c]) == by_hand(label, top, left, 8, rule)
-
-
-def test_box_cut_by_the_border_is_ambiguous_until_half_is_seen() -> None:
-    """A box of 4 × 4 px, of which crops see more and more columns."""
-    label = np.zeros((4, 8, 24), np.uint8)
-    label[0, 2:6, 10:14] = 1
-    rule = Rule(("cell",), visible_share=0.5)
-    seen = {}
-    for left in range(2, 8):
-        present, kept = label_crops(label, np.array([0]), np.array([left]), 8, rule, NAMES)
-        seen[left + 8 - 10] = bool(present.item()), bool(kept.item())
-    absent, ambiguous, shown = (False, True), (False, False), (True, True)
-    assert seen == {0: absent, 1: ambiguous, 2: shown, 3: shown, 4: shown, 5: shown}
-
-
-def test_share_counts_what_lies_outside_the_image_as_empty() -> None:
-    label = np.ones((4, 4, 16), np.uint8)  # half of a crop of 8 × 8 px
-    for share, present in [(0.49, True), (0.5, False)]:
-        found, _ = label_crops(
-            label, np.array([0]), np.array([0]), 8, Rule(("cell",), share), NAMES
-        )
-        assert found.item() == present
 
 
 # --- the dataset -------------------------------------------------------------------------------
@@ -231,16 +207,13 @@ def test_ratio_is_exact_and_as_large_as_can_be(path: Path, ratio: tuple[int, int
         ({"ratio": (0, 1)}, "must be 1 or more"),
         ({"ratio": (1, 1000)}, "too few for the ratio 1:1000"),
         ({"split": "testing"}, "has no 'testing', only: training"),
+        ({"path": "none.hdf5"}, "no file none.hdf5"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(path: Path, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        CropDataset(path, **{"split": "training", "side": 16, "stride": 8, "rule": CELLS} | options)
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no file .*a.hdf5"):
-        CropDataset(tmp_path / "a.hdf5", "training", 16, 16, CELLS)
+    asked = {"path": path, "split": "training", "side": 16, "stride": 8, "rule": CELLS} | options
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        CropDataset(**asked)
 
 
 # --- augmentation ------------------------------------------------------------------------------
@@ -351,22 +324,6 @@ def test_a_file_that_was_replaced_is_not_mixed_with_the_old_labels(path: Path) -
         data[0]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forked_process_opens_the_file_anew(path: Path) -> None:
-    data = CropDataset(path, "training", 16, 12, CELLS)
-    data[0]
-    here = data._images()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writer, b"anew" if data._images() is not here else b"same")
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reader, 4) == b"anew"
-    assert data._images() is here
-    os.close(reader), os.close(writer)
-
-
 def test_damaged_file_gives_an_error_or_the_right_crops(tmp_path: Path) -> None:
     path = write(tmp_path / "a.hdf5", [sample(1, 24, 24)])
     content, rng, errors = path.read_bytes(), np.random.default_rng(0), 0
@@ -376,7 +333,7 @@ def test_damaged_file_gives_an_error_or_the_right_crops(tmp_path: Path) -> None:
         return loaded(data, 0), data.labels
 
     pixels, labels = everything()
-    for place in rng.integers(0, len(content), 300).tolist():
+    for place in rng.integers(0, len(content), 150).tolist():
         changed = bytearray(content)
         changed[place] ^= 1 << int(rng.integers(8))
         path.unlink()  # HDF5 takes a file at the same place on the disk for the same, if open
@@ -388,7 +345,7 @@ def test_damaged_file_gives_an_error_or_the_right_crops(tmp_path: Path) -> None:
             errors += 1
             continue
         assert torch.equal(found[0], pixels) and torch.equal(found[1], labels)
-    assert errors > 100
+    assert errors > 50
 
 
 def test_damage_that_only_a_crop_meets_is_told(tmp_path: Path) -> None:
@@ -423,18 +380,9 @@ class Breaking(CropDataset):
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums are rounded alike whoever loads the crops."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
 def fit(
-    path: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., bytes]:
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., bytes]]:
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
     def run(folder: str, workers: int = 0, stop: int | None = None, augment: bool = True) -> bytes:
@@ -446,9 +394,13 @@ def fit(
         weights = tr.load(tmp_path / folder, "last").state_dict()
         return b"".join(value.numpy().tobytes() for value in weights.values())
 
-    return run
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are rounded alike whoever loads the crops
+    yield run
+    torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_for_any_number_of_workers_and_after_a_stop(
     fit: Callable[..., bytes]
 ) -> None:

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
+import drawn
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.measure import label as components
 from sklearn.metrics import roc_auc_score
@@ -28,15 +27,6 @@ STACK = (
 @pytest.fixture(scope="module")
 def sections() -> list[dataset.Sample]:
     return em.simulate(16, 256, seed=1)
-
-
-def test_a_section_depends_on_its_number_and_seed_only() -> None:
-    few, many, other = em.simulate(2, 96, 5), em.simulate(3, 96, 5), em.simulate(2, 96, 6)
-    for a, b, c in zip(few, many, other, strict=False):
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.label, b.label)
-        assert a.name == b.name != c.name and (a.image != c.image).mean() > 0.9
-    assert (many[0].image != many[2].image).mean() > 0.9
 
 
 @settings(max_examples=25)
@@ -82,23 +72,7 @@ def test_a_threshold_does_not_find_mitochondria(sections: list[dataset.Sample]) 
     assert 0.7 < roc_auc_score(np.ravel(truth), np.ravel(smooth)) < 0.88
 
 
-def test_too_small_a_section_is_refused() -> None:
-    with pytest.raises(ValueError, match="give 64 or more"):
-        em.simulate(1, neuropil.SMALLEST - 1)
-
-
 # --- the stack ---------------------------------------------------------------------------------
-
-
-def stack(folder: Path, masks: dict[str, np.ndarray], image: np.ndarray | None = None) -> Path:
-    """Write a section ``raw/00.tif`` with its masks."""
-    shape = next(iter(masks.values())).shape
-    for name in ("raw", *em.CLASSES):
-        (folder / name).mkdir(exist_ok=True)
-    for name, mask in masks.items():
-        Image.fromarray(mask).save(folder / name / "00.png")
-    tifffile.imwrite(folder / "raw/00.tif", np.full(shape, 9, np.uint8) if image is None else image)
-    return folder / "raw/00.tif"
 
 
 @pytest.fixture
@@ -117,7 +91,7 @@ def masks() -> dict[str, np.ndarray]:
 
 
 def test_masks_are_cut_at_half_of_their_maximum(tmp_path: Path, masks: dict) -> None:
-    (sample,) = em.read([stack(tmp_path, masks)])
+    (sample,) = em.read([drawn.section(tmp_path, 0, masks)])
     expected = np.zeros((3, 40, 64), np.uint16)
     expected[0, 3:11, 3:11], expected[0, 21:29, 41:59], expected[1, :, 30:33] = 1, 2, 1
     np.testing.assert_array_equal(sample.label, expected)
@@ -125,49 +99,18 @@ def test_masks_are_cut_at_half_of_their_maximum(tmp_path: Path, masks: dict) -> 
     assert sample.name == "00.tif" and sample.image.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", em.CLASSES)
-def test_an_inverted_mask_is_refused(tmp_path: Path, masks: dict, name: str) -> None:
-    inverted = ~masks[name] if masks[name].dtype == bool else 255 - masks[name]
-    file = stack(tmp_path, masks | {name: inverted})
-    with pytest.raises(ValueError, match=rf"{name}.00\.png is no mask .* download it again"):
-        list(em.read([file]))
+@pytest.mark.parametrize("name", ["raw/00.tif", *(f"{name}/00.png" for name in em.CLASSES)])
+def test_missing_and_damaged_files_are_named(tmp_path: Path, masks: dict, name: str) -> None:
+    section = drawn.section(tmp_path, 0, masks)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:60])
+    with pytest.raises(ValueError, match=name):
+        list(em.read([section]))
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        list(em.read([section]))
 
 
-def test_files_that_do_not_fit_are_refused(tmp_path: Path, masks: dict) -> None:
-    file = stack(tmp_path, masks | {"synapses": np.zeros((40, 60), np.uint8)})
-    with pytest.raises(ValueError, match=r"00\.png is no mask"):
-        list(em.read([file]))
-    for image in (np.zeros((40, 64, 3), np.uint8), np.zeros((40, 64), np.uint16)):
-        with pytest.raises(ValueError, match=r"00\.tif is no micrograph"):
-            list(em.read([stack(tmp_path, masks, image)]))
-    file = stack(tmp_path, masks)
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"00\.tif"):
-        list(em.read([file]))
-    (stack(tmp_path, masks).parents[1] / "synapses/00.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"synapses.00\.png"):
-        list(em.read([file]))
-
-
-def test_a_damaged_mask_gives_an_error_or_the_right_label(tmp_path: Path, masks: dict) -> None:
-    file, rng, refused = stack(tmp_path, masks), np.random.default_rng(0), 0
-    (sound,) = em.read([file])
-    mask = tmp_path / "mitochondria/00.png"
-    data = mask.read_bytes()
-    for _ in range(60):
-        damaged = bytearray(data)
-        damaged[rng.integers(len(data))] ^= 1 << rng.integers(8)
-        mask.write_bytes(damaged)
-        try:
-            (sample,) = em.read([file])
-        except ValueError as error:
-            assert str(mask) in str(error)
-            refused += 1
-        else:
-            np.testing.assert_array_equal(sample.label, sound.label)
-    assert refused > 50
-
-
+@pytest.mark.data
 def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
     samples = em.read([mirror / STACK / f"raw/{number:02}.tif" for number in (0, 8)])
     for sample, mitochondria, synapses in zip(samples, (26, 16), (3, 13), strict=True):
@@ -183,47 +126,27 @@ def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
 # --- datasets ----------------------------------------------------------------------------------
 
 
-def test_blocks_are_apart_and_cover_the_small_subset() -> None:
-    blocks = list(em.BLOCKS.values())
-    for before, after in zip(blocks, blocks[1:], strict=False):
-        assert after.start - before.stop == 2
-    assert blocks[0].start == 0 and blocks[-1].start < 16 and blocks[-1].stop == 20
-
-
-def test_a_simulated_dataset(tmp_path: Path) -> None:
-    path = em.build(tmp_path / "em.hdf5", num_images=5, size=256, seed=2)
-    about, splits = dataset.describe(path)
-    assert splits == {"training": 3, "validation": 1, "testing": 1}
-    assert about.classes == em.CLASSES and about.pixel_size_um == 0.0046
-    stored = [sample for split in splits for sample in dataset.read(path, split)]
-    for expected, sample in zip(em.simulate(5, 256, 2), stored, strict=True):
-        assert sample.name == expected.name
-        np.testing.assert_array_equal(sample.image, expected.image)
-        np.testing.assert_array_equal(sample.label, expected.label)
+def test_crops_of_simulated_sections_are_drawn_in_a_ratio(tmp_path: Path) -> None:
+    path = em.build(tmp_path / "em.hdf5", num_images=3, size=256, seed=2)
     crops = CropDataset(path, "training", 128, 64, em.RULE, ratio=(1, 2))
     assert 2 * crops.labels.sum() == (1 - crops.labels).sum() > 0
 
 
-def test_the_open_dataset(tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
-    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "cache"))
+def test_the_open_dataset(
+    tmp_path: Path, masks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = [drawn.section(tmp_path / "stack1", number, masks) for number in range(16)]
+    files = sorted(path for path in (tmp_path / "stack1").rglob("*.*"))
+    asked = drawn.offer(monkeypatch, em, {"em": files})
     path = em.build(tmp_path / "em.hdf5", "open", subset="small")
-    names = {split: [sample.name for sample in dataset.read(path, split)] for split in em.BLOCKS}
-    assert names == {
+    found = {split: list(dataset.read(path, split)) for split in em.BLOCKS}
+    assert {split: [sample.name for sample in samples] for split, samples in found.items()} == {
         "training": [f"{number:02}.tif" for number in range(8)],
         "validation": ["10.tif", "11.tif"],
         "testing": ["14.tif", "15.tif"],
     }
+    (expected,) = em.read(sections[:1])
+    np.testing.assert_array_equal(found["testing"][1].label, expected.label)
     about, _ = dataset.describe(path)
     assert "CC BY-NC-SA 3.0" in about.licence and "10.6084/m9.figshare.856713" in about.source
-
-
-def test_what_cannot_be_built_is_said(tmp_path: Path) -> None:
-    for source in ("original", "real"):
-        with pytest.raises(ValueError, match="take 'simulated' or 'open'.*never published"):
-            em.build(tmp_path / "em.hdf5", source)
-    with pytest.raises(ValueError, match="at least 3 images, not 2"):
-        em.build(tmp_path / "em.hdf5", num_images=2)
-    with pytest.raises(ValueError, match="give 64 or more"):
-        em.build(tmp_path / "em.hdf5", num_images=3, size=32)
-    assert not list(tmp_path.iterdir())
+    assert asked == [("em", "small")] and about.pixel_size_um == em.PIXEL_SIZE

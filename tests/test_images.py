@@ -2,10 +2,10 @@
 
 import io
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -79,6 +79,8 @@ STORED = {
                         np.moveaxis(np.dstack([RGB, GREY]), -1, 0)),
     "png 1 bit": (other(GREY > 40, "PNG"), np.uint8(GREY > 40)[None]),
     "png 16 bit": (other(PAIR[0] * 300, "PNG"), PAIR[:1] * 300),
+    "png 16 bit rgb": (imagecodecs.png_encode(RGB.astype(np.uint16) * 301),
+                       np.moveaxis(RGB.astype(np.uint16) * 301, -1, 0)),
     "bmp": (other(RGB, "BMP"), np.moveaxis(RGB, -1, 0)),
 }
 
@@ -91,23 +93,11 @@ def test_images_come_out_as_stored(kind, file) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_colours_of_16_bit_png_are_not_cut(file) -> None:
-    imagecodecs = pytest.importorskip("imagecodecs")
-    values = RGB.astype(np.uint16) * 301
-    found = read_image(file(imagecodecs.png_encode(values)))
-    np.testing.assert_array_equal(found, np.moveaxis(values, -1, 0))
-
-
-def test_the_first_picture_of_a_telephone_is_read(file) -> None:
-    small = Image.fromarray(RGB[:8, :8])
-    data = other(RGB, "MPO", save_all=True, append_images=[small])
-    assert read_image(file(data)).shape == (3, *RGB.shape[:2])
-
-
-def test_orientation_is_not_applied(file) -> None:
-    exif = Image.Exif()
+def test_of_a_telephone_the_first_picture_is_read_and_not_turned(file) -> None:
+    small, exif = Image.fromarray(RGB[:8, :8]), Image.Exif()
     exif[0x0112] = 6  # turn by 90°
-    assert read_image(file(other(RGB, "JPEG", exif=exif))).shape == (3, 20, 30)
+    data = other(RGB, "MPO", save_all=True, append_images=[small], exif=exif)
+    assert read_image(file(data)).shape == (3, 20, 30)
 
 
 def palette() -> Image.Image:
@@ -236,7 +226,7 @@ def test_damage_gives_an_error_or_an_image(kind, file) -> None:
     """2,300 damaged files; PNG has checksums, so there no wrong value may pass."""
     data, expected = STORED[kind]
     rng = np.random.default_rng(0)
-    errors, start = 0, time.monotonic()
+    errors = 0
     for _ in range(100):
         try:
             found = read_image(file(mutated(data, rng)))
@@ -247,9 +237,10 @@ def test_damage_gives_an_error_or_an_image(kind, file) -> None:
         assert found.nbytes < 2000 * len(data) * 4 and np.isfinite(found).all()
         if kind.startswith("png"):
             np.testing.assert_array_equal(found, expected)
-    assert errors and time.monotonic() - start < 20
+    assert errors
 
 
+@pytest.mark.data
 def test_all_files_of_the_mirror_can_be_read(mirror) -> None:
     paths = [path for path in mirror.rglob("*") if path.suffix.lower() in SUFFIXES]
     shapes = {path.name: read_image(path).shape for path in paths[::5]}

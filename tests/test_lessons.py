@@ -3,6 +3,7 @@
 import ast
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +18,14 @@ from micranet_book import runner
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
+from micranet_helpers import maps, metrics
 from micranet_helpers.data import ctc
 from micranet_helpers.lessons.digits import MOST_DIGITS, SIDE, digits_network
-from micranet_helpers.maps import recipes, selftraining
+from micranet_helpers.lessons.subjects import SUBJECTS
+from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
-from micranet_helpers.maps.thresholds import otsu
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -52,8 +54,8 @@ def test_evidence_of_the_chapter_em() -> None:
 def test_foreground_of_the_chapter_actin() -> None:
     model, images = random_model(num_classes=2, seed=1), random_images(1, 1, 96, 96)
     images = gaussian(images, 4)
-    given = {"model": model, "device": "cpu", "evidence": evidence, "gaussian": gaussian}
-    names = run_cell("actin", "@torch.no_grad()\ndef look", torch=torch, otsu=otsu, **given)
+    given = {"model": model, "device": "cpu", "maps": maps}
+    names = run_cell("actin", "@torch.no_grad()\ndef look", torch=torch, **given)
     strength, inside = names["look"](images[0].numpy())
     smoothed = names["smooth"](strength, inside, 8)
     level = smoothed[:, inside[0]].median(1).values
@@ -64,13 +66,39 @@ def test_foreground_of_the_chapter_actin() -> None:
     assert segment(model, images, recipe, thresholds=[0, 0]).masks.any()
 
 
+def test_points_of_the_chapter_pvivax_are_peaks_and_its_crops_say_yes_by_their_highest() -> None:
+    height = np.zeros((64, 64), np.float32)
+    for row, column, value in ((10, 10, 0.9), (14, 10, 0.7), (50, 40, 0.6), (50, 10, 0.2)):
+        height[row, column] = value
+    model, probability = random_model(num_classes=1, seed=2), [gaussian_filter(height, 1)]
+    sample = SimpleNamespace(pixels=random_images(1, 1, 64, 64)[0].numpy())
+    given = {"maps": maps, "recipes": recipes, "torch": torch, "device": "cpu", "detect": detect}
+    names = run_cell("pvivax", "# Steps of 8", replace=replace, **given)
+    strength, _ = evidence(model, torch.from_numpy(sample.pixels)[None], shifts=(0,))
+    expected = gaussian(strength[0, 0].sigmoid(), 6).numpy()
+    np.testing.assert_allclose(names["probability_of"](model, [sample])[0], expected, atol=1e-5)
+    [found] = names["find"](probability, probability[0][50, 40])
+    assert found[:, :2].tolist() == [[10, 10], [50, 40]]
+    crops = SimpleNamespace(positions=np.array([[0, 0, 0], [0, 32, 32], [0, 32, 0]]), side=32)
+    source = "def highest_in"
+    cell = {"side": 32, "metrics": metrics, "fields": {"validation": [sample]}, "naive": None,
+            "tests": [sample], "probability_of": lambda *_: probability}  # fmt: skip
+    cell["validation"] = SimpleNamespace(
+        positions=crops.positions, labels=torch.tensor([[1.0], [1], [0]])
+    )
+    made = run_cell("pvivax", source, **cell)
+    highest = [probability[0][:32, :32].max(), probability[0][50, 40], probability[0][50, 10]]
+    assert made["highest_in"](probability, crops) == pytest.approx(highest)
+    assert made["thresholds"]["evidence"] == pytest.approx(sum(highest[1:]) / 2)
+
+
 def test_looks_of_the_chapter_ctc() -> None:
     [sample] = ctc.simulate(1, 192, seed=3)
     score = np.random.default_rng(0).normal(size=(6, 192, 192)).astype(np.float32)
     given = {"np": np, "gaussian_filter": gaussian_filter, "threshold_li": threshold_li}
     names = run_cell("ctc", "def rises", **given)
-    names |= {"tests": [], "evidence": [], "show": lambda *_: None}
-    names = run_cell("ctc", "def guided", lines=ctc.DRAWN, **names)
+    shown = {"tests": [sample], "evidence": [score], "show": lambda *_: None}
+    names = run_cell("ctc", "def guided", lines=ctc.DRAWN, **shown, **names)
     found = selftraining.guided(sample, score)
     assert np.array_equal(names["guided"](sample, score), found)
     cells, contacts = found[::2], found[1::2]
@@ -96,6 +124,7 @@ def cells_until(chapter: str, last: str, **values: Any) -> dict[str, Any]:
     raise AssertionError(f"{chapter} has no cell that begins with {last}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["quickstart", "training"])
 def test_network_of_the_chapters_on_digits_is_that_of_the_package(
     chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
@@ -127,9 +156,43 @@ def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
         values = {name: ast.literal_eval(item["default"]) for name, item in shown.items()}
         values |= replaced.get(chapter, {})
         asked.add(tuple(values[name] for name in ("num_train", "epochs", "seed")))
-        shared = values.get("side", SIDE), values.get("most_digits", MOST_DIGITS)
-        assert shared == (SIDE, MOST_DIGITS)
+        if "most_digits" in values:
+            assert (values["side"], values["most_digits"]) == (SIDE, MOST_DIGITS)
     assert len(asked) == 1
+
+
+def defaults(chapter: str) -> dict[str, Any]:
+    known = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
+    return {name: ast.literal_eval(item["default"]) for name, item in known.items()}
+
+
+def test_touching_cells_are_cut_with_the_networks_of_the_chapter_before() -> None:
+    assert defaults("touching") == defaults("ctc")
+
+
+@pytest.mark.parametrize("chapter", SUBJECTS)
+def test_baselines_load_the_networks_of_the_chapter(chapter: str) -> None:
+    own, subject = defaults(chapter), SUBJECTS[chapter]
+    settings = {name: getattr(subject, name) for name in own if hasattr(subject, name)}
+    assert {"size", "side", "stride", "epochs"} <= set(settings)
+    assert settings == {name: own[name] for name in settings}, "change lessons/subjects.py, too"
+
+
+def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    subject = replace(
+        SUBJECTS["ctc"], num_images=6, size=128, epochs=1, pixel_crops=8, pixel_epochs=1
+    )
+    path = subject.build("simulated", "", 0)
+    model = random_model(num_classes=6)
+    unet = subject.student(model, path, 0)
+    log = Path(f"{subject.folder(path, 0)}-unet", "log")
+    assert unet.num_classes == 6 and len(list(log.iterdir())) == 1
+    again = subject.student(random_model(num_classes=6, seed=1), path, 0)
+    assert len(list(log.iterdir())) == 1
+    assert all(map(torch.equal, unet.parameters(), again.parameters()))
+    with pytest.raises(ValueError, match="another run"):
+        replace(subject, pixel_crops=16).student(model, path, 0)
 
 
 def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(

@@ -140,6 +140,7 @@ def test_code_of_the_card_works_beside_the_zoo(tmp_path, runs, result):
         ("mnist", "open", "no licence is stated: mnist.**", "terms that you must"),
         ("pvivax", "open", "no licence is stated: pvivax.**", "terms that you must"),
         ("ctc", "open", "must keep: Cell Tracking Challenge terms of use, MIT.", "no licence is"),
+        ("touching", "open", "see the chapter `touching`", "no licence is"),
         ("em-masks", "open", "see the chapter `em`", "em-masks`."),
         ("baselines-em", "open", "see the chapter `em`", "baselines-em`."),
     ],

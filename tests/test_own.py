@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micranet_helpers.data import dataset
@@ -135,9 +135,11 @@ def test_folders_without_images(name, tmp_path, found) -> None:
                                                     (lambda a, b: (0 * a, a, 0 * a), True),
                                                     (lambda a, b: (a, b, 0 * a), False),
                                                     (lambda a, b: (a, b), False)])
-def test_false_colour(channels, expected) -> None:
+def test_false_colour(channels, expected, tmp_path) -> None:
     image = np.stack(channels(picture(0), picture(1)))
-    assert own._facts("a", image, None).false_colour == expected
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack", metadata={"axes": "CYX"})
+    (item,) = own.survey(tmp_path, Annotations(("ring",), {})).images
+    assert item.false_colour == expected
 
 
 # --- dataset -----------------------------------------------------------------------------------
@@ -204,21 +206,35 @@ def test_specimens_and_copies_stay_in_one_split(found, folder, tmp_path) -> None
     assert places["cell0"] == places["cell4"] and own.check_split(path) == []
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images; those without a label are left out."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(60):
+        tifffile.imwrite(folder / f"{number:02}.tif", picture(number, (4, 4)))
+    return folder
+
+
+@settings(max_examples=12)
 @given(st.integers(0, 9), st.integers(5, 60), st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0, 0.5)]))
-def test_splits_keep_shares_and_classes(seed, count, shares) -> None:
-    rng = np.random.default_rng(count)
-    objects = rng.integers(0, 2, (count, 2))
-    items = tuple(own.Facts(f"{n}.tif", (1, 9, 9), "uint8", 0, 1, 0, False, f"{n}", tuple(row))
-                  for n, row in enumerate(objects.tolist()))
-    found = own.Survey(Path(), Annotations(("a", "b"), {}), items, {}, {}, (), ())
-    split = own._split(found, shares, str, seed)
-    sizes = np.bincount(split, minlength=3)
-    assert (np.abs(sizes - np.multiply(shares, count)) <= 3).all()
-    assert (sizes > 0).tolist() == [share > 0 for share in shares]
-    for plane in objects.T:
-        counts = np.bincount(split[plane > 0], minlength=3)
-        assert (np.abs(counts - np.multiply(shares, plane.sum())) <= 2).all()
-    np.testing.assert_array_equal(split, own._split(found, shares, str, seed))
+def test_splits_keep_shares_and_classes(many, seed, count, shares) -> None:
+    objects = np.random.default_rng(count).integers(0, 2, (count, 2), np.uint8)
+    found = own.survey(many, Annotations(("a", "b"), {
+        f"{number:02}": lambda height, width, row=row: (row, None)
+        for number, row in enumerate(objects)
+    }))  # fmt: skip
+    def built() -> dict[str, list[int]]:
+        path = own.build(many / "a.hdf5", found, shares=shares, seed=seed, **ABOUT)
+        return {split: [int(sample.name[:2]) for sample in samples]
+                for split, samples in splits(path).items()}  # fmt: skip
+
+    made = built()
+    assert list(made) == [name for name, share in zip(dataset.SPLITS, shares, strict=True) if share]
+    assert sorted(sum(made.values(), [])) == list(range(count))
+    for numbers, share in zip(made.values(), filter(None, shares), strict=True):
+        assert numbers and abs(len(numbers) - share * count) <= 3
+        assert (np.abs(objects[numbers].sum(0) - share * objects.sum(0)) <= 2).all()
+    assert built() == made
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgba
 
 from micranet_helpers import plots
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.metrics import Curve, Matching
 from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.plots import colours
 from micranet_helpers.plots.images import FOUND, MISSED, UNCOUNTED
@@ -177,8 +178,9 @@ def test_detections_are_right_false_missed_or_not_counted() -> None:
 
 
 def test_precision_recall_shows_curves_and_chosen_thresholds() -> None:
-    curves = {name: ([0.1, 0.5], [1, 0.4]) for name in "ab"}
-    plots.plot_precision_recall(curves, {"b": (0.5, 0.4)})
+    curve = Curve(np.array([0.9, 0.2]), np.array([1, 0.4]), np.array([0.1, 0.5]), 0.3)
+    found = Matching(np.zeros((2, 2), int), num_pred=5, num_true=4)
+    plots.plot_precision_recall({"a": curve, "b": curve}, {"b": found, "c": found})
     a, b, chosen, _ = plt.gca().lines
     assert list(a.get_xdata()) == [0.1, 0.5] and list(b.get_ydata()) == [1, 0.4]
     assert chosen.get_xydata().tolist() == [[0.5, 0.4]] and chosen.get_color() == b.get_color()
@@ -291,6 +293,18 @@ def test_places_are_cut_out_of_images_and_masks_alike() -> None:
     [outline] = figure.axes[0].collections[0].get_segments()
     np.testing.assert_allclose(outline.mean(0), 3.5, atol=0.3)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cell"]
+
+
+def test_false_and_missed_detections_are_shown_close_up(capsys) -> None:
+    images = np.zeros((2, 1, 60, 60))
+    images[0, 0, 40, 40], images[1, 0, 20, 20] = 1, 1
+    points = [[(10, 10), (40, 40), (55, 5)], []]
+    boxes = [[(5, 5, 15, 15)], [(15, 15, 26, 26)]]
+    plots.show_wrong_detections(images, points, boxes, [[(50, 0, 60, 10)], []], 0, 20)
+    false, missed = (plt.figure(number).axes[0] for number in plt.get_fignums())
+    for axis in (false, missed):
+        assert np.argwhere(axis.images[0].get_array()).tolist() == [[10, 10]]
+    assert capsys.readouterr().out == "false 1\nmissed 1\n"
 
 
 def test_places_without_masks_have_no_legend_and_no_place_draws_nothing() -> None:

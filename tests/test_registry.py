@@ -9,18 +9,10 @@ import pytest
 from micranet_helpers.data.fetch import registry
 from micranet_helpers.data.fetch.registry import items, select
 
-NAMES = [
-    "mnist", "pvivax", "bbbc041", "em", "phase-cells", "DIC-C2DH-HeLa", "Fluo-C2DL-MSC",
-    "Fluo-N2DH-GOWT1", "Fluo-N2DL-HeLa", "PhC-C2DH-U373", "PhC-C2DL-PSC", "actin", "tagan-actin",
-    "micranet", "micranet-samples",
-]  # fmt: skip
+each_item = pytest.mark.parametrize("name", items())
 
 
-def test_names() -> None:
-    assert list(items()) == NAMES == [item.name for item in items().values()]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@each_item
 def test_item(name: str) -> None:
     item = items()[name]
     assert item.title and item.licence and item.citation and item.files
@@ -32,7 +24,7 @@ def test_item(name: str) -> None:
                    for url in file.urls)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_item
 def test_no_two_files_meet_on_the_disk(name: str) -> None:
     beside = ("", ".part", ".part.from", ".sha256", ".unpacked", ".unpacked.unpacking")
     taken = [(file.path + end).casefold() for file in items()[name].files for end in beside]
@@ -66,6 +58,7 @@ def test_subsets() -> None:
         select("minst")
 
 
+@pytest.mark.data
 def test_registry_agrees_with_the_manifest(mirror) -> None:
     with (mirror.parent / "manifest.tsv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t")]
@@ -87,7 +80,7 @@ def test_registry_agrees_with_the_manifest(mirror) -> None:
 
 def rows_of(table: str) -> dict[str, list[str]]:
     head, rule, *rows = table.splitlines()
-    assert len(rows) == len(NAMES) and set(rule) <= set("| -")
+    assert len(rows) == len(items()) and set(rule) <= set("| -")
     assert len({line.count("|") for line in (head, rule, *rows)}) == 1
     cells = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
     return {name: rest for name, *rest in cells}

@@ -196,6 +196,11 @@ def test_table_of_numbers_by_hand():
     )
 
 
+def test_numbers_of_a_table_have_names_that_a_pivot_takes_apart():
+    named = results.flat({"a": {"F1": 0.5, "AUC": 1}, "b": {"F1": 0.25}})
+    assert named == {"F1, a": 0.5, "AUC, a": 1, "F1, b": 0.25}
+
+
 def test_full_runs_are_those_of_the_book():
     stored = Path(results.__file__).parents[1] / "book" / "results" / "full"
     for dataset in ("mnist", "ctc", "pvivax", "em", "actin"):

@@ -121,29 +121,17 @@ def good_run(book: Path) -> tuple[Path, int, str]:
     return tree, code, out
 
 
-def test_chapters_run_in_book_order(good_run: tuple[Path, int, str]) -> None:
-    _, code, out = good_run
-    assert code == 0
-    assert executed(out) == ["zeta", "alpha"]
+def test_chapters_run_in_book_order_and_override_reaches_what_is_derived(good_run) -> None:
+    tree, code, out = good_run
+    assert code == 0 and executed(out) == ["zeta", "alpha"]
     assert "2 of 2 chapters in" in out.splitlines()[-1]
-
-
-def test_override_reaches_the_chapter_and_what_it_derives(good_run) -> None:
-    assert (good_run[0] / "derived.txt").read_text() == "3 30 0.5"
-
-
-def test_chapters_share_the_tree_and_find_its_files(good_run) -> None:
-    cells = nbformat.read(good_run[0] / "alpha.ipynb", as_version=4).cells
+    cells = nbformat.read(tree / "alpha.ipynb", as_version=4).cells
     assert cells[1].outputs[0].text.strip() == "3 30 0.5"
 
 
-def test_tree_is_clean(good_run) -> None:
-    assert not (good_run[0] / "stale.txt").exists()
-    assert not (good_run[0] / "runs").exists()
+def test_tree_is_clean_and_sources_stay_as_they_are(good_run, book: Path) -> None:
     assert (good_run[0] / "_toc.yml").exists()
-
-
-def test_sources_stay_as_they_are(good_run, book: Path) -> None:
+    assert not (good_run[0] / "stale.txt").exists() and not (good_run[0] / "runs").exists()
     cells = nbformat.read(book / "book" / "zeta.ipynb", as_version=4).cells
     assert all(not cell.outputs for cell in cells if cell.cell_type == "code")
 
@@ -222,22 +210,15 @@ def test_only_what_is_out_of_date_is_executed_again(
 
 
 def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path) -> None:
-    notebooks = {"alpha": untouched / "book" / "alpha.ipynb"}
-    tree = untouched / "_build" / "tree"
-
-    def start() -> None:
+    notebooks, tree = {"alpha": untouched / "book" / "alpha.ipynb"}, untouched / "tree"
+    for cells, kept in [(ALPHA, False), (ALPHA, True), (["x = 1"], False)]:
+        write_chapter(untouched / "book", "alpha", cells)
         sources = record.open_tree(untouched, tree, fresh=False)
         found = record.digests(sources, tree, notebooks, {}, ["alpha"])
         record.prepare(untouched, tree, notebooks, found)
+        assert (tree / "half").exists() == kept and (tree / "_toc.yml").exists()
         record.begin(tree, "alpha", found["alpha"])
-
-    start()
-    (tree / "half").touch()
-    start()
-    assert (tree / "half").exists()
-    write_chapter(untouched / "book", "alpha", ["x = 1"])
-    start()
-    assert not (tree / "half").exists() and (tree / "_toc.yml").exists()
+        (tree / "half").touch()
 
 
 # --- usage -------------------------------------------------------------------------------------
@@ -322,6 +303,7 @@ def test_chapter_that_fails_says_so_on_its_page_and_stops_no_other(
     assert cells[-1].execution_count is None, "nothing runs after a failure"
 
 
+@pytest.mark.slow
 def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeated(
     tmp_path: Path
 ) -> None:
@@ -339,11 +321,10 @@ def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeat
     assert str(html / "index.html") == out.splitlines()[-1]
     assert "This chapter did not finish" in (html / "fails.html").read_text()
 
-    (root / "book" / "intro.md").write_text("# Title\n")
     write_chapter(root / "book", "fails", ["x = 1"])
-    code, out, err = call(root, "build")
+    code, out, err = call(root, "run")
     assert (code, executed(out), err) == (0, ["fails"], "")
-    assert "This chapter did not finish" not in (html / "fails.html").read_text()
+    assert "did not finish" not in (root / "_build/executed/quick/fails.ipynb").read_text()
 
 
 def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
@@ -354,6 +335,7 @@ def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path)
     assert not is_running(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
 def test_interrupted_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(book: Path) -> None:
     command = "import sys; from micranet_helpers.lessons.command import main; sys.exit(main())"

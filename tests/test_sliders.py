@@ -33,6 +33,13 @@ def test_each_combination_has_its_frame_and_the_first_one_is_shown() -> None:
     assert [frame.has_attr("hidden") for frame in frames] == [False] + [True] * 5
 
 
+def test_it_starts_where_it_is_told() -> None:
+    page = BeautifulSoup(slide(draw, {"layer": "4b"}, **CHOICES), "html.parser")
+    assert [frame.has_attr("hidden") for frame in page.find_all("figure")].index(False) == 2
+    assert [slider["value"] for slider in page.find_all("input")] == ["0", "2"]
+    assert [output.text for output in page.find_all("output")] == ["3", "4b"]
+
+
 def test_each_slider_moves_by_keyboard_to_the_right_frame() -> None:
     errors = []
     with open_browser() as browser:

@@ -1,4 +1,4 @@
-"""What a run took, as a file and as tables of a page."""
+"""The status of a run, as a file and as tables of a page."""
 
 import re
 from importlib.metadata import PackageNotFoundError
@@ -16,17 +16,18 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_tables_say_what_was_written(tmp_path: Path) -> None:
-    status.write(tmp_path, "quick", {"intro": 59.6, "em": 135.7, "zoo": 3.2})
+    status.write(tmp_path, "quick", {"intro": 59.6, "em": 135.7, "zoo": 3.2, "ctc": None})
     status.write_tables(tmp_path)
     text = (tmp_path / "status.md").read_text()
     assert re.match(r"Profile `quick`, \d{4}-\d\d-\d\d \d\d:\d\d UTC, \d+ CPU cores, ", text)
     rows = cells(text.replace("\N{NO-BREAK SPACE}", " "))
-    assert rows[:5] == [
+    assert rows[:6] == [
         ["chapter", "time"], ["[](intro.ipynb)", "1 min 00 s"], ["[](em.ipynb)", "2 min 16 s"],
-        ["[](zoo.ipynb)", "3 s"], ["**all chapters**", "**3 min 18 s**"],
+        ["[](zoo.ipynb)", "3 s"], ["[](ctc.ipynb)", "did not finish"],
+        ["**all chapters**", "**3 min 18 s**"],
     ]  # fmt: skip
-    assert rows[5:7] == [["package", "version"], ["python", rows[6][1]]]
-    assert [name for name, _ in rows[7:]] == list(status._versions())
+    assert rows[6:8] == [["package", "version"], ["python", rows[7][1]]]
+    assert [name for name, _ in rows[8:]] == list(status.versions())
 
 
 def test_a_package_that_is_not_installed_is_left_out(monkeypatch) -> None:
@@ -36,4 +37,4 @@ def test_a_package_that_is_not_installed_is_left_out(monkeypatch) -> None:
         return "1"
 
     monkeypatch.setattr(status, "version", version)
-    assert set(status._versions()) == set(status.PACKAGES) - {"torchvision"}
+    assert set(status.versions()) == set(status.PACKAGES) - {"torchvision"}

@@ -1,13 +1,14 @@
 """A verdict is what its parts say: thresholds of validation crops, scores of test crops."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images, random_model
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.utils.data import TensorDataset
 
-from micranet_helpers.lessons.verdict import judge, thresholds_of
-from micranet_helpers.metrics import best_threshold
+from micranet_helpers.lessons.verdict import judge, scores_of, tally_of, thresholds_of
+from micranet_helpers.metrics import Matching, best_threshold
 from micranet_helpers.train import logits_of
 
 
@@ -34,3 +35,12 @@ def test_each_class_has_its_own_threshold() -> None:
     scores = torch.tensor([[0.0, 5], [1, 6], [2, 7], [3, 8]])
     labels = torch.tensor([[0.0, 1], [0, 1], [1, 0], [1, 0]])
     assert thresholds_of(scores, labels).tolist() == [1.5, 5]
+
+
+def test_objects_of_all_images_are_scored_together() -> None:
+    pairs = [Matching(np.zeros((n, 2), int), n + 1, 2) for n in (1, 2)]
+    scores = scores_of(pairs)
+    assert [scores[name] for name in ("found", "false", "missed")] == [3, 2, 1]
+    assert (scores["precision"], scores["recall"]) == (0.6, 0.75)
+    assert scores["F1"] == pytest.approx(2 / 3)
+    assert tally_of(pairs).tolist() == [[2, 4], [4, 5]]

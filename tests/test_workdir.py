@@ -19,7 +19,7 @@ from micranet_helpers.networks.checkpoints import read_checkpoint
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"
 # Long enough to be killed in the middle, and no longer.
-VALUES = {"num_train": 512, "epochs": 4, "num_test": 20}
+VALUES = {"num_train": 256, "epochs": 3, "num_test": 20}
 
 
 @pytest.fixture(autouse=True)

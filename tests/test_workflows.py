@@ -20,22 +20,11 @@ def read(path: Path) -> dict[str, Any]:
     return yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # `on` is no bool here
 
 
-def check_schema(*paths: Path) -> subprocess.CompletedProcess[str]:
-    schema = ["--builtin-schema", "vendor.github-workflows"]
-    command = [sys.executable, "-m", "check_jsonschema", *schema, *map(str, paths)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_workflows_follow_the_public_schema() -> None:
-    assert {path.stem for path in FILES} == {"test", "nightly", "book"}
-    done = check_schema(*FILES)
+    schema = ["--builtin-schema", "vendor.github-workflows"]
+    command = [sys.executable, "-m", "check_jsonschema", *schema, *map(str, FILES)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_schema_refuses_a_misspelt_key(tmp_path: Path) -> None:
-    text = FILES[0].read_text(encoding="utf-8")
-    (tmp_path / "odd.yml").write_text(text.replace("timeout-minutes", "timeout-minute"))
-    assert check_schema(tmp_path / "odd.yml").returncode == 1
 
 
 @every_workflow
@@ -67,7 +56,7 @@ def test_jobs_have_time_limits_and_the_least_permissions(path: Path) -> None:
 @every_workflow
 def test_what_was_executed_is_kept_after_a_failure(path: Path) -> None:
     for name, job in read(path)["jobs"].items():
-        if any(step.get("run") in ("make book", ".ci/run") for step in job["steps"]):
+        if any(step.get("run", "").startswith(("make book", ".ci/run")) for step in job["steps"]):
             kept = [step for step in job["steps"] if step.get("if") == "failure()"]
             assert [step["with"]["path"] for step in kept] == ["_build/executed"], name
 

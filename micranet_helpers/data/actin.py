@@ -5,23 +5,23 @@ paper. Its data come with its archive. The open images are too few to train on: 
 looking. :func:`simulate` needs no download.
 """
 
+import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from skimage.draw import polygon
 from skimage.measure import label as components
 
-from micranet_helpers.data import dataset
+from micranet_helpers.data import dataset, sources
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.dataset import About, Sample
+from micranet_helpers.data.dataset import Sample
 from micranet_helpers.data.fetch.download import fetch
-from micranet_helpers.data.fetch.registry import items
-from micranet_helpers.data.own.annotations import filled, read_polygons
 from micranet_helpers.data.simulated import dendrites
-from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image
 
 CLASSES = ("rings", "fibres", "dendrite")
@@ -30,8 +30,7 @@ PIXEL_SIZE = 0.02
 """Side of a pixel, µm, of simulated images: that of the dendrites of STEDActinFCN, whose files
 say 50 px per µm. The other open files and the original do not say theirs."""
 
-FULL = 0.8 * 574.3677
-"""Count of photons that becomes 1. The open images reach 0.7 of it in their brightest pixel."""
+FULL = 0.8 * 574.3677  # photons that become 1; the open images reach 0.7 of it
 
 RULE = Rule(("rings", "fibres"), 0.05, foreground="dendrite", foreground_share=0.1)
 """The original's, for crops of 256 px every 192 px."""
@@ -48,11 +47,13 @@ SPLITS = {
 """Files, or folders of files, of each split of the open images."""
 
 CHANNELS = {
-    "DendriticFActinDataset": (4, 1, {0: 2, 1: 3}),
-    "FixedLiveDataset": (3, 0, {0: 1, 1: 2}),
-    "AxonalRingsDataset": (3, 1, {0: 2}),
+    "DendriticFActinDataset": (1, {0: 2, 1: 3}),
+    "FixedLiveDataset": (0, {0: 1, 1: 2}),
+    "AxonalRingsDataset": (1, {0: 2}),
 }
-"""Folders of TA-GAN: number of channels, channel of the STED image, channels of the masks."""
+"""Folders of TA-GAN: channel of the STED image, channels of the masks by plane of the label."""
+
+POLYGONS = {0: 0, 2: 2, 3: 1}  # STEDActinFCN: from number to plane; 1, unclear rings, has none
 
 
 def build(
@@ -84,64 +85,49 @@ def build(
 
     Raises
     ------
-    ValueError
-        If there is no such source or subset, or a file is damaged.
-    FileNotFoundError
-        If the archive does not hold the original data.
-    OSError
-        If the download fails or the disk is full.
+    ValueError, OSError
+        If there is no such source or subset, a file is damaged or missing, a download fails or the
+        disk is full.
     """
-    known, size_um = items(), None
-    if source == "simulated":
-        splits = share_out(num_images, lambda number: _draw(size, seed, number))
-        size_um, text = PIXEL_SIZE, "simulated by micranet_helpers.data.actin"
-        licence = LICENCE
-    elif source == "open":
-        files = fetch("actin") + fetch("tagan-actin", subset)
-        splits = {
-            name: read([file for file in files if {file.name, file.parent.name} & parts])
-            for name, parts in SPLITS.items()
-        }
-        text = f"{known['actin'].citation}; {known['tagan-actin'].citation}"
-        licence = f"{known['actin'].licence} (the former), {known['tagan-actin'].licence} (TA-GAN)"
-    elif source == "original":
-        (folder,) = fetch("micranet", "archive")
-        splits = {name: read([_find(folder, f"{name}_01-04-19.hdf5")]) for name in SPLITS}
-        text, licence = known["micranet"].citation, known["micranet"].licence
-    else:
-        raise ValueError(
-            f"There is no source {source!r}: take 'simulated', 'open' (a few images to look at) "
-            "or 'original' (from the archive of the MICRA-Net paper)."
-        )
-    return dataset.write(path, splits, About(CLASSES, text, licence, size_um))
+    return sources.write(path, source, {
+        "simulated": lambda: sources.simulated(
+            num_images, partial(_draw, size, seed), CLASSES, __name__, PIXEL_SIZE
+        ),
+        "open": lambda: (
+            _open(fetch("actin") + fetch("tagan-actin", subset)),
+            sources.cited(CLASSES, "actin", "tagan-actin"),
+        ),
+        "original": lambda: (
+            _original(*fetch("micranet", "archive")), sources.cited(CLASSES, "micranet")
+        ),
+    })  # fmt: skip
 
 
-def _find(folder: Path, name: str) -> Path:
-    found = sorted(folder.rglob(name))
-    if not found:
-        raise FileNotFoundError(
-            f"There is no {name} in {folder}: the archive is not the one that is known; take the "
-            "source 'simulated'."
-        )
-    return found[0]
+def _open(files: list[Path]) -> dict[str, Iterator[Sample]]:
+    """Split the open images by the names of their files or folders."""
+    return {
+        split: read([file for file in files if {file.name, file.parent.name} & parts])
+        for split, parts in SPLITS.items()
+    }
 
 
-# --- real images ---------------------------------------------------------------------------------
+def _original(folder: Path) -> dict[str, Iterator[Sample]]:
+    """Find the splits of the original in its archive."""
+    splits = {}
+    for split in SPLITS:
+        name = f"{split}_01-04-19.hdf5"
+        file = next(folder.rglob(name), None)
+        if file is None:
+            raise FileNotFoundError(f"There is no {name} in {folder}: use the source 'simulated'.")
+        splits[split] = read([file])
+    return splits
 
 
 def normalized(counts: NDArray[Any]) -> NDArray[np.float32]:
     """Divide counts of photons by :data:`FULL`, and clip to [0, 1], as the MICRA-Net paper.
 
-    Parameters
-    ----------
-    counts : ndarray, uint8, uint16 or float32, any shape
-        Counts. Signed 16-bit images saved by ImageJ, such as the dendrites of STEDActinFCN, are
-        known by their values, 32,768 and more, which is taken off.
-
-    Returns
-    -------
-    ndarray, float32, of the same shape
-        What the network sees.
+    Signed 16-bit images saved by ImageJ, such as the dendrites of STEDActinFCN, are known by their
+    values, 32,768 and more, which is subtracted.
     """
     offset = 2**15 if counts.dtype == np.uint16 and counts.min() >= 2**15 else 0
     return ((counts - np.float32(offset)) / np.float32(FULL)).clip(0, 1).astype(np.float32)
@@ -152,8 +138,7 @@ def read(files: Iterable[str | Path]) -> Iterator[Sample]:
 
     Marks are coarse, and what is not marked may still be there. Unclear rings (polygons of the
     number 1) are left out, as in the original. The plane ``dendrite`` is empty in open images:
-    STEDActinFCN's are of axons, TA-GAN's have no mark of it. STEDActinFCN also has polygons of
-    four dendrites, whose images were not published, and unlabelled images.
+    STEDActinFCN's are of axons, TA-GAN's have no mark of it.
 
     Parameters
     ----------
@@ -180,14 +165,15 @@ def read(files: Iterable[str | Path]) -> Iterator[Sample]:
     """
     for file in map(Path, files):
         if file.suffix == ".hdf5":
-            yield from _original(file)
+            yield from _normalized(file)
         elif file.parent.parent.name in CHANNELS:
             yield _masked(file)
         else:
             yield _outlined(file)
 
 
-def _original(file: Path) -> Iterator[Sample]:
+def _normalized(file: Path) -> Iterator[Sample]:
+    """Read a file of the original, whose images are normalised."""
     groups = dataset.describe(file)[1]
     for sample in chain.from_iterable(dataset.read(file, group) for group in groups):
         image, label = sample.image, sample.label
@@ -202,15 +188,9 @@ def _original(file: Path) -> Iterator[Sample]:
 
 
 def _masked(file: Path) -> Sample:
-    dataset = file.parent.parent.name
-    count, sted, masks = CHANNELS[dataset]
+    """Read a stack of TA-GAN."""
+    sted, masks = CHANNELS[file.parent.parent.name]
     planes = read_image(file)
-    values = [np.unique(planes[channel]) for channel in masks.values() if channel < len(planes)]
-    if len(planes) != count or any(len(found) > 2 or found[0] != 0 for found in values):
-        raise ValueError(
-            f"{file} is no labelled stack of {dataset}: of its {len(planes)} channels, {count} "
-            "are expected, with masks of two values at the end; download it again."
-        )
     label = np.zeros((len(CLASSES), *planes.shape[1:]), np.uint16)
     for number, channel in masks.items():
         label[number] = components(planes[channel] > 0)
@@ -218,22 +198,29 @@ def _masked(file: Path) -> Sample:
 
 
 def _outlined(file: Path) -> Sample:
+    """Read an image of STEDActinFCN."""
     image = read_image(file)
-    if len(image) != 1:
-        raise ValueError(f"{file} has {len(image)} channels: give an image of STEDActinFCN.")
-    outlines = file.with_name(f"{file.stem}.polys.txt")
-    planes = {0: 0, 3: 1, 2: 2}  # number of the polygon: plane of the label
     label = np.zeros((len(CLASSES), *image.shape[1:]), np.uint16)
-    for number, corners in read_polygons(outlines):
-        if number not in (0, 1, 2, 3):
-            raise ValueError(f"{outlines} has a polygon of the number {number}, not 0 to 3.")
-        if number in planes:
-            plane = label[planes[number]]
-            plane[filled(corners, plane.shape)] = plane.max() + 1
+    for number, corners in _polygons(file.with_name(f"{file.stem}.polys.txt")):
+        if number in POLYGONS:
+            plane = label[POLYGONS[number]]
+            # Coordinates are those of edges: the pixel in the corner covers 0 to 1.
+            plane[polygon(*(corners.T - 0.5 - 1e-6), shape=plane.shape)] = plane.max() + 1
     return Sample(file.name, normalized(image), label)
 
 
-# --- simulated images ----------------------------------------------------------------------------
+def _polygons(path: Path) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Read lines ``number (x, y), (x, y), …``: the number and the corners (P, 2), row, column."""
+    number = r"(-?\d{1,5}(?:\.\d*)?)"
+    point = rf"\({number}, *{number}\)"
+    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if re.fullmatch(rf"[0-3] {point}(, *{point}){{2,}},?\s*", line):
+            yield int(line[0]), np.array(re.findall(point, line), float)[:, ::-1]
+        elif line.strip():
+            raise ValueError(
+                f"Line {place} of {path} is not of the form 0 (x, y), (x, y), (x, y) with a number "
+                "from 0 to 3: download it again."
+            )
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
@@ -241,23 +228,15 @@ def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
 
     Parameters
     ----------
-    n : int
-        Number of images. Each depends on ``size``, ``seed`` and its number only.
-    size : int
-        Side, px of 20 nm, at least 64.
-    seed : int
-        Which images.
+    n, size, seed : int
+        Number of images; side, px of 20 nm, at least 64; which ones. An image depends on
+        ``size``, ``seed`` and its number only.
 
     Returns
     -------
     list of Sample
         Image float32 (1, size, size), normalised; label uint16 (3, size, size): stretches with
         rings, with fibres, and dendrites, each numbered from 1 as connected components.
-
-    Raises
-    ------
-    ValueError
-        If the size is below 64 px.
     """
     return [_draw(size, seed, number) for number in range(n)]
 

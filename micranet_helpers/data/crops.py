@@ -1,7 +1,7 @@
 """Crops of the images of an HDF5 dataset, with the labels that MICRA-Net is trained on.
 
-Which crops are used, and what is present in them, is worked out once from the label; pixels are
-read when a crop is asked for, so a dataset may be much larger than the memory.
+Labels of crops are worked out once; pixels are read when a crop is asked for, so a dataset may be
+much larger than the memory.
 """
 
 import os
@@ -21,14 +21,9 @@ from torch.utils.data import Dataset
 from micranet_helpers.data.dataset import Split, describe
 from micranet_helpers.files.hdf5 import explaining, member, reading
 
-STEP = 8
-"""Three times the network halves an image: the side of a crop is a multiple of this, px."""
-
-CACHE = 64 * 2**20
-"""Unpacked tiles that each process keeps, bytes."""
-
-CACHE_SLOTS = 400_009
-"""Prime and about 100 times the tiles that fit, as HDF5 advises."""
+STEP = 8  # the network halves an image three times: the side of a crop is a multiple of this, px
+CACHE = 64 * 2**20  # bytes of unpacked tiles that each process keeps
+CACHE_SLOTS = 400_009  # prime, and about 100 times the tiles that fit, as HDF5 advises
 
 
 @dataclass(frozen=True)
@@ -64,52 +59,17 @@ class Rule:
 
 
 def crop_grid(length: int, side: int, stride: int) -> NDArray[np.int64]:
-    """Find where crops begin, in one direction, to cover an image.
-
-    Parameters
-    ----------
-    length : int
-        Height or width of the image, px.
-    side, stride : int
-        Side of a crop and step from crop to crop, px.
-
-    Returns
-    -------
-    ndarray, int64, (T,)
-        0, stride, 2 stride …; the last crop may reach over the far edge, as in the original.
-    """
+    """Find where crops begin in one direction; the last may reach over the far edge."""
     return np.arange(0, max(length - side, 0) + stride, stride)
 
 
 def label_crops(
-    label: NDArray[Any],
-    tops: NDArray[np.int64],
-    lefts: NDArray[np.int64],
-    side: int,
-    rule: Rule,
+    label: NDArray[Any], tops: NDArray[np.int64], lefts: NDArray[np.int64], side: int, rule: Rule,
     names: Sequence[str],
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Apply a rule to all crops of an image at once.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
+    """Apply a rule to the crops at each top (T,) and left (L,) of a label (P, H, W).
 
-    Parameters
-    ----------
-    label : ndarray, uint8 or uint16, (P, H, W)
-        Object numbers, one plane for each name.
-    tops, lefts : ndarray of int, (T,) and (L,)
-        Where crops begin, px; each top is combined with each left.
-    side : int
-        Side of a crop, px.
-    rule : Rule
-        What is present, what is dropped.
-    names : sequence of str, (P,)
-        Names of the planes.
-
-    Returns
-    -------
-    present : ndarray, bool, (T, L, K)
-        Whether each class of the rule is present.
-    kept : ndarray, bool, (T, L)
-        Whether the rule keeps the crop.
+    Returns which classes of the rule are present, (T, L, K), and which crops are kept, (T, L).
     """
     rows, columns = _inside(tops, side, label.shape[1]), _inside(lefts, side, label.shape[2])
 
@@ -132,7 +92,7 @@ def label_crops(
 
 
 def _inside(starts: NDArray[np.int64], side: int, length: int) -> NDArray[np.float32]:
-    """Which rows (or columns) lie in each crop: 0 or 1, (T, length)."""
+    """Mark the rows (or columns) in each crop: 0 or 1, (T, length)."""
     places = np.arange(length)
     return ((places >= starts[:, None]) & (places < starts[:, None] + side)).astype(np.float32)
 
@@ -148,7 +108,7 @@ def _sums(
 def _most_visible(
     plane: NDArray[Any], rows: NDArray[np.float32], columns: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Largest share of one object that lies in each crop, (T, L)."""
+    """Find the largest share of one object that lies in each crop, (T, L)."""
     most = np.zeros((len(rows), len(columns)))
     for number, box in enumerate(find_objects(plane), 1):
         if box is not None:  # not every number is used
@@ -164,10 +124,7 @@ class CropDataset(Dataset):
     The last crops reach over the far edges of an image and hold zeros there, after
     normalisation, as in the original. An image smaller than a crop gives one crop. Where the
     dataset holds image-level labels, there is one item an image, padded to the side; of the rule
-    only the classes apply then.
-
-    The file is opened in each process when the first crop is read. Memory does not grow with the
-    dataset, except for labels and places of crops (some 30 bytes a crop).
+    only the classes apply then. A crop takes some 30 bytes of memory until it is read.
 
     Parameters
     ----------
@@ -175,10 +132,8 @@ class CropDataset(Dataset):
         A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
     split : str
         Name of the split, e.g. ``training``.
-    side : int
-        Side of a crop, px; a multiple of 8.
-    stride : int
-        Step from crop to crop, px; from 1 to ``side``.
+    side, stride : int
+        Side of a crop, a multiple of 8, and step from crop to crop, from 1 to ``side``; px.
     rule : Rule
         What is present in a crop, and which crops are dropped.
     ratio : (int, int), optional
@@ -188,7 +143,7 @@ class CropDataset(Dataset):
         Draw anew for each epoch of a training: where one kind is rare, the network still sees
         most crops of the other.
     augment : bool
-        Change each crop at random: see :func:`augmented`.
+        Change each crop at random, see :func:`augmented`.
     seed : int
         Seed of ``ratio`` and of ``augment``, 0 or more.
 
@@ -200,39 +155,25 @@ class CropDataset(Dataset):
         Number of the image, top and left of each crop, px.
     every : (ndarray, Tensor)
         Positions and labels of all crops, those that ``ratio`` leaves out too.
-    split, side : str, int
-        As given.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or lacks the split or a plane that the rule names; the side or the
-        stride is out of range; no crop is left; or an image with image-level labels is larger
-        than a crop.
+    FileNotFoundError, ValueError
+        If the file is missing or damaged, or lacks the split or a plane that the rule names; the
+        side or the stride is out of range; no crop is left; or an image with image-level labels is
+        larger than a crop.
 
     Notes
     -----
-    The rule for F-actin, ``Rule(("rings", "fibres"), 0.05, foreground="dendrite",
-    foreground_share=0.1)`` with side 256 and stride 192, and ratios from 2:1 to 1:16 for
-    electron micrographs are those of the code of Bilodeau et al. 2022,
-    doi 10.1038/s42256-022-00472-w.
+    The rule for F-actin with side 256 and stride 192, and ratios from 2:1 to 1:16 for electron
+    micrographs are those of the code of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        split: str,
-        side: int,
-        stride: int,
-        rule: Rule,
-        *,
-        ratio: tuple[int, int] | None = None,
-        redraw: bool = False,
-        augment: bool = False,
+        self, path: str | Path, split: str, side: int, stride: int, rule: Rule, *,
+        ratio: tuple[int, int] | None = None, redraw: bool = False, augment: bool = False,
         seed: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if side < STEP or side % STEP:
             raise ValueError(f"The side of a crop must be a multiple of {STEP} px, not {side}.")
         if not 1 <= stride <= side:
@@ -243,8 +184,8 @@ class CropDataset(Dataset):
         self._path, self.split, self.side = Path(path), split, side
         self._augment, self._seed, self._epoch = augment, seed, 0
         self._opened: tuple[int, h5py.File, Split] | None = None
-        self._state = _state(path)
         names = _names(path, rule)
+        self._state = _state(path)
         with reading(path, f"the split {split!r}") as file:
             parts = _index(Split(member(file, split)), side, stride, rule, names)
         self.positions, labels = (np.concatenate(part) for part in parts)
@@ -300,15 +241,13 @@ class CropDataset(Dataset):
 
 
 def _state(path: str | Path) -> tuple[int, int, int]:
-    """What changes when another file takes this one's place."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}: check the path or build it.")
+    """Read what changes when another file takes this one's place."""
     found = Path(path).stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _names(path: str | Path, rule: Rule) -> tuple[str, ...]:
-    """Names of the planes of the label, among them all that the rule names."""
+    """Read the names of the planes of the label, among them all that the rule names."""
     known = describe(path)[0].classes
     wanted = {*rule.classes, rule.foreground, rule.ignore} - {None}
     if not rule.classes or not wanted <= {*known}:
@@ -322,7 +261,7 @@ def _names(path: str | Path, rule: Rule) -> tuple[str, ...]:
 def _index(
     images: Split, side: int, stride: int, rule: Rule, names: tuple[str, ...]
 ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]:
-    """Positions (n, 3) and labels (n, K) of the crops that are kept, image by image."""
+    """Find positions (n, 3) and labels (n, K) of the crops that are kept, image by image."""
     positions, labels = [], []
     planes = [names.index(name) for name in rule.classes]
     for number, shape in enumerate(images.shapes):
@@ -371,64 +310,24 @@ def augmented(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
     One of the eight flips and quarter turns, all equally likely. Then, each with probability
     0.5 and a value from a log-normal law around 1 (sigma 0.1): gamma, a power of the grey levels
     between the image's own least and greatest value; and intensity, a factor on all values.
-    Both also suit standardised images, which hold negative values.
+    Both also suit standardised images, which hold negative values. Image and result are float32
+    (C, S, S).
 
-    Parameters
-    ----------
-    image : ndarray, float32, (C, S, S)
-        What the network sees.
-    rng : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    ndarray, float32, (C, S, S)
-        A new image. Values may leave the range of the old one, as its intensity may rise.
-
-    Notes
-    -----
-    After the code of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w, for F-actin: flips,
-    intensity and gamma, each with probability 0.5. Theirs only darkens and brightens, ours goes
-    both ways; quarter turns are those of their other datasets.
+    This follows the code of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w, for F-actin,
+    whose tone changes go one way only; quarter turns are those of their other datasets.
     """
     # torchvision and kornia draw from global generators, so what they give depends on workers.
     return toned(turned(image, rng), rng)
 
 
 def turned(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Flip and turn an image at random: the first half of :func:`augmented`.
-
-    Parameters
-    ----------
-    image : ndarray, float32, (C, S, S)
-        What the network sees. A mask that belongs to it can be turned with it, as more channels.
-    rng : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    ndarray, float32, (C, S, S)
-        A new image, in one of the eight positions, all equally likely.
-    """
+    """Flip and turn an image (C, S, S) at random; a mask can be turned along as more channels."""
     turn, flip = rng.integers(4), rng.integers(2)
     return np.ascontiguousarray(np.rot90(image[..., :: 1 - 2 * flip], turn, (1, 2)))
 
 
 def toned(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Change gamma and intensity of an image at random: the second half of :func:`augmented`.
-
-    Parameters
-    ----------
-    image : ndarray, float32, (C, H, W)
-        What the network sees.
-    rng : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    ndarray, float32, (C, H, W)
-        A new image.
-    """
+    """Change gamma and intensity of an image (C, H, W) at random."""
     gamma, factor = np.where(rng.random(2) < 0.5, rng.lognormal(0, 0.1, 2), 1).tolist()
     low, high = image.min(), image.max()
     if high > low:

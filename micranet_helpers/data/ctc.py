@@ -16,6 +16,7 @@ The markers of TRA are no masks: they only say how many cells there are.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,11 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.measure import label as components
 from skimage.segmentation import expand_labels, relabel_sequential
 
-from micranet_helpers.data import dataset
+from micranet_helpers.data import sources
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.dataset import SPLITS, About, Sample
+from micranet_helpers.data.dataset import SPLITS, Sample
 from micranet_helpers.data.fetch.download import fetch
-from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated import cells as drawn
-from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image, read_mask
 
 LINES = (
@@ -56,46 +55,26 @@ MARGIN = {
 enlarged copy the border is wider in proportion. 25 px were found in copies of two lines; 50 px is
 the challenge's rule for larger cells."""
 
-CONTACT = 4
-"""Most pixels between two cells in contact."""
+CONTACT = 4  # most pixels between two cells in contact
+PIECES = 20  # where a number has this many pieces or more, the numbers of a mask are broken
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and those at its sides
 
-PIECES = 20
-"""A cell has fewer pieces than this; where a number has more, the numbers of a mask are broken."""
-
-Pairs = Sequence[tuple[Path, Path]]
-"""Frames and their masks."""
+Pairs = Sequence[tuple[Path, Path]]  # frames and their masks
 
 
 def classes(lines: Iterable[str] = DRAWN) -> tuple[str, ...]:
-    """Name the classes, two a line.
-
-    Parameters
-    ----------
-    lines : iterable of str
-        Some of :data:`LINES`.
-
-    Returns
-    -------
-    tuple of str
-        ``"LINE cell"`` and ``"LINE contact"`` of each: the planes of the labels.
-
-    Raises
-    ------
-    ValueError
-        If there is no such line, or one comes twice.
-    """
+    """Name the planes of the labels: ``"LINE cell"`` and ``"LINE contact"`` of each line."""
     lines = tuple(lines)
     if not lines or len(set(lines)) < len(lines) or not set(lines) <= set(LINES):
         raise ValueError(f"The lines must be some of {', '.join(LINES)}, not {', '.join(lines)}.")
     return tuple(f"{line} {what}" for line in lines for what in ("cell", "contact"))
 
 
-CLASSES = classes()
-"""Classes where no lines are chosen."""
-
-
 def rule(lines: Iterable[str] = DRAWN) -> Rule:
-    """Say which crops are used, and what is present in them.
+    """Make the rule of crops of some of the lines.
+
+    A cell or contact is present if a quarter of it is in the crop; crops that only touch less are
+    dropped. So a crop must have room for a quarter of a cell.
 
     Parameters
     ----------
@@ -105,14 +84,13 @@ def rule(lines: Iterable[str] = DRAWN) -> Rule:
     Returns
     -------
     Rule
-        A cell is present if a quarter of it is in the crop, as is a contact; crops that only
-        touch less are dropped. So a crop must have room for a quarter of a cell.
+        With the classes of :func:`classes`.
     """
     return Rule(classes(lines), visible_share=0.25)
 
 
-RULE = rule()
-"""The rule where no lines are chosen."""
+CLASSES, RULE = classes(), rule()
+"""Where no lines are chosen."""
 
 
 def contacts(cells: NDArray[Any], distance: int = CONTACT) -> NDArray[np.int64]:
@@ -150,12 +128,6 @@ def contacts(cells: NDArray[Any], distance: int = CONTACT) -> NDArray[np.int64]:
     return expand_labels(components(pairs), distance / 2).astype(np.int64)
 
 
-CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and those at its sides
-
-
-# --- real frames -------------------------------------------------------------------------------
-
-
 def find(folder: str | Path, line: str) -> dict[str, Pairs]:
     """Find the frames that have masks, and split them.
 
@@ -165,23 +137,6 @@ def find(folder: str | Path, line: str) -> dict[str, Pairs]:
     neighbours in time look alike. Fields of Usiigaci are unrelated and go by their numbers n:
     testing are those with n mod 6 = 0, validation those with n mod 6 = 3. Of its 45 sets of masks,
     20 come with their image.
-
-    Parameters
-    ----------
-    folder : path
-        Where the line was unpacked or downloaded.
-    line : str
-        One of :data:`LINES`.
-
-    Returns
-    -------
-    dict of str to list of (Path, Path)
-        Frames and masks of ``training``, ``validation`` and ``testing``, in the order of time.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds no frames with masks, or too few to be split; or a mask is damaged.
     """
     if line == "Usiigaci":
         return _fields(Path(folder))
@@ -209,7 +164,7 @@ def _fields(folder: Path) -> dict[str, Pairs]:
 
 
 def _pairs(sequence: Path) -> Pairs:
-    """Frames of a sequence with the best masks that there are."""
+    """Pair the frames of a sequence with the best masks that there are."""
     for place, prefix in MASKS:
         folder = sequence.parent / f"{sequence.name}{place}"
         masks = sorted(folder.glob(f"{prefix}[0-9]*.tif"))
@@ -222,13 +177,11 @@ def _pairs(sequence: Path) -> Pairs:
 
 
 def _is_complete(mask: Path) -> bool:
-    """Whether a drawn cell lies at each marker; without markers that is unknown."""
+    """Check that a drawn cell lies at each marker; without markers that is unknown."""
     markers = mask.parents[1] / "TRA" / mask.name.replace("man_seg", "man_track")
     if not markers.is_file():
         return False
     cells, marked = read_mask(mask), read_mask(markers)
-    if cells.shape != marked.shape:
-        raise ValueError(f"{mask} and {markers} differ in size: download the archive again.")
     return set(np.unique(marked)) <= {0, *np.unique(marked[cells > 0])}
 
 
@@ -251,34 +204,9 @@ def read(pairs: Iterable[tuple[Path, Path]], line: str, lines: Iterable[str]) ->
     The border in which cells may be unlabelled is cut off. Frames are scaled so that the whole
     frame's least value is 0 and its largest 1. If a number in a mask has 20 pieces or more, the
     numbers are taken for broken, and each piece of the mask for a cell; cells that touch are
-    then one.
-
-    Parameters
-    ----------
-    pairs : iterable of (Path, Path)
-        Frames (``t000.tif``, ``phase.png``) and masks (``man_seg000.tif``, ``instances_ids.png``).
-    line : str
-        The line that they show.
-    lines : iterable of str
-        Lines of the dataset, among them this one.
-
-    Yields
-    ------
-    Sample
-        Image uint16 (1, H, W), label uint16 (2 L, H, W) with the planes of ``classes(lines)``:
-        numbered cells and contacts; the planes of other lines are 0.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file is damaged, no grey image of whole numbers, or of another size than its mask;
-        or the line is not among the lines.
+    then one. The label holds numbered cells and contacts in the planes of the line.
     """
     names = classes(lines)
-    if f"{line} cell" not in names:
-        raise ValueError(f"{line!r} is not among the lines of {', '.join(names)}: add it to lines.")
     for frame, mask in pairs:
         yield _sample(frame, mask, line, names)
 
@@ -304,6 +232,7 @@ def _sample(frame: Path, mask: Path, line: str, names: tuple[str, ...]) -> Sampl
 
 
 def _numbered(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keep the numbers of a mask unless they are broken."""
     pieces, count = components(cells, return_num=True)
     owner = np.zeros(count + 1, np.int64)
     owner[pieces] = cells
@@ -320,11 +249,8 @@ def _label(
     return label
 
 
-# --- the dataset file --------------------------------------------------------------------------
-
-
 def line_of(sample: Sample) -> int:
-    """Tell which cell line a frame shows, by its truth.
+    """Find which cell line a frame shows, by its truth.
 
     Parameters
     ----------
@@ -368,27 +294,22 @@ def build(
 
     Raises
     ------
-    ValueError
-        If there is no such source, line or subset, or a file is damaged.
-    OSError
-        If the download fails or the disk is full.
+    ValueError, OSError
+        If there is no such source, line or subset, a file is damaged or missing, a download fails
+        or the disk is full.
     """
-    offered = {"simulated": DRAWN, "open": DRAWN, "original": LINES[:-1]}.get(source)
-    if offered is None:
-        raise ValueError(f"There is no source {source!r}: take 'simulated', 'open' or 'original'.")
-    lines = offered if lines is None else tuple(lines)
-    if source == "simulated":
-        _check_drawn(size, lines)
-        splits = share_out(num_images, lambda number: _draw(seed, number, size, lines))
-        about = About(classes(lines), "simulated by micranet_helpers.data.ctc", LICENCE)
-    else:
-        names = classes(lines)  # before anything is downloaded
-        splits = _real(lines, subset)
-        found = [items()[_item(line)] for line in lines]
-        about = About(names, *("; ".join(dict.fromkeys(texts)) for texts in (
-            [item.citation for item in found], [item.licence for item in found]
-        )))  # fmt: skip
-    return dataset.write(path, splits, about)
+    lines = (LINES[:-1] if source == "original" else DRAWN) if lines is None else tuple(lines)
+    names = classes(lines)  # before anything is downloaded
+
+    def real() -> sources.Made:
+        return _real(lines, subset), sources.cited(names, *map(_item, lines))
+
+    return sources.write(path, source, {
+        "simulated": lambda: sources.simulated(
+            num_images, partial(_draw, seed, _drawable(size, lines), size), names, __name__
+        ),
+        "open": real, "original": real,
+    })  # fmt: skip
 
 
 def _item(line: str) -> str:
@@ -396,6 +317,7 @@ def _item(line: str) -> str:
 
 
 def _real(lines: Sequence[str], subset: str | None) -> dict[str, Iterator[Sample]]:
+    """Fetch the lines and split their frames."""
     found = {}
     for line in lines:
         files = fetch(_item(line), subset if line == "Usiigaci" else None)
@@ -412,9 +334,6 @@ def _real(lines: Sequence[str], subset: str | None) -> dict[str, Iterator[Sample
     }
 
 
-# --- simulated frames ----------------------------------------------------------------------------
-
-
 def simulate(n: int, size: int, seed: int = 0, lines: Sequence[str] = DRAWN) -> list[Sample]:
     """Draw cells of one line in each image, line after line.
 
@@ -422,12 +341,9 @@ def simulate(n: int, size: int, seed: int = 0, lines: Sequence[str] = DRAWN) -> 
 
     Parameters
     ----------
-    n : int
-        Number of images; image i shows the line ``lines[i % len(lines)]`` and does not depend on n.
-    size : int
-        Side, px.
-    seed : int
-        The same seed gives the same images.
+    n, size, seed : int
+        Number of images; side, px; which ones. Image i shows the line ``lines[i % len(lines)]``
+        and does not depend on n.
     lines : sequence of str
         Some of :data:`DRAWN`.
 
@@ -435,26 +351,22 @@ def simulate(n: int, size: int, seed: int = 0, lines: Sequence[str] = DRAWN) -> 
     -------
     list of Sample
         Image uint16 (1, size, size), label uint16 (2 L, size, size) as of :func:`read`, exact.
-
-    Raises
-    ------
-    ValueError
-        If the size is less than 1, or a line cannot be drawn.
     """
-    _check_drawn(size, lines)
-    return [_draw(seed, i, size, lines) for i in range(n)]
+    return list(map(partial(_draw, seed, _drawable(size, lines), size), range(n)))
 
 
-def _check_drawn(size: int, lines: Sequence[str]) -> None:
+def _drawable(size: int, lines: Sequence[str]) -> Sequence[str]:
+    """Refuse lines that cannot be drawn."""
     classes(lines)
     if size < 1 or not set(lines) <= set(DRAWN):
         raise ValueError(
             f"Only {', '.join(DRAWN)} can be simulated, of 1 px or more, not {', '.join(lines)} "
             f"of {size} px."
         )
+    return lines
 
 
-def _draw(seed: int, number: int, size: int, lines: Sequence[str]) -> Sample:
+def _draw(seed: int, lines: Sequence[str], size: int, number: int) -> Sample:
     which = number % len(lines)
     image, cells = drawn.draw(np.random.default_rng([seed, number]), size, lines[which])
     label = _label(cells, contacts(cells), 2 * which, 2 * len(lines))

@@ -40,17 +40,12 @@ from tqdm import tqdm
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.files.hdf5 import attribute, member, reading
 
-CHUNK = 128
-"""Side of the tiles in which images are packed, px: a crop reads few of them."""
-
-MOST_PIXELS = 2**30
-"""Most values of one image or label; a file that declares more is taken for damaged."""
-
-MOST_IMAGES = 2**20
-"""Most images of a split, likewise."""
-
 SPLITS = ("training", "validation", "testing")
 """Usual names of the splits."""
+
+CHUNK = 128  # side of the tiles in which images are packed, px: a crop reads few of them
+MOST_PIXELS = 2**30  # values of an image or label; a file that declares more is damaged
+MOST_IMAGES = 2**20  # images of a split, likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +86,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class About:
-    """What a file says of itself.
+    """Describe a dataset.
 
     Attributes
     ----------
@@ -112,20 +107,7 @@ class About:
 
 
 def normalize(image: NDArray[Any], offset: Any, factor: Any) -> NDArray[np.float32]:
-    """Compute ``(image - offset) * factor``, channel by channel.
-
-    Parameters
-    ----------
-    image : ndarray, any real dtype, (C, H, W)
-        Image as published.
-    offset, factor : float or ndarray, (C,)
-        One number each, or one a channel.
-
-    Returns
-    -------
-    ndarray, float32, (C, H, W)
-        What the network sees.
-    """
+    """Compute ``(image - offset) * factor``, float32 (C, H, W); both are numbers or (C,)."""
     offset, factor = (np.asarray(value, np.float32).reshape(-1, 1, 1) for value in (offset, factor))
     return np.subtract(image, offset, dtype=np.float32) * factor
 
@@ -134,9 +116,9 @@ def normalize(image: NDArray[Any], offset: Any, factor: Any) -> NDArray[np.float
 
 
 def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About) -> Path:
-    """Write a dataset, image by image: any number of them in the memory of one.
+    """Write a dataset, in the memory of one image.
 
-    The file appears under its name only when it is complete; what a killed run left is removed.
+    The file gets its name only when it is complete; what a killed run left is removed.
 
     Parameters
     ----------
@@ -173,7 +155,7 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About
         with h5py.File(raw, "w", libver=("v110", "v110"), track_order=True) as file:
             _describe(file, about)
             for split, samples in splits.items():
-                # A full disk is told at the next image, not when all were read.
+                # A full disk ends the writing at the next image, not when all were read.
                 shown = (raw.check() or sample for sample in tqdm(samples, split, unit=" images"))
                 _write_split(file.create_group(split), shown, about)
         raw.check()
@@ -181,7 +163,7 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About
 
 
 class _PartFile(io.FileIO):
-    """A file that remembers a failed write: told of it, HDF5 would crash when Python ends."""
+    """Remember a failed write: if HDF5 knew of it, it would crash when Python ends."""
 
     failure: OSError | None = None
 
@@ -216,7 +198,7 @@ def _describe(file: h5py.File, about: About) -> None:
         "version": importlib.metadata.version("micranet-helpers"),
     }  # fmt: skip
     for key, text in texts.items():
-        # Text of a fixed length lies in the file's tables, which have checksums.
+        # Text of fixed length is stored in the file's tables, which have checksums.
         file.attrs[key] = np.bytes_(text.encode())
     if about.pixel_size_um is not None:
         file.attrs["pixel_size_um"] = about.pixel_size_um
@@ -248,7 +230,7 @@ def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> 
 
 def _check(sample: Sample, about: About) -> None:
     image, label = sample.image, sample.label
-    boxes = () if sample.boxes is None else sample.boxes
+    boxes = np.zeros((0, 5)) if sample.boxes is None else np.asarray(sample.boxes)
     wrong = None
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         wrong = f"its image is {image.dtype} {image.shape}, not uint8, uint16 or float32 (C, H, W)"
@@ -258,29 +240,23 @@ def _check(sample: Sample, about: About) -> None:
         wrong = f"its label {label.shape} is of another size than its image {image.shape}"
     elif 0 in image.shape + label.shape:
         wrong = f"its image {image.shape} or label {label.shape} is empty"
-    elif sample.boxes is not None and np.shape(boxes)[1:] != (5,):
-        wrong = f"its boxes are {np.shape(boxes)}, not (M, 5)"
+    elif boxes.shape[1:] != (5,):
+        wrong = f"its boxes are {boxes.shape}, not (M, 5)"
     elif not all(
         np.isfinite(np.asarray(values, np.float32)).all()
         for values in (image, sample.offset, sample.factor, boxes)
     ):
         wrong = "it holds NaN, infinite or too large numbers"
-    elif not _in_image(np.reshape(boxes, (-1, 5)), image.shape[1:]):
+    elif (np.maximum(boxes[:, 1:3], 0) >= np.minimum(boxes[:, 3:], image.shape[1:])).any():
         wrong = "a box (class, top, left, bottom, right) is empty or lies outside the image"
     if wrong:
         raise ValueError(f"{sample.name} cannot be stored: {wrong}.")
 
 
-def _in_image(boxes: NDArray[Any], shape: tuple[int, ...]) -> bool:
-    """Whether each box covers some of the image; it may reach beyond."""
-    first, last = np.maximum(boxes[:, 1:3], 0), np.minimum(boxes[:, 3:], shape)
-    return bool((first < last).all())
-
-
 def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> None:
     """Store ``value`` as member ``number`` of a stack that grows with its largest member."""
     if number == 0:
-        # Later images may be larger than the first: tiles are not made smaller than half.
+        # Later images may be larger than the first: tiles are at least half of the side.
         tile = (min(CHUNK, max(CHUNK // 2, side)) for side in value.shape[-2:])
         plane = tuple(tile) if value.ndim > 1 else ()
         chunks = (1, *value.shape[: value.ndim - len(plane)], *plane)
@@ -290,10 +266,9 @@ def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> N
             compression="gzip", shuffle=value.dtype.kind == "u", fletcher32=True,
         )
     stack = group[name]
-    if value.dtype != stack.dtype or value.ndim + 1 != stack.ndim:
+    kind = value.dtype, value.ndim + 1, value.shape[:-2]
+    if kind != (stack.dtype, stack.ndim, stack.shape[1:-2]):
         raise ValueError(f"All {name} of a split must be alike: {stack.dtype} {stack.shape[1:]}.")
-    if value.ndim > 2 and value.shape[:-2] != stack.shape[1:-2]:
-        raise ValueError(f"All {name} of a split must have {stack.shape[1]} planes.")
     size = (*map(max, stack.shape[1:], value.shape),)
     if math.prod(size) > MOST_PIXELS:
         raise ValueError(
@@ -312,7 +287,7 @@ def _checked(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
 
 
 def describe(path: str | Path) -> tuple[About, dict[str, int]]:
-    """Read what a file says of itself.
+    """Read the description of a dataset and the sizes of its splits.
 
     Parameters
     ----------
@@ -379,52 +354,35 @@ def read(path: str | Path, split: str) -> Iterator[Sample]:
 
 
 class Split:
-    """The images of a split of an open file; a pixel is read when it is asked for.
+    """Read a split of a file that stays open; a pixel is read when it is asked for.
 
-    Parameters
-    ----------
-    group : h5py.Group
-        The split; the file must stay open as long as this is used.
-
-    Attributes
-    ----------
-    shapes : ndarray, int64, (N, 2)
-        True height and width of each image, px.
-    label : h5py.Dataset
-        Shape (N, K, H, W) or (N, K).
-
-    Raises
-    ------
-    ValueError
-        If the members of the group contradict each other.
+    ``shapes``, int64 (N, 2), holds the true height and width of each image, px, and ``names``
+    their names; ``label`` is the stack of labels, (N, K, H, W) or (N, K).
     """
 
     def __init__(self, group: h5py.Group) -> None:
         self._data = member(group, "data", h5py.Dataset)
         self.label = member(group, "label", h5py.Dataset)
         _check_stacks(self._data, self.label)
+        count = len(self)
         self._channels = self._data.shape[1] if self._data.ndim == 4 else 1
         shapes = attribute(self.label, "shapes")
-        full = np.tile(self._data.shape[-2:], (len(self), 1))
+        full = np.tile(self._data.shape[-2:], (count, 1))
         self.shapes = full if shapes is None else np.asarray(shapes, np.int64)
         if self.shapes.shape != full.shape or (self.shapes < 1).any() or (self.shapes > full).any():
             raise ValueError(f"the shapes of {group.name} do not fit its images.")
-        names = _optional(group, "name", (len(self),), "S")
-        self.names = (
-            [f"{group.name.strip('/')}-{number}" for number in range(len(self))]
-            if names is None else [name.decode(errors="replace") for name in names]
-        )
-        self._scale = _optional(group, "normalization", (len(self), self._channels, 2), "f")
+        names = _optional(group, "name", (count,), "S")
+        if names is None:
+            names = [f"{group.name.strip('/')}-{number}".encode() for number in range(count)]
+        self.names = [name.decode(errors="replace") for name in names]
+        scale = _optional(group, "normalization", (count, self._channels, 2), "f")
+        if scale is None:
+            scale = np.broadcast_to(np.float32([0, 1]), (count, self._channels, 2))
+        self._offset, self._factor = np.moveaxis(scale, -1, 0)
         self._boxes = _optional(group, "boxes", (None, 6), "f")
 
     def __len__(self) -> int:
         return self._data.shape[0]
-
-    def scale(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Offset and factor of an image's channels, each float32 (C,)."""
-        if self._scale is None:
-            return np.zeros(self._channels, np.float32), np.ones(self._channels, np.float32)
-        return self._scale[number, :, 0], self._scale[number, :, 1]
 
     def sample(self, number: int) -> Sample:
         """Read a whole image with its label, at their true size."""
@@ -433,11 +391,9 @@ class Split:
         boxes = None
         if self._boxes is not None:
             boxes = self._boxes[self._boxes[:, 0] == number, 1:]
-        if not np.isfinite(image).all():
-            raise ValueError(f"{self.names[number]} holds NaN or infinite numbers.")
-        return Sample(
-            self.names[number], image, self.label_of(number), *self.scale(number), boxes
-        )
+        name, offset, factor = self.names[number], self._offset[number], self._factor[number]
+        self._check_finite(image, number)
+        return Sample(name, image, self.label_of(number), offset, factor, boxes)
 
     def label_of(self, number: int) -> NDArray[Any]:
         """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,)."""
@@ -456,12 +412,16 @@ class Split:
         """Read what the network sees in a square: float32 (C, side, side), zeros outside."""
         height, width = self.shapes[number]
         inside = (..., slice(top, min(top + side, height)), slice(left, min(left + side, width)))
-        values = normalize(self._data[(number, *inside)], *self.scale(number))
-        if not np.isfinite(values).all():
-            raise ValueError(f"{self.names[number]} holds NaN or infinite numbers.")
+        stored = self._data[(number, *inside)]
+        values = normalize(stored, self._offset[number], self._factor[number])
+        self._check_finite(values, number)
         pixels = np.zeros((self._channels, side, side), np.float32)
         pixels[:, : values.shape[1], : values.shape[2]] = values
         return pixels
+
+    def _check_finite(self, values: NDArray[Any], number: int) -> None:
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.names[number]} holds NaN or infinite numbers.")
 
 
 def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
@@ -482,7 +442,7 @@ def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
 
 
 def _largest_part(stack: h5py.Dataset) -> int:
-    """Values of an image, or of a tile if that is larger."""
+    """Count the values of an image, or of a tile if that is larger."""
     return max(math.prod(stack.shape[1:]), math.prod(stack.chunks or ()))
 
 

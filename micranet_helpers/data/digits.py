@@ -56,12 +56,15 @@ class Canvases(NamedTuple):
         0 background, c + 1 digit c; for evaluation only.
     counts : Tensor, int64, (N, 10)
         How many digits of each class; for evaluation only.
+    objects : Tensor, int16, (N, S, S)
+        Numbers of the digits, from 1 in each class, 0 background; for evaluation only.
     """
 
     images: Tensor
     labels: Tensor
     class_map: Tensor
     counts: Tensor
+    objects: Tensor
 
 
 def load(images: Path | str | None = None, labels: Path | str | None = None) -> Digits:
@@ -80,8 +83,7 @@ def load(images: Path | str | None = None, labels: Path | str | None = None) -> 
     Raises
     ------
     ValueError
-        If a file is no idx file of the size it declares, or the two do not belong together, or
-        only one is given.
+        If a file is no idx file, the two do not belong together, or only one is given.
 
     References
     ----------
@@ -103,6 +105,7 @@ def load(images: Path | str | None = None, labels: Path | str | None = None) -> 
 
 
 def _read_idx(path: Path, ndim: int) -> np.ndarray:
+    """Read bytes with their dimensions from an idx file, packed or not."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             data = file.read(MOST_BYTES)  # a small packed file may unpack to any size
@@ -140,70 +143,56 @@ def split(digits: Digits, seed: int = 0) -> tuple[Digits, Digits, Digits]:
 
 
 def make_canvases(
-    digits: Digits,
-    num_canvases: int,
-    side: int = 64,
-    num_digits: tuple[int, int] = (0, 3),
-    margin: int = 0,
-    seed: int = 0,
-) -> Canvases:
+    digits: Digits, num_canvases: int, side: int = 64, num_digits: tuple[int, int] = (0, 3),
+    margin: int = 0, seed: int = 0,
+) -> Canvases:  # fmt: skip
     """Scatter digits on noisy, blurred canvases.
 
-    A canvas holds between ``num_digits[0]`` and ``num_digits[1]`` digits, each turned by up to
-    15°, 20 to 24 px high, none touching another. Poisson noise (mean 8 of 255) and a Gaussian
-    blur of 0.8 to 2 px follow in random order. That recipe was read off five sample images of
-    the paper's authors; it is not their statement. A slant of up to a quarter is our addition: it
-    makes more handwriting of a thousand digits. A digit that finds no free place in 200 tries is
-    left out: counts and labels tell what is really there.
+    Digits are turned by up to 15°, 20 to 24 px high, and none touches another. Poisson noise (mean
+    8 of 255) and a Gaussian blur of 0.8 to 2 px follow in random order. That recipe was read off
+    five sample images of the paper's authors; it is not their statement. A slant of up to a quarter
+    is our addition: it makes more handwriting of a thousand digits. A digit that finds no free
+    place in 200 tries is left out; the truth holds what is really there.
 
     Parameters
     ----------
     digits : Digits
         Where digits are drawn from, with replacement.
-    num_canvases : int
-        Number N of canvases.
-    side : int
-        Canvas side S, px; a multiple of 8.
+    num_canvases, side, seed : int
+        Number N of canvases; their side S, px, a multiple of 8; which ones.
     num_digits : (int, int)
         Fewest and most digits on a canvas.
     margin : int
         Pixels at the border that stay free of ink.
-    seed : int
-        The same seed gives the same canvases.
 
     Returns
     -------
     Canvases
-        Images, image-level labels and, for evaluation, class map and counts.
+        Images, image-level labels and, for evaluation, the truth.
 
     Raises
     ------
     ValueError
-        If the side is no multiple of 8 or too small for a digit, or the numbers make no range.
+        If the side is no multiple of 8, a digit has no room, or the numbers make no range.
     """
-    if margin < 0:
-        raise ValueError(f"The margin must be 0 px or more, not {margin}.")
-    if side % 8 or side < PATCH + 2 * margin:
+    if side % 8 or not 0 <= 2 * margin <= side - PATCH:
         raise ValueError(
-            f"The canvas side must be a multiple of 8 and at least {PATCH} px plus both margins "
-            f"of {margin} px, not {side}."
+            f"The canvas side must be a multiple of 8 with room for {PATCH} px and two margins of "
+            f"0 px or more, not {side} px with margins of {margin} px."
         )
     if num_canvases < 1 or not 0 <= num_digits[0] <= num_digits[1]:
         raise ValueError(
             f"Ask for at least one canvas with 0 <= fewest <= most digits, "
             f"not {num_canvases} canvases with {num_digits}."
         )
-    if len(digits.classes) == 0:
-        raise ValueError("There are no digits to draw from.")
     rng = np.random.default_rng(seed)
     chunks = [
         _make_chunk(digits, min(CHUNK, num_canvases - start), side, num_digits, margin, rng)
         for start in range(0, num_canvases, CHUNK)
     ]
-    ink, class_map, counts = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-    labels = torch.from_numpy((counts > 0).astype(np.float32))
-    images = torch.from_numpy(ink)[:, None]
-    return Canvases(images, labels, torch.from_numpy(class_map), torch.from_numpy(counts))
+    arrays = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    images, class_map, counts, objects = map(torch.from_numpy, arrays)
+    return Canvases(images[:, None], (counts > 0).float(), class_map, counts, objects)
 
 
 def class_masks(class_map: Tensor) -> Tensor:
@@ -213,12 +202,13 @@ def class_masks(class_map: Tensor) -> Tensor:
 
 
 def _make_chunk(digits, num_canvases, side, num_digits, margin, rng):
-    """Images, class maps and counts of a few canvases, as arrays."""
+    """Make images, class maps, counts and objects of a few canvases, as arrays."""
     numbers = rng.integers(*num_digits, num_canvases, endpoint=True)
     drawn = rng.integers(len(digits.classes), size=numbers.sum())
     patches = _turn_and_scale(digits.images[drawn], rng)
     images = np.zeros((num_canvases, side, side), np.float32)
     class_map = np.zeros((num_canvases, side, side), np.uint8)
+    objects = np.zeros((num_canvases, side, side), np.int16)
     counts = np.zeros((num_canvases, NUM_CLASSES), np.int64)
     canvas_of = np.repeat(np.arange(num_canvases), numbers)
     # Where a digit glows, and one pixel around, no other may: neighbours never touch.
@@ -226,15 +216,18 @@ def _make_chunk(digits, num_canvases, side, num_digits, margin, rng):
     for canvas, patch, reach, cls in zip(
         canvas_of, patches, reaches, digits.classes[drawn], strict=True
     ):
-        if _place(images[canvas], class_map[canvas], patch, reach, cls, margin, rng):
+        if found := _place(images[canvas], patch, reach, margin, rng):
+            place, ink = found
             counts[canvas, cls] += 1
+            class_map[canvas][place][ink] = cls + 1
+            objects[canvas][place][ink] = counts[canvas, cls]
     noise = _poisson_table()[rng.integers(0, 2**16, images.shape, dtype=np.uint16)]
     for i, sigma in enumerate(rng.uniform(0.8, 2, num_canvases)):
         blurred_noise = rng.random() < 0.5
         canvas = images[i] + noise[i] if blurred_noise else images[i]
         canvas = gaussian_filter(canvas, sigma, truncate=3)
         images[i] = canvas if blurred_noise else canvas + noise[i]
-    return images.clip(0, 1, out=images), class_map, counts
+    return images.clip(0, 1, out=images), class_map, counts, objects
 
 
 def _turn_and_scale(fields: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -250,10 +243,11 @@ def _turn_and_scale(fields: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return F.grid_sample(torch.from_numpy(fields)[:, None], grid, align_corners=False)[:, 0].numpy()
 
 
-def _place(image, class_map, patch, reach, cls, margin, rng) -> bool:
-    """Add a patch to a canvas where it reaches no other digit; False if there is no place."""
-    if not reach.any():
-        return False
+def _place(image, patch, reach, margin, rng):
+    """Add a patch to a canvas where it reaches no other digit: its place and ink, if there is one.
+    """
+    if not (patch >= INK).any():
+        return None
     rows, columns = np.flatnonzero(reach.any(1)), np.flatnonzero(reach.any(0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     patch, reach = patch[box], reach[box]
@@ -265,13 +259,12 @@ def _place(image, class_map, patch, reach, cls, margin, rng) -> bool:
         place = (slice(y, y + height), slice(x, x + width))
         if not (image[place][reach] > GLOW).any():
             image[place] = np.maximum(image[place], patch)
-            class_map[place][patch >= INK] = cls + 1
-            return True
-    return False
+            return place, patch >= INK
+    return None
 
 
 @cache
 def _poisson_table() -> np.ndarray:
-    """Quantiles of the background noise in [0, 1], to be looked up by 16 random bits."""
+    """Tabulate quantiles of the background noise in [0, 1], to be looked up by 16 random bits."""
     quantiles = (np.arange(2**16) + 0.5) / 2**16
     return (poisson.ppf(quantiles, BACKGROUND) / 255).astype(np.float32)

@@ -6,19 +6,18 @@ of the MICRA-Net paper were never published. :func:`simulate` needs no download.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as components
 
-from micranet_helpers.data import dataset
+from micranet_helpers.data import sources
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.dataset import About, Sample
+from micranet_helpers.data.dataset import Sample
 from micranet_helpers.data.fetch.download import fetch
-from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated import neuropil
-from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image, read_mask
 
 CLASSES = ("mitochondria", "membranes", "synapses")
@@ -67,87 +66,48 @@ def build(
 
     Raises
     ------
-    ValueError
-        If there is no such source or subset, or a file is damaged.
-    OSError
-        If the download fails or the disk is full.
+    ValueError, OSError
+        If there is no such source or subset, a file is damaged or missing, a download fails or the
+        disk is full.
     """
-    if source == "simulated":
-        splits = share_out(num_images, lambda number: _draw(size, seed, number))
-        text, licence = "simulated by micranet_helpers.data.em", LICENCE
-    elif source == "open":
-        sections = {int(file.stem): file for file in fetch("em", subset) if file.suffix == ".tif"}
-        splits = {
-            name: read([sections[number] for number in block if number in sections])
-            for name, block in BLOCKS.items()
-        }
-        text, licence = items()["em"].citation, items()["em"].licence
-    else:
-        raise ValueError(
-            f"There is no source {source!r}: take 'simulated' or 'open'; the labelled micrographs "
-            "of the MICRA-Net paper were never published."
-        )
-    return dataset.write(path, splits, About(CLASSES, text, licence, PIXEL_SIZE))
+    return sources.write(path, source, {
+        "simulated": lambda: sources.simulated(
+            num_images, partial(_draw, size, seed), CLASSES, __name__, PIXEL_SIZE
+        ),
+        "open": lambda: (
+            _blocks(fetch("em", subset)), sources.cited(CLASSES, "em", pixel_size_um=PIXEL_SIZE)
+        ),
+    }, "; the labelled micrographs of the MICRA-Net paper were never published")  # fmt: skip
 
 
-# --- open data ---------------------------------------------------------------------------------
+def _blocks(files: list[Path]) -> dict[str, Iterator[Sample]]:
+    """Split the sections into the blocks."""
+    sections = {int(file.stem): file for file in files if file.suffix == ".tif"}
+    return {
+        split: read([sections[number] for number in block if number in sections])
+        for split, block in BLOCKS.items()
+    }
 
 
 def read(files: Iterable[str | Path]) -> Iterator[Sample]:
-    """Read sections of the *Drosophila* stack with their masks.
+    """Read sections ``stack1/raw/NN.tif`` with their masks.
 
-    Parameters
-    ----------
-    files : iterable of path
-        Micrographs ``stack1/raw/NN.tif``. The masks are looked for beside the folder ``raw``, as
-        ``stack1/mitochondria/NN.png``, ``membranes`` and ``synapses``.
-
-    Yields
-    ------
-    Sample
-        Image uint8 (1, H, W) and label uint16 (3, H, W): mitochondria and synapses numbered as
-        connected components, so that two that touch count as one; membranes 0 and 1, together
-        with the glia and the spaces between cells, as published.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a micrograph or mask is missing.
-    ValueError
-        If one is damaged, or is not what it should be.
-
-    References
-    ----------
-    Gerhard et al. 2013, doi 10.6084/m9.figshare.856713.
+    The masks are ``stack1/mitochondria/NN.png``, ``membranes`` and ``synapses``. Mitochondria and
+    synapses are numbered as connected components, so that two that touch count as one; membranes
+    are 0 and 1, together with the glia and the spaces between cells, as published.
     """
     for file in map(Path, files):
-        image = read_image(file)
-        if image.dtype != np.uint8 or len(image) != 1:
-            raise ValueError(
-                f"{file} is no micrograph of the stack: it holds {len(image)} planes of "
-                f"{image.dtype}, not one of uint8; download it again."
-            )
         mitochondria, membranes, synapses = (
-            _mask(file.parents[1] / name / f"{file.stem}.png", image.shape[1:]) for name in CLASSES
+            _mask(file.parents[1] / name / f"{file.stem}.png") for name in CLASSES
         )
         label = np.stack([components(mitochondria), membranes, components(synapses)])
-        yield Sample(file.name, image, label.astype(np.uint16), factor=1 / 255)
+        yield Sample(file.name, read_image(file), label.astype(np.uint16), factor=1 / 255)
 
 
-def _mask(file: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _mask(file: Path) -> NDArray[np.bool_]:
+    """Read a mask, cut at half of its maximum: some are of 0 and 1, some have smooth edges."""
     values = read_mask(file)
-    # Some masks are of 0 and 1, some of 0 to 255 with smooth edges.
-    mask = values > values.max() // 2
-    if mask.shape != shape or mask.mean() > 0.5:
-        raise ValueError(
-            f"{file} is no mask of its section: it is of {mask.shape} px, the section of {shape}, "
-            f"and marks {mask.mean():.0%} of the pixels (at most half is expected); download it "
-            "again."
-        )
-    return mask
-
-
-# --- simulated data ------------------------------------------------------------------------------
+    return values > values.max() // 2
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
@@ -155,23 +115,16 @@ def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
 
     Parameters
     ----------
-    n : int
-        Number of sections. Each depends on ``size``, ``seed`` and its number only.
-    size : int
-        Side, px of 4.6 nm, at least 64. Of 256 px, about one in three shows no mitochondrion.
-    seed : int
-        Which sections.
+    n, size, seed : int
+        Number of sections; side, px of 4.6 nm, at least 64; which ones. A section depends on
+        ``size``, ``seed`` and its number only. Of 256 px, about one in three shows no
+        mitochondrion.
 
     Returns
     -------
     list of Sample
         Image uint8 (1, size, size), label uint16 (3, size, size): mitochondria and synapses
         numbered from 1; membranes, with the glia, 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If the size is below 64 px.
     """
     return [_draw(size, seed, number) for number in range(n)]
 

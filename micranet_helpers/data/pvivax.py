@@ -11,23 +11,23 @@ standardised per channel, as in the original: offset = mean, factor = 1 / standa
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from skimage.measure import block_reduce
 
-from micranet_helpers.data import dataset
+from micranet_helpers.data import sources
 from micranet_helpers.data.crops import Rule
-from micranet_helpers.data.dataset import About, Sample
+from micranet_helpers.data.dataset import Sample
 from micranet_helpers.data.fetch.download import fetch
-from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.data.simulated import smear
-from micranet_helpers.data.simulated.splits import LICENCE, share_out
 from micranet_helpers.files.images import read_image
 
-CLASSES = ("infected", "uninfected", "difficult")
-"""Planes of the label; difficult cells are those on which the annotators did not decide."""
+CLASSES = ("infected", "uninfected", "difficult")  # annotators did not decide on difficult cells
 
 RULE = Rule(classes=("infected",), visible_share=0.5, ignore="difficult")
 """A crop is positive if it shows at least half of an infected cell. It is ambiguous, and dropped,
@@ -37,10 +37,8 @@ KINDS = {
     **dict.fromkeys(("gametocyte", "ring", "trophozoite", "schizont"), smear.INFECTED),
     "red blood cell": smear.UNINFECTED, "difficult": smear.DIFFICULT, "leukocyte": None,
 }  # fmt: skip
-ITEMS = {"open": "pvivax", "original": "bbbc041"}
-
-
-# --- real images -------------------------------------------------------------------------------
+OVERLAP = np.array([[0.8, 0.2, 0], [0.1, 0.8, 0.1], [0, 0.2, 0.8]])
+"""Light of red, green and blue that each channel of the other camera sees (:func:`elsewhere`)."""
 
 
 def read(annotations: str | Path, images: Iterable[str | Path], scale: int = 2) -> Iterator[Sample]:
@@ -51,43 +49,17 @@ def read(annotations: str | Path, images: Iterable[str | Path], scale: int = 2) 
     Boxes that reach over the border (in IML_Malaria by up to 5 px) are clipped; one marked twice
     counts once.
 
-    Parameters
-    ----------
-    annotations : path
-        ``annotations.json`` of IML_Malaria: a list of ``{"image_name", "objects": [{"type",
-        "bbox": {"x", "y", "w", "h"}}]}``, numbers written as text; or ``training.json`` or
-        ``test.json`` of BBBC041: a list of ``{"image": {"pathname"}, "objects": [{"category",
-        "bounding_box": {"minimum": {"r", "c"}, "maximum": {"r", "c"}}}]}``. The latter was
-        written against public programs that read it, not against the file itself.
-    images : iterable of path
-        The images to read, known to the annotations by their file names.
-    scale : int
-        Images are reduced by this factor, by the mean over squares of pixels, boxes with them.
-        The box of a red cell of IML_Malaria is 82 px wide; 41 px show a ring as well, and a crop
-        then holds four times as many cells.
+    ``annotations.json`` of IML_Malaria is a list of ``{"image_name", "objects": [{"type", "bbox":
+    {"x", "y", "w", "h"}}]}``, numbers written as text; ``training.json`` and ``test.json`` of
+    BBBC041 are lists of ``{"image": {"pathname"}, "objects": [{"category", "bounding_box":
+    {"minimum": {"r", "c"}, "maximum": {"r", "c"}}}]}``. The latter was written against public
+    programs that read it, not against the file itself.
 
-    Yields
-    ------
-    Sample
-        Image uint8 (3, H, W), label uint16 (3, H, W), a plane for each of :data:`CLASSES`, with
-        cells numbered in the order of the boxes.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file is damaged, an image has no annotations, or a box is empty, not centred on the
-        image or of an unknown kind.
+    Images and boxes are reduced by ``scale``, the mean over squares of pixels. The box of a red
+    cell of IML_Malaria is 82 px wide; 41 px show a ring as well, and a crop then holds four times
+    as many cells. Labels (3, H, W) number the cells in the order of the boxes.
     """
-    annotations = Path(annotations)
-    yield from _read(annotations, _entries(annotations), images, scale)
-
-
-def _read(
-    annotations: Path, known: dict[str, NDArray[np.float64]], images: Iterable[str | Path],
-    scale: int,
-) -> Iterator[Sample]:  # fmt: skip
+    known = _entries(Path(annotations))
     for path in map(Path, images):
         if path.name not in known:
             raise ValueError(f"{annotations} says nothing of {path.name}: leave the image out.")
@@ -97,17 +69,18 @@ def _read(
         if not 1 <= scale <= min(image.shape[1:]):
             raise ValueError(f"{path} of {image.shape[1:]} px cannot be reduced by {scale}.")
         boxes = _fit(known[path.name], image.shape[1:], scale, f"{annotations}, {path.name}")
-        image = _reduce(image, scale)
+        # Rows and columns that fill no square are left out.
+        height, width = (side // scale * scale for side in image.shape[1:])
+        reduced = block_reduce(image[:, :height, :width], (1, scale, scale), np.mean)
+        image = np.rint(reduced).astype(np.uint8)
         yield _sample(path.name, image, _paint(boxes, image.shape[1:]), boxes)
 
 
 def _entries(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Boxes (M, 5) of each image name: class, top, left, bottom, right, px as published."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: check the path or download it again.")
-    entries: dict[str, NDArray[np.float64]] = {}
+    """Read boxes (M, 5) of each image name: class, top, left, bottom, right, px as published."""
+    text, entries = path.read_bytes(), {}
     try:
-        for entry in json.loads(path.read_bytes()):
+        for entry in json.loads(text):
             name = entry["image_name"] if "image_name" in entry else entry["image"]["pathname"]
             name = name.rpartition("/")[2]
             if name in entries:
@@ -123,6 +96,7 @@ def _entries(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _box(thing: dict[str, Any]) -> tuple[float, ...] | None:
+    """Read a box of either format; None for a white cell."""
     kind = thing["type"] if "type" in thing else thing["category"]
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
@@ -150,18 +124,12 @@ def _fit(
             "download both files again."
         )
     fitted = np.c_[boxes[:, 0], corners.clip(0, sides // scale * scale) / scale]
-    # Rows and columns that fill no square are left out, and a box that lies in them only.
+    # A box that lies in rows or columns that fill no square is left out with them.
     return fitted[(fitted[:, 3:] > fitted[:, 1:3]).all(1)]
 
 
-def _reduce(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Mean over squares; rows and columns that fill no square are left out."""
-    height, width = (side // scale for side in image.shape[1:])
-    squares = image[:, : height * scale, : width * scale].reshape(3, height, scale, width, scale)
-    return np.rint(squares.mean((2, 4))).astype(np.uint8)
-
-
 def _paint(boxes: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Fill boxes, larger ones first, with their numbers in their class."""
     label = np.zeros((len(CLASSES), *shape), np.uint16)
     classes = boxes[:, 0].astype(int)
     numbers = np.tril(classes[:, None] == classes).sum(1)
@@ -180,7 +148,7 @@ def _sample(name: str, image: NDArray[np.uint8], label: NDArray[np.uint16], boxe
 
 
 def gaps(sample: Sample) -> NDArray[np.float32]:
-    """Tell how far each box is from the border of its field.
+    """Measure how far each box is from the border of its field.
 
     Parameters
     ----------
@@ -190,10 +158,31 @@ def gaps(sample: Sample) -> NDArray[np.float32]:
     Returns
     -------
     ndarray, float32, (M,)
-        px; less than 1 for a cell that the border cuts.
+        px; less than 1 where the border cuts the cell.
     """
     sides = np.array(sample.image.shape[1:], sample.boxes.dtype)
     return np.c_[sample.boxes[:, 1:3], sides - sample.boxes[:, 3:]].min(1)
+
+
+def elsewhere(sample: Sample) -> Sample:
+    """Imitate how another laboratory would photograph a field.
+
+    Each channel of its camera sees some of its neighbours' light, and its lens is softer by a
+    Gaussian of 1 px.
+
+    Parameters
+    ----------
+    sample : Sample
+        A field, three channels of 8 bits.
+
+    Returns
+    -------
+    Sample
+        The same cells; the image standardised anew.
+    """
+    light = np.einsum("dc,chw->dhw", OVERLAP, sample.image.astype(np.float32))
+    image = np.rint(gaussian_filter(light, (0, 1, 1))).astype(np.uint8)
+    return _sample(sample.name, image, sample.label, sample.boxes)
 
 
 def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -229,19 +218,10 @@ def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.
     return boxes[infected & whole], np.concatenate([boxes[unsure], np.array(border, boxes.dtype)])
 
 
-# --- the dataset file --------------------------------------------------------------------------
-
-
 def build(
-    path: str | Path,
-    source: str = "simulated",
-    *,
-    subset: str | None = None,
-    scale: int = 2,
-    num_images: int = 40,
-    size: int = 512,
-    seed: int = 0,
-) -> Path:
+    path: str | Path, source: str = "simulated", *, subset: str | None = None, scale: int = 2,
+    num_images: int = 40, size: int = 512, seed: int = 0,
+) -> Path:  # fmt: skip
     """Write a dataset with the splits training, validation and testing.
 
     IML_Malaria is split by the numbers of the photographs. Those that follow each other often
@@ -273,25 +253,26 @@ def build(
 
     Raises
     ------
-    ValueError
-        If there is no such source or subset, or a file is damaged.
-    OSError
-        If the download fails or the disk is full.
+    ValueError, OSError
+        If there is no such source or subset, a file is damaged or missing, a download fails or the
+        disk is full.
     """
-    if source == "simulated":
-        splits = share_out(num_images, lambda number: _draw(size, seed, number))
-        text, licence = "simulated by micranet_helpers.data.pvivax", LICENCE
-    elif source in ITEMS:
-        item = items()[ITEMS[source]]
-        splits = (_open if source == "open" else _original)(fetch(item.name, subset), scale)
-        text, licence = item.citation, item.licence
-    else:
-        raise ValueError(f"There is no source {source!r}: take 'simulated', 'open' or 'original'.")
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
-    return dataset.write(path, splits, About(CLASSES, text, licence))
+    return sources.write(path, source, {
+        "simulated": lambda: sources.simulated(
+            num_images, partial(_draw, size, seed), CLASSES, __name__
+        ),
+        "open": lambda: (
+            _open(fetch("pvivax", subset), scale), sources.cited(CLASSES, "pvivax")
+        ),
+        "original": lambda: (
+            _original(*fetch("bbbc041", subset), scale), sources.cited(CLASSES, "bbbc041")
+        ),
+    })  # fmt: skip
 
 
 def _open(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
+    """Split the fields of IML_Malaria by blocks of their numbers."""
     annotations, *images = files
     blocks = {"training": range(32), "validation": range(34, 40), "testing": range(42, 48)}
     return {
@@ -300,24 +281,22 @@ def _open(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
     }
 
 
-def _original(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
-    # The archive holds one folder; its name is not relied on.
-    folder = next((found.parent for found in files[0].rglob("training.json")), files[0])
+def _original(folder: Path, scale: int) -> dict[str, Iterator[Sample]]:
+    """Split the fields of BBBC041 by its lists, and its training fields by their names."""
+    # The archive holds one folder, of any name.
+    folder = next((found.parent for found in folder.rglob("training.json")), folder)
     training, test = folder / "training.json", folder / "test.json"
-    boxes = {path: _entries(path) for path in (training, test)}
-    held = {name for name in boxes[training] if zlib.crc32(name.encode()) % 8 == 0}
+    names = {False: [], True: []}
+    for name in _entries(training):
+        names[zlib.crc32(name.encode()) % 8 == 0].append(name)
 
     def chosen(path: Path, names: Iterable[str]) -> Iterator[Sample]:
-        return _read(path, boxes[path], [folder / "images" / name for name in names], scale)
+        return read(path, [folder / "images" / name for name in names], scale)
 
     return {
-        "training": chosen(training, [name for name in boxes[training] if name not in held]),
-        "validation": chosen(training, [name for name in boxes[training] if name in held]),
-        "testing": chosen(test, boxes[test]),
-    }
-
-
-# --- simulated images ----------------------------------------------------------------------------
+        "training": chosen(training, names[False]), "validation": chosen(training, names[True]),
+        "testing": chosen(test, _entries(test)),
+    }  # fmt: skip
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
@@ -325,12 +304,9 @@ def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
 
     Parameters
     ----------
-    n : int
-        Number of images; image i does not depend on it.
-    size : int
-        Side, px; a red cell is 35 px wide, as in IML_Malaria reduced by 2.
-    seed : int
-        The same seed gives the same images.
+    n, size, seed : int
+        Number of images, which do not depend on it; side, px, where a red cell is 35 px wide, as
+        in IML_Malaria reduced by 2; which ones.
 
     Returns
     -------
@@ -338,11 +314,6 @@ def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
         Image uint8 (3, size, size), label uint16 (3, size, size): cells with their true outlines,
         of which the upper hides the lower; ``boxes`` bound what is seen. "difficult" are cells
         with a doubtful mark, and infected ones of which the image shows less than half.
-
-    Raises
-    ------
-    ValueError
-        If the size is less than 1.
     """
     return [_draw(size, seed, number) for number in range(n)]
 

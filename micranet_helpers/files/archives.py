@@ -76,7 +76,7 @@ def unpack(archive: Path, folder: Path) -> Path:
         if isinstance(error, OSError) and error.errno not in faults:
             raise
         reason = str(error) or "it ends too early"
-        raise ValueError(f"{archive} was not unpacked: {reason}; get it anew.") from error
+        raise ValueError(f"{archive} was not unpacked: {reason}; download it again.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
@@ -129,7 +129,7 @@ def _parts(name: str) -> list[str]:
     if name.startswith("/") or nowhere or re.match(r"[a-z]:", name, re.I):
         raise ValueError(f"its member {shown} would land outside the folder")
     if "\\" in name or any(sign < " " or "\ud800" <= sign <= "\udfff" for sign in name):
-        raise ValueError(f"the name of its member {shown} holds a backslash or no plain text")
+        raise ValueError(f"the name of its member {shown} holds a backslash or control characters")
     if len(name) > 1000:
         raise ValueError(f"the name of its member {shown} is too long")
     return parts
@@ -189,7 +189,7 @@ def _decompressed(archive: Path) -> IO[bytes]:
 
 
 class _Blocks:
-    """Give tarfile its blocks, but no endless header, and no end of a file for that of a tar."""
+    """Pass tarfile its blocks; refuse endless headers and a file that ends before its archive."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.latest = stream, b""

@@ -38,8 +38,8 @@ class Subject:
     num_images, size, side, stride, test_stride : int
         Number and side of simulated images; side of a crop, step between training crops and
         between others, px.
-    epochs, pixel_crops, pixel_epochs : int
-        Epochs of the classifier; crops and epochs of each U-Net (0: none is trained).
+    epochs, pixel_crops, pixel_epochs, pixel_batch : int
+        Epochs of the classifier; crops, epochs (0: none is trained) and batches of each U-Net.
     smallest : int
         Pieces of fewer pixels are no objects.
     tile : int, optional
@@ -51,7 +51,7 @@ class Subject:
     """
 
     name: str
-    rule: Rule
+    rule: Rule = field(repr=False)
     questions: int
     ours: str
     num_images: int
@@ -65,8 +65,9 @@ class Subject:
     smallest: int
     near: int
     tile: int | None = None
-    crops_as: dict[str, Any] = field(default_factory=dict)
-    fit_as: dict[str, Any] = field(default_factory=dict)
+    pixel_batch: int = 16
+    crops_as: dict[str, Any] = field(default_factory=dict, repr=False)
+    fit_as: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def build(self, source: str, subset: str, seed: int) -> Path:
         """Build the dataset, or find the file of its chapter."""
@@ -100,7 +101,7 @@ class Subject:
         guide = selftraining.guided if self.name == "ctc" else None
         return training.self_train(
             model, path, *crops, self.pixel_crops, f"{self.folder(path, seed)}-unet",
-            self.pixel_epochs, seed, guide,
+            self.pixel_epochs, seed, guide, self.pixel_batch,
         )  # fmt: skip
 
     def objects(self, sample: Sample) -> NDArray[np.int64]:
@@ -129,9 +130,10 @@ SUBJECTS = {
     each.name: each
     for each in (
         Subject(
-            "mnist", mnist.RULE, questions=10, ours="default", num_images=400, size=256, side=48,
-            stride=24, test_stride=48, epochs=3, pixel_crops=12000, pixel_epochs=0, smallest=10,
-            near=64, fit_as={"batch_size": 32, "learning_rate": 2e-3},
+            "mnist", mnist.RULE, questions=10, ours="default", num_images=100, size=256, side=32,
+            stride=32, test_stride=32, epochs=5, pixel_crops=12000, pixel_epochs=0, smallest=10,
+            near=64, fit_as={"batch_size": 16, "learning_rate": 2e-3},
+            crops_as={"ratio": (3, 1), "redraw": True},
         ),
         Subject(
             "em", em.RULE, questions=1, ours="evidence", num_images=16, size=384, side=64,
@@ -140,9 +142,9 @@ SUBJECTS = {
             crops_as={"augment": True, "ratio": (1, 1), "redraw": True},
         ),
         Subject(
-            "ctc", ctc.RULE, questions=2, ours="evidence", num_images=30, size=320, side=64,
-            stride=48, test_stride=48, epochs=3, pixel_crops=640, pixel_epochs=2, smallest=49,
-            near=96, fit_as={"batch_size": 16}, crops_as={"augment": True},
+            "ctc", ctc.RULE, questions=2, ours="evidence", num_images=24, size=320, side=64,
+            stride=32, test_stride=32, epochs=2, pixel_crops=800, pixel_epochs=2, smallest=49,
+            near=96, pixel_batch=8, fit_as={"batch_size": 16}, crops_as={"augment": True},
         ),
     )
 }  # fmt: skip

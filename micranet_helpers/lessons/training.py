@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
-from micranet_helpers.data import ctc, em, mnist
+from micranet_helpers.data import ctc, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
@@ -28,7 +28,7 @@ def build_dataset(
 
     Parameters
     ----------
-    chapter : {"mnist", "ctc", "em"}
+    chapter : {"mnist", "ctc", "pvivax", "em"}
         Whose data.
     source, num_images, size, **options
         As for the ``build`` of :mod:`micranet_helpers.data.ctc`, for example. Each combination is
@@ -47,7 +47,7 @@ def build_dataset(
     file = Path("data", f"{'-'.join(map(str, parts))}.h5")
     if file.is_file():  # it gets its name when it is complete
         return file
-    build = {"mnist": mnist, "ctc": ctc, "em": em}[chapter].build
+    build = {"mnist": mnist, "ctc": ctc, "pvivax": pvivax, "em": em}[chapter].build
     return build(
         file, source, subset=subset or None, num_images=num_images, size=size, **options
     )
@@ -98,6 +98,7 @@ def fit_student(
     folder: str | Path,
     epochs: int,
     seed: int = 0,
+    batch_size: int = 16,
 ) -> UNet:
     """Train a U-Net on painted images: pseudo-labels, or masks for a comparison.
 
@@ -110,8 +111,8 @@ def fit_student(
         Side of a crop, px, a multiple of 16.
     num_crops : int
         Training crops an epoch; an eighth of it is validated on.
-    folder, epochs, seed
-        As for :func:`micranet_helpers.train.fit`.
+    folder, epochs, seed, batch_size
+        As for :func:`micranet_helpers.train.fit`. A short training gains from small batches.
 
     Returns
     -------
@@ -121,8 +122,9 @@ def fit_student(
     paint = PixelCrops(*train, side, num_crops, seed)
     check = PixelCrops(*validation, side, max(num_crops // 8, 1), seed, augment=False)
     unet = fit(
-        paint, check, folder, epochs, batch_size=16, learning_rate=3e-3, network="UNet", seed=seed
-    )
+        paint, check, folder, epochs, batch_size=batch_size, learning_rate=3e-3, network="UNet",
+        seed=seed,
+    )  # fmt: skip
     return unet.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -136,6 +138,7 @@ def self_train(
     epochs: int,
     seed: int = 0,
     guide: Callable[[Sample, NDArray], NDArray] | None = None,
+    batch_size: int = 16,
 ) -> UNet:
     """Train a U-Net on what a classifier says, or load it if its run is complete.
 
@@ -147,7 +150,7 @@ def self_train(
         The dataset of the crops.
     train, validation : CropDataset
         Crops with their labels.
-    num_crops, folder, epochs, seed
+    num_crops, folder, epochs, seed, batch_size
         As for :func:`fit_student`.
     guide : function, optional
         See :func:`micranet_helpers.maps.selftraining.of_split`.
@@ -160,7 +163,7 @@ def self_train(
     if _is_complete(Path(folder, "last.ckpt"), num_crops, epochs):  # painting takes long
         return load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
-    return fit_student(*painted, train.side, num_crops, folder, epochs, seed)
+    return fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
 
 
 def _is_complete(last: Path, num_crops: int, epochs: int) -> bool:

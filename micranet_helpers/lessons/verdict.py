@@ -1,8 +1,11 @@
-"""Judge a classifier by the labels of crops: thresholds from validation, scores from testing."""
+"""Judge: a classifier by the labels of crops, detections by the objects that they match."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -70,3 +73,40 @@ def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
     """
     pairs = zip(scores.T, labels.T > 0, strict=True)
     return torch.tensor([metrics.best_threshold(*pair) for pair in pairs])
+
+
+def scores_of(matchings: Iterable[metrics.Matching]) -> dict[str, float]:
+    """Score the objects of many images together, as a row of a table.
+
+    Parameters
+    ----------
+    matchings : iterable of Matching
+        One for each image.
+
+    Returns
+    -------
+    dict
+        ``found``, ``false`` and ``missed`` (numbers), ``precision``, ``recall`` and ``F1``.
+    """
+    pool = metrics.total(matchings)
+    return {
+        "found": pool.tp, "false": pool.fp, "missed": pool.fn,
+        "precision": pool.precision, "recall": pool.recall, "F1": pool.f1,
+    }  # fmt: skip
+
+
+def tally_of(matchings: Iterable[metrics.Matching]) -> NDArray[np.int64]:
+    """Count what the bootstrap of F1 draws from.
+
+    Parameters
+    ----------
+    matchings : iterable of N Matching
+        One for each image.
+
+    Returns
+    -------
+    ndarray, int64, (2, N)
+        For :func:`micranet_helpers.metrics.f1_interval`: twice the objects found; predicted and
+        true objects together.
+    """
+    return np.transpose([(2 * each.tp, each.num_pred + each.num_true) for each in matchings])

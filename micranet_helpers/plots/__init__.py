@@ -32,6 +32,7 @@ from micranet_helpers.plots.images import (
     show_places,
     show_samples,
     show_score,
+    show_wrong_detections,
 )
 from micranet_helpers.plots.sliders import slide
 
@@ -39,5 +40,6 @@ __all__ = [
     "CLASS_COLOURS", "SCORES", "SIGNED", "WIDTH", "class_colours", "cut_out", "label_titles",
     "method_colour", "plot_bland_altman", "plot_counts", "plot_history", "plot_matrix",
     "plot_methods", "plot_precision_recall", "run_colours", "show_detections", "show_images",
-    "show_maps", "show_outlines", "show_places", "show_samples", "show_score", "slide", "style",
+    "show_maps", "show_outlines", "show_places", "show_samples", "show_score",
+    "show_wrong_detections", "slide", "style",
 ]  # fmt: skip

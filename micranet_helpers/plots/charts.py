@@ -7,33 +7,33 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from micranet_helpers.metrics import Curve, Matching
 from micranet_helpers.plots.colours import WIDTH, method_colour, run_colours, style
 
 
 @style()
 def plot_precision_recall(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    points: Mapping[str, tuple[float, float]] | None = None,
+    curves: Mapping[str, Curve], chosen: Mapping[str, Matching] | None = None
 ) -> None:
     """Plot precision over recall, and the thresholds that were chosen.
 
     Parameters
     ----------
-    curves : mapping of str to (recall, precision)
-        Name of each method and its values, each array-like (T,), in the order of falling
-        thresholds, e.g. of :func:`~micranet_helpers.metrics.boxes.precision_recall`.
-    points : mapping of str to (recall, precision), optional
-        Recall and precision of a method at its chosen threshold.
+    curves : mapping of str to Curve
+        Name of each curve, a method, and its values; see
+        :func:`~micranet_helpers.metrics.boxes.precision_recall`.
+    chosen : mapping of str to Matching, optional
+        Matching of all images together at the chosen threshold, under the curve's name.
     """
     figure, axis = plt.subplots(figsize=(4.5, 4))
-    colours = run_colours(curves)
-    for name, (recall, precision) in curves.items():
-        colour = colours[name]
-        axis.plot(recall, precision, color=colour, label=name)
-        if points and name in points:
-            axis.plot(*points[name], marker="o", color=colour, markeredgecolor="black")
+    colours, chosen = run_colours(curves), chosen or {}
+    for name, curve in curves.items():
+        axis.plot(curve.recall, curve.precision, color=colours[name], label=name)
+    for name in curves.keys() & chosen.keys():
+        axis.plot(chosen[name].recall, chosen[name].precision, marker="o", color=colours[name],
+                  markeredgecolor="black")  # fmt: skip
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.03), ylim=(0, 1.03))
-    if points:
+    if chosen:
         axis.plot([], [], "o", color="white", markeredgecolor="black", label="chosen threshold")
     figure.legend(loc="outside upper center", ncols=2)
 

@@ -434,6 +434,40 @@ def show_places(
     show_outlines(*cut, titles, () if masks_pred is None else classes, columns, pixel_size_um)
 
 
+def show_wrong_detections(
+    images: Sequence[NDArray[Any]] | Tensor,
+    points: Sequence[ArrayLike],
+    boxes: Sequence[ArrayLike],
+    ignore: Sequence[ArrayLike],
+    slack: float,
+    side: int,
+    most: int = 6,
+) -> None:
+    """Show false detections and missed boxes close up, and print how many there are.
+
+    Parameters
+    ----------
+    images, points, boxes, ignore, slack
+        As for :func:`show_detections`.
+    side : int
+        Side of a picture, px.
+    most : int
+        Most pictures of each kind; the first ones are taken.
+    """
+    wrong: dict[str, list] = {"false": [], "missed": []}
+    for image, found, known, ignored_boxes in zip(images, points, boxes, ignore, strict=True):
+        pairs = match_boxes(found, known, ignored_boxes, slack).pairs
+        others = ~ignored(found, known, ignored_boxes, slack)
+        others[pairs[:, 0]] = False
+        missed = np.delete(np.reshape(known, (-1, 2, 2)), pairs[:, 1], 0)
+        wrong["false"] += [(image, place[:2]) for place in np.asarray(found)[others]]
+        wrong["missed"] += [(image, place) for place in missed.mean(1)]
+    for kind, cases in wrong.items():
+        print(kind, len(cases))
+        show_places([image for image, _ in cases[:most]], [place for _, place in cases[:most]],
+                    side, [kind] * most)  # fmt: skip
+
+
 def label_titles(counts: Tensor) -> list[str]:
     """List the classes present, e.g. ``"3, 7"``, for each row of counts or labels (N, K)."""
     rows = torch.as_tensor(counts) > 0

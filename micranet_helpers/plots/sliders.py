@@ -7,7 +7,7 @@ readers; those of ipywidgets have no accessible name.
 import base64
 import io
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from html import escape
 from itertools import product
 from typing import Any
@@ -33,7 +33,9 @@ for (const frame of box.querySelectorAll('figure')) frame.hidden = frame.dataset
 """
 
 
-def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
+def slide(
+    draw: Callable[..., Frame], start: Mapping[str, Any] | None = None, **choices: Collection[Any]
+) -> str:
     """Draw a frame for every combination of some choices, and a slider for each choice.
 
     Parameters
@@ -42,13 +44,15 @@ def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
         Gets one value of each choice, by name. Returns a picture, uint8 (H, W, 3), and the
         sentence below it, which is also its alternative text. Keep pictures small: the page
         enlarges their pixels.
+    start : mapping, optional
+        Name of a slider and the value at which it starts; by default its first one.
     **choices : collection
-        Name of a slider and its values, from left to right. It starts at the first one.
+        Name of a slider and its values, from left to right.
 
     Returns
     -------
     str
-        HTML, for ``IPython.display.HTML``. Without JavaScript the first frame is shown.
+        HTML, for ``IPython.display.HTML``. Without JavaScript the frame at the start is shown.
 
     Raises
     ------
@@ -63,32 +67,35 @@ def slide(draw: Callable[..., Frame], **choices: Collection[Any]) -> str:
     """
     if not choices or not all(map(len, choices.values())):
         raise ValueError("There is nothing to slide over: give each slider at least one value.")
+    begin = {name: [*values].index(start[name]) if start and name in start else 0
+             for name, values in choices.items()}  # fmt: skip
     frames, places = [], product(*(range(len(values)) for values in choices.values()))
     for place, values in zip(places, product(*choices.values()), strict=True):
-        frames.append(_frame(place, *draw(**dict(zip(choices, values, strict=True)))))
+        picture, text = draw(**dict(zip(choices, values, strict=True)))
+        frames.append(_frame(place, picture, text, place == (*begin.values(),)))
     if (size := sum(map(len, frames))) > MOST_BYTES:
         raise ValueError(f"The frames take {size / 2**20:.1f} MiB: draw fewer or smaller ones.")
-    sliders = [_slider(name, list(map(str, values))) for name, values in choices.items()]
+    sliders = [_slider(name, [*map(str, values)], begin[name]) for name, values in choices.items()]
     # JupyterLab would take the arrow keys for itself.
     opening = '<div onkeydown="event.stopPropagation()" style="max-width: 32em">'
     return "\n".join([opening, *sliders, *frames, "</div>"])
 
 
-def _slider(name: str, words: list[str]) -> str:
-    listed, first = escape(json.dumps(words, ensure_ascii=False)), escape(words[0])
+def _slider(name: str, words: list[str], at: int) -> str:
+    listed, word = escape(json.dumps(words, ensure_ascii=False)), escape(words[at])
     return (
-        f'<p><label>{escape(name)} <input type="range" min="0" max="{len(words) - 1}" value="0" '
+        f'<p><label>{escape(name)} <input type="range" min="0" max="{len(words) - 1}" value="{at}" '
         f'autocomplete="off" style="width: 14em; vertical-align: middle" '
-        f'aria-valuetext="{first}" data-words="{listed}" '
-        f'oninput="{escape(" ".join(_MOVE.split()))}"></label> <output>{first}</output></p>'
+        f'aria-valuetext="{word}" data-words="{listed}" '
+        f'oninput="{escape(" ".join(_MOVE.split()))}"></label> <output>{word}</output></p>'
     )
 
 
-def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str) -> str:
-    shown = "" if not any(place) else " hidden"
+def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str, shown: bool) -> str:
+    hidden = "" if shown else " hidden"
     url = "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
     return (
-        f'<figure data-at="{",".join(map(str, place))}" style="margin: 0"{shown}>'
+        f'<figure data-at="{",".join(map(str, place))}" style="margin: 0"{hidden}>'
         f'<img src="{url}" alt="{escape(text)}" style="width: 100%; image-rendering: pixelated">'
         f'<figcaption style="color: inherit">{escape(text)}</figcaption></figure>'
     )

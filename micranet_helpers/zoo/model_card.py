@@ -19,9 +19,11 @@ from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.networks.checkpoints import read_checkpoint
 
+_CELLS = tuple("phase-cells" if line == "Usiigaci" else line for line in ctc.DRAWN)
 DATA = {
     "mnist": ("mnist",),
-    "ctc": tuple("phase-cells" if line == "Usiigaci" else line for line in ctc.DRAWN),
+    "ctc": _CELLS,
+    "touching": _CELLS,
     "pvivax": ("pvivax",),
     "em": ("em",),
     "actin": (),  # its networks learn from simulated images whatever they are tried on

@@ -10,11 +10,11 @@ code link to the reference.
 import html
 import re
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # Sphinx belongs to the extra `book`
-    from docutils import nodes
-    from sphinx.application import Sphinx
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
 
 PACKAGE = re.compile(r"micranet_helpers(\.\w+)+")
 """Code that the pages link to the reference."""
@@ -26,17 +26,13 @@ NEEDS = "what you need"
 """First words of the table at the head of a chapter; the style sheet knows it by its class."""
 
 
-def _caption_of(cell: "nodes.container") -> "nodes.paragraph | None":
-    from docutils import nodes
-
+def _caption_of(cell: nodes.container) -> nodes.paragraph | None:
     below = cell.next_node(descend=False, siblings=True)
     caption = isinstance(below, nodes.paragraph) and isinstance(below[0], nodes.emphasis)
     return below if caption else None
 
 
-def _describe_figures(app: "Sphinx", doctree: "nodes.document") -> None:
-    from docutils import nodes
-
+def _describe_figures(app: Sphinx, doctree: nodes.document) -> None:
     for cell in doctree.findall(nodes.container):
         pictures = list(cell.findall(nodes.image))
         if cell.get("nb_element") != "cell_code" or not pictures:
@@ -50,35 +46,28 @@ def _describe_figures(app: "Sphinx", doctree: "nodes.document") -> None:
             picture["alt"] = several + caption.astext().replace("\n", " ")
 
 
-def _take_own_pictures(app: "Sphinx", name: str, source: list[str]) -> None:
+def _take_own_pictures(app: Sphinx, name: str, source: list[str]) -> None:
     # On Colab a chapter is alone: its pictures have an address in the repository.
     address = app.config.html_theme_options["repository_url"]
     source[0] = source[0].replace(f"{address}/raw/main/book/", "/")
     source[0] = source[0].replace(BADGE, "/images/open-in-colab.svg")
 
 
-def _mark_needs(app: "Sphinx", doctree: "nodes.document") -> None:
-    from docutils import nodes
-
+def _mark_needs(app: Sphinx, doctree: nodes.document) -> None:
     for table in doctree.findall(nodes.table):
         if table.astext().lstrip().startswith(NEEDS):
             table["classes"].append("needs")
 
 
-def _link_terms(app: "Sphinx", doctree: "nodes.document") -> None:
+def _link_terms(app: Sphinx, doctree: nodes.document) -> None:
     # MyST looks among the headings of a page for what a link names behind its `#`.
-    from docutils import nodes
-
     places = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
     for term in doctree.findall(nodes.term):
         for name in term["ids"]:
             places[name] = (term.line, name, term.astext())
 
 
-def _link_package(app: "Sphinx", doctree: "nodes.document") -> None:
-    from docutils import nodes
-    from sphinx.addnodes import pending_xref
-
+def _link_package(app: Sphinx, doctree: nodes.document) -> None:
     for code in list(doctree.findall(nodes.literal)):
         name = code.astext()
         if PACKAGE.fullmatch(name) and not isinstance(code.parent, nodes.reference | pending_xref):
@@ -90,9 +79,7 @@ def _link_package(app: "Sphinx", doctree: "nodes.document") -> None:
             link += code
 
 
-def _name_roles(
-    app: "Sphinx", page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
+def _name_roles(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
     if "body" in context:  # docutils writes a role that assistive technology no longer knows
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
     menu = context.get("generate_toctree_html")
@@ -102,12 +89,8 @@ def _name_roles(
         ).replace("<summary>", '<summary aria-label="show or hide the pages below">')
 
 
-def _summarise_page(
-    app: "Sphinx", page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
+def _summarise_page(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
     # What a search engine shows below the title: the aim of a chapter.
-    from docutils import nodes
-
     texts = [node.astext() for node in doctree.findall(nodes.paragraph)] if doctree else []
     first = next((text.removeprefix("Aim. ") for text in texts if len(text) > 40), "")
     if not first:
@@ -116,7 +99,7 @@ def _summarise_page(
     context["metatags"] += f'<meta name="description" content="{summary}">'
 
 
-def setup(app: "Sphinx") -> dict[str, Any]:
+def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
     app.connect("source-read", _take_own_pictures)
     app.connect("doctree-read", _describe_figures)

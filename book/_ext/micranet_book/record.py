@@ -6,14 +6,15 @@ parameters of *all* chapters before it, since it may load what any of them wrote
 text costs that chapter alone, a change of code that chapter and those after it, and a change of
 the package everything. What chapters that no longer hold have written is removed first.
 
-``_build/done/`` in the tree has for each chapter a record (digest, seconds, files that it wrote) and, if
-it came to its end, the executed notebook as the pages show it: whoever opens the one in the tree
-and runs it again changes no page.
+``_build/done/`` in the tree holds for each chapter a record (digest, seconds, files that it wrote)
+and, if it came to its end, the executed notebook as the pages show it: a reader who opens the one
+in the tree and runs it again changes no page.
 """
 
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +85,22 @@ def prepare(root: Path, tree: Path, notebooks: dict[str, Path], found: dict[str,
         path.unlink()
     ignored = shutil.ignore_patterns(*_NO_SOURCES)
     shutil.copytree(root / "book", tree, ignore=ignored, dirs_exist_ok=True)
+    done = times(tree, notebooks)
     for name, source in notebooks.items():
         place = tree / source.relative_to(root / "book")
         place.parent.mkdir(parents=True, exist_ok=True)
-        done = seconds(tree, name) is not None
-        shutil.copy(_record(tree, name, "ipynb") if done else source, place)
+        shutil.copy(_record(tree, name, "ipynb") if done.get(name) else source, place)
 
 
 def _record(tree: Path, name: str, kind: str = "json") -> Path:
     return tree / FOLDER / f"{name}.{kind}"
 
 
-def seconds(tree: Path, name: str) -> float | None:
-    """Return the time that a chapter took, or None if it has not come to its end."""
-    path = _record(tree, name)
-    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else None
+def times(tree: Path, names: Iterable[str]) -> dict[str, float | None]:
+    """Return the seconds of each chapter that was executed, None if it did not come to its end."""
+    paths = {name: _record(tree, name) for name in names}
+    return {name: json.loads(path.read_text(encoding="utf-8"))["seconds"]
+            for name, path in paths.items() if path.is_file()}  # fmt: skip
 
 
 def begin(tree: Path, name: str, digest: str) -> Stamps:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nmicranet-book: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nmicranet-book: stopped; the same command goes on from here.", file=sys.stderr)
+        print("\nmicranet-book: stopped; the same command continues from here.", file=sys.stderr)
         return 130
     return 0
 
@@ -222,34 +223,12 @@ def run_book(
     names: list[str] | None = None,
     fresh: bool = False,
 ) -> Path:
-    """Execute chapters that do not hold any more, in the order of the book.
+    """Execute chapters (all by default) that no longer hold, in the order of the book.
 
-    Parameters
-    ----------
-    root : Path
-        Folder that holds ``book/``.
-    profile : str
-        Stem of a file in ``book/profiles/``.
-    overrides : list of str, optional
-        Single parameters as ``chapter:name=value``; they win over the profile.
-    names : list of str, optional
-        Chapters to execute; all by default.
-    fresh : bool
-        Forget what earlier runs executed.
-
-    Returns
-    -------
-    Path
-        The copy of the book, ``_build/executed/<profile>/``, with ``status.json`` in it. It is the
-        working folder of every chapter, so that a chapter finds the files that earlier ones wrote,
-        unless ``MICRANET_WORKDIR`` names another one (:mod:`micranet_helpers.lessons.workdir`).
-
-    Raises
-    ------
-    UsageError
-        If a name or a value is wrong; nothing has been executed.
-    ChapterError
-        If chapters have failed; all others have been executed.
+    ``overrides`` are texts ``chapter:name=value`` and win over the profile; ``fresh`` forgets
+    earlier runs. Returns the copy of the book, with ``status.json`` in it. It is the working folder
+    of all chapters, unless ``MICRANET_WORKDIR`` names another one
+    (:mod:`micranet_helpers.lessons.workdir`), so that a chapter finds what earlier ones wrote.
     """
     notebooks = chapters(root / "book")
     minutes, parameters = load_profile(root / "book", profile)
@@ -263,59 +242,64 @@ def run_book(
     sources = record.open_tree(root, tree, fresh)
     digests = record.digests(sources, tree, notebooks, values, list(selected))
     record.prepare(root, tree, notebooks, digests)
-    failed = []
     for number, (name, source) in enumerate(selected.items(), 1):
         at = f"[{number}/{len(selected)}] {name}"
-        if (took := record.seconds(tree, name)) is not None:
+        if took := record.times(tree, notebooks).get(name):
             print(f"{at} has not changed (it took {took} s)", flush=True)
             continue
         print(f"{at} ...", flush=True)
         output = tree / source.relative_to(root / "book")
-        took = _run_chapter(source, output, tree, digests[name], values[name], minutes)
-        print(f"{at} {'failed' if took is None else f'done in {took} s'}", flush=True)
-        failed += [name] if took is None else []
-        known = [name for name in notebooks if name in digests]
-        status.write(tree, profile, {name: record.seconds(tree, name) for name in known})
-    _summarise(tree, selected, failed)
+        took = _run_chapter(Job(source, output, tree, values[name], minutes), digests[name])
+        print(f"{at} {f'done in {took} s' if took else 'failed'}", flush=True)
+        status.write(tree, profile, record.times(tree, notebooks))
+    _summarise(tree, record.times(tree, selected))
     return tree
+
+
+@dataclass(frozen=True)
+class Job:
+    """A chapter, where it goes, its working folder, its parameters, and minutes for a cell."""
+
+    source: Path
+    output: Path
+    tree: Path
+    values: dict[str, Any]
+    minutes: float
 
 
 def _tree(root: Path, profile: str) -> Path:
     return root / "_build" / "executed" / profile
 
 
-def _summarise(tree: Path, selected: dict[str, Path], failed: list[str]) -> None:
-    total = sum(record.seconds(tree, name) or 0 for name in selected)
-    done = len(selected) - len(failed)
-    print(f"{done} of {len(selected)} chapters in {total:.1f} s: {tree}", flush=True)
+def _summarise(tree: Path, times: dict[str, float | None]) -> None:
+    failed = [name for name, took in times.items() if took is None]
+    done, total = len(times) - len(failed), sum(filter(None, times.values()))
+    print(f"{done} of {len(times)} chapters in {total:.1f} s: {tree}", flush=True)
     if failed:
         raise ChapterError(
-            f"{len(failed)} of {len(selected)} chapters failed: {', '.join(failed)}. Their pages "
-            "say why; the same command executes them again, not the others."
+            f"{len(failed)} of {len(times)} chapters failed: {', '.join(failed)}. "
+            "Their pages show the error; the same command repeats only these."
         )
 
 
-def _run_chapter(
-    source: Path, output: Path, tree: Path, digest: str, values: dict, minutes: float
-) -> float | None:
+def _run_chapter(job: Job, digest: str) -> float | None:
     """Execute a chapter, report and record how it ended; return its seconds, None if it failed."""
-    before, start, took = record.begin(tree, source.stem, digest), time.perf_counter(), None
+    name, took = job.source.stem, None
+    before, start = record.begin(job.tree, name, digest), time.perf_counter()
     try:
-        fault = faults.find(output, *_execute(source, output, tree, values, minutes))
+        fault = faults.find(job.output, *_execute(job))
         if fault is None:
             took = round(time.perf_counter() - start, 1)
         else:
-            faults.show(output, *fault)
-            said = f"\nmicranet-book: chapter '{source.stem}' {fault[0]}", *fault[1:], f"see {output}"
+            faults.show(job.output, *fault)
+            said = f"\nmicranet-book: chapter '{name}' {fault[0]}", fault[1], f"see {job.output}"
             print(*said, sep="\n", file=sys.stderr, flush=True)
     finally:
-        record.end(tree, source.stem, digest, before, output, took)
+        record.end(job.tree, name, digest, before, job.output, took)
     return took
 
 
-def _execute(
-    source: Path, output: Path, tree: Path, values: dict, minutes: float
-) -> tuple[str, str]:
+def _execute(job: Job) -> tuple[str, str]:
     """Execute a notebook; return how it failed, and what was said about that, or two empty texts.
 
     The limit is on each cell: a chapter that makes progress may take as long as it needs.
@@ -326,14 +310,14 @@ def _execute(
     try:
         with _environment():
             papermill.execute_notebook(
-                source, output, values, kernel_name="python3", cwd=tree,
-                progress_bar=sys.stderr.isatty(), start_timeout=120,
-                execution_timeout=max(round(60 * minutes), 1),
+                job.source, job.output, job.values, kernel_name="python3", cwd=job.tree,
+                progress_bar=sys.stderr.isatty(), start_timeout=120, iopub_timeout=60,
+                execution_timeout=max(round(60 * job.minutes), 1),
                 store_widget_state=False,  # megabytes of pictures that no page shows
                 extra_arguments=["--log-level=ERROR"],  # no warning that sockets are not encrypted
             )  # fmt: skip
     except CellTimeoutError:
-        return f"made no progress for {minutes:g} minutes and was stopped", ""
+        return f"made no progress for {job.minutes:g} minutes and was stopped", ""
     except Exception as error:  # whatever ends a chapter, the others go on
         return "failed", str(error)
     return "", ""
@@ -371,24 +355,9 @@ def kernel_environment() -> dict[str, str]:
 
 
 def build_html(tree: Path, output: Path) -> Path:
-    """Build the pages from an executed copy of the book.
+    """Build the pages of an executed copy in ``output/_build/html``; return ``index.html``.
 
-    Parameters
-    ----------
-    tree : Path
-        What :func:`run_book` returned.
-    output : Path
-        Folder that gets ``_build/html``; its old ``_build`` is removed first.
-
-    Returns
-    -------
-    Path
-        The first page, ``index.html``.
-
-    Raises
-    ------
-    ChapterError
-        If there are warnings; the pages are there all the same, if Sphinx could make them.
+    Warnings are errors, but the pages are there all the same, if Sphinx could make them at all.
     """
     if (output / "_build").exists():
         shutil.rmtree(output / "_build")

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         print(f"micranet-book data: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        print("\nmicranet-book data: stopped; the same command goes on from here.", file=sys.stderr)
+        print("\nmicranet-book data: stopped; run the same command to go on.", file=sys.stderr)
         return 130
     return 0
 
@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(args: argparse.Namespace) -> None:
     print(registry.listing(download.cached()))
-    print(f"\nThe files lie in {download.folder()} (set MICRANET_DATA to change this).")
-    print("Free the space of one with: micranet-book data remove NAME")
+    print(f"\nThe files are in {download.folder()} (set MICRANET_DATA to change this).")
+    print("To delete one: micranet-book data remove NAME")
 
 
 def _fetch(args: argparse.Namespace) -> None:

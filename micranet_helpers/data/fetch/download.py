@@ -1,6 +1,6 @@
 """Download data sets into a cache folder, and verify them.
 
-Files lie at ``folder() / NAME / PATH``, where the environment variable ``MICRANET_DATA`` sets the
+Files are at ``folder() / NAME / PATH``, where the environment variable ``MICRANET_DATA`` sets the
 folder. With ``MICRANET_MIRROR=http://host/...`` each ``https://HOST/PATH`` is taken from
 ``MIRROR/HOST/PATH``, for laboratories behind a firewall. What was broken off is resumed by the next
 :func:`fetch`; what is there is verified by its hash and not downloaded again. pooch has neither
@@ -20,21 +20,9 @@ import pooch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from micranet_helpers.data.fetch import registry
+from micranet_helpers.data.fetch import registry, transfer
 from micranet_helpers.data.fetch.registry import File
-from micranet_helpers.data.fetch.transfer import (
-    CONNECTIONS,
-    Batch,
-    DownloadError,
-    FileError,
-    HostError,
-    Transfer,
-    advance,
-    complete,
-    file_size,
-    open_session,
-    require_space,
-)
+from micranet_helpers.data.fetch.transfer import DownloadError, FileError, HostError
 from micranet_helpers.files.archives import discard, unpack
 from micranet_helpers.files.atomic import write_atomically
 
@@ -119,7 +107,7 @@ def fetch(name: str, subset: str | None = None) -> list[Path]:
     ValueError
         If there is no such item or subset, or ``MICRANET_MIRROR`` is no address.
     DownloadError
-        If files are missing and cannot be had.
+        If files are missing and cannot be downloaded.
 
     Notes
     -----
@@ -176,7 +164,7 @@ def _has_hash(path: Path, known: str) -> bool:
 def _size_of_item(name: str) -> int:
     # What an interrupted removal has left counts, too.
     places = (folder() / name, folder() / f"{name}.discarded")
-    return sum(file_size(path) for place in places for path in place.rglob("*"))
+    return sum(transfer.file_size(path) for place in places for path in place.rglob("*"))
 
 
 @contextlib.contextmanager
@@ -186,7 +174,7 @@ def _locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        _log.warning("Another process is at work on %s; waiting for it.", name)
+        _log.warning("Another process is downloading %s; waiting for it.", name)
         lock.acquire()
     try:
         yield
@@ -202,13 +190,13 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
     for parent in {(root / file.path).parent for file in missing}:
         parent.mkdir(parents=True, exist_ok=True)
     total = sum(file.bytes or 0 for file in missing)
-    present = sum(file_size(_beside(root, file, ".part")) for file in missing if file.bytes)
-    require_space(root, total - present)
+    parts = (_beside(root, file, ".part") for file in missing if file.bytes)
+    transfer.require_space(root, total - sum(map(transfer.file_size, parts)))
     with (
-        open_session() as session,
+        transfer.open_session() as session,
         tqdm(desc=name, total=total or None, unit="B", unit_scale=True) as bar,
     ):
-        batch = Batch(root, _mirror(), session, bar, Event())
+        batch = transfer.Batch(root, _mirror(), session, bar, Event())
         ended = _run(batch, missing)
     for file, error in ended.items():
         if error is None:
@@ -216,13 +204,13 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
     _raise_failures(root, missing, ended)
 
 
-def _run(batch: Batch, files: list[File]) -> dict[File, Exception | None]:
+def _run(batch: transfer.Batch, files: list[File]) -> dict[File, Exception | None]:
     """Provide files until one fails by the host or the disk: so would all others."""
     done: SimpleQueue[tuple[File, Exception | None]] = SimpleQueue()
     # Daemons, unlike those of concurrent.futures, do not keep an interrupted program waiting for
     # the network. One that wakes up later sees the stop and changes nothing any more.
     work = (batch, iter(files), done)
-    threads = [Thread(target=_work, args=work, daemon=True) for _ in range(CONNECTIONS)]
+    threads = [Thread(target=_work, args=work, daemon=True) for _ in range(transfer.CONNECTIONS)]
     ended: dict[File, Exception | None] = {}
     try:
         for thread in threads:
@@ -236,11 +224,11 @@ def _run(batch: Batch, files: list[File]) -> dict[File, Exception | None]:
     finally:
         batch.stop.set()
         for thread in filter(Thread.is_alive, threads):
-            thread.join(1 / CONNECTIONS)  # s
+            thread.join(1 / transfer.CONNECTIONS)  # s
     return ended
 
 
-def _work(batch: Batch, todo: Iterator[File], done: SimpleQueue) -> None:
+def _work(batch: transfer.Batch, todo: Iterator[File], done: SimpleQueue) -> None:
     for file in todo:  # all threads share one iterator
         if batch.stop.is_set():
             return
@@ -263,12 +251,12 @@ def _raise_failures(root: Path, files: list[File], ended: dict[File, Exception |
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     raise DownloadError(
         f"{missing[0].path}{more} of {root.name} could not be downloaded: {error}. Try again "
-        "later, set MICRANET_MIRROR to the address of a mirror, put the file by hand at "
+        "later, set MICRANET_MIRROR to the address of a mirror, put the file there by hand: "
         f"{root / missing[0].path}, or go on with the simulated data."
     ) from error
 
 
-def _provide(batch: Batch, file: File) -> None:
+def _provide(batch: transfer.Batch, file: File) -> None:
     path, known = batch.root / file.path, _known_hash(batch.root, file)
     if not path.is_file() or (known and not _has_hash(path, known)):
         if file.is_archive:
@@ -294,15 +282,15 @@ def _finish(root: Path, file: File) -> None:
         )
 
 
-def _download(batch: Batch, file: File, known: str | None) -> None:
+def _download(batch: transfer.Batch, file: File, known: str | None) -> None:
     errors: list[Exception] = []
     part = _beside(batch.root, file, ".part")
-    advance(batch, file_size(part))
+    transfer.advance(batch, transfer.file_size(part))
     for url in file.urls:
         if batch.mirror:
             url = f"{batch.mirror}/{url.removeprefix('https://')}"
         try:
-            return _download_from(Transfer(url, part, file, known, batch))
+            return _download_from(transfer.Transfer(url, part, file, known, batch))
         except (FileError, HostError) as error:
             errors.append(error)
     text = "; ".join(dict.fromkeys(map(str, errors)))
@@ -310,18 +298,18 @@ def _download(batch: Batch, file: File, known: str | None) -> None:
     raise FileError(text) if alive else HostError(text)
 
 
-def _download_from(transfer: Transfer) -> None:
-    url, part, file, known, batch = transfer
-    complete(transfer)
-    if known and not _has_hash(part, known):
-        transfer.drop()
+def _download_from(one: transfer.Transfer) -> None:
+    transfer.complete(one)
+    root, file = one.batch.root, one.file
+    if one.known and not _has_hash(one.part, one.known):
+        one.drop()
         advice = "" if file.hash else (
-            f" than at its first use (recorded in {_record(batch.root, file)}); if you trust the "
-            f"new one, remove the old first: micranet-book data remove {batch.root.name}"
+            f" than at its first use (recorded in {_record(root, file)}); if you trust the "
+            f"new one, remove the old first: micranet-book data remove {root.name}"
         )
-        raise FileError(f"{url} has another content (hash){advice}")
-    os.replace(part, batch.root / file.path)
-    transfer.note.unlink(missing_ok=True)
+        raise FileError(f"{one.url} has another content (hash){advice}")
+    os.replace(one.part, root / file.path)
+    one.note.unlink(missing_ok=True)
 
 
 def _mirror() -> str:

@@ -16,27 +16,13 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class File:
-    """One file of an item.
+    """One file of an item."""
 
-    Attributes
-    ----------
-    path : str
-        Where it lies in the folder of its item, with ``/`` between folders.
-    urls : tuple of str
-        Addresses, in the order in which they are tried.
-    hash : str or None
-        SHA-256, or ``"md5:..."``. None: none is published, so the file is trusted on first use.
-    bytes : int or None
-        Size, None where unknown.
-    subset : str or None
-        The part of the item to which it belongs.
-    """
-
-    path: str
-    urls: tuple[str, ...]
-    hash: str | None
-    bytes: int | None
-    subset: str | None
+    path: str  # in the folder of its item, with "/" between folders
+    urls: tuple[str, ...]  # in the order in which they are tried
+    hash: str | None  # SHA-256 or "md5:..."; None: none is published, so trusted on first use
+    bytes: int | None  # None: unknown
+    subset: str | None  # the part of the item to which it belongs
 
     @property
     def is_archive(self) -> bool:
@@ -46,24 +32,13 @@ class File:
 
 @dataclass(frozen=True)
 class Item:
-    """One data set.
-
-    Attributes
-    ----------
-    name : str
-        What :func:`micranet_helpers.data.fetch.download.fetch` is given.
-    title, licence, citation : str
-        What it is, its terms as its source states them, and what to cite.
-    urls : tuple of str
-        Addresses under which its files lie, in the order in which they are tried.
-    files : tuple of File
-    """
+    """One data set: what :func:`micranet_helpers.data.fetch.download.fetch` takes by its name."""
 
     name: str
     title: str
-    licence: str
+    licence: str  # as its source states it
     citation: str
-    urls: tuple[str, ...]
+    urls: tuple[str, ...]  # under which its files lie, in the order in which they are tried
     files: tuple[File, ...]
 
 

@@ -30,11 +30,11 @@ CHUNK = 2**18
 
 
 class DownloadError(OSError):
-    """Files are missing and could not be downloaded; the text says which, why, and how to go on."""
+    """Files are missing and could not be downloaded; the text says which, why and what to do."""
 
 
 class FileError(Exception):
-    """This address has not the right file; others may have it."""
+    """This address does not have the right file; another one may."""
 
 
 class HostError(Exception):
@@ -42,7 +42,7 @@ class HostError(Exception):
 
 
 class _BrokenOffError(Exception):
-    """The transfer ended early; to try again may help, after ``pause`` seconds if given."""
+    """The transfer ended early; trying again may help, after ``pause`` seconds if given."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -192,7 +192,7 @@ def _mark(response: requests.Response) -> str:
 
 
 def _accept(response: requests.Response, transfer: Transfer) -> int | None:
-    """Return the size of the whole file, None if unknown; refuse an answer that is of no use."""
+    """Return the size of the whole file, None if unknown; refuse an answer that is useless."""
     status, url, file = response.status_code, transfer.url, transfer.file
     answer = f"the server answers {status} {response.reason}"
     if status in (408, 425, 429) or status >= 500:

@@ -1,15 +1,14 @@
-"""Read labels of images: tables, folders, masks, boxes, polygons and ImageJ ROIs.
+"""Read labels of images: tables, masks, boxes, COCO files and ImageJ ROIs.
 
-Every reader returns the same: the names of the classes and, for each image, a function that
-makes the label for the image's height and width. Coordinates are those of edges, as in ImageJ and
-COCO: the pixel in the corner covers 0 to 1. A pixel belongs to an object if its centre lies
-inside. Where objects of one class overlap, the later one has the pixel.
+Every reader returns the names of the classes and, for each image, a function that makes the label
+for the image's height and width. Coordinates are those of edges, as in ImageJ and COCO: the pixel
+in the corner covers 0 to 1. A pixel belongs to an object if its centre lies inside. Where objects
+of one class overlap, the later one has the pixel.
 """
 
 import csv
 import json
 import math
-import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
-import defusedxml.ElementTree
 import numpy as np
 import roifile
 from numpy.typing import NDArray
@@ -27,11 +25,8 @@ from skimage import draw, measure
 
 from micranet_helpers.files.images import SUFFIXES, read_mask
 
-MOST_BYTES = 2**28
-"""Most bytes of an annotation file."""
-
-MOST_PIXELS = 10**6
-"""Largest coordinate, px; a larger one is taken for damage."""
+MOST_BYTES = 2**28  # of the unpacked ROIs of an image
+MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 
 Label = tuple[NDArray[Any], NDArray[np.float32] | None]
 
@@ -67,9 +62,6 @@ def image_key(name: str) -> str:
     return normalize("NFC", name.replace("\\", "/")).removeprefix("./")
 
 
-# --- image-level labels ------------------------------------------------------------------------
-
-
 def read_table(path: str | Path) -> Annotations:
     """Read image-level labels from a table ``file,class1,class2,…`` of 0 and 1.
 
@@ -98,49 +90,12 @@ def read_table(path: str | Path) -> Annotations:
             levels = [_number(value, where) for value in values]
             if not set(levels) <= {0, 1}:
                 raise ValueError(f"{where}: write 1 where a class is present and 0 where not.")
-            _add(images, name, _levels(levels), where)
+            _add(images, name, partial(_levels, levels), where)
         return Annotations(_distinct(header[1:]), images)
 
 
-def read_folders(folder: str | Path) -> Annotations:
-    """Read image-level labels from sub-folders named after the classes.
-
-    Each file is an image of one class. Images in a folder ``none`` or ``negative`` show no class.
-    For images of several classes use a table: copies in two folders count as a contradiction.
-
-    Parameters
-    ----------
-    folder : path
-        Holds the sub-folders.
-
-    Returns
-    -------
-    Annotations
-        Keys are ``sub-folder/file``.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such folder, or it has no sub-folder with images.
-    """
-    files = [path.relative_to(_folder(folder)) for path in image_files(folder)]
-    kinds = {path.parts[0] for path in files if len(path.parts) > 1}
-    classes = tuple(sorted(kind for kind in kinds if kind.casefold() not in ("none", "negative")))
-    if not classes:
-        raise ValueError(f"{folder} has no sub-folders with images: make one for each class.")
-    images = {
-        image_key(path.as_posix()): _levels([path.parts[0] == kind for kind in classes])
-        for path in files if len(path.parts) > 1
-    }
-    return Annotations(classes, images)
-
-
-def _levels(values: Iterable[Any]) -> Callable[[int, int], Label]:
-    label = np.asarray([*values], np.uint8)
-    return lambda height, width: (label.copy(), None)
-
-
-# --- masks -------------------------------------------------------------------------------------
+def _levels(values: Sequence[float], height: int, width: int) -> Label:
+    return np.array(values, np.uint8), None
 
 
 def read_masks(
@@ -154,8 +109,7 @@ def read_masks(
         Holds the masks. Keep it outside the folder of the images.
     classes : sequence of str
         Value 1 of a mask is the first class, 2 the second, …; with one class, the only value
-        but 0, often 255.
-        Connected pixels, corners included, are one object.
+        but 0, often 255. Connected pixels, corners included, are one object.
     instances : bool
         With one class: the values are numbers of objects.
 
@@ -182,6 +136,7 @@ def read_masks(
 
 
 def _mask(path: Path, count: int, instances: bool, height: int, width: int) -> Label:
+    """Read a mask as planes of numbered objects."""
     mask = read_mask(path)
     if mask.shape != (height, width):
         raise ValueError(f"{path} is {mask.shape}, its image ({height}, {width}): make them alike.")
@@ -202,13 +157,10 @@ def _mask(path: Path, count: int, instances: bool, height: int, width: int) -> L
 
 def _numbered(ids: NDArray[Any]) -> NDArray[np.uint16]:
     """Number the objects from 1 without gaps."""
-    found = np.unique(ids[ids > 0])
+    found = np.unique(ids[ids > 0])  # relabel_sequential needs a table up to the largest number
     if found.size >= 2**16:
         raise ValueError(f"A mask with {found.size} objects is too much: cut the image.")
     return np.searchsorted(found, ids, "right").astype(np.uint16)
-
-
-# --- boxes -------------------------------------------------------------------------------------
 
 
 def read_boxes(path: str | Path) -> Annotations:
@@ -223,7 +175,7 @@ def read_boxes(path: str | Path) -> Annotations:
     Returns
     -------
     Annotations
-        Filled rectangles, and the boxes. Classes are in the order of the alphabet.
+        Filled rectangles, and the boxes. Classes are in alphabetical order.
 
     Raises
     ------
@@ -240,41 +192,6 @@ def read_boxes(path: str | Path) -> Annotations:
             if any((kind, *edges)):
                 found.append(_box(kind, *edges, where=f"line {number}"))
         return _collect((name, found, None) for name, found in shapes.items())
-
-
-def read_voc(folder: str | Path) -> Annotations:
-    """Read boxes from the XML files of Pascal VOC, as LabelImg or CVAT write them.
-
-    Parameters
-    ----------
-    folder : path
-        Holds one ``.xml`` for each image, of the same name. The numbers are taken as edges; tools
-        that count pixels from 1 are off by one.
-
-    Returns
-    -------
-    Annotations
-        Filled rectangles, and the boxes. Classes are in the order of the alphabet.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such folder or file in it, or a file is wrong.
-    """
-    def one(path: Path) -> tuple[list[_Shape], tuple[float, ...] | None]:
-        root = defusedxml.ElementTree.fromstring(path.read_bytes())
-        if root.tag != "annotation":
-            raise ValueError("its outermost tag is not <annotation>.")
-        shapes = []
-        tags = ("xmin", "ymin", "xmax", "ymax")
-        for number, item in enumerate(root.iter("object"), 1):
-            edges = [item.findtext(f"bndbox/{tag}", "") for tag in tags]
-            shapes.append(_box(item.findtext("name", ""), *edges, where=f"object {number}"))
-        size = [root.findtext(f"size/{side}") for side in ("height", "width")]
-        size = [_number(number or 0, "size") for number in size]
-        return shapes, tuple(size) if all(size) else None
-
-    return _each(folder, (".xml",), one)
 
 
 def read_coco(path: str | Path) -> Annotations:
@@ -317,6 +234,7 @@ def read_coco(path: str | Path) -> Annotations:
 
 
 def _coco_shape(item: dict[str, Any], kind: str, where: str) -> _Shape:
+    """Read an annotation: its polygons, or else its box."""
     parts = item.get("segmentation") or []
     if not isinstance(parts, list):
         raise ValueError(f"{where} is run-length encoded: export polygons or masks instead.")
@@ -328,73 +246,6 @@ def _coco_shape(item: dict[str, Any], kind: str, where: str) -> _Shape:
     left, top, width, height = (_number(value, where) for value in item["bbox"])
     box = _box(kind, left, top, left + width, top + height, where=where)
     return box._replace(loops=loops) if loops else box
-
-
-# --- polygons ----------------------------------------------------------------------------------
-
-
-def read_polygons(path: str | Path) -> list[tuple[int, NDArray[np.float64]]]:
-    """Read polygons from lines ``number (x, y), (x, y), …``, as of STEDActinFCN.
-
-    Parameters
-    ----------
-    path : path
-        Text file.
-
-    Returns
-    -------
-    list of (int, ndarray)
-        The number of the class and the corners, float64 (P, 2), row and column, px.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or a line of it is wrong.
-    """
-    with _reading(path):
-        return _polygons(path)
-
-
-def _polygons(path: str | Path) -> list[tuple[int, NDArray[np.float64]]]:
-    polygons = []
-    point = r"\(([^(),]*),([^(),]*)\)"
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        kind, _, points = line.strip().partition(" ")
-        if not kind:
-            continue
-        if not re.fullmatch("[0-9]{1,3}", kind) or re.sub(point, "", points).strip(", "):
-            raise ValueError(f"line {number} is not of the form: 0 (x, y), (x, y), (x, y)")
-        polygons.append((int(kind), _loop(re.findall(point, points), f"line {number}")))
-    return polygons
-
-
-def read_polygon_files(folder: str | Path, classes: Sequence[str]) -> Annotations:
-    """Read the polygons ``NAME.polys.txt`` of a folder of images.
-
-    Parameters
-    ----------
-    folder : path
-        Holds one file for each image, of the same name.
-    classes : sequence of str
-        Names of the numbers 0, 1, …
-
-    Returns
-    -------
-    Annotations
-        Filled polygons.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such folder or file in it, or a line is wrong.
-    """
-    def one(path: Path) -> tuple[list[_Shape], None]:
-        polygons = _polygons(path)
-        if any(kind >= len(classes) for kind, _ in polygons):
-            raise ValueError(f"a number is {len(classes)} or more: name all classes.")
-        return [_Shape(classes[kind], [loop]) for kind, loop in polygons], None
-
-    return _each(folder, (".polys.txt",), one, classes)
 
 
 def read_rois(folder: str | Path, kind: str | None = None) -> Annotations:
@@ -413,7 +264,7 @@ def read_rois(folder: str | Path, kind: str | None = None) -> Annotations:
     Returns
     -------
     Annotations
-        Filled areas. Classes are in the order of the alphabet.
+        Filled areas. Classes are in alphabetical order.
 
     Raises
     ------
@@ -421,13 +272,20 @@ def read_rois(folder: str | Path, kind: str | None = None) -> Annotations:
         If there is no such folder or file in it, a file is damaged, or a ROI is no area or has
         only the name that ImageJ gave it.
     """
-    def one(path: Path) -> tuple[list[_Shape], None]:
-        return [_roi(path, name, data, kind) for name, data in _roi_files(path)], None
-
-    return _each(folder, (".zip", ".roi"), one)
+    found = []
+    for path in _files(folder):
+        if path.suffix.lower() in (".zip", ".roi"):
+            with _reading(path):
+                name = path.relative_to(folder).with_suffix("").as_posix()
+                shapes = [_roi(path, roi, data, kind) for roi, data in _roi_files(path)]
+                found.append((name, shapes, None))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no .zip or .roi: check the path.")
+    return _collect(found)
 
 
 def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Read names and contents of the ROIs of a file."""
     if path.suffix.lower() == ".roi":
         yield path.stem, path.read_bytes()
         return
@@ -444,6 +302,7 @@ def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _roi(path: Path, name: str, data: bytes, kind: str | None) -> _Shape:
+    """Read a ROI that is an area and names its class."""
     roi = roifile.ImagejRoi.frombytes(data)
     where = f"the ROI {roi.name or name}"
     areas = {"POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED"}
@@ -467,52 +326,31 @@ def _roi(path: Path, name: str, data: bytes, kind: str | None) -> _Shape:
         paths = [[(left, top), (right, top), (right, bottom), (left, bottom)]]
     else:
         paths = roi.coordinates(multi=True)
-    return _Shape(kind, [_loop(path, where) for path in paths or [()]], holes=True)
+    return _Shape(kind, [_loop(loop, where) for loop in paths or [()]], holes=True)
 
 
 # --- shared ------------------------------------------------------------------------------------
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """List the image files of a folder and its sub-folders, sorted, hidden ones left out.
-
-    Parameters
-    ----------
-    folder : path
-        The folder.
-
-    Returns
-    -------
-    list of Path
-        Files with the usual endings; see :data:`micranet_helpers.files.images.SUFFIXES`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    """
+    """List the image files of a folder and its sub-folders, sorted, hidden ones left out."""
     return [path for path in _files(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def _files(folder: str | Path) -> list[Path]:
-    """All files of a folder and its sub-folders, without hidden ones and what is in hidden ones."""
-    return [path for path in sorted(_folder(folder).rglob("*")) if path.is_file()
-            and not any(part[0] == "." for part in path.relative_to(folder).parts)]
-
-
-def _folder(folder: str | Path) -> Path:
+    """List the files of a folder and its sub-folders, but none that is in a hidden one."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
-    return Path(folder)
+    return [path for path in sorted(Path(folder).rglob("*")) if path.is_file()
+            and not any(part[0] == "." for part in path.relative_to(folder).parts)]
 
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into one clear sentence."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path.")
     try:
-        if Path(path).stat().st_size > MOST_BYTES:
-            raise ValueError("it has more than 256 MiB: split it.")
         yield
     except Exception as error:  # damaged files make the libraries raise anything
         if isinstance(error, ValueError):
@@ -532,7 +370,7 @@ def _text(path: str | Path) -> str:
 
 
 def _table(path: str | Path) -> list[tuple[int, list[str]]]:
-    """Lines of a CSV file with their numbers, all as long as the first; empty ones left out."""
+    """Read the lines of a CSV file and their numbers, all as long as the first; skip empty ones."""
     lines = _text(path).splitlines()
     if lines and lines[0].startswith("sep="):  # a hint for Excel
         lines[0] = ""
@@ -588,26 +426,10 @@ def _add(images: dict[str, Any], name: str, label: Any, where: str) -> None:
     images[key] = label
 
 
-def _each(
-    folder: str | Path, endings: tuple[str, ...], one: Callable[[Path], tuple[list[_Shape], Any]],
-    classes: Iterable[str] = (),
-) -> Annotations:
-    """Read the files of a folder that belong to images of the same name."""
-    found = []
-    for path in _files(folder):
-        ending = next((end for end in endings if path.name.lower().endswith(end)), None)
-        if ending:
-            with _reading(path):
-                name = path.relative_to(folder).as_posix()[: -len(ending)]
-                found.append((name, *one(path)))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no {' or '.join(endings)}: check the path.")
-    return _collect(found, classes)
-
-
 def _collect(
     found: Iterable[tuple[str, list[_Shape], Any]], classes: Iterable[str] = ()
 ) -> Annotations:
+    """Make annotations of the names, shapes and, if known, sizes of images."""
     found = list(found)
     kinds = {shape.kind for _, shapes, _ in found for shape in shapes}
     names = _distinct(classes or sorted(kinds))
@@ -617,30 +439,10 @@ def _collect(
     return Annotations(names, images)
 
 
-def filled(
-    corners: NDArray[np.float64], shape: tuple[int, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the pixels whose centres lie in a polygon.
-
-    Parameters
-    ----------
-    corners : ndarray, float64, (P, 2)
-        Row and column of each corner, px; the pixel in the corner of the image covers 0 to 1.
-    shape : (int, int)
-        Height and width of the image, px.
-
-    Returns
-    -------
-    rows, columns : ndarray, int64, (M,)
-        To index an image with. A centre on an edge belongs to the shape that begins there, so of
-        two shapes that touch only one has it.
-    """
-    return draw.polygon(*(corners.T - 0.5 - 1e-6), shape=shape)
-
-
 def _draw(
     name: str, shapes: list[_Shape], size: Any, classes: tuple[str, ...], height: int, width: int
 ) -> Label:
+    """Fill the shapes of an image and list their boxes."""
     if size not in (None, (height, width)):
         raise ValueError(
             f"{name} was annotated as {size}, but its image is {(height, width)} (height, width)."
@@ -650,20 +452,27 @@ def _draw(
     label = np.zeros((len(classes), height, width), np.uint16)
     boxes = []
     for shape in shapes:
-        plane, corners = label[classes.index(shape.kind)], np.concatenate(shape.loops)
-        inside = np.zeros(plane.shape, bool)
-        for loop in shape.loops:
-            pixels = filled(loop, plane.shape)
-            inside[pixels] = ~inside[pixels] if shape.holes else True
-        beyond = max(-corners.min(), *(corners.max(0) - plane.shape)) if shape.box else 0
+        kind = classes.index(shape.kind)
+        inside = _inside(shape, (height, width))
+        corners = np.concatenate(shape.loops)
+        beyond = max(-corners.min(), *(corners.max(0) - inside.shape)) if shape.box else 0
         if not inside.any() or beyond > 1:
             raise ValueError(
                 f"{name}: the {shape.kind} at row {corners[0, 0]:g}, column {corners[0, 1]:g} "
                 "lies outside the image or covers no pixel."
             )
-        plane[inside] = plane.max() + 1
+        label[kind][inside] = label[kind].max() + 1
         if shape.box:
-            edges = np.clip(shape.box, 0, (height, width) * 2)
-            boxes.append((classes.index(shape.kind), *edges))
+            boxes.append((kind, *np.clip(shape.box, 0, (height, width) * 2)))
     with_boxes = any(shape.box for shape in shapes)
     return label, np.asarray(boxes, np.float32).reshape(-1, 5) if with_boxes else None
+
+
+def _inside(shape: _Shape, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mark the pixels whose centres lie in a shape."""
+    inside = np.zeros(size, bool)
+    for loop in shape.loops:
+        # A centre on an edge belongs to the shape that begins there: one of two that touch.
+        pixels = draw.polygon(*(loop.T - 0.5 - 1e-6), shape=size)
+        inside[pixels] = ~inside[pixels] if shape.holes else True
+    return inside

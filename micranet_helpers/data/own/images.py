@@ -22,47 +22,27 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.own.annotations import Annotations, image_files, image_key
 from micranet_helpers.files.images import read_image
 
-FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
-"""Highest values of cameras with 8, 12, 14 and 16 bits."""
+FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of cameras with 8, 12, 14 and 16 bits
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one image is.
+    """Facts about one image."""
 
-    Attributes
-    ----------
-    name : str
-        File name within the folder, with ``/``.
-    shape : tuple of int
-        Channels, height, width.
-    dtype : str
-    low, high : float
-        Smallest and largest value.
-    saturated : float
-        Share of values at the largest one, if that is the end of a camera's range, else 0.
-    false_colour : bool
-        RGB with nothing but one grey picture: equal channels, or only one that is not constant.
-    digest : str
-        The same for the same pixels.
-    objects : tuple of int, or None
-        For each class the objects, or image-level labels 0 and 1; None without a usable label.
-    """
-
-    name: str
-    shape: tuple[int, ...]
+    name: str  # file name within the folder, with "/"
+    shape: tuple[int, ...]  # channels, height, width
     dtype: str
-    low: float
-    high: float
-    saturated: float
-    false_colour: bool
-    digest: str
-    objects: tuple[int, ...] | None
+    low: float  # smallest value
+    high: float  # largest value
+    saturated: float  # share of values at the largest one, if it ends a camera's range, else 0
+    false_colour: bool  # RGB with one grey picture: equal channels, or only one not constant
+    digest: str  # the same for the same pixels
+    objects: tuple[int, ...] | None  # of each class, or labels 0 and 1; None: no usable label
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What :func:`survey` found.
+    """Result of :func:`survey`.
 
     Attributes
     ----------
@@ -93,7 +73,7 @@ class Survey:
 
     @property
     def objects(self) -> NDArray[np.int64]:
-        """Objects, or image-level labels, of the labelled images: (N, K)."""
+        """Counts of objects, or image-level labels, of the labelled images: (N, K)."""
         rows = [item.objects for item in self.labelled]
         return np.asarray(rows, np.int64).reshape(-1, len(self.annotations.classes))
 
@@ -110,11 +90,14 @@ class Survey:
     @property
     def duplicates(self) -> list[list[Facts]]:
         """Groups of files with the same pixels."""
-        return _alike(self.images, lambda item: item.digest)
+        groups = defaultdict(list)
+        for item in self.images:
+            groups[item.digest].append(item)
+        return [group for group in groups.values() if len(group) > 1]
 
     @property
     def errors(self) -> list[str]:
-        """What must be put right before a dataset can be written, in sentences."""
+        """Sentences about what must be corrected before a dataset can be written."""
         found = _first(f"{why} Or move it out of the folder." for why in self.unreadable.values())
         found += _first(f"The label of {name}: {why}" for name, why in self.contradictory.items())
         for group in self.duplicates:
@@ -134,7 +117,7 @@ class Survey:
 
     @property
     def warnings(self) -> list[str]:
-        """What may spoil the training, in sentences with what to do."""
+        """Sentences about what may spoil the training."""
         def images(found: Sequence[Any]) -> str:
             return f"{_names(found)} ({len(found)} of {len(self.images)} images)"
 
@@ -164,7 +147,7 @@ class Survey:
 
 
 def survey(folder: str | Path, annotations: Annotations) -> Survey:
-    """Look at all images of a folder and their labels; nothing is changed or written.
+    """Read all images of a folder and their labels; nothing is changed or written.
 
     Parameters
     ----------
@@ -184,8 +167,7 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
     FileNotFoundError
         If there is no such folder.
     """
-    images, unreadable, contradictory = [], {}, {}
-    unlabelled, used = [], set()
+    images, unreadable, contradictory, unlabelled, used = [], {}, {}, [], set()
     for path in tqdm(image_files(folder), "Looking at", unit=" images"):
         name = path.relative_to(folder).as_posix()
         key = _key(name, annotations)
@@ -210,6 +192,7 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
 
 
 def _key(name: str, annotations: Annotations) -> str | None:
+    """Find the label of an image, with or without its ending."""
     stem = str(PurePosixPath(name).with_suffix(""))
     keys = map(image_key, (name, stem, stem.removesuffix(".ome")))
     return next((key for key in keys if key in annotations.images), None)
@@ -239,13 +222,6 @@ def _digest(image: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _alike(items: Sequence[Any], key: Callable[[Any], Any]) -> list[list[Any]]:
-    groups = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def _first(sentences: Iterable[str]) -> list[str]:
     few = list(sentences)
     return few if len(few) <= 5 else [*few[:5], f"… and {len(few) - 5} more of this kind."]
@@ -256,28 +232,20 @@ def _names(items: Sequence[Any]) -> str:
     return ", ".join(names) + (", …" if len(items) > 5 else "")
 
 
-# --- report ------------------------------------------------------------------------------------
-
-
-_FOLDED = textwrap.TextWrapper(
-    76, "- ", "  ", break_long_words=False, break_on_hyphens=False  # they may be file names
-)
-
-
 def report(found: Survey) -> str:
-    """Write a survey as text.
+    """Write a survey as text: images, classes, errors and warnings.
 
     Parameters
     ----------
     found : Survey
-        What :func:`survey` returned.
+        Result of :func:`survey`.
 
     Returns
     -------
     str
-        Images, classes, then errors and warnings.
+        Lines of at most 76 characters, unless a name is longer.
     """
-    images, objects = found.images, found.objects
+    images = found.images
     lines = [f"{found.folder}: {len(images) + len(found.unreadable)} images, "
              f"{len(found.labelled)} of them with a label", ""]
     if images:
@@ -293,17 +261,17 @@ def report(found: Survey) -> str:
         lines += [f"{name:<10} {text}" for name, text in rows] + [""]
     width = max(len(name) for name in ("class", *found.annotations.classes))
     lines.append(f"{'class':<{width}}  with  without  objects  pos_weight")
-    for name, column, weight in zip(
-        found.annotations.classes, objects.T, found.pos_weight, strict=True
-    ):
-        counts = (column > 0).sum(), (column == 0).sum(), column.sum()
+    columns = zip(found.annotations.classes, found.objects.T, found.pos_weight, strict=True)
+    for name, column, weight in columns:
         shown = f"{weight:.2f}" if 0 < weight < np.inf else "-"
-        lines.append(
-            f"{name:<{width}}  {counts[0]:4}  {counts[1]:7}  {counts[2]:7}  {shown:>10}"
-        )
+        lines.append(f"{name:<{width}}  {(column > 0).sum():4}  {(column == 0).sum():7}  "
+                     f"{column.sum():7}  {shown:>10}")
     for title, texts in (("To be put right", found.errors), ("To be looked at", found.warnings)):
         lines += ["", f"{title}: {len(texts) or 'nothing'}"]
-        lines += [_FOLDED.fill(text) for text in texts]
+        lines += [textwrap.fill(
+            text, 76, initial_indent="- ", subsequent_indent="  ",
+            break_long_words=False, break_on_hyphens=False,  # they may be file names
+        ) for text in texts]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -317,21 +285,14 @@ def _listed(values: Iterable[Any]) -> str:
     return ", ".join(f"{value} ({count} image{'s' * (count > 1)})" for value, count in counts)
 
 
-# --- writing -----------------------------------------------------------------------------------
-
-
 def build(
-    path: str | Path,
-    found: Survey,
-    *,
-    source: str,
-    licence: str,
+    path: str | Path, found: Survey, *, source: str, licence: str,
     pixel_size_um: float | None = None,
     normalisation: Literal["minmax", "standard", "range"] = "range",
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
     group: Callable[[str], str] = lambda name: str(PurePosixPath(name).with_suffix("")),
     seed: int = 0,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write the labelled images of a survey as a dataset, in the memory of one image.
 
     Parameters

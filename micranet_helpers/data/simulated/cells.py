@@ -33,24 +33,9 @@ REACH = 100  # px drawn around the frame, for cells that its border cuts
 def draw(
     rng: np.random.Generator, size: int, line: str
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Draw a frame.
+    """Draw a frame of a line of :data:`SHAPES`: image and numbers of the cells, (size, size).
 
     Density, crowding, light and brightness differ from frame to frame.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    size : int
-        Side, px.
-    line : str
-        One of the keys of :data:`SHAPES`.
-
-    Returns
-    -------
-    image : ndarray, uint16, (size, size)
-    cells : ndarray, int64, (size, size)
-        Numbers of the cells, 0: none.
     """
     paint = {"Fluo-N2DL-HeLa": _hela, "PhC-C2DL-PSC": _psc, "Usiigaci": _usiigaci}[line]
     cells = _scatter(rng, size + 2 * REACH, *SHAPES[line])
@@ -70,7 +55,7 @@ def _scatter(
     rng: np.random.Generator, size: int, density: float, apart: tuple[int, int],
     arms: tuple[int, ...], round_share: float, length: float, radius: float, taper: float,
 ) -> NDArray[np.int64]:  # fmt: skip
-    """Lay out cells, some beside others and in their direction: their numbers."""
+    """Lay out numbered cells, some beside others and in their direction."""
     cells, laid = np.zeros((size, size), np.int64), []
     crowd = rng.uniform(0.4, 0.95)
     for number in range(rng.poisson(density * size**2 / 2**20 * rng.uniform(0.3, 1.3))):
@@ -117,7 +102,7 @@ def _star(
 
 
 def _depth(cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Distance from the outline inside cells, 0 outside."""
+    """Measure the distance from the outline inside cells, 0 outside."""
     return distance_transform_edt((cells > 0) & ~find_boundaries(cells, mode="inner"))
 
 

@@ -28,37 +28,16 @@ PSF = 0.9, 1.2  # sd of the middle of the blur, which is 45 to 60 nm wide at hal
 LEAST = 300  # pieces up to this area, px² (0.12 µm²), are too small to be told, and not labelled
 EDGE = 60  # how far beyond the edges dendrites are drawn
 
-Plane = NDArray[Any]
-"""Values of the pixels of an image, or of a straight neurite (along, across)."""
+Plane = NDArray[Any]  # values of the pixels of an image, or of a straight neurite (along, across)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Draw an image.
+    """Draw an image: counts of photons (size, size) and label (3, size, size).
 
     Dendrites have a cortex, spines and filopodia. Some stretches hold rings, broken and fading in
     patches, or a mesh of longitudinal fibres, or both; others a grainy or faintly ringed texture
     that is neither. Axons may have rings too, which are not labelled: here, only those of
     dendrites count.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    size : int
-        Side, px of 20 nm, at least 64.
-
-    Returns
-    -------
-    image : ndarray, uint16, (size, size)
-        Counts of photons.
-    label : ndarray, uint16, (3, size, size)
-        Stretches with rings, with fibres, and dendrites, each numbered from 1 as connected
-        components.
-
-    Raises
-    ------
-    ValueError
-        If the size is below 64 px.
     """
     if size < SMALLEST:
         raise ValueError(f"An image of {size} px shows no dendrite: give {SMALLEST} px or more.")
@@ -105,7 +84,7 @@ def _path(
 
 
 def _depth(half: Plane, reach: int) -> Plane:
-    """Depth in a straight neurite of half-widths (L,): 1 on the axis, below 0 outside."""
+    """Compute the depth in a straight neurite of half-widths (L,): 1 on the axis, 0 at the rim."""
     return (1 - (np.arange(-reach, reach + 1) / half[:, None]) ** 2).clip(-9)
 
 

@@ -32,35 +32,16 @@ GAP = 4  # least distance of a body from the middle of a membrane
 COATS = ((1, -55), (4, 25), (7, -30))  # depths and contrasts of a mitochondrion's membranes
 NOISE, BLUR = 32, 0.68  # sd of the shot noise, and of the blur after it
 
-Plane = NDArray[Any]
-"""Values of the pixels of a section, or of a part of it, (H, W)."""
+Plane = NDArray[Any]  # values of the pixels of a section, or of a part of it, (H, W)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """Draw a section.
+    """Draw a section: image (size, size) and label (3, size, size).
 
     Neurites of many sizes are packed, with glia between some of them. They hold filaments,
     microtubules, vesicles and reticulum, and some of them mitochondria: with two membranes and
     cristae, or cut at a slant and grey. Vacuoles, dark bodies, clusters of cored vesicles, glia
     and slanting membranes are as round or as dark as mitochondria.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    size : int
-        Side, px of 4.6 nm, at least 64.
-
-    Returns
-    -------
-    image : ndarray, uint8, (size, size)
-    label : ndarray, uint16, (3, size, size)
-        Mitochondria and synapses numbered from 1; between them membranes, with the glia, 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If the size is below 64 px.
     """
     if size < SMALLEST:
         raise ValueError(f"A section of {size} px has no room for cells: give {SMALLEST} or more.")

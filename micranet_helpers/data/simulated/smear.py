@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-INFECTED, UNINFECTED, DIFFICULT = range(3)
-"""Planes of the label; difficult cells are those on which an expert would not decide."""
+INFECTED, UNINFECTED, DIFFICULT = range(3)  # planes of the label
 
 STAINS = np.array(
     [[0.24, 0.34, 0.27], [0.05, 1.10, 0.22], [0.32, 1.20, 0.32], [0.30, 0.45, 0.60]]
@@ -42,38 +41,19 @@ STAGES = (
     _Stage(0.3, 1.15, 0.85, 0.5, False, (1, 2), (2.5, 4.5)),  # gametocyte
 )
 
-
-Plane = NDArray[Any]
-"""Values of the pixels of a field, or of a patch of it, (H, W), or of its layers."""
+Plane = NDArray[Any]  # values of the pixels of a field or a patch of it, (H, W), or of its layers
 
 
 def draw(
     rng: np.random.Generator, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.float64]]:
-    """Draw a field.
+    """Draw a field: image (3, size, size), label of the same shape, boxes (M, 5), px.
 
     Red cells, with or without pallor, lie in loose or dense groups; few, or none, are infected:
     by thin rings with a dot of chromatin, amoeboid trophozoites, schizonts of many dots or
     gametocytes that fill the cell. Beyond the ring stage cells are larger and stippled
     (Schüffner's dots). Platelets, white cells, debris, specks on healthy cells and smudges are in
     no plane of the label. Tint, stain, crowding, focus and light change from image to image.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    size : int
-        Side, px; a red cell is 35 px wide.
-
-    Returns
-    -------
-    image : ndarray, uint8, (3, size, size)
-    label : ndarray, uint16, (3, size, size)
-        Cells numbered from 1, with their true outlines, of which the upper hides the lower.
-        "difficult" are cells with a doubtful mark, and infected ones of which the image shows
-        less than half.
-    boxes : ndarray, float64, (M, 5)
-        Class, top, left, bottom and right of what is seen of each cell, px.
     """
     side = size + 2 * MARGIN
     layers = np.zeros((len(STAINS), side, side), np.float32)
@@ -89,7 +69,7 @@ def draw(
         kinds.append(kind)
     _clutter(rng, layers)
     cut = slice(MARGIN, MARGIN + size)
-    label, boxes = _numbered(owner, kinds, cut)
+    label, boxes = label_seen(owner, kinds, cut)
     return _photograph(rng, layers)[:, cut, cut], label, boxes
 
 
@@ -99,7 +79,7 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> N
 
 
 def _places(rng: np.random.Generator, side: int) -> NDArray[np.int64]:
-    """Centres of cells: in groups with gaps between them, overlapping here and there."""
+    """Choose centres of cells: in groups with gaps between them, overlapping here and there."""
     gaps = _smooth(rng, (side, side), 40) < rng.normal(-1, 0.8)
     apart = 2 * RADIUS * rng.uniform(0.75, 1)
     places = np.empty((0, 2), int)
@@ -145,7 +125,7 @@ def _cell(
 
 
 def _step(depth: Plane, width: float) -> Plane:
-    """Rise from 0 to 1 where the depth is 0."""
+    """Rise from 0 to 1 at the depth 0."""
     return 0.5 + 0.5 * np.tanh(depth / (2 * width))
 
 
@@ -168,7 +148,7 @@ def _dots(
 def _parasite(
     rng: np.random.Generator, stage: _Stage, y: Plane, x: Plane, radius: float
 ) -> tuple[Plane, Plane]:
-    """Amounts of azure and of malaria pigment, each (P, P)."""
+    """Draw amounts of azure and of malaria pigment, each (P, P)."""
     top, left = rng.normal(0, 0.35 * (1 - stage.reach) * radius, 2)
     turn, stretch = rng.uniform(0, np.pi), rng.uniform(0.6, 1)
     along = (y - top) * np.sin(turn) + (x - left) * np.cos(turn)
@@ -219,10 +199,13 @@ def _paste(layers: Plane, patch: Plane, y: int, x: int) -> tuple[slice, slice]:
     return place
 
 
-def _numbered(
+def label_seen(
     owner: NDArray[np.int64], kinds: list[int], cut: slice
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
-    """Label (3, S, S) and boxes (M, 5) of the cells seen in the field that is cut out."""
+    """Label the cells seen in the field that is cut out: (3, S, S) and boxes (M, 5).
+
+    Infected cells of which less than half is seen are difficult.
+    """
     field = owner[cut, cut]
     whole, seen = (np.bincount(plane.flat, minlength=len(kinds)) for plane in (owner, field))
     label = np.zeros((3, *field.shape), np.uint16)
@@ -236,7 +219,7 @@ def _numbered(
 
 
 def _photograph(rng: np.random.Generator, layers: Plane) -> NDArray[np.uint8]:
-    """Light through the stains, an uneven lamp, the lens and the camera: uint8 (3, S, S)."""
+    """Send light through stains, an uneven lamp, lens and camera: uint8 (3, S, S)."""
     lamp = np.array([190, 219, 193]) * rng.uniform(0.8, 1.12) * rng.normal(1, 0.01, 3)
     slope = np.linspace(-1, 1, layers.shape[1]) * rng.normal(0, 0.03, (2, 1))
     light = lamp[:, None, None] * (1 + slope[0][:, None] + slope[1])
