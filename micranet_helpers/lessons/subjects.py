@@ -131,7 +131,7 @@ SUBJECTS = {
     for each in (
         Subject(
             "mnist", mnist.RULE, questions=10, ours="default", num_images=100, size=256, side=32,
-            stride=32, test_stride=32, epochs=5, pixel_crops=12000, pixel_epochs=0, smallest=10,
+            stride=32, test_stride=32, epochs=10, pixel_crops=12000, pixel_epochs=0, smallest=10,
             near=64, fit_as={"batch_size": 16, "learning_rate": 2e-3},
             crops_as={"ratio": (3, 1), "redraw": True},
         ),

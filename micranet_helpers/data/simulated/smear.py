@@ -19,7 +19,7 @@ and nuclei) and malaria pigment, each in the amount 1."""
 
 RADIUS = 17.5  # of a red cell, px, as in IML_Malaria reduced by 2; its boxes leave some margin
 PER_CELL = 2200  # px of a field for each red cell, where there is no gap
-INFECTED_SHARE = 0.03  # of the cells, twice that of IML_Malaria: small sets need some
+INFECTED_SHARE = 0.06  # of the cells, four times that of IML_Malaria: small sets need some
 MARGIN = 64  # px drawn around the field, for cells that its border cuts
 HALF = 34  # half side of the patch in which an object is drawn, px
 
