@@ -220,7 +220,7 @@ def test_bad_input_gives_one_sentence_and_the_session_goes_on(
     for _ in range(2):
         with pytest.raises((ValueError, TypeError), match=sentence):
             _ = session.labels
-    session.choose(image=tmp_path / "gone")
+    session.choose(group="MICRANet", image=tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="gone"):
         _ = session.labels
     session.choose(group="MICRANet", image=str(image_path))
