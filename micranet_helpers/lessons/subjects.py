@@ -142,8 +142,8 @@ SUBJECTS = {
             crops_as={"augment": True, "ratio": (1, 1), "redraw": True},
         ),
         Subject(
-            "ctc", ctc.RULE, questions=2, ours="evidence", num_images=24, size=320, side=64,
-            stride=32, test_stride=32, epochs=2, pixel_crops=800, pixel_epochs=2, smallest=49,
+            "ctc", ctc.RULE, questions=2, ours="evidence", num_images=20, size=320, side=64,
+            stride=32, test_stride=32, epochs=3, pixel_crops=640, pixel_epochs=2, smallest=49,
             near=96, pixel_batch=8, fit_as={"batch_size": 16}, crops_as={"augment": True},
         ),
     )
