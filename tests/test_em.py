@@ -127,7 +127,7 @@ def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
 
 
 def test_crops_of_simulated_sections_are_drawn_in_a_ratio(tmp_path: Path) -> None:
-    path = em.build(tmp_path / "em.hdf5", num_images=3, size=256, seed=2)
+    path = em.build(tmp_path / "em.hdf5", num_images=5, size=256, seed=2)
     crops = CropDataset(path, "training", 128, 64, em.RULE, ratio=(1, 2))
     assert 2 * crops.labels.sum() == (1 - crops.labels).sum() > 0
 
