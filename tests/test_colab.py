@@ -1,7 +1,7 @@
 """The package outside a clone: on Colab, played here, and with its declared dependencies only.
 
 The set-up cell installs the helper as it does on Colab, by pip from git, beside Jupyter, torch and
-little else. The address leads to a repository made here, and the package index is a folder with
+nothing else. The address leads to a repository made here, and the package index is a folder with
 wheels made of what is installed.
 """
 
@@ -34,8 +34,7 @@ BOOK = ROOT / "book"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PROJECT["project"]["urls"]["Repository"]
 PACKED = ("pyproject.toml", "README.md", "LICENSE", "micranet_helpers", "book/results/full")
-PRESENT = ("pip", "torch", "torchvision", "ipykernel", "ipywidgets", "h5py", "matplotlib",
-           "scikit-image", "scikit-learn")  # some of what Colab has
+PRESENT = ("pip", "torch", "torchvision", "ipykernel", "ipywidgets")  # of what Colab has, the least
 # All that a reader sees of the installation is this line of IPython.
 NOTE = "Note: you may need to restart the kernel to use updated packages.\n"
 METADATA = {"language_info": {"name": "python"}}
