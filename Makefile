@@ -37,11 +37,14 @@ endif
 book: .venv/.ready
 	$(BIN)/micranet-book build --profile quick $(ARGS)
 
+# A worker a core, a file at a time: files share what is costly, such as the executed book.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-quick: .venv/.ready
-	$(BIN)/python -m pytest -m "not slow and not browser and not data" --ignore tests/test_book.py
+	$(PYTEST) -m "not slow and not browser and not data"
 
 # Without outputs, as only the text has links. Fails if one is broken; no other target needs it.
 links: .venv/.ready

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Before torch is imported: its threads are not to keep the cores busy while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
