@@ -15,14 +15,7 @@ from micranet_helpers.metrics.objects import match_objects, total
 
 
 class Tally(NamedTuple):
-    """Hold what :func:`tally` returns.
-
-    Attributes
-    ----------
-    pixels, objects : ndarray, int64, (2, N)
-        For each image twice the true positives, and all that were found plus all that are true:
-        pixels or objects.
-    """
+    """Hold twice the true positives, and all found plus all true, of each image: int64 (2, N)."""
 
     pixels: NDArray[np.int64]
     objects: NDArray[np.int64]

@@ -40,12 +40,9 @@ TILES_PER_BATCH = 8
 def targets(label: NDArray[np.integer]) -> dict[str, Tensor]:
     """Turn numbered objects (K, H, W), one plane a class, into targets of torchvision's Mask R-CNN.
 
-    Returns
-    -------
-    dict of Tensor
-        ``boxes``, float32, (M, 4): left, top, right, bottom, px; ``labels``, int64, (M,), from 1;
-        ``masks``, uint8, (M, H, W): 0 and 1. M may be 0. Objects whose box is less than
-        :data:`SMALLEST` px wide or high are left out.
+    ``boxes``, float32 (M, 4): left, top, right, bottom, px; ``labels``, int64 (M,), from 1;
+    ``masks``, uint8 (M, H, W): 0 and 1. M may be 0. Objects whose box is less than
+    :data:`SMALLEST` px wide or high are left out.
     """
     objects = [
         (number, region.bbox, plane == region.label)
@@ -230,16 +227,11 @@ def load(folder: Path | str, which: str = "best") -> nn.Module:
 
 
 class Instances(NamedTuple):
-    """Hold what :func:`predict` returns.
+    """Hold the objects of an image that :func:`predict` finds.
 
-    Attributes
-    ----------
-    labels : ndarray, int32, (H, W)
-        0 is background; objects are numbered from 1, the highest score first.
-    classes : ndarray, int64, (N,)
-        Class of each object, from 0: object i + 1 is of class ``classes[i]``.
-    scores : ndarray, float32, (N,)
-        Score of each object, from :data:`SCORE` to 1.
+    ``labels``, int32 (H, W), is 0 in the background and numbers objects from 1, the highest score
+    first. Object i + 1 is of class ``classes[i]``, int64 (N,), from 0, and has the score
+    ``scores[i]``, float32 (N,), from :data:`SCORE` to 1.
     """
 
     labels: NDArray[np.int32]

@@ -32,32 +32,19 @@ CHUNK = 256  # canvases made at once: bounds the memory of the digits' patches
 
 
 class Digits(NamedTuple):
-    """Single digits.
-
-    Attributes
-    ----------
-    images : ndarray, float32, (N, 28, 28), in [0, 1]
-    classes : ndarray, int64, (N,), 0 … 9
-    """
+    """Hold digits: float32 (N, 28, 28) in [0, 1], and their classes, int64 (N,), 0 … 9."""
 
     images: np.ndarray
     classes: np.ndarray
 
 
 class Canvases(NamedTuple):
-    """Canvases with their truth.
+    """Hold canvases, float32 (N, 1, S, S) in [0, 1], with their truth.
 
-    Attributes
-    ----------
-    images : Tensor, float32, (N, 1, S, S), in [0, 1]
-    labels : Tensor, float32, (N, 10)
-        1 where a digit is present: the image-level labels, all that MICRA-Net is shown.
-    class_map : Tensor, uint8, (N, S, S)
-        0 background, c + 1 digit c; for evaluation only.
-    counts : Tensor, int64, (N, 10)
-        How many digits of each class; for evaluation only.
-    objects : Tensor, int16, (N, S, S)
-        Numbers of the digits, from 1 in each class, 0 background; for evaluation only.
+    ``labels``, float32 (N, 10), are 1 where a digit is present: all that MICRA-Net is shown. The
+    rest is for evaluation only: ``class_map``, uint8 (N, S, S), is 0 in the background and c + 1 on
+    digit c; ``counts``, int64 (N, 10), are the digits of each class; ``objects``, int16 (N, S, S),
+    number the digits from 1 in each class.
     """
 
     images: Tensor

@@ -17,16 +17,9 @@ from micranet_helpers.train import fit
 
 
 class Fold(NamedTuple):
-    """Hold one fold of :func:`fine_tune`.
+    """Hold one fold of :func:`fine_tune`: a network, and the images of the fold and their crops.
 
-    Attributes
-    ----------
-    network : MICRANet
-        The network that has learnt from the other folds; its best epoch was chosen on this one.
-    samples : list of Sample
-        The images of the fold.
-    crops : CropDataset
-        Their crops.
+    The network has learnt from the other folds; its best epoch was chosen on this one.
     """
 
     network: MICRANet

@@ -23,51 +23,26 @@ from micranet_helpers.networks import MICRANet, Network, UNet
 
 @dataclass(frozen=True)
 class Subject:
-    """Hold the settings of a dataset.
+    """Hold the settings of a dataset; sides and steps are in px."""
 
-    Attributes
-    ----------
-    name : {"mnist", "em", "ctc"}
-        The dataset.
-    rule : Rule
-        Labels of crops.
-    questions : int
-        Yes-or-no questions that a crop is asked.
-    ours : str
-        Recipe of the masks without further training.
-    num_images, size, side, stride, test_stride : int
-        Number and side of simulated images; side of a crop, step between training crops and
-        between others, px.
-    epochs, pixel_crops, pixel_epochs, pixel_batch : int
-        Epochs of the classifier; crops, epochs (0: none is trained) and batches of each U-Net.
-    smallest : int
-        Pieces of fewer pixels are no objects.
-    tile : int, optional
-        Side of the tiles in which large images are predicted, px.
-    near : int
-        Side of what figures show of an image, px.
-    crops_as, fit_as : dict
-        Other settings of training crops and of the classifier's training.
-    """
-
-    name: str
-    rule: Rule = field(repr=False)
-    questions: int
-    ours: str
-    num_images: int
-    size: int
-    side: int
-    stride: int
-    test_stride: int
-    epochs: int
-    pixel_crops: int
-    pixel_epochs: int
-    smallest: int
-    near: int
-    tile: int | None = None
+    name: str  # mnist, em or ctc
+    rule: Rule = field(repr=False)  # labels of crops
+    questions: int  # yes-or-no questions that a crop is asked
+    ours: str  # recipe of the masks without further training
+    num_images: int  # simulated
+    size: int  # side of a simulated image
+    side: int  # of a crop
+    stride: int  # between training crops
+    test_stride: int  # between other crops
+    epochs: int  # of the classifier
+    pixel_crops: int  # of each U-Net
+    pixel_epochs: int  # 0: no U-Net is trained
+    smallest: int  # pieces of fewer pixels are no objects
+    near: int  # side of what figures show of an image
+    tile: int | None = None  # side of the tiles in which large images are predicted
     pixel_batch: int = 16
-    crops_as: dict[str, Any] = field(default_factory=dict, repr=False)
-    fit_as: dict[str, Any] = field(default_factory=dict, repr=False)
+    crops_as: dict[str, Any] = field(default_factory=dict, repr=False)  # other settings of crops
+    fit_as: dict[str, Any] = field(default_factory=dict, repr=False)  # and of the classifier's fit
 
     def build(self, source: str, subset: str, seed: int) -> Path:
         """Build the dataset, or find the file of its chapter."""

@@ -16,14 +16,8 @@ from micranet_helpers.train import logits_of
 class Verdict(NamedTuple):
     """Hold what :func:`judge` finds, one value for each class.
 
-    Attributes
-    ----------
-    thresholds : Tensor, float32, (K,)
-        Logits from which on the answer is yes.
-    auc : list of K floats
-        Area under the ROC curve of the test crops, in [0, 1].
-    f1 : list of K floats
-        F1 score of the test crops at the threshold, in [0, 1].
+    ``thresholds``, float32 (K,), are logits from which on the answer is yes. ``auc`` is the area
+    under the ROC curve of the test crops, ``f1`` their F1 score at the threshold, both in [0, 1].
     """
 
     thresholds: Tensor

@@ -83,14 +83,9 @@ def predicted(logits: Tensor, thresholds: Sequence[float] | None = None) -> Tens
 class Segments(NamedTuple):
     """Hold what :func:`segment` returns.
 
-    Attributes
-    ----------
-    masks : Tensor, bool, (B, K, H, W)
-        Pixels of each class; empty for classes that are not predicted.
-    scores : Tensor, float32, (B, K, H, W)
-        The recipe's scores behind the masks.
-    probabilities : Tensor, float32, (B, K)
-        Probability that the image shows the class (the highest of its tiles).
+    ``masks``, bool (B, K, H, W), are empty for classes that are not predicted. ``scores``, float32
+    (B, K, H, W), are the recipe's behind the masks. ``probabilities``, float32 (B, K), say how
+    probable it is that the image shows the class (the highest of its tiles).
     """
 
     masks: Tensor

@@ -176,27 +176,11 @@ def _level_of_class(k: int, scores: Sequence, absent: Sequence, error: float) ->
 def targets(
     scores: NDArray[np.floating], absent: NDArray[np.bool_], low: ArrayLike, high: ArrayLike
 ) -> NDArray[np.float32]:
-    """Make the masks that a network can learn from, with gaps where nothing is known.
+    """Make masks (K, H, W) that a network learns from, float32, with NaN where nothing is known.
 
-    Parameters
-    ----------
-    scores : ndarray, float, (K, H, W)
-        Scores of each pixel for each class; any unit.
-    absent : ndarray, bool, (K, H, W)
-        As :func:`absent` gives it.
-    low, high : float, or (K,)
-        Scores below ``low`` are background, above ``high`` the class.
-
-    Returns
-    -------
-    ndarray, float32, (K, H, W)
-        1 on objects, with holes filled; 0 where the class is absent or the score low; NaN
-        elsewhere. Pixels known to lack the class are never 1.
-
-    Raises
-    ------
-    ValueError
-        If ``low`` is above ``high``.
+    They are 0 where the class is ``absent`` (see :func:`absent`) or the score is below ``low``, and
+    1 where it is above ``high``, with holes filled. Pixels known to lack the class are never 1.
+    ``low`` and ``high`` are one value or (K,); ValueError is raised if ``low`` is above ``high``.
     """
     low, high = (np.reshape(limit, (-1, 1, 1)) for limit in (low, high))
     if not (low <= high).all():
@@ -215,32 +199,11 @@ class PixelCrops(Dataset):
     others hold any random pixel. A crop depends on seed, epoch and its number alone, so workers
     and interruptions change nothing.
 
-    Parameters
-    ----------
-    images : sequence of N ndarrays, float32, (C, H, W)
-        Input of the network.
-    targets : sequence of N ndarrays, float32, (K, H, W)
-        0, 1 and, where unknown, NaN; see :func:`targets`.
-    side : int
-        Side of a crop, px. Smaller images are mirrored at their far borders, with unknown targets.
-    num_crops : int
-        Crops an epoch.
-    seed : int
-        Of the random draws, 0 or more.
-    augment : bool
-        Flip, turn, and change gamma and intensity at random, as
-        :func:`~micranet_helpers.data.crops.augmented`.
-
-    Attributes
-    ----------
-    labels : Tensor, float32, (N, K)
-        1 where an image has a pixel of the class.
-
-    Raises
-    ------
-    ValueError
-        If images and targets do not belong together, or the side or the number of crops is less
-        than 1.
+    ``images`` are N arrays, float32 (C, H, W); ``targets`` N arrays, float32 (K, H, W), as of
+    :func:`targets`. An epoch has ``num_crops`` crops of ``side`` px; smaller images are mirrored at
+    their far borders, with unknown targets. ``augment`` changes crops as
+    :func:`~micranet_helpers.data.crops.augmented` does. ``labels``, float32 (N, K), is 1 where an
+    image has a pixel of the class.
     """
 
     def __init__(

@@ -17,17 +17,9 @@ INTERVAL = 0.002
 
 
 class Cost(NamedTuple):
-    """Hold what :func:`measure` returns.
+    """Hold the result of :func:`measure`, its seconds and its peak memory, MB (10^6 bytes).
 
-    Attributes
-    ----------
-    result : object
-        What the work returned.
-    seconds : float
-        Time it took.
-    peak_mb : float
-        Peak memory above that at the start, MB (10^6 bytes): of the GPU where there is one, else
-        of this process.
+    Memory is that above the start: of the GPU where there is one, else of this process.
     """
 
     result: Any

@@ -33,17 +33,12 @@ Label = tuple[NDArray[Any], NDArray[np.float32] | None]
 
 @dataclass(frozen=True)
 class Annotations:
-    """Labels of a set of images.
+    """Hold the labels of a set of images.
 
-    Attributes
-    ----------
-    classes : tuple of str
-        Names of the K classes.
-    images : dict of str to function
-        By file name of the image, with folders and with or without ending. The function takes
-        height and width, px, and returns the label, uint8 (K,) or uint16 (K, height, width), and
-        the annotated boxes, float32 (M, 5) with class, top, left, bottom, right, or None. It
-        raises ValueError if the label does not fit that size.
+    ``images`` maps the file name of each image, with folders and with or without ending, to a
+    function of height and width, px. It returns the label, uint8 (K,) or uint16 (K, height, width),
+    and the annotated boxes, float32 (M, 5) with class, top, left, bottom, right, or None. It raises
+    ValueError if the label does not fit that size.
     """
 
     classes: tuple[str, ...]
