@@ -99,30 +99,14 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
 
 @dataclass
 class Faults:
-    """What a faulty server holds, does wrong, and has been asked.
+    """What a faulty server holds, does wrong, and has been asked."""
 
-    Attributes
-    ----------
-    files : dict of str to bytes
-        Content by path, without the leading slash.
-    faults : list of str
-        What goes wrong, one for each request, e.g. ``"cut 100"``, ``"404"``; then all is well.
-    always : str
-        What goes wrong with all further requests.
-    tag : str
-        ETag of all files.
-    requests : list of (str, str)
-        Path and Range header of each request.
-    sent : int
-        Bytes of content.
-    """
-
-    files: dict[str, bytes]
-    faults: list[str] = field(default_factory=list)
-    always: str = ""
-    tag: str = '"1"'
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    sent: int = 0
+    files: dict[str, bytes]  # content by path, without the leading slash
+    faults: list[str] = field(default_factory=list)  # one for each request: "cut 100", "404"
+    always: str = ""  # what goes wrong with all further requests
+    tag: str = '"1"'  # ETag of all files
+    requests: list[tuple[str, str]] = field(default_factory=list)  # paths and Range headers
+    sent: int = 0  # bytes of content
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from servers import serve_lab
 from micranet_helpers.explore import Choice, Session
 from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW
-from micranet_helpers.files.images import read_mask
 
 BOOK = Path(__file__).parents[1] / "book"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -42,7 +41,6 @@ class Lab:
     page: Page
     folder: Path
     session: Session
-    opacity: float = 0.4
     problems: list[str] = field(default_factory=list)
 
     def image(self, number: int) -> Locator:
@@ -119,7 +117,7 @@ def new_picture(lab: Lab) -> Iterator[None]:
     yield
     expect(lab.image(PICTURE)).not_to_have_attribute("src", before)
     expect(lab.page.get_by_text(summary(lab.session), exact=True)).to_be_visible()
-    np.testing.assert_array_equal(lab.pixels(PICTURE), overlay(lab.session, lab.opacity))
+    np.testing.assert_array_equal(lab.pixels(PICTURE), overlay(lab.session, 0.4))
     expect(lab.page.get_by_text("⚠")).to_have_count(0)
 
 
@@ -139,11 +137,8 @@ ALL = Choice("", "", "").layers
 ACTIONS = {
     "smoothing": (press("smoothing, px", "ArrowRight"), {"sigma": 1.5}),
     "threshold": (choose("threshold", "percentile"), {"threshold": "percentile"}),
-    "percentile": (press("percentile", "ArrowRight"), {"level": 80.5}),
     "untick": (tick("1a (1 : 1)", False), {"layers": ALL[1:]}),
     "tick": (tick("1a (1 : 1)", True), {"layers": ALL}),
-    "combination": (choose("combine by", "mean"), {"how": "mean"}),
-    "crop": (press("top, px", "ArrowLeft"), {"top": 23}),
 }  # fmt: skip
 
 
@@ -165,12 +160,6 @@ def test_another_class_brings_its_maps(lab: Lab) -> None:
     assert (lab.pixels(1) != before).any()
 
 
-def test_opacity_changes_the_picture(lab: Lab) -> None:
-    with new_picture(lab):
-        lab.opacity = 0.45
-        lab.slider("opacity").press("ArrowRight")
-
-
 def test_a_click_on_the_image_moves_the_crop_there(lab: Lab) -> None:
     box = lab.image(0).bounding_box()
     side, image = lab.session.place[2], lab.session.raw.shape[1]
@@ -181,16 +170,6 @@ def test_a_click_on_the_image_moves_the_crop_there(lab: Lab) -> None:
         lab.session.choose(top=top, left=left, cls=None)
         lab.session.choose(cls=cls if cls in lab.session.predicted else lab.session.cls)
     np.testing.assert_array_equal(lab.pixels(0), overview(lab.session, OVERVIEW))
-
-
-def test_buttons_save_what_is_shown(lab: Lab) -> None:
-    for name, suffix in (("mask", "tif"), ("objects", "csv"), ("ROIs", "zip"), ("recipe", "py")):
-        lab.page.get_by_role("button", name=f"save {name}", exact=True).click()
-        expect(lab.page.get_by_text(f"Saved explored/objects.{suffix}.")).to_be_visible()
-        assert (lab.folder / "explored" / f"objects.{suffix}").stat().st_size
-    mask = read_mask(lab.folder / "explored" / "objects.tif")
-    np.testing.assert_array_equal(mask[lab.session.window], lab.session.labels)
-    assert (mask > 0).sum() == lab.session.area_px > 0
 
 
 def test_a_wrong_path_gives_a_sentence_and_no_traceback(lab: Lab) -> None:

@@ -3,7 +3,6 @@
 import io
 import json
 import socket
-import sys
 import zipfile
 from pathlib import Path
 
@@ -50,16 +49,12 @@ NETWORKS = {
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "net.safetensors"
-
-
 # --- safetensors -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "bfloat16"])
-def test_other_readers_find_names_numbers_and_settings(name: str, path: Path) -> None:
+def test_other_readers_find_names_numbers_and_settings(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
     model = NETWORKS["UNet"]().bfloat16() if name == "bfloat16" else NETWORKS[name]().train()
     to_safetensors(path, model, {"epochs": 3})
     state = safetensors.torch.load_file(path)
@@ -73,47 +68,32 @@ def test_other_readers_find_names_numbers_and_settings(name: str, path: Path) ->
     assert found["format"] == "pt" and found["micranet_helpers"]
 
 
-@pytest.mark.parametrize(
-    ("name", "export"),
-    [
-        ("net.pt", lambda path, model: to_safetensors(path, model, {})),
-        ("net.pb", to_onnx),
-        ("net", lambda path, model: to_bioimageio(path, model, IMAGE, CLASSES, **ABOUT)),
-    ],
-)
-def test_names_that_do_not_fit_are_refused(name: str, export, model, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"ends in .*rename {name}"):
-        export(tmp_path / name, model)
-    assert not list(tmp_path.iterdir())
-
-
 # --- what all refuse ---------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["safetensors", "onnx", "zip"])
-def write(request, tmp_path: Path):
-    """Each export, to one file."""
-    file = tmp_path / f"net.{request.param}"
-    return file, {
-        "safetensors": lambda model: to_safetensors(file, model, {}),
-        "onnx": lambda model: to_onnx(file, model),
-        "zip": lambda model: to_bioimageio(file, model, IMAGE, CLASSES, **ABOUT),
-    }[request.param]
 
 
 IMAGE = 255 * random_images(1, 32, 48).numpy()
 
 
-def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(write) -> None:
-    file, export = write
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda folder, model: to_safetensors(folder / "net.safetensors", model, {}),
+        lambda folder, model: to_onnx(folder / "net.onnx", model),
+        lambda folder, model: to_bioimageio(folder / "net.zip", model, IMAGE, CLASSES, **ABOUT),
+    ],
+    ids=["safetensors", "onnx", "bioimageio"],
+)
+def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(
+    export, tmp_path: Path
+) -> None:
     diverged = random_model()
     with torch.no_grad():
         diverged.linear1.bias[0] = torch.nan
     with pytest.raises(TypeError, match="Only MICRANet, UNet.* FalkUNet.* not Linear"):
-        export(nn.Linear(1, 1))
+        export(tmp_path, nn.Linear(1, 1))
     with pytest.raises(ValueError, match="linear1.bias holds NaN"):
-        export(diverged)
-    assert not file.exists()
+        export(tmp_path, diverged)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_a_mask_rcnn_can_be_written_and_its_graph_cannot(tmp_path: Path) -> None:
@@ -129,36 +109,6 @@ def test_weights_of_a_mask_rcnn_can_be_written_and_its_graph_cannot(tmp_path: Pa
         assert json.loads(file.metadata()["settings"])["max_size"] == 64
     with pytest.raises(TypeError, match="UNet and FalkUNet .* not MaskRCNN"):
         to_onnx(tmp_path / "objects.onnx", model)
-
-
-@pytest.mark.parametrize(
-    ("export", "missing"),
-    [
-        (lambda folder, model: to_safetensors(folder / "a.safetensors", model, {}), "safetensors"),
-        (lambda folder, model: to_onnx(folder / "a.onnx", model), "onnxscript"),
-    ],
-)
-def test_a_missing_package_is_named_with_its_extra(
-    export, missing: str, model, tmp_path: Path, monkeypatch
-) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=rf"needs {missing}.*micranet-helpers\[export\]"):
-        export(tmp_path, model)
-
-
-def test_a_contradiction_is_refused(model, path: Path) -> None:
-    with pytest.raises(ValueError, match="contradict the models"):
-        to_safetensors(path, model, {"num_classes": 4})
-
-
-def test_a_write_that_fails_leaves_the_old_file(model, path: Path, monkeypatch) -> None:
-    path.write_bytes(b"old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="could not be written.*disk full"):
-        to_safetensors(path, model, {})
-    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
 
 
 # --- ONNX --------------------------------------------------------------------------------------
@@ -316,15 +266,11 @@ def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(
     ("changes", "message"),
     [
         ({"license": "my own"}, r"bioimage.io refuses the package: license: .{1,220}$"),
-        ({"name": "a/b"}, "refuses the package: name: "),
-        ({"description": "x" * 2000}, "refuses the package: description: "),
-        ({"authors": []}, "one author or more"),
         ({"authors": "Ada"}, "one author or more"),
         ({"image": IMAGE[:, :7]}, "multiples of 8"),
-        ({"image": IMAGE[0]}, r"shape \(channels, height, width\), not"),
         ({"image": IMAGE * np.nan}, "NaN"),
     ],
-    ids=["licence", "name", "text", "no author", "one text", "side", "rank", "NaN"],
+    ids=["licence", "author", "side", "NaN"],
 )
 def test_a_package_that_cannot_be_is_refused(
     changes: dict, message: str, known_graphs, tmp_path: Path

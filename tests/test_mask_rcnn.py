@@ -1,7 +1,6 @@
 """Mask R-CNN: targets by hand, training of a tiny one, stitching with networks that are perfect."""
 
 import itertools
-import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import label as components
+from test_train import PowerCut, weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models import detection
@@ -80,18 +80,6 @@ def test_boxes_stay_exact_in_half_precision() -> None:
     assert len(far) and (far % 0.5 != 0).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 64), (1, 0, 64), (1, 1, 31)])
-def test_bad_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="at least one channel, one class and crops of 32 px"):
-        build(*sizes)
-
-
-def test_missing_torchvision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match=r"install both together, pip install .*\[baselines\]"):
-        build(1, 1, 64)
-
-
 def test_missing_operators_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.ops, "torchvision", SimpleNamespace(nms=None))
     with pytest.raises(ImportError, match="torch of one build .its compiled operators did not"):
@@ -148,11 +136,7 @@ def test_flips_act_on_rows_and_columns_alone(label: np.ndarray, up: bool) -> Non
     assert torch.equal(turned.abs()[:, expected], second["boxes"])
 
 
-@pytest.mark.parametrize(
-    "label",
-    [np.zeros((4, 4), int), np.zeros((1, 4, 4)), np.zeros((1, 4, 4)) > 0, np.full((1, 4, 4), -1)],
-    ids=["rank", "float", "bool", "negative"],
-)
+@pytest.mark.parametrize("label", [np.zeros((1, 4, 4)), np.full((1, 4, 4), -1)])
 def test_labels_without_object_numbers_are_refused(label: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"integers from 0 .background. of shape \(K, H, W\)"):
         ObjectCrops([np.zeros((1, 4, 4), np.float32)], [label], 4, 1)
@@ -275,14 +259,6 @@ def train(folder: Path, epochs: int, **options: object) -> nn.Module:
     return fit(data, crops(6, seed=1, augment=False), folder, epochs, **options)
 
 
-def weights(model: nn.Module) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
-
-
-class PowerCut(Exception):
-    pass
-
-
 @pytest.mark.usefixtures("tiny")
 def test_interrupted_run_ends_with_the_same_weights(
     tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -316,24 +292,6 @@ def test_interrupted_run_ends_with_the_same_weights(
 
 
 @pytest.mark.usefixtures("tiny")
-def test_validation_has_no_gradients_and_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def watch(model: nn.Module, *_: object) -> None:
-        training = {module.training for module in model.backbone.modules()}
-        seen.append((torch.is_grad_enabled(), training, weights(model)))
-
-    monkeypatch.setattr(mask_rcnn, "build", lambda *sizes: hooked(watch, *sizes))
-    train(tmp_path, 2)
-    gradients, training, states = zip(*seen, strict=True)
-    assert gradients == ((True,) * 4 + (False,) * 2) * 2
-    assert training == (({True},) * 4 + ({True, False},) * 2) * 2, "batch norm learns in training"
-    assert states[4] == states[5] == states[6] != states[3]
-
-
-@pytest.mark.usefixtures("tiny")
 def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> None:
     """The same boxes are drawn each time, so the loss of the weights can be computed again."""
     model, losses, data = train(tmp_path, 3), [], crops(6, seed=1, augment=False)
@@ -351,9 +309,8 @@ def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("tiny")
 def test_other_runs_and_networks_are_refused(tmp_path: Path) -> None:
     train(tmp_path, 1, precision="bf16-mixed")
-    for options, named in [({"seed": 1}, "'seed': 0"), ({"learning_rate": 1.0}, "0.01")]:
-        with pytest.raises(ValueError, match=f"holds another run .*{named}"):
-            train(tmp_path, 2, **options)
+    with pytest.raises(ValueError, match="holds another run .*'seed': 0"):
+        train(tmp_path, 2, seed=1)
     images, labels = torch.rand(4, 3, 16, 16), torch.eye(2).repeat(2, 1)
     data = torch.utils.data.TensorDataset(images, labels)
     with pytest.raises(ValueError, match="holds another run .*network = MaskRCNN"):
@@ -363,15 +320,6 @@ def test_other_runs_and_networks_are_refused(tmp_path: Path) -> None:
     tr.fit(data, data, tmp_path / "other", 1)
     with pytest.raises(ValueError, match=r"best\.ckpt is no checkpoint of Mask R-CNN"):
         load(tmp_path / "other")
-
-
-@pytest.mark.usefixtures("tiny")
-def test_class_without_objects_is_refused(tmp_path: Path) -> None:
-    images, labels = arrays()
-    labels = [label * np.array([1, 0], np.uint16)[:, None, None] for label in labels]
-    with pytest.raises(ValueError, match="positive for class 1:"):
-        train(tmp_path / "run", 1, data=ObjectCrops(images, labels, SIDE, 4))
-    assert not (tmp_path / "run").exists()
 
 
 # --- prediction --------------------------------------------------------------------------------
@@ -516,13 +464,6 @@ def test_hidden_and_empty_objects_are_not_counted() -> None:
     found = predict(model, np.zeros((1, SIDE, SIDE), np.float32))
     np.testing.assert_array_equal(found.labels, square(0, 0, 12, 12) + 2 * square(20, 2, 28, 10))
     assert found.classes.tolist() == [1, 3]
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, SIDE, SIDE), (1, 75, 20)])
-def test_nothing_found_is_an_empty_result(shape: tuple[int, ...]) -> None:
-    found = predict(Prescribed(), np.zeros(shape, np.float32))
-    assert found.labels.shape == shape[1:] and not found.labels.any()
-    assert found.classes.shape == found.scores.shape == (0,)
 
 
 def test_what_lies_beyond_the_image_is_not_found() -> None:

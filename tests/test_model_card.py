@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -140,8 +139,6 @@ def test_code_of_the_card_works_beside_the_zoo(tmp_path, runs, result):
         ("mnist", "open", "no licence is stated: mnist.**", "terms that you must"),
         ("pvivax", "open", "no licence is stated: pvivax.**", "terms that you must"),
         ("ctc", "open", "must keep: Cell Tracking Challenge terms of use, MIT.", "no licence is"),
-        ("touching", "open", "see the chapter `touching`", "no licence is"),
-        ("em-masks", "open", "see the chapter `em`", "em-masks`."),
         ("baselines-em", "open", "see the chapter `em`", "baselines-em`."),
     ],
 )
@@ -191,11 +188,8 @@ def refused(tmp_path, result, models, error, message):
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        ({}, "at least one model"),
         ({"MICRANet": []}, "at least one model"),
         ({"UNet": ["classifier"]}, "holds a MICRANet: name it MICRANet or MICRANet-…, not UNet"),
-        ({"MICRANets": ["classifier"]}, "not MICRANets"),
-        ({"MICRANet-a/b": ["classifier"]}, "without slashes"),
         ({"MICRANet": ["seed 4"]}, "has the seed 4, the result 3"),
         ({"MICRANet": ["classifier", "two classes"]}, "networks of one kind"),
     ],
@@ -209,8 +203,6 @@ def test_runs_that_do_not_fit_are_refused(tmp_path, runs, result, models, messag
     ("changed", "message"),
     [
         ({"dataset": "bees"}, "'bees' from 'open', are not known: give a result of mnist, ctc"),
-        ({"dataset": "../em"}, "are not known"),
-        ({"source": "original"}, "'em' from 'original', are not known"),
         ({"parameters": {"weights": "EMModelZoo.hdf5"}}, "weights from EMModelZoo.hdf5, not trai"),
     ],
 )
@@ -219,25 +211,12 @@ def test_results_of_other_data_and_weights_are_refused(tmp_path, runs, result, c
     refused(tmp_path, result(**changed), models, ValueError, message)
 
 
-BAD_RUNS = {
-    "other network": lambda c: c["hyper_parameters"].update(network="ResNet"),
-    "no facts": lambda c: c["hyper_parameters"].update(run=None),
-    "no weights": lambda c: c.pop("state_dict"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_RUNS)
-def test_runs_of_another_kind_are_refused(tmp_path, runs, result, case):
-    run = change_run(runs["classifier"], tmp_path / "run", BAD_RUNS[case])
+def test_runs_of_another_kind_are_refused(tmp_path, runs, result):
+    run = change_run(
+        runs["classifier"], tmp_path / "run", lambda c: c["hyper_parameters"].update(network="VGG")
+    )
     message = "holds no run of MICRANet, UNet, FalkUNet, MaskRCNN|is no checkpoint of"
     refused(tmp_path, result(), {"MICRANet": [run]}, ValueError, message)
-
-
-def test_missing_files_are_named(tmp_path, runs, result):
-    models = {"MICRANet": [tmp_path / "nowhere"]}
-    refused(tmp_path, result(), models, FileNotFoundError, "no checkpoint .*nowhere")
-    models = {"MICRANet": [runs["classifier"]]}
-    refused(tmp_path, tmp_path / "none.json", models, FileNotFoundError, "no file .*none.json")
 
 
 @pytest.mark.parametrize("name", ["em.hdf5", "em.md"])
@@ -289,8 +268,6 @@ def test_command_works_outside_a_clone(tmp_path, runs, result, monkeypatch):
     ("models", "message"),
     [
         (["MICRANet"], "cannot read --model MICRANet; write --model name=run"),
-        (["=run"], "cannot read --model =run"),
-        (["MICRANet=a,,b"], "cannot read --model"),
         (["UNet=a", "UNet=b"], "two models are named UNet"),
         (["UNet=nowhere"], "no checkpoint nowhere/best.ckpt"),
     ],
@@ -308,4 +285,3 @@ def test_a_failed_write_is_no_bad_usage(tmp_path, runs, result):
     model = f"MICRANet={runs['classifier']}"
     code, _, err = call(result(), "--model", model, "--out", tmp_path / "out" / "in")
     assert code == 1 and "could not be written" in err
-    assert json.loads(result().read_text())["seed"] == 3

@@ -14,7 +14,6 @@ from test_unet import expected_shapes
 from test_zoo import published_weights
 from test_zoo_layouts import MNIST, assert_holds, unet_weights
 
-from micranet_helpers import zoo
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo import architectures, older_layout
 
@@ -22,13 +21,6 @@ from micranet_helpers.zoo import architectures, older_layout
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def grey_micranet(rng):
-    """Make the entries of the published MNIST model: one channel, ten classes."""
-    weights = published_weights(rng, 10)
-    weights["conv1a.weight"] = weights["conv1a.weight"][:, :1]
-    return weights
 
 
 def tensors(weights):
@@ -44,7 +36,8 @@ def write_pair(folder, state, params=MNIST, **options):
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
 def test_the_published_pairs_for_mnist(tmp_path, rng, new):
-    micranet, unet = grey_micranet(rng), unet_weights(rng, 1, 11, 4, 16)
+    micranet, unet = published_weights(rng, 10), unet_weights(rng, 1, 11, 4, 16)
+    micranet["conv1a.weight"] = micranet["conv1a.weight"][:, :1]
     for name, weights in {"micranet": micranet, "unet": unet}.items():
         write_pair(tmp_path / name, tensors(weights), _use_new_zipfile_serialization=new)
     size = (tmp_path / "micranet" / "params.net").stat().st_size
@@ -55,12 +48,6 @@ def test_the_published_pairs_for_mnist(tmp_path, rng, new):
     entry = older_layout.load(str(tmp_path / "unet"))
     assert_holds(entry.models[0], unet)
     assert entry.params == {**MNIST, "num_classes": 11, "number_filter": 4, "depth": 4}
-
-
-def test_a_pair_can_be_saved_to_a_zoo(tmp_path, rng):
-    entry = older_layout.load(write_pair(tmp_path / "a", tensors(unet_weights(rng, 1, 3, 2, 4))))
-    zoo.save(tmp_path / "zoo.hdf5", "UNet", entry.models, entry.params)
-    assert zoo.load(tmp_path / "zoo.hdf5", "UNet").params == entry.params
 
 
 def test_parameters_that_share_numbers_in_the_file_are_apart_in_the_network(tmp_path, rng):
@@ -139,35 +126,20 @@ BAD_PAIRS = {
     "bomb, legacy": (bomb_for(saved(_use_new_zipfile_serialization=False)), DAMAGED),
     "bomb, plain pickle": (bomb_for(pickle.dumps), DAMAGED),
     "whole network": (pickled(UNet(1, 1, 1, 1)), DAMAGED),
-    "empty": (content(NET, lambda data: b""), DAMAGED),
     "text": (content(NET, lambda data: b"my notes"), DAMAGED),
-    "HDF5": (content(NET, lambda data: b"\x89HDF\r\n\x1a\n" + bytes(999)), DAMAGED),
     "half": (content(NET, lambda data: data[: len(data) // 2]), DAMAGED),
-    "without end": (content(NET, lambda data: data[:-1]), DAMAGED),
     "damaged zip": (content(NET, lambda data: data.replace(b"PK\1\2", b"PK\1\1")), DAMAGED),
-    "list": (pickled([torch.ones(1)]), "no state_dict"),
-    "numbers": (pickled({"conv1a.weight": 1.0}), "no state_dict"),
-    "numbered": (pickled({1: torch.ones(1)}), "no state_dict"),
     "sparse": (state_with(lastConv__bias=torch.ones(3).to_sparse()), "no state_dict"),
     "without numbers": (state_with(lastConv__bias=torch.ones(3, device="meta")), "no state_dict"),
     "nested": (pickled({"model": {"conv1a.weight": torch.ones(1)}}), "no state_dict"),
-    "nothing": (pickled({}), "no MICRA-Net or U-Net.*0 arrays"),
-    "other network": (pickled({"conv1.weight": torch.ones(1)}), "conv1.weight"),
-    "missing": (state_with(lastConv__bias=None), "no U-Net: missing.*lastConv.bias"),
-    "extra": (state_with(extra=torch.ones(1)), "unexpected.*extra"),
     "misshapen": (state_with(lastConv__bias=torch.ones(4)), r"lastConv.bias.*\(4,\).*\(3,\)"),
     "text for numbers": (state_with(lastConv__bias=torch.ones(3, dtype=bool)), "torch.bool values"),
-    "complex": (state_with(lastConv__bias=torch.ones(3, dtype=torch.complex64)), "complex64 val"),
     "NaN": (state_with(lastConv__bias=torch.full((3,), torch.nan)), "lastConv.bias holds NaN"),
-    "overflow": (state_with(lastConv__bias=torch.full((3,), 1e300, dtype=torch.float64)),
-                 "infinite"),
     "huge": (pickled({k: tensor_of(*s) for k, s in expected_shapes(1, 1, 5, 900).items()}),
              "numbers, at most"),
     "JSON cut": (content(TEXT, lambda data: data[:-1]), "no JSON text"),
-    "JSON bytes": (content(TEXT, lambda data: b"\xff\xfe\xfd"), "no JSON text"),
     "JSON deep": (content(TEXT, lambda data: b"[" * 10**5), "no JSON text"),
     "JSON NaN": (content(TEXT, lambda data: b'{"size": NaN}'), "NaN or infinite"),
-    "JSON infinite": (content(TEXT, lambda data: b'{"size": 1e999}'), "NaN or infinite"),
     "JSON huge": (content(TEXT, lambda data: b" " * 10**6 + data), "more than 1000000 bytes"),
 }  # fmt: skip
 
@@ -190,14 +162,6 @@ def test_bad_pairs_are_refused_in_one_sentence_and_run_nothing(tmp_path, rng, ca
 def test_the_bomb_would_go_off(tmp_path):
     pickle.loads(pickle.dumps(Bomb(tmp_path / "harm")))
     assert os.listdir(tmp_path) == ["harm"]
-
-
-@pytest.mark.parametrize("name", [NET, TEXT])
-def test_a_missing_half_of_a_pair_is_named(tmp_path, rng, name):
-    folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
-    (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"no file .*{name}: give the folder"):
-        older_layout.load(folder)
 
 
 def test_weights_that_unpack_to_any_size_are_not_unpacked(tmp_path, rng, monkeypatch):

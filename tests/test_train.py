@@ -1,6 +1,5 @@
 """Training: the same weights after a kill, nothing lost on a full disk, nothing run from a file."""
 
-import errno
 import math
 import os
 import random
@@ -91,10 +90,6 @@ def fit(folder: Path, epochs: int = EPOCHS, train: Dataset | None = None, **opti
 
 def weights(model: MICRANet) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
-
-
-EYE = torch.eye(4).repeat(6, 1)
-"""Labels of 24 images and four classes."""
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -243,12 +238,6 @@ def test_finished_run_is_loaded_not_repeated(
     assert files(copied) == before
 
 
-def test_more_epochs_go_on_where_the_run_ended(finished: dict[str, Path], tmp_path: Path) -> None:
-    fit(tmp_path, 1, schedule="plateau")
-    fit(tmp_path, EPOCHS, schedule="plateau")
-    assert_same_run(tmp_path, finished["plateau"])
-
-
 def test_more_epochs_stretch_the_cosine(tmp_path: Path) -> None:
     fit(tmp_path, 2)
     assert tr.history(tmp_path)["learning_rate"][-1] == pytest.approx(0, abs=1e-9)
@@ -325,11 +314,6 @@ def test_bfloat16_run_keeps_float32_weights(tmp_path: Path) -> None:
     assert weights(model) != weights(fit(tmp_path / "full", 2))
 
 
-def test_chosen_precision_is_one_that_lightning_knows() -> None:
-    assert learners.choose_precision() in ("32-true", "16-mixed", "bf16-mixed")
-    pl.Trainer(precision=learners.choose_precision(), logger=False, enable_checkpointing=False)
-
-
 @pytest.mark.parametrize("native, precision", [(True, "bf16-mixed"), (False, "16-mixed")])
 def test_emulated_bfloat16_is_not_chosen(monkeypatch, native: bool, precision: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -360,21 +344,10 @@ def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> No
     assert_same_run(tmp_path, finished["cosine"])
 
 
-@pytest.mark.parametrize("bar", [False, True])
-def test_one_line_an_epoch_and_a_bar_unless_disabled(
-    tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch, bar: bool
-) -> None:
-    if bar:
-        monkeypatch.delenv("TQDM_DISABLE")
-    with warnings.catch_warnings(record=True) as caught:
-        fit(tmp_path, 2)
-    out, err = capfd.readouterr()
-    assert [str(warning.message) for warning in caught] == []
-    assert "epoch 1/2: validation loss" in out and "epoch 2/2: validation loss" in out
-    assert ("it/s" in out + err) == bar
-    if not bar:
-        assert len(out.splitlines()) == 2
-        assert err == ""
+def test_a_bar_is_shown_unless_disabled(tmp_path: Path, capfd, monkeypatch) -> None:
+    monkeypatch.delenv("TQDM_DISABLE")
+    fit(tmp_path, 2)
+    assert "it/s" in "".join(capfd.readouterr())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -411,9 +384,6 @@ def test_unet_learns_masks(tmp_path: Path) -> None:
 
 def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
     fit_masks(tmp_path / "whole", 2)
-    fit_masks(tmp_path / "parts", 1, schedule="plateau")
-    with pytest.raises(ValueError, match="schedule = plateau"):
-        fit_masks(tmp_path / "parts", 2)
     with pytest.raises(ValueError, match="network = UNet"):
         fit_masks(tmp_path / "whole", 2, network="MICRANet")
     broken = Breaking(1 + 16 + 3, PowerCut, mask_examples())
@@ -423,22 +393,10 @@ def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "again", tmp_path / "whole")
 
 
-@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_weight_of_positives_is_that_of_their_class(monkeypatch) -> None:
-    images, masks = mask_examples(2).tensors
-    logits = random_images(2, 2, 32, 32) - 0.5
-    learner = learners.Learner(1, 2, pos_weight=[3, 0.5], network="UNet")
-    monkeypatch.setattr(learner, "forward", lambda _: logits)
-    loss = learner.training_step((images, masks), 0)
-    p, weight = logits.sigmoid(), torch.tensor([3, 0.5])[:, None, None]
-    by_hand = -(weight * masks * p.log() + (1 - masks) * (1 - p).log()).mean()
-    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
-
-
 @pytest.mark.parametrize("network", learners.NETWORKS)
 def test_unknown_labels_count_neither_in_loss_nor_scores(network: str, monkeypatch) -> None:
     """As if only the known ones were there, in any number of batches."""
-    learner = learners.Learner(1, 2, network=network).eval()
+    learner = learners.Learner(1, 2, pos_weight=[3, 0.5], network=network).eval()
     labels = random_images(4, 2, 16, 16).round() if "UNet" in network else torch.eye(4)[:, :2]
     images, logits = random_images(4, 1, 16, 16), torch.randn(labels.shape)
     unknown = random_images(*labels.shape, seed=3) > 0.6
@@ -449,7 +407,11 @@ def test_unknown_labels_count_neither_in_loss_nor_scores(network: str, monkeypat
     monkeypatch.setattr(learner, "log", lambda name, value, **_: logged.update({name: value}))
     monkeypatch.setattr(learner, "log_dict", lambda values, **_: logged.update(values))
     learner.validation_step((images, labels.masked_fill(unknown, torch.nan)), 0)
-    expected = nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    weight = torch.tensor([3, 0.5]).reshape(2, *[1] * (labels.dim() - 2))
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        logits, labels, pos_weight=weight, reduction="none"
+    )
+    expected = losses[known].mean()
     assert logged["val_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     right = (logits > 0) == labels.bool()
     assert logged["val_accuracy"] == pytest.approx(right[known].float().mean().item())
@@ -502,25 +464,9 @@ def test_frozen_layers_keep_every_bit_and_the_others_learn(tmp_path: Path) -> No
 
 def test_training_begins_with_the_given_weights(tmp_path: Path) -> None:
     start = random_model(1, 2)
-    model = fit(tmp_path / "a", 1, start=start, learning_rate=1e-9, seed=3)
+    model = fit(tmp_path, 1, start=start, learning_rate=1e-9, seed=3)
     for a, b in zip(model.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
-    assert weights(model) == weights(
-        fit(tmp_path / "b", 1, start=random_model(1, 2), learning_rate=1e-9, seed=3)
-    )
-
-
-def test_other_start_or_frozen_layers_are_another_run(tmp_path: Path) -> None:
-    fit(tmp_path, 1, start=random_model(1, 2), frozen=["1a", "2a"])
-    before = files(tmp_path)
-    fit(tmp_path, 1, start=random_model(1, 2), frozen=["2a", "1a"])
-    for start, frozen in [
-        (None, ["1a", "2a"]), (random_model(1, 2, seed=1), ["1a", "2a"]), (random_model(1, 2), ()),
-    ]:  # fmt: skip
-        for epochs in (1, 2):
-            with pytest.raises(ValueError, match="holds another run"):
-                fit(tmp_path, epochs, start=start, frozen=frozen)
-    assert files(tmp_path) == before
 
 
 # Refusals
@@ -530,15 +476,13 @@ def test_other_start_or_frozen_layers_are_another_run(tmp_path: Path) -> None:
     ("options", "named"),
     [
         ({"seed": 1}, "'seed': 0"),
-        ({"batch_size": 4}, "'batch_size': 8"),
-        ({"learning_rate": 1.0}, "learning_rate = 0.002"),
         ({"schedule": "plateau"}, "schedule = cosine"),
         ({"pos_weight": [1, 2]}, "pos_weight = None"),
-        ({"train": TensorDataset(torch.rand(24, 3, 16, 16), EYE[:, :2])}, "in_channels = 1"),
-        ({"train": TensorDataset(torch.rand(24, 1, 16, 16), EYE)}, "num_classes = 2"),
         ({"train": examples(16)}, "'images': 24"),
+        ({"start": random_model(1, 2)}, "holds another run"),
+        ({"frozen": ["1a"]}, "holds another run"),
     ],
-    ids=["seed", "batch", "rate", "schedule", "weight", "channels", "classes", "images"],
+    ids=["seed", "schedule", "weight", "images", "start", "frozen"],
 )
 @pytest.mark.parametrize("epochs", [1, EPOCHS + 1])
 def test_folder_of_another_run_is_refused(
@@ -555,7 +499,6 @@ def test_folder_of_another_run_is_refused(
 @pytest.mark.parametrize(
     ("fill", "message"),
     [(0, "No training image is positive for class 2, 3: add"),
-     (torch.nan, "No training image is positive for class 2, 3: add"),
      (1, "All training images are positive for class 2, 3: add")],
 )  # fmt: skip
 def test_class_without_examples_for_or_against_is_refused(
@@ -571,16 +514,12 @@ def test_class_without_examples_for_or_against_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schedule": "linear"}, 'must be "cosine" or "plateau", not "linear"'),
         ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
         ({"train": TensorDataset(torch.rand(0, 1, 16, 16), torch.rand(0, 2))}, "empty|no .*image"),
-        ({"network": "VNet"}, "must be one of MICRANet, UNet, FalkUNet, not 'VNet'"),
         ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
-        ({"frozen": ["1a"], "network": "UNet"}, "Only layers of MICRANet"),
-        ({"start": MICRANet(1, 3)}, "size mismatch for linear1.weight"),
         ({"start": MICRANet(1, 2), "network": "UNet"}, "The start is a MICRANet: give a UNet"),
     ],
-    ids=["schedule", "weight", "no images", "network", "layer", "layer of UNet", "size", "start"],
+    ids=["weight", "no images", "layer", "start"],
 )
 def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=message):
@@ -595,20 +534,14 @@ def test_labels_of_the_other_network_are_refused(tmp_path: Path, network: str) -
         fit(tmp_path, 1, train, validation=train, network=network)
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No image", "a.tif"), OSError("bad TIFF")])
-def test_unreadable_image_is_not_taken_for_a_full_disk(tmp_path: Path, error: OSError) -> None:
+def test_unreadable_image_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    error = FileNotFoundError(2, "No image", "a.tif")
     with pytest.raises(OSError) as caught:
         fit(tmp_path, train=in_epoch(1, lambda: error))
     assert caught.value is error
 
 
 # Checkpoints
-
-
-@pytest.mark.parametrize("which", ["best", "last"])
-def test_missing_checkpoint_is_named(tmp_path: Path, which: str) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"no checkpoint .*{which}\.ckpt"):
-        tr.load(tmp_path, which)
 
 
 class Hostile:
@@ -631,10 +564,8 @@ def plant(path: Path) -> None:
 
 DAMAGES = {
     "cut": truncate,
-    "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("<html>"),
     "code": plant,
-    "list": lambda path: torch.save([1, 2], path),
     "bare": lambda path: torch.save({"epoch": 2, "state_dict": {}}, path),
 }
 
@@ -689,21 +620,3 @@ def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path
     assert all(after[name] == before[name] for name in checkpoints)
     fit(tmp_path / "run", schedule="plateau")
     assert_same_run(tmp_path / "run", finished["plateau"])
-
-
-def test_a_checkpoint_takes_its_place_from_the_same_folder(
-    copied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A move from another disk is a copy, and a copy that breaks off leaves half a file."""
-    whole = files(copied)["last.ckpt"]
-
-    def fail(source: Path, target: Path) -> None:
-        assert Path(source).parent == Path(target).parent == copied
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(OSError, match="could not be written and is as before.*No space left"):
-            fit(copied, EPOCHS + 1)
-    assert files(copied)["last.ckpt"] == whole
-    assert not tr.load(copied, "last").training

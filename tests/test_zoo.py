@@ -139,17 +139,6 @@ def test_other_number_formats_and_compression(file, published):
     torch.testing.assert_close(logits, expected, atol=1e-2, rtol=1e-2)
 
 
-def test_loading_draws_no_random_number_and_can_train(published):
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    model = zoo.load(published[0], "MICRANet-naive").models[0]
-    assert torch.rand(1) == expected
-    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
-    model.train()(IMAGES).sum().backward()
-    assert model.conv1a.weight.grad is not None
-
-
 # Round trips
 
 
@@ -225,16 +214,10 @@ def test_save_follows_a_link_to_the_file(file, tmp_path, model):
 @pytest.mark.parametrize(
     ("group", "params", "thresholds", "message"),
     [
-        ("", {}, None, "without slashes"),
         ("a/b", {}, None, "without slashes"),
         ("a\0b", {}, None, "without slashes"),
         ("g", {"num_classes": 3}, None, "contradict"),
-        ("g", {"model_params": {"num_input_images": 3}}, None, "contradict"),
-        ("g", {"model_params": 3}, None, "model_params"),
-        ("g", {"num_classes": "2"}, None, "num_classes"),
-        ("g", {"a": torch.ones(1)}, None, "plain"),
         ("g", {"a": float("nan")}, None, "plain"),
-        ("g", {}, [0.5], "threshold"),
         ("g", {}, [0.5, np.nan], "threshold"),
     ],
 )
@@ -344,47 +327,29 @@ def many_links(f):
 NAN = np.full(32, np.nan)
 SIZES = {"num_input_images": 3, "num_classes": 1}
 BAD = {
-    "missing weight": (replace("conv2a.bias"), "missing.*conv2a.bias"),
     "extra weight": (lambda f: write(f[MODEL], {"extra": np.ones(1)}), "unexpected.*extra"),
     "misshapen": (replace("conv1a.bias", data=np.ones(31, "f4")), r"\(31,\), expected is \(32,\)"),
-    "scalar": (replace("conv1a.bias", data=1.0), r"shape \(\)"),
     "no shape": (replace("conv1a.bias", data=h5py.Empty("f4")), "shape None"),
-    "not a scalar": (replace("bnorm1a.num_batches_tracked", data=np.ones(1)), r"shape \(1,\)"),
     "huge": (replace("conv1a.bias", shape=(10**13,), dtype="f4"), "shape"),
     "huge chunk": (
         replace("conv1a.bias", shape=(32,), maxshape=(None,), chunks=(10**8,), dtype="f4"),
         r"chunks of \(100000000,\)",
     ),
     "text": (replace("conv1a.bias", data=["a"] * 32), "conv1a.bias.*instead of numbers"),
-    "bytes": (replace("conv1a.bias", data=np.full(32, b"a")), "instead of numbers"),
-    "bool": (replace("conv1a.bias", data=np.ones(32, bool)), "instead of numbers"),
-    "complex": (replace("conv1a.bias", data=np.ones(32, complex)), "instead of numbers"),
     "NaN": (replace("conv1a.bias", data=NAN), "conv1a.bias.*NaN"),
-    "overflow": (replace("conv1a.bias", data=np.full(32, 1e300)), "infinite"),
-    "group for weight": (
-        lambda f: (replace("conv1a.bias")(f), f[MODEL].create_group("conv1a.bias")), "is a Group",
-    ),
     "weight for model": (link(MODEL, np.ones(3)), "is a Dataset"),
-    "weight for group": (link(GROUP, np.ones(3)), "is a Dataset"),
     "empty group": (lambda f: f[GROUP].clear(), "holds no model"),
-    "empty model": (lambda f: f[MODEL].clear(), "no MICRA-Net"),
     "missing group": (lambda f: f.__delitem__(GROUP), "only: MICRANet-finetuned, UNet"),
     "no params": (lambda f: f[GROUP].attrs.clear(), "trainer_params"),
-    "bad JSON": (attribute("trainer_params", "{'a': 1"), "no JSON text"),
     "deep JSON": (attribute("trainer_params", np.bytes_("[" * 60000)), "trainer_params|recursion"),
     "JSON list": (attribute("trainer_params", "[1]"), "no JSON object"),
-    "params array": (attribute("trainer_params", np.ones(3)), "no JSON text"),
-    "params texts": (attribute("trainer_params", ["{}", "{}"]), "trainer_params"),
     "params object": (attribute("trainer_params", h5py.Empty("f4")), "trainer_params"),
-    "bad model_params": (attribute("trainer_params", '{"model_params": 3}'), "model_params"),
     **{
         f"num_classes {n}": (attribute("trainer_params", json.dumps({**SIZES, "num_classes": n})),
                              f"say .*'num_classes': {n!r}. and contradict.*'num_classes': 1")
-        for n in (0, 2, True, "1", 1.0, None, 10**12)
+        for n in (2, True, 10**12)
     },
-    "text thresholds": (attribute("class_thresholds", "high"), "float"),
     "NaN thresholds": (attribute("class_thresholds", [np.nan]), "class_thresholds"),
-    "object thresholds": (attribute("class_thresholds", ["a", "b"]), "class_thresholds"),
     "external group": (link(GROUP, h5py.ExternalLink("secret.hdf5", "/")), "refused"),
     "external model": (link(MODEL, h5py.ExternalLink("secret.hdf5", "/")), "refused"),
     "external weight": (

@@ -11,7 +11,7 @@ import torch
 from conftest import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_unet import CONVOLUTIONS, TRANSPOSED, expected_shapes
+from test_unet import expected_shapes
 from test_zoo import published_weights, write
 
 from micranet_helpers import zoo
@@ -82,24 +82,9 @@ def test_the_unet_of_actin_gives_logits(tmp_path, rng):
     }  # fmt: skip
 
 
-def falk_weights(rng, filters, classes):
-    """Make the entries of the U-Net of the cells, its 64 filters replaced by fewer."""
-    shapes = {}
-    for name, sides in (CONVOLUTIONS | TRANSPOSED).items():
-        kernel = (2, 2) if name in TRANSPOSED else (3, 3)
-        # 64 and more are filters; 1 and 2 are channels and classes.
-        shapes[name] = tuple(n * filters // 64 if n >= 64 else n for n in sides) + kernel
-    shapes["conv_u0dscore"] = (classes, *shapes["conv_u0dscore"][1:])
-    weights = {}
-    for name, shape in shapes.items():
-        bias = shape[1] if name in TRANSPOSED else shape[0]
-        weights |= {f"{name}.weight": rng.normal(size=shape), f"{name}.bias": rng.normal(size=bias)}
-    return {name: value.astype(np.float32) for name, value in weights.items()}
-
-
-def test_the_unets_of_the_cells(tmp_path, rng):
+def test_the_unets_of_the_cells(tmp_path):
     group = "UNet-ALT5"
-    weights = falk_weights(rng, 2, 7)
+    weights = {key: value.numpy() for key, value in FalkUNet(1, 7, 2).state_dict().items()}
     with h5py.File(tmp_path / "CTCModelZoo.hdf5", "w") as file:
         architecture(file, group, {"size": 256, "model_params": {"num_classes": 7}}, weights)
     entry = zoo.load(tmp_path / "CTCModelZoo.hdf5", group)
@@ -149,15 +134,8 @@ def test_save_refuses_unets_that_do_not_belong_together(tmp_path):
     for key, value in {"depth": 3, "number_filter": 4, "num_classes": True}.items():
         with pytest.raises(ValueError, match=f"contradict the models.*'{key}'"):
             zoo.save(path, "UNet", UNet(1, 1, 2, 4), {key: value})
-    with torch.device("meta"):
-        unloadable = UNet(1, MOST + 1, 1, 1), UNet(1, 1, 11, 1), UNet(1, 1, 5, 900)
-    for model, message in zip(unloadable, ("sizes from 1", "levels", "numbers"), strict=True):
-        with pytest.raises(ValueError, match=message):
-            zoo.save(path, "UNet", model, {})
-    changed = UNet(1, 1, 2, 4)
-    changed.lastConv = torch.nn.Conv2d(4, 1, 3)
-    with pytest.raises(ValueError, match="lastConv.weight has the shape"):
-        zoo.save(path, "UNet", changed, {})
+    with pytest.raises(ValueError, match="levels"):
+        zoo.save(path, "UNet", UNet(1, 1, 11, 1), {})
     assert os.listdir(tmp_path) == []
 
 
@@ -177,17 +155,12 @@ def declared(shapes):
 FIRST = "firstConvolution.conv.0.weight"
 BAD_UNETS = {
     "misshapen": (declared({"lastConv.bias": (3,)}), r"lastConv.bias has the shape \(3,\)"),
-    "first misshapen": (declared({FIRST: (4, 1)}), r"conv.0.weight has the shape \(4, 1\)"),
-    "no filters": (lambda m: (m.__delitem__(FIRST), m.create_dataset(FIRST, (0, 1, 3, 3), "f4")),
-                   "sizes from 1 to 1000"),
     "too many filters": (declared({FIRST: (10**9, 1, 3, 3)}), "sizes from 1 to 1000"),
     "too large": (declared(expected_shapes(1, 1, 4, 900)), "numbers, at most 100000000"),
     "too deep": (declared({f"contractingPath.{i}.conv.1.conv.0.weight": (2, 1, 3, 3)
                            for i in range(60)}), "has 61 levels, at most 10"),
     "a level missing": (lambda m: m.__delitem__("contractingPath.0.conv.1.conv.0.weight"),
                         "no U-Net: missing.*unexpected.*contractingPath.0"),
-    "an array missing": (lambda m: m.__delitem__("lastConv.bias"), "missing.*lastConv.bias"),
-    "one more": (lambda m: m.create_dataset("conv1b.bias", data=1.0), "unexpected.*conv1b.bias"),
     "many more": (lambda m: [m.create_group(str(i)) for i in range(MOST + 1)], "at most 1000"),
 }  # fmt: skip
 
@@ -215,9 +188,8 @@ def test_folds_of_different_networks_are_refused(tmp_path, rng):
             zoo.load(path, "UNet")
 
 
-# The second is Faster R-CNN, which finds boxes without masks.
-@pytest.mark.parametrize("name", ["conv1.weight", "backbone.body.conv1.weight"])
-def test_other_networks_are_named_by_what_was_found(tmp_path, name):
+def test_other_networks_are_named_by_what_was_found(tmp_path):
+    name = "backbone.body.conv1.weight"  # Faster R-CNN, which finds boxes without masks
     with h5py.File(tmp_path / "CTCModelZoo.hdf5", "w") as file:
         architecture(file, "UNet-FS", {}, {name: np.ones((64, 1, 3, 3), np.float32)})
     with pytest.raises(ValueError, match=f"no MICRA-Net or U-Net.*1 arrays.*{name}"):
@@ -290,13 +262,6 @@ def test_contents_counts_what_is_there(full_zoo):
             "num_classes": 10,
         },
     }  # fmt: skip
-
-
-def test_contents_reads_no_numbers(full_zoo, monkeypatch):
-    expected = zoo.contents(full_zoo)
-    monkeypatch.delattr(h5py.Dataset, "__getitem__")
-    monkeypatch.delattr(h5py.Dataset, "__array__")
-    assert zoo.contents(full_zoo) == expected
 
 
 def test_contents_of_what_nobody_knows(tmp_path):
@@ -418,10 +383,6 @@ def test_the_group_must_be_clear(full_zoo, tmp_path):
     for wrong in ("ilastik", "", "/Ilastik", "Ilastik/PixelClassification", "notes"):
         with pytest.raises(ValueError, match="Cannot load the Ilastik project"):
             zoo.extract_ilastik(full_zoo, out, wrong)
-    with h5py.File(full_zoo, "a") as file:
-        del file["Ilastik"], file["Ilastik-FS"]
-    with pytest.raises(ValueError, match="0 groups"):
-        zoo.extract_ilastik(full_zoo, out)
     assert not out.exists()
 
 
@@ -434,23 +395,6 @@ def test_projects_are_replaced_only_on_demand(full_zoo, tmp_path):
     zoo.extract_ilastik(full_zoo, str(out), overwrite=True)
     with h5py.File(out) as project:
         assert "PixelClassification" in project
-    for name in ("project.hdf5", "project", ".ilp"):
-        with pytest.raises(ValueError, match="ends in .ilp"):
-            zoo.extract_ilastik(full_zoo, tmp_path / name)
-
-
-def test_nothing_is_left_when_a_project_cannot_be_written(full_zoo, tmp_path, monkeypatch):
-    out = tmp_path / "project.ilp"
-    out.write_text("my work")
-
-    def fail(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="is as before.*No space left"):
-        zoo.extract_ilastik(full_zoo, out, overwrite=True)
-    assert out.read_text() == "my work"
-    assert sorted(os.listdir(tmp_path)) == ["Zoo.hdf5", "project.ilp"]
 
 
 def linked(target, place="PixelClassification/LabelSets/x"):

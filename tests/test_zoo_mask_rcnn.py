@@ -113,30 +113,6 @@ def write_rcnn(path, rcnn, params=RCNN, change=lambda arrays: arrays):
 TONES = "must be a list of 1 numbers from"
 SIDES = "must be one whole number, the side of the crops, from 32 to 4096"
 MASKS = "roi_heads.mask_predictor.mask_fcn_logits.weight"
-BAD_SETTINGS = {
-    "other classes": ({"num_classes": 2}, "weights say num_classes = 3, the settings 2"),
-    "true classes": ({"num_classes": 3.0}, "weights say num_classes = 3, the settings 3.0"),
-    "no side": ({"min_size": None}, SIDES),
-    "huge": ({"min_size": 10**9, "max_size": 10**9}, SIDES),
-    "rescaled": ({"max_size": 1333}, SIDES + ", not 64 and 1333"),
-    "list": ({"min_size": [64], "max_size": [64]}, SIDES),
-    "no mean": ({"image_mean": None}, f"image_mean {TONES} -1e.06 to 1e.06"),
-    "infinite": ({"image_mean": [np.inf]}, TONES),
-    "endless": ({"image_mean": [10**400]}, TONES),
-    "two means": ({"image_mean": [0, 0]}, TONES),
-    "yes": ({"image_std": [True]}, TONES),
-    "no spread": ({"image_std": [0]}, f"image_std {TONES} 1e-06 to"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD_SETTINGS)
-def test_settings_that_a_mask_rcnn_cannot_have_are_refused(tmp_path, rcnn, case):
-    change, message = BAD_SETTINGS[case]
-    path = tmp_path / "zoo.hdf5"
-    write_rcnn(path, rcnn, RCNN | change)
-    with pytest.raises(ValueError, match=message) as caught:
-        zoo.load(path, "MaskRCNN-FS")
-    assert f"'MaskRCNN-FS' from {path}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def both_names(shapes):
@@ -147,24 +123,32 @@ def without(name):
     return lambda shapes: {key: shape for key, shape in shapes.items() if key != name}
 
 
-BAD_RCNNS = {
+BAD_SETTINGS = {
+    "other classes": ({"num_classes": 2}, "weights say num_classes = 3, the settings 2"),
+    "huge": ({"min_size": 10**9, "max_size": 10**9}, SIDES),
+    "rescaled": ({"max_size": 1333}, SIDES + ", not 64 and 1333"),
+    "no mean": ({"image_mean": None}, f"image_mean {TONES} -1e.06 to 1e.06"),
+    "endless": ({"image_mean": [10**400]}, TONES),
+    "no spread": ({"image_std": [0]}, f"image_std {TONES} 1e-06 to"),
+}
+BAD_SHAPES = {
     "missing": (without("roi_heads.box_head.fc6.weight"), "missing.*fc6.weight"),
-    "a count missing": (without("backbone.body.bn1.num_batches_tracked"),
-                        "no Mask R-CNN: missing.*bn1.num_batches_tracked"),
     "both names": (both_names, "unexpected .'rpn.head.conv.weight'"),
     "misshapen": (lambda shapes: shapes | {"roi_heads.box_predictor.cls_score.bias": (4,)},
                   r"cls_score.bias has the shape \(4,\), expected is \(3,\)"),
-    "other first layer": (lambda shapes: shapes | {"backbone.body.conv1.weight": (32, 1, 7, 7)},
-                          "conv1.weight has the shape"),
-    "huge": (lambda shapes: shapes | {MASKS: (10**9, 256, 1, 1)}, "sizes from 1 to 1000"),
+    "large": (lambda shapes: shapes | {MASKS: (10**9, 256, 1, 1)}, "sizes from 1 to 1000"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD_RCNNS)
+@pytest.mark.parametrize("case", [*BAD_SETTINGS, *BAD_SHAPES])
 def test_bad_mask_rcnns_are_refused_in_one_sentence(tmp_path, rcnn, case):
-    change, message = BAD_RCNNS[case]
     path = tmp_path / "zoo.hdf5"
-    write_rcnn(path, rcnn, change=change)
+    if case in BAD_SETTINGS:
+        settings, message = BAD_SETTINGS[case]
+        write_rcnn(path, rcnn, RCNN | settings)
+    else:
+        change, message = BAD_SHAPES[case]
+        write_rcnn(path, rcnn, change=change)
     with pytest.raises(ValueError, match=message) as caught:
         zoo.load(path, "MaskRCNN-FS")
     assert f"'MaskRCNN-FS' from {path}" in str(caught.value) and "\n" not in str(caught.value)
@@ -175,18 +159,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path, rcnn, monkeypatch):
     monkeypatch.setattr(rcnn.transform, "max_size", 1333)
     with pytest.raises(ValueError, match=SIDES):
         zoo.save(path, "MaskRCNN", rcnn, {})
-    monkeypatch.undo()
-    monkeypatch.setattr(rcnn.transform, "image_std", [1.0])
-    with pytest.raises(ValueError, match="contradict the models"):
-        zoo.save(path, "MaskRCNN", rcnn, {"image_std": [2.0]})
     assert os.listdir(tmp_path) == []
-
-
-def test_missing_torchvision_is_told(tmp_path, rcnn, monkeypatch):
-    write_rcnn(tmp_path / "zoo.hdf5", rcnn)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match="install both together"):
-        zoo.load(tmp_path / "zoo.hdf5", "MaskRCNN-FS")
 
 
 def test_only_a_mask_rcnn_needs_torchvision(tmp_path, rcnn):
