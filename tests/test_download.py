@@ -295,7 +295,7 @@ def test_faults_in_random_order(known, state, register, tmp_path) -> None:
         assert {path.name: path.read_bytes() for path in paths} == files
         assert not left_over(tmp_path)
         remove("item")
-    assert 2 < failures < 13
+    assert 0 < failures < 15, "some batches fail, some do not"
 
 
 # --- trust on first use ------------------------------------------------------------------------
