@@ -25,6 +25,7 @@ from servers import serve_lab
 from micranet_helpers.explore import Choice, Session
 from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW
+from micranet_helpers.lessons.digits import SIDE
 
 BOOK = Path(__file__).parents[1] / "book"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -67,7 +68,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         page.set_default_timeout(TIMEOUT)
         expect.set_options(timeout=TIMEOUT / 4)
         files = folder / "explored"
-        session = Session(files / "digits.hdf5", "MICRANet", files / "canvas.png", top=24, left=24)
+        place = {"top": SIDE // 2, "left": SIDE // 2}  # as the chapter has it
+        session = Session(files / "digits.hdf5", "MICRANet", files / "canvas.png", **place)
         lab = Lab(page, folder, session)
         listen(page, url, lab.problems)
         page.goto(f"{url}/lab/tree/explore.ipynb")
