@@ -82,7 +82,7 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
     Parameters
     ----------
     entry : ZooEntry
-        MICRA-Nets, as :func:`micranet_helpers.zoo.load` returns them.
+        MICRA-Nets, as :func:`micranet_helpers.zoo.hdf5_zoo.load` returns them.
     crop : Tensor, float32, (1, C, S, S)
         Scaled; S a multiple of 8.
 

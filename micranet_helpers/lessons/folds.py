@@ -104,7 +104,7 @@ def threshold_for(
     Returns
     -------
     float
-        See :func:`micranet_helpers.metrics.best_threshold`.
+        See :func:`micranet_helpers.metrics.labels.best_threshold`.
     """
     scores = [score(network, fold) for network, fold in zip(networks, folds, strict=True)]
     labels = np.concatenate([fold.crops.labels[:, 0] > 0 for fold in folds])

@@ -63,7 +63,7 @@ def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
     Returns
     -------
     Tensor, float32, (K,)
-        See :func:`micranet_helpers.metrics.best_threshold`.
+        See :func:`micranet_helpers.metrics.labels.best_threshold`.
     """
     pairs = zip(scores.T, labels.T > 0, strict=True)
     return torch.tensor([metrics.best_threshold(*pair) for pair in pairs])
@@ -100,7 +100,8 @@ def tally_of(matchings: Iterable[metrics.Matching]) -> NDArray[np.int64]:
     Returns
     -------
     ndarray, int64, (2, N)
-        For :func:`micranet_helpers.metrics.f1_interval`: twice the objects found; predicted and
+        For :func:`micranet_helpers.metrics.intervals.f1_interval`: twice the objects found;
+        predicted and
         true objects together.
     """
     return np.transpose([(2 * each.tp, each.num_pred + each.num_true) for each in matchings])
