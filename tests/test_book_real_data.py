@@ -36,9 +36,11 @@ def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, mon
 REAL = {
     "mnist": ["subset=test", "num_images=20", "epochs=1"],
     "ctc": ["subset=small", "stride=64", "epochs=1", "pixel_crops=32", "pixel_epochs=1"],
-    "pvivax": ["subset=small", "stride=96", "epochs=1", "pixel_crops=32", "pixel_epochs=1",
+    "pvivax": ["subset=small", "side=96", "stride=96", "test_stride=96", "epochs=1",
+               "pixel_crops=32", "pixel_epochs=1",
                "num_local=6", "local_epochs=1"],
-    "em": ["subset=small", "stride=128", "epochs=1", "pixel_crops=32", "pixel_epochs=1",
+    "em": ["subset=small", "side=128", "stride=128", "test_stride=128", "epochs=1",
+           "pixel_crops=32", "pixel_epochs=1",
            "ratios=['1:1']", "study_epochs=1"],
     "actin": ["subset=small", "num_images=16", "epochs=1", "widths=[0, 8]"],
 }  # fmt: skip
