@@ -1,6 +1,8 @@
 """What the chapters share and no lesson is about: plumbing.
 
 - ``machine``: the line of versions; ``workdir``: a folder that outlives a session.
-- ``training``: networks that several chapters use are trained once.
+- ``training``: networks that several chapters use are trained once: ``digits`` of the digits,
+  ``subjects`` of the datasets that the baselines compare; ``folds``: fine-tune on a few images.
+- ``verdict``: thresholds from validation crops, scores of test crops and of detections.
 - ``command``: the command ``micranet-book``.
 """

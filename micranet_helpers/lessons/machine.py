@@ -7,6 +7,11 @@ import torch
 from micranet_helpers.networks.learner import choose_precision
 
 
+def best_device() -> str:
+    """Choose where networks are trained and applied: "cuda" if torch can use a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def describe_machine() -> str:
     """Print the versions, the device and the precision of training, in one line.
 
@@ -15,7 +20,7 @@ def describe_machine() -> str:
     {"cuda", "cpu"}
         The device on which the chapters train: a GPU if torch can use one.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     print(
         f"torch {torch.__version__}, micranet-helpers {version('micranet-helpers')}, {device}, "
         f"{choose_precision()}"

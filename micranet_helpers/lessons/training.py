@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -12,6 +11,7 @@ from micranet_helpers import zoo
 from micranet_helpers.data import ctc, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.lessons.machine import best_device
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
 from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.networks.checkpoints import read_checkpoint
@@ -87,7 +87,7 @@ def fit_or_load(
         model = fit(train, validation, folder, epochs, **options)
     else:
         model = zoo.load(weights, "MICRANet").models[0]
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(best_device())
 
 
 def fit_student(
@@ -125,7 +125,7 @@ def fit_student(
         paint, check, folder, epochs, batch_size=batch_size, learning_rate=3e-3, network="UNet",
         seed=seed,
     )  # fmt: skip
-    return unet.to("cuda" if torch.cuda.is_available() else "cpu")
+    return unet.to(best_device())
 
 
 def self_train(
@@ -160,16 +160,16 @@ def self_train(
     UNet
         In evaluation mode, on the GPU if there is one.
     """
-    if _is_complete(Path(folder, "last.ckpt"), num_crops, epochs):  # painting takes long
-        return load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    run = {"seed": seed, "batch_size": batch_size, "images": num_crops}
+    if _is_complete(Path(folder, "last.ckpt"), run, epochs):  # painting takes long
+        return load(folder).to(best_device())
     painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
     return fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
 
 
-def _is_complete(last: Path, num_crops: int, epochs: int) -> bool:
-    """Check that a run has come to its end, with as many crops."""
+def _is_complete(last: Path, run: dict[str, int], epochs: int) -> bool:
+    """Check that this very run has come to its end; of any other, ``fit`` says what differs."""
     if not last.is_file():
         return False
     checkpoint = read_checkpoint(last)
-    run = checkpoint["hyper_parameters"]["run"]
-    return checkpoint["epoch"] + 1 >= epochs and run["images"] == num_crops
+    return checkpoint["epoch"] + 1 >= epochs and checkpoint["hyper_parameters"]["run"] == run

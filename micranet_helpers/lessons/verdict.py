@@ -101,7 +101,6 @@ def tally_of(matchings: Iterable[metrics.Matching]) -> NDArray[np.int64]:
     -------
     ndarray, int64, (2, N)
         For :func:`micranet_helpers.metrics.intervals.f1_interval`: twice the objects found;
-        predicted and
-        true objects together.
+        predicted and true objects together.
     """
     return np.transpose([(2 * each.tp, each.num_pred + each.num_true) for each in matchings])

@@ -36,8 +36,7 @@ def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
     torchvision.models.detection.MaskRCNN
         In training mode. Images are taken as they are, as those of this package are normalised
         already (ours; :func:`micranet_helpers.zoo.hdf5_zoo.load` sets
-        ``model.transform.image_mean`` and
-        ``image_std`` to those of the file).
+        ``model.transform.image_mean`` and ``image_std`` to those of the file).
 
     Raises
     ------
