@@ -235,27 +235,12 @@ def build(
 
     Parameters
     ----------
-    path : path
-        The new file.
     source : str
         ``"simulated"``, ``"open"`` (IML_Malaria) or ``"original"`` (BBBC041).
-    subset : str, optional
-        A part of the download, e.g. ``"small"``; by default everything.
     scale : int
         By how much real images are reduced, see :func:`read`.
-    num_images, size, seed : int
-        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is no such source or subset, a file is damaged or missing, a download fails or the
-        disk is full.
+    path, subset, num_images, size, seed
+        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors.
     """
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
     return sources.write(path, source, {

@@ -44,13 +44,7 @@ class Item:
 
 @cache
 def items() -> dict[str, Item]:
-    """Read the registry.
-
-    Returns
-    -------
-    dict of str to Item
-        All data sets by name, in the order of ``registry.toml``.
-    """
+    """Read all data sets by name, in the order of ``registry.toml``."""
     return parse((files(__package__) / "registry.toml").read_text(encoding="utf-8"))
 
 
@@ -60,25 +54,7 @@ def parse(text: str) -> dict[str, Item]:
 
 
 def select(name: str, subset: str | None = None) -> list[File]:
-    """List the files of an item, or of a part of it.
-
-    Parameters
-    ----------
-    name : str
-        An item, e.g. ``"mnist"``.
-    subset : str, optional
-        A part of it, e.g. ``"test"``; by default everything.
-
-    Returns
-    -------
-    list of File
-        In the order of the registry.
-
-    Raises
-    ------
-    ValueError
-        If there is no such item or subset; the sentence lists what there is.
-    """
+    """List the files of an item, or of a part of it; a ValueError says what there is."""
     if name not in items():
         raise ValueError(f"There is no data set {name!r}; choose one of: {', '.join(items())}.")
     found = items()[name].files
