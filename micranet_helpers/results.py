@@ -86,25 +86,10 @@ def save(
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read what :func:`save` wrote.
+    """Read what :func:`save` wrote: its arguments, and ``provenance``.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-
-    Returns
-    -------
-    dict
-        The arguments of :func:`save`, and ``provenance``. Metrics and seconds that were not
-        finite are NaN.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged or no file of results.
+    Metrics and seconds that were not finite are NaN. Raises FileNotFoundError if there is no such
+    file, ValueError if it is damaged or no file of results.
     """
     path = Path(path)
     if not path.is_file():
@@ -124,26 +109,20 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def collect(folder: str | Path, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Read all results of a folder.
+    """Read all results of a folder, or those of one dataset.
 
     Parameters
     ----------
     folder : path
         Folder of JSON files.
     dataset : str, optional
-        Only results of this dataset.
+        Name of the dataset.
 
     Returns
     -------
     list of dict
-        As of :func:`load`, sorted by dataset, source, split, labels used and seed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    ValueError
-        If a file in it is no file of results.
+        As of :func:`load`, whose errors are raised here, too; sorted by dataset, source, split,
+        labels used and seed.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: give the one with the results.")
@@ -153,17 +132,9 @@ def collect(folder: str | Path, dataset: str | None = None) -> list[dict[str, An
 
 
 def full(dataset: str) -> list[dict[str, Any]]:
-    """Read the runs of the `full` profile that come with the book.
+    """Read the runs of a dataset, e.g. "em", of the profile `full` that come with the book.
 
-    Parameters
-    ----------
-    dataset : str
-        E.g. "em".
-
-    Returns
-    -------
-    list of dict
-        Sorted as by :func:`collect`; empty if there are none.
+    They are sorted as by :func:`collect`; the list is empty if there are none.
     """
     package = Path(__file__).parent
     # In a checkout they are in the book, in an installed package beside its code.
@@ -297,17 +268,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Name each number of a table "measure, way", as :func:`pivot` reads it.
+    """Name each number of a table "measure, way" for :func:`save`, as :func:`pivot` reads it.
 
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to float
-        Name of each way and its values by measure, as for :func:`number_table`.
-
-    Returns
-    -------
-    dict of str to float
-        For :func:`save`.
+    ``rows`` are the names of ways and their values by measure, as for :func:`number_table`.
     """
     return {f"{name}, {way}": value for way, row in rows.items() for name, value in row.items()}
 

@@ -233,17 +233,9 @@ def _label(
 
 
 def line_of(sample: Sample) -> int:
-    """Find which cell line a frame shows, by its truth.
+    """Find which cell line a frame shows, by its truth: the number of the first that has a cell.
 
-    Parameters
-    ----------
-    sample : Sample
-        A frame with at least one cell; its classes are cell and contact of each line in turn.
-
-    Returns
-    -------
-    int
-        Number of the first line that has a cell, from 0.
+    Its classes are cell and contact of each line in turn.
     """
     return int(sample.label.any((1, 2))[::2].argmax())
 

@@ -148,37 +148,19 @@ def _sample(name: str, image: NDArray[np.uint8], label: NDArray[np.uint16], boxe
 
 
 def gaps(sample: Sample) -> NDArray[np.float32]:
-    """Measure how far each box is from the border of its field.
+    """Measure how far each box of a field is from its border: px, float32 (M,).
 
-    Parameters
-    ----------
-    sample : Sample
-        A field with boxes.
-
-    Returns
-    -------
-    ndarray, float32, (M,)
-        px; less than 1 where the border cuts the cell.
+    It is less than 1 where the border cuts the cell.
     """
     sides = np.array(sample.image.shape[1:], sample.boxes.dtype)
     return np.c_[sample.boxes[:, 1:3], sides - sample.boxes[:, 3:]].min(1)
 
 
 def elsewhere(sample: Sample) -> Sample:
-    """Imitate how another laboratory would photograph a field.
+    """Imitate how another laboratory would photograph a field of three channels of 8 bits.
 
     Each channel of its camera sees some of its neighbours' light, and its lens is softer by a
-    Gaussian of 1 px.
-
-    Parameters
-    ----------
-    sample : Sample
-        A field, three channels of 8 bits.
-
-    Returns
-    -------
-    Sample
-        The same cells; the image standardised anew.
+    Gaussian of 1 px. The cells are the same; the image is standardised anew.
     """
     light = np.einsum("dc,chw->dhw", OVERLAP, sample.image.astype(np.float32))
     image = np.rint(gaussian_filter(light, (0, 1, 1))).astype(np.uint8)

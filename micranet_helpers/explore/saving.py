@@ -121,23 +121,10 @@ def _roi(loops: list[NDArray[np.float64]], name: str) -> roifile.ImagejRoi:
 
 
 def recipe(session: Session) -> str:
-    """Write the choices as code that makes the same objects.
+    """Write the choices as Python code that makes the same objects.
 
-    Parameters
-    ----------
-    session : Session
-        What was found.
-
-    Returns
-    -------
-    str
-        Python code. It ends with ``labels`` (S, S), the numbered objects of the crop, and
-        ``mask``; ``place`` says where the crop lies. Paths are as they were chosen.
-
-    Raises
-    ------
-    ValueError
-        If the session has no mask.
+    It ends with ``labels`` (S, S), the numbered objects of the crop, and ``mask``; ``place`` says
+    where the crop lies. Paths are as they were chosen. Raises ValueError if there is no mask.
     """
     _check_mask(session)
     choice, (rows, columns) = session.choice, session.window

@@ -68,31 +68,17 @@ def select(name: str, subset: str | None = None) -> list[File]:
 
 
 def table(on_disk: Mapping[str, int]) -> str:
-    """Lay out sizes and licences as a Markdown table, for a page.
+    """Lay out sizes and licences as a Markdown table, a line for each item, for a page.
 
-    Parameters
-    ----------
-    on_disk : mapping of str to int
-        Bytes of each item in the cache, from :func:`micranet_helpers.data.fetch.download.cached`.
-
-    Returns
-    -------
-    str
-        A line for each item: name, size and cached size in MB (10^6 bytes), subsets with their
-        sizes, whether hashes are published, licence.
+    ``on_disk`` holds the bytes of each item in the cache, from
+    :func:`micranet_helpers.data.fetch.download.cached`. Sizes are in MB (10^6 bytes).
     """
     head = ("name", "MB", "cached", "subsets (MB)", "hash", "licence")
     return _markdown(head, ((name, *rest[1:-1]) for name, *rest in _rows(on_disk)))
 
 
 def citations() -> str:
-    """Lay out what each item is and whom to cite as a Markdown table, for a page.
-
-    Returns
-    -------
-    str
-        A line for each work: the items that it describes, what they are, citation.
-    """
+    """Lay out what the items are and whom to cite as a Markdown table, a line for each work."""
     works: dict[str, list[Item]] = {}
     for item in items().values():
         works.setdefault(item.citation, []).append(item)
