@@ -262,7 +262,7 @@ def test_the_open_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (rings,) = found["testing"]
     np.testing.assert_allclose(rings.image[0, :12], 1 / actin.FULL, rtol=1e-6)  # channel 1
     assert rings.label[0, :12].all() and not rings.label[0, 12:].any()
-    crop = crops.CropDataset(path, "training", 40, 40, actin.OPEN_RULE)
+    crop = crops.CropDataset(path, "training", 40, 40, crops.Rule(("rings", "fibres"), 0.05))
     assert crop.labels.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
     with pytest.raises(ValueError, match="No crop"):  # no dendrite is marked
         crops.CropDataset(path, "training", 40, 40, actin.RULE)

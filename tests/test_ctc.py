@@ -30,16 +30,15 @@ def disc(radius: float, row: float, column: float, size: int = 64) -> np.ndarray
     return np.hypot(*np.ogrid[-row : size - row, -column : size - column]) <= radius
 
 
-@given(st.integers(3, 10), st.integers(3, 10), st.integers(0, 9), st.sampled_from([0, 2, 4, 6]),
-       st.booleans())  # fmt: skip
+@given(st.integers(3, 10), st.integers(3, 10), st.integers(0, 9), st.booleans())
 def test_discs_are_in_contact_up_to_the_distance(
-    first: int, second: int, gap: int, distance: int, turned: bool
+    first: int, second: int, gap: int, turned: bool
 ) -> None:
     cells = np.zeros((64, 64), int)
     cells[disc(first, 32, 15)] = 7
     cells[disc(second, 32, 15 + first + gap + second + 1)] = 3  # gap pixels lie between
     cells = cells.T if turned else cells
-    found = ctc.contacts(cells, distance)
+    distance, found = ctc.CONTACT, ctc.contacts(cells)
     assert found.max() == (gap <= distance)
     if gap <= distance:
         where = np.argwhere(found) if not turned else np.argwhere(found)[:, ::-1]
@@ -83,12 +82,6 @@ def test_contacts_of_a_dense_layer_are_told_apart() -> None:
         ("c", "t"),
     )
     assert present.all() and kept.all()
-
-
-@pytest.mark.parametrize("distance", [-2, 1, 3])
-def test_distance_is_even(distance: int) -> None:
-    with pytest.raises(ValueError, match=r"0, 2, 4"):
-        ctc.contacts(np.eye(4, dtype=int), distance)
 
 
 # --- classes -----------------------------------------------------------------------------------

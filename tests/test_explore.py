@@ -217,7 +217,7 @@ def test_bad_input_gives_one_sentence_and_the_session_goes_on(
 
 @pytest.mark.parametrize("change, sentence", [
     ({"layers": ("5a",)}, "at least one of"), ({"how": "median"}, "how must be one of pca"),
-    ({"sigma": float("nan")}, "sigma must be"), ({"side": 20}, "multiple of 8, not 20"),
+    ({"pixel_size_um": float("nan")}, "pixel size must be"),
 ])  # fmt: skip
 def test_wrong_choices_change_nothing(session: Session, change: dict, sentence: str) -> None:
     before = session.choice

@@ -367,7 +367,6 @@ def test_of_equal_thresholds_the_widest_gap_is_taken():
         ([1, 2], [1], "each crop"),
         ([[1, 2]], [[0, 1]], "one class"),
         ([1, np.nan], [0, 1], "finite"),
-        ([1, 2], [0.5, 1], "0 .absent. or 1"),
     ],
 )
 def test_best_threshold_refuses(scores, present, message):

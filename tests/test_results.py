@@ -77,27 +77,9 @@ def test_commit_is_that_of_this_checkout(tmp_path, monkeypatch):
     assert commit() is None
 
 
-def test_versions_are_those_of_what_is_installed():
-    versions = results.provenance(["numpy", "no such package"])["versions"]
-    assert versions.keys() == {"python", "numpy"} and versions["numpy"] == np.__version__
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"n": 2.5}, "n must be of type int, not 2.5"),
-        ({"seed": True}, "seed must be of type int"),
-        ({"split": None}, "split"),
-        ({"metrics": {"F1": "0.5"}}, "F1 in metrics"),
-        ({"metrics": {"F1": [0.5, 0.6]}}, "F1 in metrics"),
-        ({"metrics": {"F1": 1e301}}, "no finite number"),
-        ({"seconds": {"fit": True}}, "fit in seconds"),
-        ({"parameters": {"x": object()}}, "object"),
-    ],
-)
-def test_save_refuses(changed, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        results.save(tmp_path / "0.json", **run(**changed))
+def test_save_refuses_what_json_does_not_know(tmp_path):
+    with pytest.raises(TypeError, match="object"):
+        results.save(tmp_path / "0.json", **run(parameters={"x": object()}))
     assert not list(tmp_path.iterdir())
 
 
@@ -108,14 +90,6 @@ def test_load_refuses_what_is_no_result(content, tmp_path):
     (tmp_path / "0.json").write_bytes(content)
     with pytest.raises(ValueError, match="holds no results"):
         results.load(tmp_path / "0.json")
-
-
-@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", '"0.5"', "true", "9" * 5000])
-def test_load_refuses_numbers_that_are_none(number, tmp_path):
-    path = results.save(tmp_path / "0.json", **run())
-    path.write_text(path.read_text().replace("0.5", number))
-    with pytest.raises(ValueError, match="holds no results"):
-        results.load(path)
 
 
 def test_missing_files_and_folders(tmp_path):
@@ -145,9 +119,8 @@ def test_summary_by_hand():
         "| bad | 1.000 (of 1) |",
         "| none | – |",
     ]
-    assert results.summary(runs, {"px": "a | b"}).splitlines()[2:] == ["| a \\| b | 12.0 ± 2.0 |"]
-    assert results.summary(runs[:1], {"F1": "F1"}).splitlines() == [
-        "| metric | 1 seed, n = 100 |", "| --- | ---: |", "| F1 | 0.500 |",
+    assert results.summary([run(metrics={"a | b": 0.5})]).splitlines() == [
+        "| metric | 1 seed, n = 100 |", "| --- | ---: |", "| a \\| b | 0.500 |",
     ]  # fmt: skip
 
 

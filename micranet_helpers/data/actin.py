@@ -35,10 +35,6 @@ FULL = 0.8 * 574.3677  # photons that become 1; the open images reach 0.7 of it
 RULE = Rule(("rings", "fibres"), 0.05, foreground="dendrite", foreground_share=0.1)
 """The original's, for crops of 256 px every 192 px."""
 
-OPEN_RULE = Rule(("rings", "fibres"), 0.05)
-"""For the open images: nobody marked dendrites in them, and the crops of :data:`RULE` would be
-none."""
-
 SPLITS = {
     "training": {"actin_1.tiff", "actin_3.tiff", "train", "train_fixed"},
     "validation": {"actin_2.tiff", "valid", "valid_fixed"},
@@ -68,26 +64,12 @@ def build(
 
     Parameters
     ----------
-    path : path
-        The new file.
     source : str
         ``"simulated"``; ``"open"`` (STEDActinFCN and TA-GAN, ten images of 224 to 256 px, for
         looking); or ``"original"`` (the data of the MICRA-Net paper).
-    subset : str, optional
-        A part of the download: for ``"open"``, ``"small"`` is a part of TA-GAN.
-    num_images, size, seed : int
-        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is no such source or subset, a file is damaged or missing, a download fails or the
-        disk is full.
+    path, subset, num_images, size, seed
+        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors. For
+        ``"open"``, the subset ``"small"`` is a part of TA-GAN.
     """
     return sources.write(path, source, {
         "simulated": lambda: sources.simulated(

@@ -55,7 +55,9 @@ MARGIN = {
 enlarged copy the border is wider in proportion. 25 px were found in copies of two lines; 50 px is
 the challenge's rule for larger cells."""
 
-CONTACT = 4  # most pixels between two cells in contact
+CONTACT = 4
+"""Most pixels between two cells in contact; even."""
+
 PIECES = 20  # where a number has this many pieces or more, the numbers of a mask are broken
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and those at its sides
 
@@ -71,20 +73,10 @@ def classes(lines: Iterable[str] = DRAWN) -> tuple[str, ...]:
 
 
 def rule(lines: Iterable[str] = DRAWN) -> Rule:
-    """Make the rule of crops of some of the lines.
+    """Make the rule of crops of a dataset of some lines, with the classes of :func:`classes`.
 
     A cell or contact is present if a quarter of it is in the crop; crops that only touch less are
     dropped. So a crop must have room for a quarter of a cell.
-
-    Parameters
-    ----------
-    lines : iterable of str
-        The lines of the dataset.
-
-    Returns
-    -------
-    Rule
-        With the classes of :func:`classes`.
     """
     return Rule(classes(lines), visible_share=0.25)
 
@@ -93,39 +85,30 @@ CLASSES, RULE = classes(), rule()
 """Where no lines are chosen."""
 
 
-def contacts(cells: NDArray[Any], distance: int = CONTACT) -> NDArray[np.int64]:
+def contacts(cells: NDArray[Any]) -> NDArray[np.int64]:
     """Find where cells touch or nearly touch.
 
-    Each cell is grown by half the distance; where it meets another cell's growth (they share a
-    pixel's side), a contact lies, and is widened by half the distance. So two cells that face
-    each other are in contact if at most ``distance`` pixels lie between them. This definition
-    is ours: that of the MICRA-Net paper was not published.
+    Each cell is grown by half of :data:`CONTACT`; where it meets another cell's growth (they share
+    a pixel's side), a contact lies, and is widened by as much. So two cells that face each other
+    are in contact if at most four pixels lie between them. This definition is ours: that of the
+    MICRA-Net paper was not published.
 
     Parameters
     ----------
     cells : ndarray of int, (H, W)
         Numbers of the cells, 0: none.
-    distance : int
-        Most pixels between two cells in contact; even.
 
     Returns
     -------
     ndarray, int64, (H, W)
         Numbers of the contacts, 0: none; one for each pair of cells and place where they meet.
-
-    Raises
-    ------
-    ValueError
-        If the distance is odd or negative.
     """
-    if distance < 0 or distance % 2:
-        raise ValueError(f"The distance must be 0, 2, 4, … px, not {distance}.")
-    grown = expand_labels(np.asarray(cells, np.int64), distance / 2)
+    grown = expand_labels(np.asarray(cells, np.int64), CONTACT / 2)
     highest = maximum_filter(grown, footprint=CROSS)
     lowest = minimum_filter(np.where(grown, grown, highest.max() + 1), footprint=CROSS)
     # By pairs: in a dense layer, contacts that meet at corners would be one net over the frame.
     pairs = np.where((grown > 0) & (highest != lowest), lowest * (highest.max() + 1) + highest, 0)
-    return expand_labels(components(pairs), distance / 2).astype(np.int64)
+    return expand_labels(components(pairs), CONTACT / 2).astype(np.int64)
 
 
 def find(folder: str | Path, line: str) -> dict[str, Pairs]:
@@ -250,17 +233,9 @@ def _label(
 
 
 def line_of(sample: Sample) -> int:
-    """Find which cell line a frame shows, by its truth.
+    """Find which cell line a frame shows, by its truth: the number of the first that has a cell.
 
-    Parameters
-    ----------
-    sample : Sample
-        A frame with at least one cell; its classes are cell and contact of each line in turn.
-
-    Returns
-    -------
-    int
-        Number of the first line that has a cell, from 0.
+    Its classes are cell and contact of each line in turn.
     """
     return int(sample.label.any((1, 2))[::2].argmax())
 
@@ -275,28 +250,14 @@ def build(
 
     Parameters
     ----------
-    path : path
-        The new file.
     source : str
         ``"simulated"``; ``"original"``: the six lines of the challenge that the MICRA-Net paper
         used; ``"open"``: Usiigaci and two lines of the challenge.
     lines : sequence of str, optional
         The lines, in the order of the classes; by default all of the source.
-    subset : str, optional
-        A part of the download of Usiigaci, e.g. ``"small"``; by default everything.
-    num_images, size, seed : int
-        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is no such source, line or subset, a file is damaged or missing, a download fails
-        or the disk is full.
+    path, subset, num_images, size, seed
+        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors. Only
+        the download of Usiigaci has a subset, ``"small"``.
     """
     lines = (LINES[:-1] if source == "original" else DRAWN) if lines is None else tuple(lines)
     names = classes(lines)  # before anything is downloaded

@@ -109,17 +109,7 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
 def split(digits: Digits, seed: int = 0) -> tuple[Digits, Digits, Digits]:
     """Split digits, not canvases, into training, validation and test (70, 15, 15 %).
 
-    Parameters
-    ----------
-    digits : Digits
-        All digits.
-    seed : int
-        Which split; the share of each class is kept.
-
-    Returns
-    -------
-    tuple of three Digits
-        Training, validation and test digits; no digit is in two of them.
+    No digit is in two of them; the share of each class is kept. ``seed`` says which split.
     """
     ids, classes = np.arange(len(digits.classes)), digits.classes
     train, rest = train_test_split(ids, test_size=0.3, stratify=classes, random_state=seed)

@@ -21,23 +21,20 @@ RULE = Rule(CLASSES, visible_share=0.5)
 """A digit is present if at least half of its ink is in the crop."""
 
 NUM_DIGITS = (4, 60)
-"""Fewest and most digits on 256 × 256 px, as counted on samples of the MICRA-Net paper."""
+"""Fewest and most digits on 256 × 256 px, as counted on samples of the MICRA-Net paper; on other
+sizes as many for each pixel."""
 
 BUNDLED = "Alpaydin & Kaynak 1998, doi 10.24432/C50P49, bundled with scikit-learn"
 BATCH = 16  # canvases drawn at once
 
 
-def simulate(
-    n: int, size: int, seed: int = 0, num_digits: tuple[int, int] = NUM_DIGITS
-) -> list[Sample]:
+def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
     """Draw canvases of scikit-learn's bundled digits.
 
     Parameters
     ----------
     n, size, seed : int
         Number of canvases; side, px, a multiple of 8; which ones.
-    num_digits : (int, int)
-        Fewest and most digits on 256 × 256 px; on other sizes as many for each pixel.
 
     Returns
     -------
@@ -45,13 +42,12 @@ def simulate(
         Image uint16 (1, size, size), shown to the network as 0 to 1; label uint16 (10, size, size)
         with numbered digits.
     """
-    return list(_canvases(digits.load(), n, size, num_digits, seed, 0))
+    return list(_canvases(digits.load(), n, size, seed, 0))
 
 
 def build(
     path: str | Path, source: str = "simulated", *, subset: str | None = None,
-    num_images: int = 1000, size: int = 256, num_digits: tuple[int, int] = NUM_DIGITS,
-    seed: int = 0,
+    num_images: int = 1000, size: int = 256, seed: int = 0,
 ) -> Path:  # fmt: skip
     """Write a dataset of canvases with the splits training, validation and testing.
 
@@ -61,34 +57,20 @@ def build(
 
     Parameters
     ----------
-    path : path
-        The new file.
     source : str
         ``"simulated"``: scikit-learn's bundled 1,797 digits; ``"open"``: MNIST.
     subset : str, optional
         ``"test"`` draws from MNIST's 10,000 test digits only; by default all 70,000 are used.
-    num_images : int
-        Number of canvases, at least 3.
-    size, num_digits, seed : int, (int, int), int
-        See :func:`simulate`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is no such source or subset, a file is damaged or missing, a download fails or the
-        disk is full.
+    path, num_images, size, seed
+        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors; the
+        canvases of MNIST's digits are drawn, too.
     """
     counts = sources.shares(num_images)
 
     def made(single: Digits, about: About) -> sources.Made:
         parts = zip(SPLITS, digits.split(single, seed), counts, strict=True)
         return {
-            split: _canvases(part, count, size, num_digits, seed, number)
+            split: _canvases(part, count, size, seed, number)
             for number, (split, part, count) in enumerate(parts)
         }, about
 
@@ -107,10 +89,10 @@ def _mnist(files: list[Path]) -> Digits:
 
 
 def _canvases(
-    single: Digits, count: int, size: int, num_digits: tuple[int, int], seed: int, part: int
+    single: Digits, count: int, size: int, seed: int, part: int
 ) -> Iterator[Sample]:
     # On few pixels the fewest may be none; a batch at a time bounds the memory.
-    least, most = (round(number * (size / 256) ** 2) for number in num_digits)
+    least, most = (round(number * (size / 256) ** 2) for number in NUM_DIGITS)
     for start in range(0, count, BATCH):
         own_seed = int(np.random.SeedSequence([seed, part, start]).generate_state(1)[0])
         drawn = digits.make_canvases(

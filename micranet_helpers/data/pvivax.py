@@ -148,37 +148,19 @@ def _sample(name: str, image: NDArray[np.uint8], label: NDArray[np.uint16], boxe
 
 
 def gaps(sample: Sample) -> NDArray[np.float32]:
-    """Measure how far each box is from the border of its field.
+    """Measure how far each box of a field is from its border: px, float32 (M,).
 
-    Parameters
-    ----------
-    sample : Sample
-        A field with boxes.
-
-    Returns
-    -------
-    ndarray, float32, (M,)
-        px; less than 1 where the border cuts the cell.
+    It is less than 1 where the border cuts the cell.
     """
     sides = np.array(sample.image.shape[1:], sample.boxes.dtype)
     return np.c_[sample.boxes[:, 1:3], sides - sample.boxes[:, 3:]].min(1)
 
 
 def elsewhere(sample: Sample) -> Sample:
-    """Imitate how another laboratory would photograph a field.
+    """Imitate how another laboratory would photograph a field of three channels of 8 bits.
 
     Each channel of its camera sees some of its neighbours' light, and its lens is softer by a
-    Gaussian of 1 px.
-
-    Parameters
-    ----------
-    sample : Sample
-        A field, three channels of 8 bits.
-
-    Returns
-    -------
-    Sample
-        The same cells; the image standardised anew.
+    Gaussian of 1 px. The cells are the same; the image is standardised anew.
     """
     light = np.einsum("dc,chw->dhw", OVERLAP, sample.image.astype(np.float32))
     image = np.rint(gaussian_filter(light, (0, 1, 1))).astype(np.uint8)
@@ -235,27 +217,12 @@ def build(
 
     Parameters
     ----------
-    path : path
-        The new file.
     source : str
         ``"simulated"``, ``"open"`` (IML_Malaria) or ``"original"`` (BBBC041).
-    subset : str, optional
-        A part of the download, e.g. ``"small"``; by default everything.
     scale : int
         By how much real images are reduced, see :func:`read`.
-    num_images, size, seed : int
-        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is no such source or subset, a file is damaged or missing, a download fails or the
-        disk is full.
+    path, subset, num_images, size, seed
+        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors.
     """
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
     return sources.write(path, source, {

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from micranet_helpers.explore.session import Session
@@ -63,7 +64,7 @@ def overlay(session: Session, opacity: float) -> Picture:
     labels, colour = session.labels, _rgb(CLASS_COLOURS[session.cls % len(CLASS_COLOURS)])
     inside = labels > 0
     picture[inside] = _blend(picture[inside], colour, opacity)
-    picture[_inner_edges(labels)] = colour
+    picture[find_boundaries(labels, mode="inner")] = colour
     return _enlarged(picture)
 
 
@@ -130,16 +131,6 @@ def _rgb(colour: str) -> Picture:
 
 def _blend(below: Picture, above: Picture, opacity: float) -> Picture:
     return (below * np.float32(1 - opacity) + above * np.float32(opacity)).astype(np.uint8)
-
-
-def _inner_edges(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Mark the pixels of objects that have one of four neighbours outside."""
-    edges = np.zeros(labels.shape, bool)
-    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differ = labels[one] != labels[other]
-        edges[one] |= differ
-        edges[other] |= differ
-    return edges & (labels > 0)
 
 
 def _enlarged(picture: Picture) -> Picture:

@@ -13,13 +13,12 @@ import numpy as np
 import roifile
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
-from skimage.measure import find_contours
 
 from micranet_helpers.explore.session import Session
 from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.maps.detect import table
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.plots.images import contours
 
 VERSION = version("micranet-helpers")
 
@@ -98,15 +97,9 @@ def rois(labels: NDArray[np.integer], name: str) -> list[roifile.ImagejRoi]:
     They are named ``<name>-<number>``. ImageJ's coordinates: the first pixel covers 0 to 1. An
     object with holes, or of several parts, is a compound ROI.
     """
-    made = []
-    for number, place in enumerate(find_objects(labels), 1):
-        if place:
-            inside = np.pad(labels[place] == number, 1)
-            # A pixel's centre is 0 in scikit-image and 0.5 in ImageJ; the border takes 1.
-            corner = place[1].start - 0.5, place[0].start - 0.5
-            loops = [line[:-1, ::-1] + corner for line in find_contours(inside, 0.5)]
-            made.append(_roi(loops, f"{name}-{number}"))
-    return made
+    # A pixel's centre is 0 in scikit-image and 0.5 in ImageJ, whose outlines close by themselves.
+    return [_roi([line[:-1, ::-1] + 0.5 for line in lines], f"{name}-{number}")
+            for number, lines in contours(labels)]  # fmt: skip
 
 
 def _roi(loops: list[NDArray[np.float64]], name: str) -> roifile.ImagejRoi:
@@ -128,23 +121,10 @@ def _roi(loops: list[NDArray[np.float64]], name: str) -> roifile.ImagejRoi:
 
 
 def recipe(session: Session) -> str:
-    """Write the choices as code that makes the same objects.
+    """Write the choices as Python code that makes the same objects.
 
-    Parameters
-    ----------
-    session : Session
-        What was found.
-
-    Returns
-    -------
-    str
-        Python code. It ends with ``labels`` (S, S), the numbered objects of the crop, and
-        ``mask``; ``place`` says where the crop lies. Paths are as they were chosen.
-
-    Raises
-    ------
-    ValueError
-        If the session has no mask.
+    It ends with ``labels`` (S, S), the numbered objects of the crop, and ``mask``; ``place`` says
+    where the crop lies. Paths are as they were chosen. Raises ValueError if there is no mask.
     """
     _check_mask(session)
     choice, (rows, columns) = session.choice, session.window

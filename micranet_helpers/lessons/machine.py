@@ -13,13 +13,7 @@ def best_device() -> str:
 
 
 def describe_machine() -> str:
-    """Print the versions, the device and the precision of training, in one line.
-
-    Returns
-    -------
-    {"cuda", "cpu"}
-        The device on which the chapters train: a GPU if torch can use one.
-    """
+    """Print versions, device and precision of training in one line; return the device's name."""
     device = best_device()
     print(
         f"torch {torch.__version__}, micranet-helpers {version('micranet-helpers')}, {device}, "

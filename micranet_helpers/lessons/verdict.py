@@ -53,17 +53,10 @@ def judge(model: nn.Module, validation: Dataset, testing: Dataset) -> Verdict:
 
 
 def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
-    """Choose for each class the threshold of highest F1.
+    """Choose for each class the threshold of highest F1: float32 (K,).
 
-    Parameters
-    ----------
-    scores, labels : Tensor, float, (N, K)
-        Scores of N crops, and their labels, above 0 for yes.
-
-    Returns
-    -------
-    Tensor, float32, (K,)
-        See :func:`micranet_helpers.metrics.labels.best_threshold`.
+    Scores of N crops and their labels, above 0 for yes, are (N, K); see
+    :func:`micranet_helpers.metrics.labels.best_threshold`.
     """
     pairs = zip(scores.T, labels.T > 0, strict=True)
     return torch.tensor([metrics.best_threshold(*pair) for pair in pairs])
@@ -72,15 +65,7 @@ def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
 def scores_of(matchings: Iterable[metrics.Matching]) -> dict[str, float]:
     """Score the objects of many images together, as a row of a table.
 
-    Parameters
-    ----------
-    matchings : iterable of Matching
-        One for each image.
-
-    Returns
-    -------
-    dict
-        ``found``, ``false`` and ``missed`` (numbers), ``precision``, ``recall`` and ``F1``.
+    It holds ``found``, ``false`` and ``missed`` (numbers), ``precision``, ``recall`` and ``F1``.
     """
     pool = metrics.total(matchings)
     return {
@@ -90,17 +75,8 @@ def scores_of(matchings: Iterable[metrics.Matching]) -> dict[str, float]:
 
 
 def tally_of(matchings: Iterable[metrics.Matching]) -> NDArray[np.int64]:
-    """Count what the bootstrap of F1 draws from.
+    """Count what :func:`micranet_helpers.metrics.intervals.f1_interval` draws from: int64 (2, N).
 
-    Parameters
-    ----------
-    matchings : iterable of N Matching
-        One for each image.
-
-    Returns
-    -------
-    ndarray, int64, (2, N)
-        For :func:`micranet_helpers.metrics.intervals.f1_interval`: twice the objects found;
-        predicted and true objects together.
+    For each of N images: twice the objects found; predicted and true objects together.
     """
     return np.transpose([(2 * each.tp, each.num_pred + each.num_true) for each in matchings])

@@ -61,17 +61,9 @@ def match_boxes(
 def ignored(
     points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float = 0
 ) -> NDArray[np.bool_]:
-    """Mark the points that lie in an ignored box and in no other, and are not counted.
+    """Mark the points that are not counted: in an ignored box and in no other, bool (N,).
 
-    Parameters
-    ----------
-    points, boxes, ignore, slack
-        As in :func:`match_boxes`.
-
-    Returns
-    -------
-    ndarray, bool, (N,)
-        True where a point is not counted.
+    Points, boxes, ignored boxes and slack are those of :func:`match_boxes`.
     """
     points, boxes, ignore = _points(points), _boxes(boxes), _boxes(ignore)
     return _inside(points, ignore, slack).any(1) & ~_inside(points, boxes, slack).any(1)

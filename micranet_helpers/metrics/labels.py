@@ -51,8 +51,8 @@ def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
     ----------
     scores : array-like or Tensor, float, (N,)
         Finite logits, probabilities or other scores of validation crops.
-    present : array-like or Tensor, bool or 0 and 1, (N,)
-        Whether each crop shows the class.
+    present : array-like or Tensor, bool or number, (N,)
+        Above 0 where a crop shows the class.
 
     Returns
     -------
@@ -70,10 +70,9 @@ def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
             f"Give a finite score and a label for each crop of one class, not {scores.shape} and "
             f"{present.shape} or NaN."
         )
-    if not np.isin(present, (0, 1)).all():
-        raise ValueError("Labels must be 0 (absent) or 1 (present).")
-    if len(missing := {0, 1} - set(present.astype(int).tolist())):
-        word = "positive" if 1 in missing else "negative"
+    present = present > 0
+    if present.all() or not present.any():
+        word = "negative" if present.any() else "positive"
         raise ValueError(
             f"No {word} crop is among the {len(scores)} validation crops: take more or other "
             "images for validation, or keep the usual threshold."

@@ -70,23 +70,10 @@ class Matching:
 
 
 def total(matchings: Iterable[Matching]) -> Matching:
-    """Pool the matchings of many images, so that every object counts alike.
+    """Pool the matchings of images or classes, at least one, so that every object counts alike.
 
-    Parameters
-    ----------
-    matchings : iterable of Matching
-        One for each image (or class), at least one.
-
-    Returns
-    -------
-    Matching
-        Counts and scores of all objects together. Its pairs are those of the images one after
-        another, with each image's own numbers.
-
-    Raises
-    ------
-    ValueError
-        If there is no matching.
+    The pairs are those of the images one after another, with each image's own numbers. Raises
+    ValueError if there is no matching.
     """
     matchings = list(matchings)
     return Matching(

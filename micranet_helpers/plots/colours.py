@@ -63,18 +63,7 @@ def class_colours(classes: Sequence[str]) -> list[str]:
 
 
 def method_colour(name: str) -> str:
-    """Choose the colour of a method.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``"U-Net ALT2"`` or ``"evidence"``.
-
-    Returns
-    -------
-    str
-        One of :data:`METHOD_COLOURS`.
-    """
+    """Choose the colour of a method, such as "U-Net ALT2", from :data:`METHOD_COLOURS`."""
     known = (colour for start, colour in METHOD_COLOURS.items() if name.startswith(start))
     return next(known, METHOD_COLOURS["MICRA-Net"])
 

@@ -1,7 +1,7 @@
 """Draw images, masks, maps and detections."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -237,15 +237,23 @@ DASHED = (
 """Two lines that make one, visible on every grey."""
 
 
-def _draw_contours(axis: Axes, plane: NDArray[Any] | Tensor, style: dict[str, Any]) -> None:
-    """Draw the outline of each object, also where it touches another or the border."""
-    labels = as_array(plane).astype(np.int32)
-    lines = []
+def contours(
+    labels: NDArray[np.integer],
+) -> Iterator[tuple[int, list[NDArray[np.float64]]]]:
+    """Yield the number of each object of a label image (H, W) and its outlines, row and column.
+
+    Outlines are closed, run between pixels, and also where an object touches another or the border.
+    """
     for number, place in enumerate(find_objects(labels), 1):
         if place:
-            corner = place[1].start - 1, place[0].start - 1
+            corner = place[0].start - 1, place[1].start - 1
             inside = np.pad(labels[place] == number, 1)
-            lines += [line[:, ::-1] + corner for line in find_contours(inside, 0.5)]
+            yield number, [line + corner for line in find_contours(inside, 0.5)]
+
+
+def _draw_contours(axis: Axes, plane: NDArray[Any] | Tensor, style: dict[str, Any]) -> None:
+    found = contours(as_array(plane).astype(np.int32))
+    lines = [line[:, ::-1] for _, outlines in found for line in outlines]
     style = {f"{key}s": value for key, value in style.items()}
     axis.add_collection(LineCollection(lines, **style), autolim=False)
 
@@ -441,7 +449,6 @@ def show_wrong_detections(
     ignore: Sequence[ArrayLike],
     slack: float,
     side: int,
-    most: int = 6,
 ) -> None:
     """Show false detections and missed boxes close up, and print how many there are.
 
@@ -450,9 +457,7 @@ def show_wrong_detections(
     images, points, boxes, ignore, slack
         As for :func:`show_detections`.
     side : int
-        Side of a picture, px.
-    most : int
-        Most pictures of each kind; the first ones are taken.
+        Side of a picture, px; of each kind, at most six are shown.
     """
     wrong: dict[str, list] = {"false": [], "missed": []}
     for image, found, known, ignored_boxes in zip(images, points, boxes, ignore, strict=True):
@@ -464,8 +469,8 @@ def show_wrong_detections(
         wrong["missed"] += [(image, place) for place in missed.mean(1)]
     for kind, cases in wrong.items():
         print(kind, len(cases))
-        show_places([image for image, _ in cases[:most]], [place for _, place in cases[:most]],
-                    side, [kind] * most)  # fmt: skip
+        shown = cases[:6]
+        show_places([image for image, _ in shown], [place for _, place in shown], side, [kind] * 6)
 
 
 def label_titles(counts: Tensor) -> list[str]:

@@ -91,24 +91,11 @@ def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
 def settings(model: nn.Module) -> dict[str, Any]:
     """List the settings that define a network, by the names that published files use.
 
-    Parameters
-    ----------
-    model : MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
-        The network.
-
-    Returns
-    -------
-    dict
-        ``num_classes`` and ``num_input_images`` (MICRANet, Mask R-CNN) or ``in_channels``
-        (U-Nets). UNet: also ``depth`` and, if the first level has 2^f filters, ``number_filter``
-        f. Mask R-CNN, whose ``num_classes`` counts the background: also ``min_size`` and
-        ``max_size``, the side of its crops, px, and ``image_mean`` and ``image_std``, one number
-        a channel.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these networks.
+    They are ``num_classes`` and ``num_input_images`` (MICRANet, Mask R-CNN) or ``in_channels``
+    (U-Nets). UNet: also ``depth`` and, if the first level has 2^f filters, ``number_filter`` f.
+    Mask R-CNN, whose ``num_classes`` counts the background: also ``min_size`` and ``max_size``,
+    the side of its crops, px, and ``image_mean`` and ``image_std``, one number a channel. Raises
+    TypeError if it is none of these networks.
     """
     classes = {each.__name__ for each in type(model).__mro__}
     for architecture in ARCHITECTURES:

@@ -35,11 +35,8 @@ _log = logging.getLogger(__name__)
 def folder() -> Path:
     """Find the folder of downloaded files.
 
-    Returns
-    -------
-    Path
-        The environment variable ``MICRANET_DATA``, or ``downloads`` in ``MICRANET_WORKDIR``
-        (:mod:`micranet_helpers.lessons.workdir`), or the platform's folder for caches.
+    It is that of the environment variable ``MICRANET_DATA``, or ``downloads`` in
+    ``MICRANET_WORKDIR`` (:mod:`micranet_helpers.lessons.workdir`), or the platform's for caches.
     """
     work = os.environ.get("MICRANET_WORKDIR")
     default = Path(work, "downloads") if work else pooch.os_cache("micranet")
@@ -48,35 +45,14 @@ def folder() -> Path:
 
 
 def cached() -> dict[str, int]:
-    """Measure how much of each data set is on the disk.
-
-    Returns
-    -------
-    dict of str to int
-        Bytes on the disk of each item, unpacked and unfinished files included; 0 if none.
-    """
+    """Measure the bytes of each data set on the disk, unpacked and unfinished files included."""
     return {name: _size_of_item(name) for name in registry.items()}
 
 
 def remove(name: str) -> int:
-    """Delete a data set from the cache, with all records about it.
+    """Delete a data set from the cache, with all records about it; return the bytes freed.
 
-    Parameters
-    ----------
-    name : str
-        An item of the registry.
-
-    Returns
-    -------
-    int
-        Bytes that were freed.
-
-    Raises
-    ------
-    ValueError
-        If there is no such item.
-    OSError
-        If a file cannot be deleted.
+    Raises ValueError if there is no such item, OSError if a file cannot be deleted.
     """
     registry.select(name)
     if not folder().is_dir():

@@ -44,13 +44,7 @@ class Item:
 
 @cache
 def items() -> dict[str, Item]:
-    """Read the registry.
-
-    Returns
-    -------
-    dict of str to Item
-        All data sets by name, in the order of ``registry.toml``.
-    """
+    """Read all data sets by name, in the order of ``registry.toml``."""
     return parse((files(__package__) / "registry.toml").read_text(encoding="utf-8"))
 
 
@@ -60,25 +54,7 @@ def parse(text: str) -> dict[str, Item]:
 
 
 def select(name: str, subset: str | None = None) -> list[File]:
-    """List the files of an item, or of a part of it.
-
-    Parameters
-    ----------
-    name : str
-        An item, e.g. ``"mnist"``.
-    subset : str, optional
-        A part of it, e.g. ``"test"``; by default everything.
-
-    Returns
-    -------
-    list of File
-        In the order of the registry.
-
-    Raises
-    ------
-    ValueError
-        If there is no such item or subset; the sentence lists what there is.
-    """
+    """List the files of an item, or of a part of it; a ValueError says what there is."""
     if name not in items():
         raise ValueError(f"There is no data set {name!r}; choose one of: {', '.join(items())}.")
     found = items()[name].files
@@ -92,31 +68,17 @@ def select(name: str, subset: str | None = None) -> list[File]:
 
 
 def table(on_disk: Mapping[str, int]) -> str:
-    """Lay out sizes and licences as a Markdown table, for a page.
+    """Lay out sizes and licences as a Markdown table, a line for each item, for a page.
 
-    Parameters
-    ----------
-    on_disk : mapping of str to int
-        Bytes of each item in the cache, from :func:`micranet_helpers.data.fetch.download.cached`.
-
-    Returns
-    -------
-    str
-        A line for each item: name, size and cached size in MB (10^6 bytes), subsets with their
-        sizes, whether hashes are published, licence.
+    ``on_disk`` holds the bytes of each item in the cache, from
+    :func:`micranet_helpers.data.fetch.download.cached`. Sizes are in MB (10^6 bytes).
     """
     head = ("name", "MB", "cached", "subsets (MB)", "hash", "licence")
     return _markdown(head, ((name, *rest[1:-1]) for name, *rest in _rows(on_disk)))
 
 
 def citations() -> str:
-    """Lay out what each item is and whom to cite as a Markdown table, for a page.
-
-    Returns
-    -------
-    str
-        A line for each work: the items that it describes, what they are, citation.
-    """
+    """Lay out what the items are and whom to cite as a Markdown table, a line for each work."""
     works: dict[str, list[Item]] = {}
     for item in items().values():
         works.setdefault(item.citation, []).append(item)

@@ -233,18 +233,7 @@ def _names(items: Sequence[Any]) -> str:
 
 
 def report(found: Survey) -> str:
-    """Write a survey as text: images, classes, errors and warnings.
-
-    Parameters
-    ----------
-    found : Survey
-        Result of :func:`survey`.
-
-    Returns
-    -------
-    str
-        Lines of at most 76 characters, unless a name is longer.
-    """
+    """Write a survey as text of lines up to 76 characters: images, classes, errors, warnings."""
     images = found.images
     lines = [f"{found.folder}: {len(images) + len(found.unreadable)} images, "
              f"{len(found.labelled)} of them with a label", ""]
@@ -403,21 +392,9 @@ def _sample(
 def check_split(path: str | Path) -> list[str]:
     """Look for images of a dataset that are in two splits.
 
-    Parameters
-    ----------
-    path : path
-        A dataset.
-
-    Returns
-    -------
-    list of str
-        One sentence for each pair of the same pixels or the same name; empty if all is well.
-        Images that are merely alike, such as neighbouring sections, are not found.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is damaged or no dataset.
+    Gives one sentence for each pair of the same pixels or the same name; none if all is well.
+    Images that are merely alike, such as neighbouring sections, are not found. Raises
+    FileNotFoundError or ValueError if there is no such file, or it is damaged or no dataset.
     """
     first: dict[tuple[str, str], tuple[str, str]] = {}
     found = []
