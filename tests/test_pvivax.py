@@ -9,6 +9,7 @@ from typing import Any
 import drawn
 import numpy as np
 import pytest
+from damage import damaged
 from drawn import annotate, marked, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,16 +176,13 @@ def test_missing_or_unusable_files_are_named(image: Path, tmp_path: Path) -> Non
         list(pvivax.read(annotations, [image]))
 
 
-def test_flipped_bits_give_an_error_or_boxes_within_the_image(image: Path) -> None:
+def test_damage_gives_an_error_or_boxes_within_the_image(image: Path) -> None:
     annotations = annotate(
         image.parent / "a.json",
         (image.name, [marked("ring", 5, 5, 19, 9), marked("difficult", 30, 20, 10, 12)]),
     )
-    sound, rng = annotations.read_bytes(), np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
-        data = bytearray(sound)
-        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    for data in damaged(annotations.read_bytes(), 200):
         annotations.write_bytes(data)
         try:
             (sample,) = pvivax.read(annotations, [image], 1)

@@ -100,26 +100,6 @@ def test_shrinking_is_the_erosion_of_each_object_by_a_disc(label, level) -> None
     assert (degrade(label, level, "shrink") == expected).all()
 
 
-@given(label=labels())
-def test_outlines_move_further_the_higher_the_level(label: NDArray) -> None:
-    """Growing takes background only, shrinking leaves it, and no pixel changes its object."""
-    for direction in ("grow", "shrink"):
-        series = [degrade(label, level, direction) for level in ("FS", *ALT)]
-        for nearer, further in zip(series, series[1:], strict=False):
-            small, large = (nearer, further) if direction == "grow" else (further, nearer)
-            assert (large[small > 0] == small[small > 0]).all()
-
-
-@each_distance
-def test_default_direction_loses_no_object(level: str, distance: int) -> None:
-    label = np.zeros((40, 40), np.uint8)
-    label[20, 5], label[20, 30:32] = 1, 2
-    grown, shrunk = degrade(label, level), degrade(label, level, "shrink")
-    assert (grown[20, 5 : 6 + distance] == 1).all() and grown[20, 6 + distance] == 0
-    assert not np.setdiff1d(label, grown).size
-    assert np.setdiff1d(label, shrunk).tolist() == [1, 2]
-
-
 @pytest.mark.parametrize("radius", range(0, 21, 4))
 @each_distance
 def test_a_disc_that_grew_shrinks_to_itself(radius: int, level: str, distance: int) -> None:
@@ -127,15 +107,6 @@ def test_a_disc_that_grew_shrinks_to_itself(radius: int, level: str, distance: i
     grown = degrade(label, level)
     assert (grown[grown.shape[0] // 2] > 0).sum() == 2 * (radius + distance) + 1
     assert (degrade(grown, level, "shrink") == label).all()
-
-
-@each_distance
-def test_objects_that_touch_part(level: str, distance: int) -> None:
-    label = np.ones((30, 60), np.uint8)
-    label[:, 30:] = 2
-    shrunk = degrade(label, level, "shrink")
-    assert (shrunk[:, 30 - distance : 30 + distance] == 0).all()
-    assert (shrunk[:, : 30 - distance] == 1).all() and (shrunk[:, 30 + distance :] == 2).all()
 
 
 @each_distance
@@ -169,12 +140,6 @@ def test_of_two_different_boxes_none_is_lost(corners: tuple, sides: tuple) -> No
     label[y2, x2] = label[y2 + h2 - 1, x2 + w2 - 1] = 2
     assume((label == 1).any() and box_of(label == 1) != box_of(label == 2))
     assert np.unique(degrade(label, "BBOX")).tolist() == [0, 1, 2]
-
-
-def test_boxes_of_boxes_are_the_same() -> None:
-    label = np.zeros((20, 30), np.int32)
-    label[2:9, 3:8], label[2:9, 8:30], label[15, 0] = 5, 3, 9
-    assert (degrade(label, "BBOX") == label).all()
 
 
 def test_a_cell_in_a_ring_stays_and_the_ring_is_filled() -> None:
