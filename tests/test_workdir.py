@@ -11,6 +11,7 @@ import pytest
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from micranet_book import runner
+from notebooks import tagged
 
 from micranet_helpers import train
 from micranet_helpers.data.fetch import download
@@ -31,10 +32,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_set_up_cell_enters_the_folder_however_often_it_is_run(tmp_path: Path, capsys) -> None:
-    [cell] = [cell for cell in nbformat.read(CHAPTER, as_version=4).cells
-              if "setup" in cell.metadata.get("tags", [])]
+    [code] = tagged(CHAPTER, "setup")
     for _ in range(2):
-        exec(TransformerManager().transform_cell(cell.source), {})
+        exec(TransformerManager().transform_cell(code), {})
         assert Path.cwd() == tmp_path / "drive"
     assert capsys.readouterr().out == f"working folder: {tmp_path / 'drive'}\n" * 2
     assert not list(Path.cwd().iterdir())
