@@ -283,21 +283,15 @@ def test_model_and_images_are_left_as_they_were(training: bool) -> None:
     assert torch.equal(images, pixels)
 
 
-def test_results_need_no_gradient(model: MICRANet) -> None:
-    images = random_images(1, 1, 16, 16).requires_grad_()
-    with torch.enable_grad():
-        cams = grad_cam(model, images)
-        assert torch.is_grad_enabled()
-    assert not cams.maps.requires_grad and not cams.logits.requires_grad
-    assert images.grad is None
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_works_without_gradients(model: MICRANet, mode: Callable) -> None:
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_results_neither_need_nor_have_gradients(model: MICRANet, mode: Callable) -> None:
     images = random_images(2, 1, 16, 16)
     expected = grad_cam(model, images).maps
     with mode():
-        assert torch.equal(grad_cam(model, images).maps, expected)
+        cams = grad_cam(model, images.clone().requires_grad_(mode is torch.enable_grad))
+        assert torch.is_grad_enabled() == (mode is torch.enable_grad)
+    assert torch.equal(cams.maps, expected)
+    assert not cams.maps.requires_grad and not cams.logits.requires_grad
 
 
 def test_memory_stays_flat_over_100_calls(model: MICRANet) -> None:

@@ -264,9 +264,9 @@ def test_files_that_do_not_belong_together_are_refused(
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
-    for given in ("images", "labels"):
+    for name in ("images", "labels"):
         with pytest.raises(ValueError, match="labels"):
-            dg.load(**{given: "some file"})
+            dg.load(**{name: "some file"})
     with pytest.raises(FileNotFoundError, match=r"none\.gz"):
         dg.load(tmp_path / "none.gz", tmp_path / "none.gz")
 

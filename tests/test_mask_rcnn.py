@@ -20,7 +20,6 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import label as components
 from test_train import PowerCut, weights
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchvision.models import detection
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -175,42 +174,12 @@ def test_crops_show_their_targets_in_any_position() -> None:
     assert count > 60
 
 
-def test_half_of_the_crops_hold_an_object_of_either_class() -> None:
-    label = np.zeros((2, 200, 200), np.int64)
-    label[0, 90:100, 90:100], label[1, 5:15, 5:15] = 1, 1
-    data = ObjectCrops([np.zeros((1, 200, 200), np.float32)], [label], 16, 200)
-    shown = [
-        (image[0], set(made["labels"].tolist()))
-        for image, made in map(data.__getitem__, range(200))
-    ]
-    held = [classes for _, classes in shown]
-    assert data.labels.tolist() == [[1, 1]]
-    assert sum(bool(classes) for classes in held[1::2]) < 20
-    for k in (1, 2):  # an object cut to less than 4 px does not count
-        assert 25 < sum(k in classes for classes in held[::2]) < 75
-
-
 def test_beyond_small_images_is_nothing() -> None:
     label = np.ones((1, 20, 10), np.uint8)
     data = ObjectCrops([np.ones((2, 20, 10), np.float32)], [label], 32, 4, augment=False)
     image, made = data[0]
     assert made["boxes"].tolist() == [[0, 0, 10, 20]]
     assert (image[:, :20, :10] == 1).all() and image.sum() == 400
-
-
-def test_crops_are_those_of_seed_and_epoch_for_any_number_of_workers() -> None:
-    def loaded(data: ObjectCrops, workers: int = 0) -> list[Tensor]:
-        batches = DataLoader(data, 4, num_workers=workers, collate_fn=list)
-        items = [pair for batch in batches for pair in batch]
-        return [each for image, made in items for each in (image, *made.values())]
-
-    def equal(a: list[Tensor], b: list[Tensor]) -> bool:
-        return len(a) == len(b) and all(map(torch.equal, a, b))
-
-    base, later = loaded(crops()), crops()
-    assert len(base) == 32 and equal(base, loaded(crops())) and equal(base, loaded(crops(), 2))
-    later.set_epoch(1)
-    assert not equal(base, loaded(later)) and not equal(base, loaded(crops(seed=1)))
 
 
 # --- training ----------------------------------------------------------------------------------

@@ -95,22 +95,6 @@ def test_match_objects_by_hand():
     assert metrics.match_objects(pred, true, min_iou=0.67).tp == 0
 
 
-def test_limit_below_one_half_is_checked_for_every_pair():
-    """Both pairs above the limit need the same prediction; the other pair is too weak."""
-    true = np.array([[1] * 10 + [2] * 10 + [0] * 10])
-    pred = np.array([[1] * 9 + [2] * 11 + [0] * 10])
-    pred[0, 9:13] = 1  # IoU: 1-1 10/13, 1-2 3/20, 2-2 7/10
-    assert metrics.match_objects(pred, true, 0.1).pairs.tolist() == [[1, 1], [2, 2]]
-    assert metrics.match_objects(pred, true, 0.75).pairs.tolist() == [[1, 1]]
-
-
-def test_objects_left_over_by_the_assignment_are_no_pair():
-    """Prediction 2 and truth 2 share no pixel, though each has a possible partner."""
-    true = np.array([[1] * 10 + [2] * 10])
-    pred = np.array([[2] * 2 + [1] * 11 + [0] * 7])  # IoU: 1-1 8/13, 1-2 3/18, 2-1 2/10
-    assert metrics.match_objects(pred, true, 0.1).pairs.tolist() == [[1, 1]]
-
-
 @quick
 @given(label_images, label_images, st.sampled_from([0.1, 0.3, 0.5, 0.8]))
 def test_object_pairs_overlap_enough_and_are_one_to_one(pred, true, min_iou):
@@ -268,8 +252,8 @@ def test_no_threshold_has_a_higher_f1(data, dtype):
     present = data.draw(hnp.arrays(bool, size))
     present[:2] = True, False
     threshold = metrics.best_threshold(scores, present)
-    best = max(f1_score(present, scores >= level) for level in scores)
-    assert f1_score(present, scores >= threshold) == pytest.approx(best)
+    best = max(metrics.dice(present, scores >= level) for level in scores)
+    assert metrics.dice(present, scores >= threshold) == pytest.approx(best)
     order = data.draw(st.permutations(range(size)))
     assert metrics.best_threshold(scores[order], present[order]) == threshold
 
