@@ -16,11 +16,6 @@ each_distance = pytest.mark.parametrize(("level", "distance"), ALT.items(), ids=
 both_directions = pytest.mark.parametrize("direction", ["grow", "shrink"])
 
 
-def disc(side: int, radius: int) -> NDArray[np.uint8]:
-    """A disc of object 1 in the middle of a square of odd side."""
-    return np.pad(disk(radius), (side - 2 * radius - 1) // 2)
-
-
 @st.composite
 def labels(draw: st.DrawFn) -> NDArray[np.uint8]:
     """Blocks that may touch, overlap, be cut by the border or come in parts, with pixels out."""
@@ -98,7 +93,7 @@ def test_shrinking_is_the_erosion_of_each_object_by_a_disc(label, level) -> None
 @pytest.mark.parametrize("radius", range(0, 21, 4))
 @each_distance
 def test_a_disc_that_grew_shrinks_to_itself(radius: int, level: str, distance: int) -> None:
-    label = disc(2 * (radius + distance) + 3, radius)
+    label = np.pad(disk(radius), distance + 1)
     grown = degrade(label, level)
     assert (grown[grown.shape[0] // 2] > 0).sum() == 2 * (radius + distance) + 1
     assert (degrade(grown, level, "shrink") == label).all()
