@@ -74,9 +74,11 @@ def test_real_network_trains_a_step_and_predicts(network: nn.Module) -> None:
 @pytest.mark.slow
 def test_boxes_stay_exact_in_half_precision() -> None:
     """In bfloat16 they would be multiples of 0.5 px from 64 px on."""
-    model = build(1, 1, 128)
+    model = build(1, 1, 128).eval()
+    model.rpn.nms_thresh = 0.2  # few boxes and no masks: bfloat16 takes minutes on some processors
+    model.roi_heads.mask_roi_pool = None
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        [found] = model.eval()([random_images(1, 128, 128)])
+        [found] = model([random_images(1, 128, 128)])
     assert found["boxes"].dtype == found["scores"].dtype == torch.float32
     far = found["boxes"][(found["boxes"] > 64) & (found["boxes"] < 128)]
     assert len(far) and (far % 0.5 != 0).float().mean() > 0.9
