@@ -16,39 +16,26 @@ from micranet_helpers.metrics.boxes import Curve
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(name: str, save: Path, *options: str) -> str:
-    command = [sys.executable, str(BENCHMARKS / name), *options, "--save", str(save)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert save.read_text(encoding="utf-8").strip() == done.stdout.strip()
-    return done.stdout
-
-
-def test_cam_benchmark_prints_and_saves_ratios(tmp_path: Path) -> None:
-    options = ["--side", "32", "--classes", "1", "--batch", "1", "--rounds", "1"]
-    table = run("cam.py", tmp_path / "cam.md", *options)
-    rows = re.findall(r"^\| ([abcd]) \w+ \|( [\d.]+ \|){4}$", table, re.MULTILINE)
-    assert [row[0] for row in rows] == ["a", "b", "c", "d"]
-
-
-def test_crops_benchmark_prints_and_saves_rates(tmp_path: Path) -> None:
-    options = ["--sides", "32", "--images", "2", "--seconds", "0.05", "--sizes"]
-    table = run("crops.py", tmp_path / "crops.md", *options)
-    rows = re.findall(r"^\| (uint8|float32) \| 32 \|( [\d.]+ \|){8}$", table, re.MULTILINE)
-    assert [row[0] for row in rows] == ["uint8", "float32"]
-
-
-def test_explorer_benchmark_prints_and_saves_milliseconds(tmp_path: Path) -> None:
-    table = run("explore.py", tmp_path / "explore.md", "--sides", "32", "--rounds", "1")
-    rows = re.findall(r"^\| [\w, ]+ \| \d+ \| \d+ \|$", table, re.MULTILINE)
-    assert len(rows) == 7
-
-
-@pytest.mark.slow
-def test_threads_benchmark_prints_and_saves_seconds(tmp_path: Path) -> None:
-    options = ["--steps", "1", "--batch", "1", "--side", "16", "--settings", "one"]
-    table = run("threads.py", tmp_path / "threads.md", *options)
-    measured = r"( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|)"
-    assert len(re.findall(rf"^\| one thread \|{measured}{{2}}$", table, re.MULTILINE)) == 1
+@pytest.mark.parametrize(
+    ("name", "options", "row", "expected"),
+    [
+        ("cam", "--side 32 --classes 1 --batch 1 --rounds 1", r"([abcd]) \w+ \|( [\d.]+ \|){4}", 4),
+        ("crops", "--sides 32 --images 2 --seconds 0.05 --sizes",
+         r"(uint8|float32) \| 32 \|( [\d.]+ \|){8}", 2),
+        ("explore", "--sides 32 --rounds 1", r"[\w, ]+ \| \d+ \| \d+ \|", 7),
+        pytest.param("threads", "--steps 1 --batch 1 --side 16 --settings one",
+                     r"one thread \|( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|){2}", 1,
+                     marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_benchmark_prints_and_saves_its_table(
+    tmp_path: Path, name: str, options: str, row: str, expected: int
+) -> None:
+    save = tmp_path / "table.md"
+    command = [sys.executable, BENCHMARKS / f"{name}.py", *options.split(), "--save", save]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert save.read_text(encoding="utf-8").strip() == table.strip()
+    assert len(re.findall(rf"^\| {row}$", table, re.MULTILINE)) == expected
 
 
 @pytest.fixture

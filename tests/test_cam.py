@@ -86,17 +86,9 @@ def test_maps_and_logits_equal_autograd(
     model = random_model(channels, 2, seed).double()
     images = random_images(batch, channels, 8 * rows, 8 * columns, seed=seed).double()
     cams = grad_cam(model, images, normalize=False)
+    assert cams.maps.dtype == cams.logits.dtype == torch.float32
     assert_same_maps(cams.maps, maps_by_autograd(model, images))
     torch.testing.assert_close(cams.logits, model(images).detach().float())
-
-
-def test_4b_is_the_classic_cam(model: MICRANet) -> None:
-    """Because of the global max pool, M_4b = relu(Σ_k w_ck A^k) / (h·w)."""
-    images = random_images(2, 1, 32, 48)
-    activation = features(model, images)[-1]
-    expected = torch.einsum("ck,bkhw->bchw", model.linear1.weight, activation) / (4 * 6)
-    maps = grad_cam(model, images, normalize=False).maps[:, :, 7]
-    assert_same_maps(maps, enlarged(expected.relu().detach(), 8))
 
 
 def hand_made_model(gain: float, weight: float) -> MICRANet:
@@ -218,19 +210,6 @@ def test_several_passes_equal_one(
     torch.testing.assert_close(parts.logits, whole.logits)
 
 
-def test_one_image_equals_the_same_image_in_a_batch(model: MICRANet) -> None:
-    images = random_images(3, 1, 24, 16)
-    assert_same_maps(grad_cam(model, images[1:2]).maps, grad_cam(model, images).maps[1:2])
-
-
-@pytest.mark.parametrize("stride", STRIDES[1:])
-def test_maps_are_enlarged_by_repeating_pixels(model: MICRANet, stride: int) -> None:
-    maps = grad_cam(model, random_images(1, 1, 32, 32)).maps
-    for layer in [i for i, s in enumerate(STRIDES) if s == stride]:
-        small = maps[:, :, layer, ::stride, ::stride]
-        assert torch.equal(maps[:, :, layer], enlarged(small, stride))
-
-
 def test_images_of_any_memory_layout(model: MICRANet) -> None:
     images = random_images(2, 24, 16, 1).permute(0, 3, 2, 1)
     assert not images.is_contiguous()
@@ -240,23 +219,14 @@ def test_images_of_any_memory_layout(model: MICRANet) -> None:
 # Normalisation
 
 
-def test_normalised_maps_are_the_raw_ones_scaled(model: MICRANet) -> None:
-    images = random_images(3, 1, 32, 32)
-    raw = grad_cam(model, images, normalize=False).maps
-    lowest, highest = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
-    expected = (raw - lowest) / (highest - lowest)
-    torch.testing.assert_close(grad_cam(model, images).maps, expected, rtol=0, atol=1e-5)
-
-
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 99))
-def test_normalised_maps_span_zero_to_one(seed: int) -> None:
-    maps = grad_cam(random_model(seed=seed), random_images(2, 1, 16, 16, seed=seed)).maps
-    assert maps.min() >= 0 and maps.max() <= 1
-    varied = maps.amax((-2, -1)) > 0
-    assert varied[:, :, :7].all()
-    torch.testing.assert_close(maps.amax((-2, -1))[varied], torch.ones(int(varied.sum())))
-    assert not maps.amin((-2, -1)).any()
+def test_normalised_maps_are_the_raw_ones_scaled_to_0_and_1(seed: int) -> None:
+    model, images = random_model(seed=seed), random_images(2, 1, 16, 16, seed=seed)
+    raw = grad_cam(model, images, normalize=False).maps
+    lowest, highest = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
+    expected = (raw - lowest) / (highest - lowest).clamp(min=1e-30)  # some of 4b are 0
+    torch.testing.assert_close(grad_cam(model, images).maps, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -307,35 +277,21 @@ def test_model_and_images_are_left_as_they_were(training: bool) -> None:
     model.conv1a.requires_grad_(False)
     model.linear1.weight.grad = torch.ones_like(model.linear1.weight)
     before, pixels = attributes(model), images.clone()
-    grad_cam(model, images)
+    assert torch.equal(grad_cam(model, images).maps, grad_cam(random_model(), images).maps)
     grad_cam(model, images, torch.tensor([[True, False, False], [False, False, True]]))
     assert attributes(model) == before
     assert torch.equal(images, pixels)
 
 
-def test_model_in_training_mode_is_read_in_evaluation_mode() -> None:
-    model, images = random_model(), random_images(3, 1, 16, 16)
-    expected = grad_cam(model, images)
-    actual = grad_cam(model.train(), images)
-    assert torch.equal(actual.maps, expected.maps)
-    assert torch.equal(actual.logits, expected.logits)
-
-
-def test_results_need_no_gradient(model: MICRANet) -> None:
-    images = random_images(1, 1, 16, 16).requires_grad_()
-    with torch.enable_grad():
-        cams = grad_cam(model, images)
-        assert torch.is_grad_enabled()
-    assert not cams.maps.requires_grad and not cams.logits.requires_grad
-    assert images.grad is None
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_works_without_gradients(model: MICRANet, mode: Callable) -> None:
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_results_neither_need_nor_have_gradients(model: MICRANet, mode: Callable) -> None:
     images = random_images(2, 1, 16, 16)
     expected = grad_cam(model, images).maps
     with mode():
-        assert torch.equal(grad_cam(model, images).maps, expected)
+        cams = grad_cam(model, images.clone().requires_grad_(mode is torch.enable_grad))
+        assert torch.is_grad_enabled() == (mode is torch.enable_grad)
+    assert torch.equal(cams.maps, expected)
+    assert not cams.maps.requires_grad and not cams.logits.requires_grad
 
 
 def test_memory_stays_flat_over_100_calls(model: MICRANet) -> None:
@@ -376,13 +332,6 @@ def test_autocast_stays_close_to_full_precision(model: MICRANet) -> None:
         varied = expected.maps.amax((-2, -1)) > 0
         agreement = correlation(actual.maps, expected.maps)[varied]
         assert agreement.median() > 0.98 and agreement.min() > 0.8
-
-
-def test_float64_model() -> None:
-    model, images = random_model().double(), random_images(2, 1, 16, 16).double()
-    cams = grad_cam(model, images, normalize=False)
-    assert cams.maps.dtype == cams.logits.dtype == torch.float32
-    assert_same_maps(cams.maps, maps_by_autograd(random_model(), images.float()))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -24,6 +24,7 @@ import papermill
 import pytest
 from browsers import need
 from micranet_book import runner
+from notebooks import code_cells
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from requirements import walk
@@ -181,11 +182,6 @@ def printed(cell: Any, *names: str) -> str:
 def check_silence(cells: list[Any]) -> None:
     for cell in cells:
         assert "warning" not in printed(cell, "stderr").lower(), cell.source
-
-
-def code_cells(chapter: Path) -> list[Any]:
-    cells = nbformat.read(chapter, as_version=4).cells
-    return [cell for cell in cells if cell.cell_type == "code"]
 
 
 def head(chapter: Path) -> list[Any]:

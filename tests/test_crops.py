@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -65,11 +66,6 @@ def test_grid_covers_the_image_and_no_crop_is_needless(
     assert starts[0] == 0 and (np.diff(starts) == stride).all()
     assert starts[-1] + side >= length > starts[-1]
     assert len(starts) == 1 or starts[-2] + side < length
-
-
-def test_crops_of_the_original_sizes() -> None:
-    """512 px in crops of 256 with stride 192, zero-padded at the far edge."""
-    assert crop_grid(512, 256, 192).tolist() == [0, 192, 384]
 
 
 # --- what is present in them -------------------------------------------------------------------
@@ -219,56 +215,32 @@ def test_what_cannot_be_cut_is_refused(path: Path, options: dict, message: str) 
 # --- augmentation ------------------------------------------------------------------------------
 
 
-class Chosen:
-    """Stands for a generator whose draws are known."""
-
-    def __init__(self, turn: int, flip: int, gamma: float = 1.0, factor: float = 1.0) -> None:
-        self.whole, self.values = [turn, flip], (gamma, factor)
-
-    def integers(self, _: int) -> int:
-        return self.whole.pop(0)
-
-    def random(self, size: int) -> np.ndarray:
-        return np.zeros(size)
-
-    def lognormal(self, mean: float, sigma: float, size: int) -> np.ndarray:
-        assert (mean, sigma, size) == (0, 0.1, 2)
-        return np.array(self.values)
-
-
-def test_all_eight_symmetries_are_made_and_each_keeps_the_pixels() -> None:
-    image = np.arange(2 * 9, dtype=np.float32).reshape(2, 3, 3) - 5
-    made = [augmented(image, Chosen(turn, flip)) for turn in range(4) for flip in range(2)]
-    assert len({array.tobytes() for array in made}) == 8
-    for array in made:
-        np.testing.assert_allclose(np.sort(array.ravel()), np.sort(image.ravel()), atol=1e-6)
-        assert (array[1] - array[0] == 9).all(), "channels are turned alike"
-
-
-def test_gamma_and_intensity_on_standardised_values() -> None:
-    image = np.array([[[-1.0, 0.0], [1.0, 3.0]]], np.float32)
-    made = augmented(image, Chosen(0, 0, gamma=2.0, factor=1.5))
-    scaled = (image + 1) / 4
-    np.testing.assert_allclose(made, 1.5 * (4 * scaled**2 - 1), rtol=1e-6)
-    flat = np.full((1, 8, 8), 0.5, np.float32)
-    assert (augmented(flat, Chosen(1, 1, gamma=2.0)) == flat).all()
-
-
-def test_augmentation_keeps_order_and_range_of_grey_levels() -> None:
-    """Chance is as documented: half of the images keep gamma, half keep intensity."""
+def test_augmentation_turns_flips_and_changes_gamma_and_intensity() -> None:
+    """By the formula, from what the lowest, the highest and one more pixel became."""
     image = np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32)
-    order = np.argsort(image.ravel())
-    same = []
+    low, high = image.min(), image.max()
+    scaled = (image - low) / (high - low)
+    one = scaled.flat[0]
+    turns, changed = set(), []
     for seed in range(200):
-        rng, twin = np.random.default_rng(seed), np.random.default_rng(seed)
-        made = augmented(image, rng)
-        turn, flip = twin.integers(4), twin.integers(2)
-        back = np.rot90(made, -turn, (1, 2))[..., :: 1 - 2 * flip]
+        made = augmented(image, np.random.default_rng(seed))
         assert made.dtype == np.float32 and made.flags.c_contiguous and np.isfinite(made).all()
-        assert (np.diff(back.ravel()[order]) >= -1e-6).all()
-        same.append([np.allclose(back / back.max(), image / image.max(), atol=1e-5),
-                     np.isclose(back.max(), image.max(), rtol=1e-5)])
-    assert 0.35 < np.mean(same, 0)[0] < 0.65 and 0.35 < np.mean(same, 0)[1] < 0.65
+        factor = made.max() / high
+        for turn, flip in np.ndindex(4, 2):
+            back = np.rot90(made[..., :: 1 - 2 * flip], -turn, (1, 2))
+            gamma = np.log((back.flat[0] / factor - low) / (high - low)) / np.log(one)
+            expected = factor * ((high - low) * scaled**gamma + low)
+            if np.allclose(back, expected, atol=1e-4):
+                turns.add((turn, flip))
+                changed.append((abs(gamma - 1) > 1e-4, abs(factor - 1) > 1e-4))
+    assert len(turns) == 8 and len(changed) == 200, "one symmetry fits, alike in all channels"
+    assert (abs(np.mean(changed, 0) - 0.5) < 0.15).all(), "half keep gamma, half the intensity"
+
+
+def test_augmentation_leaves_a_flat_image() -> None:
+    flat = np.full((1, 8, 8), 0.5, np.float32)
+    for seed in range(20):
+        assert np.ptp(augmented(flat, np.random.default_rng(seed))) == 0
 
 
 def loaded(data: CropDataset, workers: int) -> Tensor:
@@ -326,16 +298,14 @@ def test_a_file_that_was_replaced_is_not_mixed_with_the_old_labels(path: Path) -
 
 def test_damaged_file_gives_an_error_or_the_right_crops(tmp_path: Path) -> None:
     path = write(tmp_path / "a.hdf5", [sample(1, 24, 24)])
-    content, rng, errors = path.read_bytes(), np.random.default_rng(0), 0
+    errors = 0
 
     def everything() -> tuple[Tensor, Tensor]:
         data = CropDataset(path, "training", 16, 8, CELLS)
         return loaded(data, 0), data.labels
 
     pixels, labels = everything()
-    for place in rng.integers(0, len(content), 150).tolist():
-        changed = bytearray(content)
-        changed[place] ^= 1 << int(rng.integers(8))
+    for changed in damaged(path.read_bytes(), 150):
         path.unlink()  # HDF5 takes a file at the same place on the disk for the same, if open
         path.write_bytes(changed)
         try:
@@ -385,8 +355,8 @@ def fit(
 ) -> Iterator[Callable[..., bytes]]:
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
-    def run(folder: str, workers: int = 0, stop: int | None = None, augment: bool = True) -> bytes:
-        data = Breaking(path, "training", 16, 16, CELLS, augment=augment)
+    def run(folder: str, workers: int = 0, stop: int | None = None) -> bytes:
+        data = Breaking(path, "training", 16, 16, CELLS, augment=True)
         data.stop = stop
         validation = CropDataset(path, "training", 16, 16, CELLS)
         options = {"batch_size": 8, "precision": "32-true", "num_workers": workers}
@@ -401,13 +371,8 @@ def fit(
 
 
 @pytest.mark.slow
-def test_training_is_the_same_for_any_number_of_workers_and_after_a_stop(
-    fit: Callable[..., bytes]
-) -> None:
+def test_training_is_the_same_with_workers_and_after_a_stop(fit: Callable[..., bytes]) -> None:
     expected = fit("whole")
-    assert fit("workers", workers=2) == expected
-    assert fit("plain", augment=False) != expected
-    for workers in (0, 2):
-        with pytest.raises(PowerCut):
-            fit(f"stopped {workers}", workers, stop=1)
-        assert fit(f"stopped {workers}", workers) == expected
+    with pytest.raises(PowerCut):
+        fit("stopped", workers=2, stop=1)
+    assert fit("stopped", workers=2) == expected

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from damage import damaged, elsewhere, link, replace, virtual
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -171,17 +172,12 @@ def test_contradictory_samples_are_refused(tmp_path: Path, made: list, message: 
     assert os.listdir(tmp_path) == ["a.hdf5"]
 
 
-@pytest.mark.parametrize(
-    ("name", "splits", "message"),
-    [("a.hdf5", splits, "Name one split or more")
-     for splits in ({}, {"": [sample()]}, {"a/b": [sample()]}, {".": [sample()]})]
-    + [("", {"training": [sample()]}, "is a folder: name a file")],
-)  # fmt: skip
-def test_splits_and_files_need_names(
-    tmp_path: Path, name: str, splits: dict, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataset.write(tmp_path / name, splits, ABOUT)
+def test_splits_and_files_need_names(tmp_path: Path) -> None:
+    for splits in ({}, {"": [sample()]}, {"a/b": [sample()]}, {".": [sample()]}):
+        with pytest.raises(ValueError, match="Name one split or more"):
+            dataset.write(tmp_path / "a.hdf5", splits, ABOUT)
+    with pytest.raises(ValueError, match="is a folder: name a file"):
+        dataset.write(tmp_path, {"training": [sample()]}, ABOUT)
     assert os.listdir(tmp_path) == []
 
 
@@ -215,7 +211,7 @@ def test_killed_writer_leaves_no_file_and_is_run_again(tmp_path: Path, old: bool
     if old:
         dataset.write(path, {"training": [sample()]}, ABOUT)
     before = path.read_bytes() if old else None
-    done = run('dataset.write("a [1].hdf5", {"training": images(40, stop=20)}, ABOUT)', tmp_path)
+    done = run('dataset.write("a [1].hdf5", {"training": images(9, stop=5)}, ABOUT)', tmp_path)
     assert done.returncode == -9, done.stderr
     assert (path.read_bytes() if path.exists() else None) == before
     assert len(list(tmp_path.glob("*.part"))) == 1
@@ -281,25 +277,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Sample]
     return dataset.write(path, {"training": made}, ABOUT).read_bytes(), made
 
 
-def mutations(data: bytes, number: int) -> Iterator[bytes]:
-    """Flip a bit, cut the end off, or overwrite some bytes."""
-    rng = np.random.default_rng(0)
-    for n in range(number):
-        changed, place = bytearray(data), int(rng.integers(len(data)))
-        if n % 8 == 0:
-            del changed[place:]
-        elif n % 8 == 1:
-            changed[place : place + 16] = rng.bytes(len(changed[place : place + 16]))
-        else:
-            changed[place] ^= 1 << int(rng.integers(8))
-        yield bytes(changed)
-
-
 @pytest.mark.slow
 def test_damaged_file_gives_an_error_or_the_right_arrays(tmp_path: Path, small: tuple) -> None:
     data, made = small
     path, errors = tmp_path / "a.hdf5", 0
-    for changed in mutations(data, 600):
+    for changed in damaged(data, 300):
         path.write_bytes(changed)
         try:
             about, splits = dataset.describe(path)
@@ -311,39 +293,7 @@ def test_damaged_file_gives_an_error_or_the_right_arrays(tmp_path: Path, small: 
         assert (about, splits) == (ABOUT, {"training": 2})
         for one, expected in zip(found, made, strict=True):
             assert_same(one, expected)
-    assert errors > 250
-
-
-def replace(name: str, **kwargs: Any) -> Callable[[h5py.Group], None]:
-    """Make member ``name`` anew, or only remove it."""
-
-    def change(group: h5py.Group) -> None:
-        attrs = dict(group[name].attrs)
-        del group[name]
-        if kwargs:
-            group.create_dataset(name, **kwargs).attrs.update(attrs)
-
-    return change
-
-
-def link(name: str, target: Any) -> Callable[[h5py.Group], None]:
-    def change(group: h5py.Group) -> None:
-        del group[name]
-        group[name] = target
-
-    return change
-
-
-def external(group: h5py.Group) -> None:
-    del group["data"]
-    group.create_dataset("data", (2, 24, 24), "u1", external=[("/etc/passwd", 0, 2 * 24 * 24)])
-
-
-def virtual(group: h5py.Group) -> None:
-    del group["data"]
-    sources = h5py.VirtualLayout((2, 24, 24), "u1")
-    sources[:] = h5py.VirtualSource("other.hdf5", "secret", (2, 24, 24))
-    group.create_virtual_dataset("data", sources)
+    assert errors > 125
 
 
 def attribute(key: str, value: Any, owner: str = "/") -> Callable[[h5py.Group], None]:
@@ -355,11 +305,11 @@ HUGE = {"dtype": "u1", "chunks": (1, 1, 1024, 1024)}
 HOSTILE = {
     "no data": (replace("data"), "has no 'data'"),
     "no label": (replace("label"), "has no 'label'"),
-    "external link": (link("data", h5py.ExternalLink("other.hdf5", "/x")), "link"),
+    "external link": (link("data", h5py.ExternalLink("secret.hdf5", "/x")), "link"),
     "soft link": (link("data", h5py.SoftLink("/training/label")), "link"),
-    "external link to names": (link("name", h5py.ExternalLink("other.hdf5", "/x")), "link"),
-    "external storage": (external, "in another file"),
-    "virtual": (virtual, "in another file"),
+    "external link to names": (link("name", h5py.ExternalLink("secret.hdf5", "/x")), "link"),
+    "external storage": (elsewhere("data", (2, 24, 24)), "in another file"),
+    "virtual": (virtual("data", (2, 24, 24)), "in another file"),
     "text": (replace("data", data=np.full((2, 24, 24), b"a")), "not numbers"),
     "objects": (replace("data", data=[["a"] * 3] * 2), "not numbers"),
     "complex": (replace("data", data=np.ones((2, 24, 24), complex)), "not numbers"),
@@ -399,9 +349,8 @@ def test_hostile_file_is_refused(
 ) -> None:
     path = tmp_path / "a.hdf5"
     path.write_bytes(small[0])
-    with h5py.File(tmp_path / "other.hdf5", "w") as file:
-        file["x"] = np.ones((2, 24, 24), np.uint8)
-        file["secret"] = np.ones((2, 24, 24), np.uint8)
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["x"] = np.ones((2, 24, 24), np.float32)
     with h5py.File(path, "a") as file:
         change(file["training"])
     with pytest.raises(ValueError, match=f"Cannot load .*a.hdf5: .*(?:{message})"):

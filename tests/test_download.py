@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import random
 import shutil
 import signal
@@ -14,7 +15,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 from servers import Faults, serve_faults
@@ -471,17 +471,16 @@ def test_two_processes(state, url, register, tmp_path) -> None:
     assert len(state.requests) == 1
 
 
-def test_stalled_threads_write_nothing_after_an_interruption(state, register, monkeypatch) -> None:
+def test_stalled_threads_write_nothing_after_an_interruption(state, register) -> None:
     register(line(CONTENT, "one"))
     state.faults, before = ["cut 1000", "wait"], threading.active_count()
 
-    class Interrupted(SimpleQueue):
-        def get(self, timeout: float) -> None:
-            wait_until(lambda: len(state.requests) == 2)
-            raise KeyboardInterrupt
+    def interrupt() -> None:
+        wait_until(lambda: len(state.requests) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(download, "SimpleQueue", Interrupted)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
         fetch("item")
     wait_until(lambda: threading.active_count() == before)  # the answer has come
     part = download.folder() / "item" / "one.part"

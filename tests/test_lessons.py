@@ -9,12 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 from conftest import random_images, random_model
 from micranet_book import runner
+from notebooks import code_cells
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
@@ -32,9 +32,8 @@ BOOK = Path(__file__).parents[1] / "book"
 
 def run_cell(chapter: str, beginning: str, **names: Any) -> dict[str, Any]:
     """Run the one code cell of a chapter that begins so, and give the names it makes."""
-    cells = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    (source,) = (text for text in code if text.startswith(beginning))
+    cells = code_cells(BOOK / f"{chapter}.ipynb")
+    (source,) = (cell.source for cell in cells if cell.source.startswith(beginning))
     exec(source, names)
     return names
 
@@ -111,9 +110,8 @@ def test_looks_of_the_chapter_ctc() -> None:
 
 def cells_until(chapter: str, last: str, **values: Any) -> dict[str, Any]:
     """Run the code cells of a chapter up to the one that begins so, with other parameters."""
-    cells = nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells
     names: dict[str, Any] = {}
-    for cell in (cell for cell in cells if cell.cell_type == "code"):
+    for cell in code_cells(BOOK / f"{chapter}.ipynb"):
         if "setup" in cell.metadata.get("tags", []):
             cell.source = "from pathlib import Path"
         exec(cell.source, names)
@@ -147,23 +145,21 @@ def test_network_of_the_chapters_on_digits_is_that_of_the_package(
     assert names["folder"] == f"runs/{run.name}"
 
 
+def defaults(chapter: str) -> dict[str, Any]:
+    known = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
+    return {name: ast.literal_eval(item["default"]) for name, item in known.items()}
+
+
 @pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
 def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
     replaced = runner.load_profile(BOOK, profile)[1]
     asked = set()
     for chapter in ("quickstart", "training", "grad-cam", "zoo", "explore"):
-        shown = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
-        values = {name: ast.literal_eval(item["default"]) for name, item in shown.items()}
-        values |= replaced.get(chapter, {})
+        values = defaults(chapter) | replaced.get(chapter, {})
         asked.add(tuple(values[name] for name in ("num_train", "epochs", "seed")))
         if "most_digits" in values:
             assert (values["side"], values["most_digits"]) == (SIDE, MOST_DIGITS)
     assert len(asked) == 1
-
-
-def defaults(chapter: str) -> dict[str, Any]:
-    known = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
-    return {name: ast.literal_eval(item["default"]) for name, item in known.items()}
 
 
 def test_touching_cells_are_cut_with_the_networks_of_the_chapter_before() -> None:

@@ -1,9 +1,12 @@
 """Mask R-CNN: targets by hand, training of a tiny one, stitching with networks that are perfect."""
 
+import contextlib
+import copy
+import io
 import itertools
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +20,6 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import label as components
 from test_train import PowerCut, weights
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchvision.models import detection
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -72,9 +74,11 @@ def test_real_network_trains_a_step_and_predicts(network: nn.Module) -> None:
 @pytest.mark.slow
 def test_boxes_stay_exact_in_half_precision() -> None:
     """In bfloat16 they would be multiples of 0.5 px from 64 px on."""
-    model = build(1, 1, 128)
+    model = build(1, 1, 128).eval()
+    model.rpn.nms_thresh = 0.2  # few boxes and no masks: bfloat16 takes minutes on some processors
+    model.roi_heads.mask_roi_pool = None
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        [found] = model.eval()([random_images(1, 128, 128)])
+        [found] = model([random_images(1, 128, 128)])
     assert found["boxes"].dtype == found["scores"].dtype == torch.float32
     far = found["boxes"][(found["boxes"] > 64) & (found["boxes"] < 128)]
     assert len(far) and (far % 0.5 != 0).float().mean() > 0.9
@@ -104,15 +108,11 @@ def test_targets_of_known_objects() -> None:
     np.testing.assert_array_equal(made["masks"], np.stack(planes))
 
 
-def test_object_that_covers_the_crop_is_not_lost() -> None:
-    made = targets(np.full((1, 8, 6), 7))
-    assert made["boxes"].tolist() == [[0, 0, 6, 8]] and made["masks"].all()
-
-
 def test_narrow_objects_are_left_out() -> None:
     label = np.zeros((1, 20, 20), np.int32)
     label[0, 0:3, 0:20], label[0, 5:15, 3:6], label[0, 16:20, 16:20] = 1, 2, 3
     assert targets(label)["boxes"].tolist() == [[16, 16, 20, 20]]
+    assert targets(np.full((1, 8, 6), 7))["boxes"].tolist() == [[0, 0, 6, 8]], "one that fills all"
 
 
 def test_crop_without_objects_has_empty_targets() -> None:
@@ -176,42 +176,12 @@ def test_crops_show_their_targets_in_any_position() -> None:
     assert count > 60
 
 
-def test_half_of_the_crops_hold_an_object_of_either_class() -> None:
-    label = np.zeros((2, 200, 200), np.int64)
-    label[0, 90:100, 90:100], label[1, 5:15, 5:15] = 1, 1
-    data = ObjectCrops([np.zeros((1, 200, 200), np.float32)], [label], 16, 200)
-    shown = [
-        (image[0], set(made["labels"].tolist()))
-        for image, made in map(data.__getitem__, range(200))
-    ]
-    held = [classes for _, classes in shown]
-    assert data.labels.tolist() == [[1, 1]]
-    assert sum(bool(classes) for classes in held[1::2]) < 20
-    for k in (1, 2):  # an object cut to less than 4 px does not count
-        assert 25 < sum(k in classes for classes in held[::2]) < 75
-
-
 def test_beyond_small_images_is_nothing() -> None:
     label = np.ones((1, 20, 10), np.uint8)
     data = ObjectCrops([np.ones((2, 20, 10), np.float32)], [label], 32, 4, augment=False)
     image, made = data[0]
     assert made["boxes"].tolist() == [[0, 0, 10, 20]]
     assert (image[:, :20, :10] == 1).all() and image.sum() == 400
-
-
-def test_crops_are_those_of_seed_and_epoch_for_any_number_of_workers() -> None:
-    def loaded(data: ObjectCrops, workers: int = 0) -> list[Tensor]:
-        batches = DataLoader(data, 4, num_workers=workers, collate_fn=list)
-        items = [pair for batch in batches for pair in batch]
-        return [each for image, made in items for each in (image, *made.values())]
-
-    def equal(a: list[Tensor], b: list[Tensor]) -> bool:
-        return len(a) == len(b) and all(map(torch.equal, a, b))
-
-    base, later = loaded(crops()), crops()
-    assert len(base) == 32 and equal(base, loaded(crops())) and equal(base, loaded(crops(), 2))
-    later.set_epoch(1)
-    assert not equal(base, loaded(later)) and not equal(base, loaded(crops(seed=1)))
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -247,10 +217,12 @@ def hooked(hook: Callable, *sizes: int) -> nn.Module:
     return model
 
 
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.setattr(mask_rcnn, "build", tiny_network)
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TQDM_DISABLE", "1")
+        patch.setattr(mask_rcnn, "build", tiny_network)
+        yield
 
 
 def train(folder: Path, epochs: int, **options: object) -> nn.Module:
@@ -259,22 +231,30 @@ def train(folder: Path, epochs: int, **options: object) -> nn.Module:
     return fit(data, crops(6, seed=1, augment=False), folder, epochs, **options)
 
 
-@pytest.mark.usefixtures("tiny")
-def test_interrupted_run_ends_with_the_same_weights(
-    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        model = train(tmp_path / "whole", 4)
-    out, err = capfd.readouterr()
-    assert not caught and not err
+@pytest.fixture(scope="module")
+def whole(tiny: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path, str, str]:
+    """A run of four epochs: its network, its folder, and what it prints; warnings are errors."""
+    folder, out, err = tmp_path_factory.mktemp("whole"), io.StringIO(), io.StringIO()
+    streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+    with streams[0], streams[1], warnings.catch_warnings(action="error"):
+        model = train(folder, 4)
+    return model, folder, out.getvalue(), err.getvalue()
+
+
+def test_run_learns_and_tells_its_epochs(whole: tuple) -> None:
+    model, folder, out, err = whole
+    assert not err and not model.training
     assert [line.split(":")[0] for line in out.splitlines()] == [
         f"epoch {n}/4" for n in range(1, 5)
     ]
-    assert not model.training
-    log = tr.history(tmp_path / "whole")
+    log = tr.history(folder)
     assert log["loss"][-1] < log["loss"][0] and np.isfinite(log["val_loss"]).all()
     assert log["learning_rate"] == pytest.approx([1e-2] * 4)
 
+
+def test_interrupted_run_ends_with_the_same_weights(
+    whole: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = itertools.count()
 
     def cut(*_: object) -> None:
@@ -283,18 +263,18 @@ def test_interrupted_run_ends_with_the_same_weights(
 
     with monkeypatch.context() as patch, pytest.raises(PowerCut):
         patch.setattr(mask_rcnn, "build", lambda *sizes: hooked(cut, *sizes))
-        train(tmp_path / "parts", 4)
+        train(tmp_path, 4)
     torch.manual_seed(99)
-    train(tmp_path / "parts", 4)
+    train(tmp_path, 4)
     for which in ("last", "best"):
-        assert weights(load(tmp_path / "parts", which)) == weights(load(tmp_path / "whole", which))
-    assert tr.history(tmp_path / "parts")["val_loss"] == log["val_loss"]
+        assert weights(load(tmp_path, which)) == weights(load(whole[1], which))
+    assert tr.history(tmp_path)["val_loss"] == tr.history(whole[1])["val_loss"]
 
 
-@pytest.mark.usefixtures("tiny")
-def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+def test_best_epoch_is_that_of_the_lowest_validation_loss(whole: tuple) -> None:
     """The same boxes are drawn each time, so the loss of the weights can be computed again."""
-    model, losses, data = train(tmp_path, 3), [], crops(6, seed=1, augment=False)
+    model, losses = copy.deepcopy(whole[0]), []
+    data = crops(6, seed=1, augment=False)
     model.train()
     model.backbone[1].eval()
     with torch.no_grad(), torch.random.fork_rng():
@@ -303,7 +283,7 @@ def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> Non
             images, objects = zip(*(data[i] for i in part), strict=True)
             losses.append(sum(model(list(images), list(objects)).values()).item())
     mean = np.average(losses, weights=[4, 2])
-    assert mean == pytest.approx(min(tr.history(tmp_path)["val_loss"]), rel=1e-5)
+    assert mean == pytest.approx(min(tr.history(whole[1])["val_loss"]), rel=1e-5)
 
 
 @pytest.mark.usefixtures("tiny")

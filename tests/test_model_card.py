@@ -64,6 +64,9 @@ def runs(tmp_path_factory):
     made["seed 4"] = change_run(
         made["classifier"], folder / "four", lambda c: c["hyper_parameters"]["run"].update(seed=4)
     )
+    made["VGG"] = change_run(
+        made["classifier"], folder / "vgg", lambda c: c["hyper_parameters"].update(network="VGG")
+    )
     return made
 
 
@@ -185,38 +188,25 @@ def refused(tmp_path, result, models, error, message):
     assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.parametrize(
-    ("models", "message"),
-    [
-        ({"MICRANet": []}, "at least one model"),
-        ({"UNet": ["classifier"]}, "holds a MICRANet: name it MICRANet or MICRANet-…, not UNet"),
-        ({"MICRANet": ["seed 4"]}, "has the seed 4, the result 3"),
-        ({"MICRANet": ["classifier", "two classes"]}, "networks of one kind"),
-    ],
-)
-def test_runs_that_do_not_fit_are_refused(tmp_path, runs, result, models, message):
+NAMED = "holds a MICRANet: name it MICRANet or MICRANet-…, not UNet"
+REFUSED = {
+    "no run": ({"MICRANet": []}, {}, "at least one model"),
+    "name": ({"UNet": ["classifier"]}, {}, NAMED),
+    "seed": ({"MICRANet": ["seed 4"]}, {}, "has the seed 4, the result 3"),
+    "kinds": ({"MICRANet": ["classifier", "two classes"]}, {}, "networks of one kind"),
+    "network": ({"MICRANet": ["VGG"]}, {}, "holds no run of MICRANet, UNet|is no checkpoint of"),
+    "data": ({"MICRANet": ["classifier"]}, {"dataset": "bees"},
+             "'bees' from 'open', are not known: give a result of mnist, ctc"),
+    "weights": ({"MICRANet": ["classifier"]}, {"parameters": {"weights": "EMModelZoo.hdf5"}},
+                "weights from EMModelZoo.hdf5, not trai"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_runs_and_results_that_do_not_fit_are_refused(tmp_path, runs, result, case):
+    models, changed, message = REFUSED[case]
     models = {name: [runs[run] for run in folders] for name, folders in models.items()}
-    refused(tmp_path, result(), models, ValueError, message)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"dataset": "bees"}, "'bees' from 'open', are not known: give a result of mnist, ctc"),
-        ({"parameters": {"weights": "EMModelZoo.hdf5"}}, "weights from EMModelZoo.hdf5, not trai"),
-    ],
-)
-def test_results_of_other_data_and_weights_are_refused(tmp_path, runs, result, changed, message):
-    models = {"MICRANet": [runs["classifier"]]}
     refused(tmp_path, result(**changed), models, ValueError, message)
-
-
-def test_runs_of_another_kind_are_refused(tmp_path, runs, result):
-    run = change_run(
-        runs["classifier"], tmp_path / "run", lambda c: c["hyper_parameters"].update(network="VGG")
-    )
-    message = "holds no run of MICRANet, UNet, FalkUNet, MaskRCNN|is no checkpoint of"
-    refused(tmp_path, result(), {"MICRANet": [run]}, ValueError, message)
 
 
 @pytest.mark.parametrize("name", ["em.hdf5", "em.md"])

@@ -1,6 +1,7 @@
 """The figures show what they are given."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -24,8 +25,8 @@ def closed_figures() -> Iterator[None]:
     plt.close("all")
 
 
-def test_ten_classes_have_ten_colours() -> None:
-    assert len({to_rgba(colour) for colour in plots.CLASS_COLOURS}) == 10
+def legend() -> list[str]:
+    return [text.get_text() for text in plt.gcf().legends[0].get_texts()]
 
 
 def test_images_share_one_scale_and_masks_their_colour() -> None:
@@ -33,14 +34,14 @@ def test_images_share_one_scale_and_masks_their_colour() -> None:
     images[1, 0, 2, 2] = 0.5
     masks = torch.zeros(3, 10, 16, 16, dtype=torch.bool)
     masks[1, 4, 2, 3] = True
-    plots.show_images(images, ["a", "b", "c"], masks)
+    plots.show_images(images, plots.label_titles([[0, 1, 2], [0, 0, 0], [9, 0, 0]]), masks)
     figure = plt.gcf()
-    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
+    assert [axis.get_title() for axis in figure.axes] == ["1, 2", "none", "0", "", "", ""]
     assert {axis.images[0].get_clim() for axis in figure.axes[:3]} == {(0.0, 0.5)}
     overlay = figure.axes[1].images[1].get_array()
     assert tuple(overlay[2, 3]) == pytest.approx(to_rgba(plots.CLASS_COLOURS[4], 0.75))
     assert overlay[..., 3].sum() == pytest.approx(0.75)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["4"]
+    assert legend() == ["4"]
 
 
 def test_rows_are_filled_and_the_rest_stays_empty() -> None:
@@ -80,6 +81,7 @@ def test_a_class_has_one_colour_in_all_its_names() -> None:
     assert cell == again and colours.class_colours(["contact", "cells"]) == [contact, cell]
     assert numbers == list(colours.CLASS_COLOURS[3:5])
     assert colours.class_colours("0123456789") == list(colours.CLASS_COLOURS)
+    assert len({to_rgba(colour) for colour in plots.CLASS_COLOURS}) == 10
 
 
 def test_methods_have_colours_of_their_own() -> None:
@@ -107,17 +109,18 @@ def test_samples_show_their_own_range_boxes_and_outlines() -> None:
     drawn, above = right.patches  # the first class is drawn last: it is what is looked for
     assert above.get_edgecolor() == to_rgba(plots.CLASS_COLOURS[0])
     assert (drawn.get_xy(), drawn.get_width(), drawn.get_height()) == ((2.5, 1.5), 9, 8)
-    assert [text.get_text() for text in plt.gcf().legends[0].get_texts()] == ["cell", "gap"]
+    assert legend() == ["cell", "gap"]
     assert left.texts[0].get_text() == "2 µm" and not right.texts
     [bar] = left.lines
     assert np.ptp(bar.get_xdata()) == pytest.approx(4)
 
 
-def test_samples_of_several_scales_have_a_bar_each() -> None:
+def test_samples_of_several_scales_have_a_bar_each_and_labels_of_images_no_outlines() -> None:
     sample = Sample("x", np.zeros((1, 100, 100), np.uint8), np.array([1], np.uint8))
-    plots.show_samples([sample] * 3, pixel_size_um=[0.0046, None, 0.02])
-    bars = [[text.get_text() for text in axis.texts] for axis in plt.gcf().axes[:3]]
-    assert bars == [["0.1 µm"], [], ["0.5 µm"]]
+    plots.show_samples([sample] * 3, classes=["cell"], pixel_size_um=[0.0046, None, 0.02])
+    axes = plt.gcf().axes[:3]
+    bars = [[text.get_text() for text in axis.texts] for axis in axes]
+    assert bars == [["0.1 µm"], [], ["0.5 µm"]] and {len(axis.images) for axis in axes} == {1}
 
 
 @pytest.mark.parametrize(("pixel", "text"), [(0.0046, "0.5 µm"), (0.014, "1 µm"), (0.5, "50 µm")])
@@ -127,16 +130,6 @@ def test_scale_bars_are_round_and_at_most_a_third_of_the_image(pixel: float, tex
     assert plt.gcf().axes[0].texts[0].get_text() == text
     assert np.ptp(bar.get_xdata()) == pytest.approx(float(text.split()[0]) / pixel) and (
         384 / 9 < np.ptp(bar.get_xdata()) <= 384 / 3)  # fmt: skip
-
-
-def test_image_level_samples_have_no_outlines() -> None:
-    sample = Sample("x", np.zeros((1, 8, 8), np.uint8), np.array([1], np.uint8))
-    plots.show_samples([sample], classes=["cell"])
-    assert len(plt.gcf().axes[0].images) == 1
-
-
-def legend() -> list[str]:
-    return [text.get_text() for text in plt.gcf().legends[0].get_texts()]
 
 
 def test_outlines_surround_each_object_and_the_truth_is_dashed() -> None:
@@ -217,17 +210,17 @@ def test_counts_of_many_images_are_larger_dots() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "message"),
-    [([1], [1], "at least 2"), ([1, 2], [1], "as many"), ([1, np.nan], [1, 2], "NaN")],
+    ("plot", "first", "second", "message"),
+    [
+        (partial(plots.plot_bland_altman, unit="px"), [1], [1], "at least 2"),
+        (partial(plots.plot_bland_altman, unit="px"), [1, 2], [1], "as many"),
+        (partial(plots.plot_bland_altman, unit="px"), [1, np.nan], [1, 2], "NaN"),
+        (plots.plot_counts, [], [], "at least 1"),
+    ],
 )
-def test_comparisons_need_pairs_of_numbers(first, second, message) -> None:
+def test_comparisons_need_pairs_of_numbers(plot, first, second, message) -> None:
     with pytest.raises(ValueError, match=message):
-        plots.plot_bland_altman(first, second, "px")
-
-
-def test_counts_need_an_image() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        plots.plot_counts([], [])
+        plot(first, second)
 
 
 def test_maps_are_named_by_layer() -> None:
@@ -267,10 +260,6 @@ def test_history_has_both_losses_and_per_cent() -> None:
     assert list(right.lines[0].get_ydata()) == pytest.approx([90, 95])
 
 
-def test_titles_list_the_classes_present() -> None:
-    assert plots.label_titles(torch.tensor([[0, 1, 2], [0, 0, 0]])) == ["1, 2", "none"]
-
-
 @pytest.mark.parametrize(
     ("row", "column", "rows", "columns"),
     [(10, 20, (6, 14), (16, 24)), (0, 39, (0, 8), (32, 40)), (29, 0, (22, 30), (0, 8))],
@@ -292,7 +281,7 @@ def test_places_are_cut_out_of_images_and_masks_alike() -> None:
     assert shapes == [(8, 8, 3), (16, 16, 3)]
     [outline] = figure.axes[0].collections[0].get_segments()
     np.testing.assert_allclose(outline.mean(0), 3.5, atol=0.3)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cell"]
+    assert legend() == ["cell"]
 
 
 def test_false_and_missed_detections_are_shown_close_up(capsys) -> None:

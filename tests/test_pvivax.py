@@ -9,6 +9,7 @@ from typing import Any
 import drawn
 import numpy as np
 import pytest
+from damage import damaged
 from drawn import annotate, marked, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,16 +176,13 @@ def test_missing_or_unusable_files_are_named(image: Path, tmp_path: Path) -> Non
         list(pvivax.read(annotations, [image]))
 
 
-def test_flipped_bits_give_an_error_or_boxes_within_the_image(image: Path) -> None:
+def test_damage_gives_an_error_or_boxes_within_the_image(image: Path) -> None:
     annotations = annotate(
         image.parent / "a.json",
         (image.name, [marked("ring", 5, 5, 19, 9), marked("difficult", 30, 20, 10, 12)]),
     )
-    sound, rng = annotations.read_bytes(), np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
-        data = bytearray(sound)
-        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    for data in damaged(annotations.read_bytes(), 200):
         annotations.write_bytes(data)
         try:
             (sample,) = pvivax.read(annotations, [image], 1)
@@ -354,13 +352,9 @@ def test_border_and_what_it_cuts_counts_neither_way() -> None:
     places = [*right, *false, *at_border, (17, 35), (30, 50)]  # and of the cut, the difficult cell
     matching = metrics.match_boxes(places, infected, neither)
     assert (matching.tp, matching.fp, matching.fn) == (2, 2, 0)
-
-
-def test_field_without_a_box_has_a_border() -> None:
-    bare = replace(pvivax.simulate(1, 32)[0], boxes=np.empty((0, 5), np.float32))
+    bare = replace(sample, boxes=np.empty((0, 5), np.float32))
     infected, neither = pvivax.counted(bare, edge=4)
-    assert infected.shape == (0, 4) and neither.shape == (4, 4)
-    assert pvivax.gaps(bare).shape == (0,) and pvivax.gaps(bare).dtype == np.float32
+    assert (infected.shape, neither.shape, pvivax.gaps(bare).shape) == ((0, 4), (4, 4), (0,))
 
 
 def test_the_other_laboratory_sees_the_same_cells_in_softer_mixed_colours() -> None:

@@ -33,18 +33,6 @@ def test_no_two_files_meet_on_the_disk(name: str) -> None:
     assert not any(path.startswith("/") or ".." in path.split("/") for path in taken)
 
 
-def test_files_of_the_original_project() -> None:
-    base = "https://s3.valeria.science/flclab-micranet/MICRA-Net"
-    zoos = [f"{base}/models-ilastik/{name}ModelZoo-ilastik.hdf5" for name in ("Actin", "CTC")]
-    assert [file.urls for file in select("micranet")] == [
-        (url,) for url in (f"{base}.tar.gz", *zoos)
-    ]
-    assert [file.urls for file in select("bbbc041")] == [
-        ("https://data.broadinstitute.org/bbbc/BBBC041/malaria.zip",)
-    ]
-    assert "non-commercial" in items()["micranet"].licence.lower()
-
-
 def test_subsets() -> None:
     test, train = select("mnist", "test"), select("mnist", "train")
     assert [file.path[:4] for file in test] == ["t10k", "t10k"] and len(train) == 2

@@ -184,23 +184,15 @@ def test_full_runs_are_those_of_the_book():
 @pytest.mark.parametrize("field", results.KINDS)
 def test_different_kinds_are_not_mixed(field):
     other = run(1, **{field: "other"})
-    with pytest.raises(ValueError, match=field):
-        results.summary([run(), other])
-    with pytest.raises(ValueError, match=field):
-        results.aside(run(), [run(), other])
+    for table in (results.summary, lambda runs: results.aside(run(), runs)):
+        with pytest.raises(ValueError, match=field):
+            table([run(), other])
 
 
-@pytest.mark.parametrize(
-    ("runs", "message"), [([], "no results"), ([run(), run()], "same seed")]
-)
-def test_tables_need_runs_of_different_seeds(runs, message):
-    with pytest.raises(ValueError, match=message):
-        results.summary(runs)
-
-
-@pytest.mark.parametrize(
-    ("runs", "message"), [([run()], "cannot be compared"), ([run(), run()], "same seed")]
-)
-def test_a_run_is_set_beside_runs_of_its_kind_only(runs, message):
-    with pytest.raises(ValueError, match=message):
-        results.aside(run(dataset="other"), runs)
+def test_tables_need_runs_of_different_seeds_and_of_one_kind():
+    for runs, message in (([], "no results"), ([run(), run()], "same seed")):
+        with pytest.raises(ValueError, match=message):
+            results.summary(runs)
+    for runs, message in (([run()], "cannot be compared"), ([run(), run()], "same seed")):
+        with pytest.raises(ValueError, match=message):
+            results.aside(run(dataset="other"), runs)

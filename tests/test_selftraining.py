@@ -117,16 +117,6 @@ def test_level_of_known_scores() -> None:
     assert level([scores], [none], 0.09).tolist() == [4]
 
 
-def test_level_needs_an_error_and_pixels() -> None:
-    scores, none = np.zeros((2, 4, 4)), np.ones((2, 4, 4), bool)
-    for error in (0, 2):
-        with pytest.raises(ValueError, match="above 0 and at most 1"):
-            level([scores], [none], error)
-    none[1] = False
-    with pytest.raises(ValueError, match="Class 1 is absent from no crop"):
-        level([scores], [none], 0.1)
-
-
 @given(scores=SCORES, data=st.data())
 def test_targets_say_what_is_known(scores: np.ndarray, data: st.DataObject) -> None:
     none = data.draw(hnp.arrays(bool, scores.shape))
@@ -220,12 +210,6 @@ def test_large_images_are_scored_in_tiles_as_in_one_piece(
     whole, tiled = scores
     np.testing.assert_allclose(tiled[inner], whole[inner], atol=1e-4 * np.ptp(whole))
     assert not np.array_equal(tiled, whole)
-
-
-def test_bad_targets_are_refused() -> None:
-    scores = np.zeros((1, 4, 4))
-    with pytest.raises(ValueError, match="must not be above"):
-        targets(scores, scores > 0, 1, 0)
 
 
 # --- crops -------------------------------------------------------------------------------------
@@ -324,17 +308,6 @@ def test_crops_are_those_of_seed_and_epoch_for_any_number_of_workers() -> None:
         crops()[40]
 
 
-def test_bad_crops_are_refused() -> None:
-    images, masks = arrays()
-    with pytest.raises(ValueError, match="differ in number or size"):
-        PixelCrops(images, masks[:2], 8, 1)
-    with pytest.raises(ValueError, match="differ in number or size"):
-        PixelCrops(images[::-1], masks, 8, 1)
-    for side, n in [(0, 1), (8, 0)]:
-        with pytest.raises(ValueError, match="must be 1 or more"):
-            PixelCrops(images, masks, side, n)
-
-
 def test_crops_of_images_without_the_class_lie_anywhere() -> None:
     images, masks = arrays()
     data = PixelCrops(images, [mask * 0 for mask in masks], 8, 20)
@@ -342,10 +315,26 @@ def test_crops_of_images_without_the_class_lie_anywhere() -> None:
     assert not any((target == 1).any() for _, target in data)
 
 
-def test_level_of_a_classifier_that_learnt_little_leaves_the_class_some_pixels() -> None:
-    scores = np.arange(1000.0).reshape(1, 10, 100)
-    found = level([scores], [scores >= 500])  # all scores of the class are lower
-    assert 0 < (scores[scores < 500] > found).sum() <= 5
+IMAGES, MASKS = arrays()
+SCORES_OF_TWO = np.zeros((2, 4, 4))
+BAD = {
+    "no error": (lambda: level([SCORES_OF_TWO], [SCORES_OF_TWO == 0], 0), "above 0 and at most 1"),
+    "any error": (lambda: level([SCORES_OF_TWO], [SCORES_OF_TWO == 0], 2), "above 0 and at most 1"),
+    "no crop without": (lambda: level([SCORES_OF_TWO], [SCORES_OF_TWO != 0], 0.1),
+                        "Class 0 is absent from no crop"),
+    "thresholds": (lambda: targets(SCORES_OF_TWO, SCORES_OF_TWO > 0, 1, 0), "must not be above"),
+    "fewer masks": (lambda: PixelCrops(IMAGES, MASKS[:2], 8, 1), "differ in number or size"),
+    "other masks": (lambda: PixelCrops(IMAGES[::-1], MASKS, 8, 1), "differ in number or size"),
+    "no side": (lambda: PixelCrops(IMAGES, MASKS, 0, 1), "must be 1 or more"),
+    "no crop": (lambda: PixelCrops(IMAGES, MASKS, 8, 0), "must be 1 or more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused(case: str) -> None:
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_unet_is_trained_on_the_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

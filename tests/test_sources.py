@@ -9,13 +9,13 @@ import sys
 import tomllib
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 import rattler
 import yaml
 from micranet_book import runner
+from notebooks import code_cells, tagged
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -28,20 +28,13 @@ ADDRESS = PROJECT["project"]["urls"]["Repository"]
 COLAB = ADDRESS.replace("https://github.com/", "https://colab.research.google.com/github/")
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if "_build" not in path.parts)
 MODULES = sorted([*(ROOT / "micranet_helpers").rglob("*.py"), *(BOOK / "_ext").rglob("*.py")])
+MOST_LINES, WIDEST = 180, 79  # of code in a chapter; of what a page shows whole
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name -> that of the Python package index
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 every_module = pytest.mark.parametrize(
     "path", MODULES, ids=lambda path: str(path.relative_to(ROOT))
 )
-
-
-def code_cells(path: Path) -> list[Any]:
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-
-
-def tagged(path: Path, tag: str) -> list[str]:
-    return [cell.source for cell in code_cells(path) if tag in cell.metadata.get("tags", [])]
 
 
 def functions(source: str) -> list[ast.FunctionDef]:
@@ -114,6 +107,18 @@ def test_cells_are_folded_where_the_code_is_not_the_lesson(path: Path) -> None:
         if "setup" in tags or imports[0] and sum(imports) > 6:
             assert "hide-input" in tags, f"{cell.id} needs the tag hide-input"
         assert not {"parameters", "hide-input"} <= tags, "readers change the parameters"
+
+
+@every_notebook
+def test_chapter_has_little_code_and_no_line_is_clipped(path: Path) -> None:
+    sources = [cell.source for cell in code_cells(path)]
+    lines = [line.strip() for source in sources for line in source.splitlines()]
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert len(code) <= MOST_LINES, "move what is not the lesson into the package"
+    folded = tagged(path, "setup")  # with a long address
+    for source in sources:
+        clipped = [line for line in source.splitlines() if len(line) > WIDEST]
+        assert source in folded or not clipped
 
 
 # --- package, profiles, links ------------------------------------------------------------------
@@ -192,12 +197,6 @@ def test_messages_under_troubleshooting_are_those_of_the_package() -> None:
         if not message.startswith(of_others):
             for part in message.split("…"):
                 assert any(part.strip() in text for text in texts), message
-
-
-@pytest.mark.parametrize("name", ["README.md", "LICENSE"])
-def test_terms_of_the_original_are_stated(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert all(word in text for word in ("non-commercial", "weights", "data", "MICRA-Net"))
 
 
 def test_set_address(tmp_path: Path) -> None:

@@ -33,17 +33,6 @@ def test_identity_is_reproduced(batch: int, height: int, width: int, side: int, 
     assert torch.equal(probabilities, images.amax((2, 3)))
 
 
-@quick
-@given(st.integers(9, 50), st.integers(9, 50), st.integers(1, 16))
-def test_constant_function_gives_a_constant(height: int, width: int, stride: int) -> None:
-    def constant(part: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.full((len(part), 3, 16, 16), 0.7), torch.full((len(part), 3), 0.2)
-
-    scores, probabilities = over_tiles(torch.zeros(1, 1, height, width), constant, 16, stride)
-    torch.testing.assert_close(scores, torch.full((1, 3, height, width), 0.7))
-    assert torch.equal(probabilities, torch.full((1, 3), 0.2))
-
-
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 23), (9, 100)])
 def test_function_sees_only_whole_tiles_in_small_batches(height: int, width: int) -> None:
     shapes = []
@@ -70,13 +59,6 @@ def test_size_of_the_batches_does_not_matter(monkeypatch: pytest.MonkeyPatch) ->
             torch.testing.assert_close(actual, wanted)
 
 
-def test_one_tile_is_the_function_itself() -> None:
-    images = random_images(3, 1, 16, 16)
-    scores, probabilities = over_tiles(images, lambda x: (x.sqrt(), x.mean((2, 3))), 16, 8)
-    torch.testing.assert_close(scores, images.sqrt())
-    torch.testing.assert_close(probabilities, images.mean((2, 3)))
-
-
 def test_overlap_is_the_mean_weighted_towards_the_centre() -> None:
     """Two tiles of 4 px, 2 px apart, each painting its number: weights 1, 3, 3, 1."""
 
@@ -88,16 +70,6 @@ def test_overlap_is_the_mean_weighted_towards_the_centre() -> None:
     scores, probabilities = over_tiles(images, paint, 4, 2)
     torch.testing.assert_close(scores[0, 0, 1], torch.tensor([0, 0, 1 / 4, 3 / 4, 1, 1]))
     assert probabilities.tolist() == [[1.0]]
-
-
-def test_images_of_a_batch_do_not_mix() -> None:
-    images = random_images(3, 1, 30, 30)
-    together = over_tiles(images, identity, 16, 8)
-    for i in range(3):
-        for alone, all_of_them in zip(
-            over_tiles(images[i : i + 1], identity, 16, 8), together, strict=True
-        ):
-            assert torch.equal(alone[0], all_of_them[i])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -46,15 +46,12 @@ def expected_shapes(channels: int, classes: int, depth: int, first: int) -> dict
     "sizes", [(1, 11, 4, 16), (1, 10, 5, 32), (3, 2, 1, 8), (1, 1, 2, 3)], ids=str
 )
 def test_names_and_shapes_are_those_of_the_published_checkpoints(sizes: tuple) -> None:
-    state = UNet(*sizes).state_dict()
+    model = UNet(*sizes)
+    state = model.state_dict()
     assert {name: tuple(value.shape) for name, value in state.items()} == expected_shapes(*sizes)
-
-
-def test_numbers_of_the_published_network() -> None:
-    model = UNet(1, 11)
-    assert len(model.state_dict()) == 106
-    assert sum(p.numel() for p in model.parameters()) == 483_323
-    assert sum(value.numel() for value in model.state_dict().values()) == 484_745
+    if sizes == (1, 11, 4, 16):  # for MNIST
+        numbers = sum(p.numel() for p in model.parameters())
+        assert (len(state), numbers) == (106, 483_323)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])

@@ -8,11 +8,10 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from micranet_book import runner
+from notebooks import tagged
 
-from micranet_helpers import train
 from micranet_helpers.data.fetch import download
 from micranet_helpers.lessons import workdir
 from micranet_helpers.networks.checkpoints import read_checkpoint
@@ -31,10 +30,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_set_up_cell_enters_the_folder_however_often_it_is_run(tmp_path: Path, capsys) -> None:
-    [cell] = [cell for cell in nbformat.read(CHAPTER, as_version=4).cells
-              if "setup" in cell.metadata.get("tags", [])]
+    [code] = tagged(CHAPTER, "setup")
     for _ in range(2):
-        exec(TransformerManager().transform_cell(cell.source), {})
+        exec(TransformerManager().transform_cell(code), {})
         assert Path.cwd() == tmp_path / "drive"
     assert capsys.readouterr().out == f"working folder: {tmp_path / 'drive'}\n" * 2
     assert not list(Path.cwd().iterdir())
@@ -91,22 +89,17 @@ def kill(session: subprocess.Popen) -> None:
 def test_a_chapter_whose_kernel_was_killed_goes_on_from_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drives = [tmp_path / "drive", tmp_path / "other drive"]
-    monkeypatch.setenv("MICRANET_WORKDIR", str(drives[0]))
+    drive = tmp_path / "drive"
+    monkeypatch.setenv("MICRANET_WORKDIR", str(drive))
     first = start(tmp_path / "first session")
     assert epochs_of(first, last=2) == [1, 2]
     kill(first)
-    [run] = drives[0].glob("runs/*")
+    [run] = drive.glob("runs/*")
     done = read_checkpoint(run / "last.ckpt")["epoch"] + 1
     assert 1 <= done < VALUES["epochs"], "killed too late: train for longer"
     assert not list((tmp_path / "first session").glob("runs"))
 
     second = start(tmp_path / "second session")
     assert epochs_of(second, last=VALUES["epochs"]) == [*range(done + 1, VALUES["epochs"] + 1)]
-    monkeypatch.setenv("MICRANET_WORKDIR", str(drives[1]))
-    third = start(tmp_path / "no interruption")
-    for session in (second, third):
-        session.communicate()
-        assert session.returncode == 0
-    for name, value in train.load(run).state_dict().items():
-        assert torch.equal(value, train.load(drives[1] / "runs" / run.name).state_dict()[name])
+    second.communicate()
+    assert second.returncode == 0 and list(drive.glob("runs/*")) == [run]
