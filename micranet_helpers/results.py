@@ -36,7 +36,7 @@ def save(
     notes: str = "",
     parameters: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write what a run measured, with the machine, the versions and the commit behind it.
+    """Write what a run measured, and the machine, versions and commit behind it; return the path.
 
     Parameters
     ----------
@@ -60,11 +60,6 @@ def save(
         What else a reader must know.
     parameters : mapping, optional
         Parameters of the run: text, numbers, lists and mappings of these.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------
@@ -301,12 +296,9 @@ def number_table(rows: Mapping[str, Mapping[str, float]], corner: str = "") -> s
 def provenance() -> dict[str, Any]:
     """Record the machine, the versions and the commit behind what is computed here.
 
-    Returns
-    -------
-    dict
-        ``device`` (GPU, or CPU and its number of cores), ``platform``, ``versions``, ``commit`` (of
-        this package's checkout, with "+changes" if files differ from it; None without a
-        checkout) and ``date`` (UTC).
+    The dictionary holds ``device`` (GPU, or CPU and its number of cores), ``platform``,
+    ``versions``, ``commit`` (of this package's checkout, with "+changes" if files differ from it;
+    None without a checkout) and ``date`` (UTC).
     """
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {

@@ -56,7 +56,7 @@ def build(
     path: str | Path, source: str = "simulated", *, subset: str | None = None,
     num_images: int = 100, size: int = 512, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Write a dataset with the splits training, validation and testing.
+    """Write a dataset with the splits training, validation and testing, and return its path.
 
     The original keeps its splits. Of the open images, TA-GAN keeps its own too; the axons of
     STEDActinFCN are split so that ``actin_1`` and ``actin_3``, the same field twice, stay
@@ -68,7 +68,7 @@ def build(
         ``"simulated"``; ``"open"`` (STEDActinFCN and TA-GAN, ten images of 224 to 256 px, for
         looking); or ``"original"`` (the data of the MICRA-Net paper).
     path, subset, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors. For
+        As for :func:`micranet_helpers.data.em.build`, and so are the errors. For
         ``"open"``, the subset ``"small"`` is a part of TA-GAN.
     """
     return sources.write(path, source, {

@@ -244,7 +244,7 @@ def build(
     path: str | Path, source: str = "simulated", *, lines: Sequence[str] | None = None,
     subset: str | None = None, num_images: int = 60, size: int = 512, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Write a dataset with the splits training, validation and testing.
+    """Write a dataset with the splits training, validation and testing, and return its path.
 
     Real frames are split by :func:`find`. Pixels of the lines differ in size: frames keep theirs.
 
@@ -256,7 +256,7 @@ def build(
     lines : sequence of str, optional
         The lines, in the order of the classes; by default all of the source.
     path, subset, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors. Only
+        As for :func:`micranet_helpers.data.em.build`, and so are the errors. Only
         the download of Usiigaci has a subset, ``"small"``.
     """
     lines = (LINES[:-1] if source == "original" else DRAWN) if lines is None else tuple(lines)

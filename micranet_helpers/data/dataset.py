@@ -116,7 +116,7 @@ def normalize(image: NDArray[Any], offset: Any, factor: Any) -> NDArray[np.float
 
 
 def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About) -> Path:
-    """Write a dataset, in the memory of one image.
+    """Write a dataset, in the memory of one image, and return its path.
 
     The file gets its name only when it is complete; what a killed run left is removed.
 
@@ -129,11 +129,6 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About
         same channels, dtype and kind of label; heights and widths may differ.
     about : About
         Names of the classes, source, licence, pixel size.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------
@@ -289,11 +284,6 @@ def _checked(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
 def describe(path: str | Path) -> tuple[About, dict[str, int]]:
     """Read the description of a dataset and the sizes of its splits.
 
-    Parameters
-    ----------
-    path : path
-        A dataset.
-
     Returns
     -------
     About
@@ -328,24 +318,9 @@ def _about(file: h5py.File, count: int) -> About:
 
 
 def read(path: str | Path, split: str) -> Iterator[Sample]:
-    """Read the images of a split, one after the other.
+    """Yield the images of a split with their labels, one after the other, at their true size.
 
-    Parameters
-    ----------
-    path : path
-        A dataset.
-    split : str
-        Name of the split.
-
-    Yields
-    ------
-    Sample
-        Image and label at their true size.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file or split, or it is damaged.
+    Raises FileNotFoundError or ValueError if there is no such file or split, or it is damaged.
     """
     with reading(path, f"the split {split!r}") as file:
         images = Split(member(file, split))

@@ -40,7 +40,7 @@ def build(
     path: str | Path, source: str = "simulated", *, subset: str | None = None,
     num_images: int = 40, size: int = 512, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Write a dataset with the splits training, validation and testing.
+    """Write a dataset with the splits training, validation and testing, and return its path.
 
     The splits of the open data are blocks of sections: 00–07, 10–11 and 14–19, whichever of them
     are there. Between two blocks, two sections (100 nm of tissue) are left out. This keeps out
@@ -58,11 +58,6 @@ def build(
         A part of the download, e.g. ``"small"`` (sections 00–15); by default everything.
     num_images, size, seed : int
         Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------

@@ -49,7 +49,7 @@ def build(
     path: str | Path, source: str = "simulated", *, subset: str | None = None,
     num_images: int = 1000, size: int = 256, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Write a dataset of canvases with the splits training, validation and testing.
+    """Write a dataset of canvases, with the splits training, validation and testing.
 
     The digits are split 70, 15, 15 % before any canvas is drawn, so no digit is in two splits;
     the canvases are shared out likewise. MNIST's own split of the digits is not used, and the same
@@ -62,7 +62,7 @@ def build(
     subset : str, optional
         ``"test"`` draws from MNIST's 10,000 test digits only; by default all 70,000 are used.
     path, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors; the
+        As for :func:`micranet_helpers.data.em.build`, and so are the errors; the
         canvases of MNIST's digits are drawn, too.
     """
     counts = sources.shares(num_images)

@@ -204,7 +204,7 @@ def build(
     path: str | Path, source: str = "simulated", *, subset: str | None = None, scale: int = 2,
     num_images: int = 40, size: int = 512, seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Write a dataset with the splits training, validation and testing.
+    """Write a dataset with the splits training, validation and testing, and return its path.
 
     IML_Malaria is split by the numbers of the photographs. Those that follow each other often
     show overlapping parts of a slide (of the 126 looked at, only some one or two numbers apart),
@@ -222,7 +222,7 @@ def build(
     scale : int
         By how much real images are reduced, see :func:`read`.
     path, subset, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the result and the errors.
+        As for :func:`micranet_helpers.data.em.build`, and so are the errors.
     """
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
     return sources.write(path, source, {

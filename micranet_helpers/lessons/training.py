@@ -24,7 +24,7 @@ Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
 def build_dataset(
     chapter: str, source: str, subset: str, num_images: int, size: int, **options: Any
 ) -> Path:
-    """Build the dataset of a chapter, or find it where another chapter has built it.
+    """Build the dataset of a chapter, or find the file where another chapter has built it.
 
     Parameters
     ----------
@@ -35,11 +35,6 @@ def build_dataset(
         a file of its own under ``data/``.
     subset : str
         Part of the download, or "" for everything.
-
-    Returns
-    -------
-    Path
-        The file.
     """
     parts = [f"{chapter}-{source}{subset}"]
     if source == "simulated" or chapter == "mnist":  # canvases are drawn from real digits

@@ -28,21 +28,11 @@ class Cost(NamedTuple):
 
 
 def measure(work: Callable[[], Any]) -> Cost:
-    """Do some work and measure its time and memory.
+    """Do some work, e.g. predict an image, and measure its time and memory.
 
     Without a GPU, memory is sampled every 2 ms, so shorter peaks may be missed. Memory that the
     process has freed but kept is first returned to the system, on Linux; elsewhere the peak may
     come out too low.
-
-    Parameters
-    ----------
-    work : function without arguments
-        What to do, e.g. predict an image.
-
-    Returns
-    -------
-    Cost
-        Result, seconds and peak.
     """
     watch = _gpu_peak if torch.cuda.is_available() else _cpu_peak
     with watch() as peak:

@@ -141,13 +141,11 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     logits: take ``torch.sigmoid`` of them to compare.
 
     A Mask R-CNN may have the names of any release of torchvision. Its settings must give what no
-    weight does: the side of its crops and how it normalises images. The rest, such as how many
-    boxes it looks at, is as in :func:`micranet_helpers.networks.mask_rcnn.build`; its batch norm
-    learns if it is trained further.
+    weight does: the side of its crops and how it normalises images. The rest is as in
+    :func:`micranet_helpers.networks.mask_rcnn.build`.
 
-    Everything is checked before it is used, but in rare cases the HDF5 library itself hangs on
-    damaged text, also in :func:`contents` and :func:`extract_ilastik`. Take zoos from a source
-    that gives a checksum, and compare it.
+    In rare cases the HDF5 library itself hangs on damaged text. Take zoos from a source that gives
+    a checksum, and compare it.
     """
     with reading(path, repr(group)) as file:
         return _read(file, group, name)

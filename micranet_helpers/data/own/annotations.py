@@ -1,9 +1,10 @@
 """Read labels of images: tables, masks, boxes, COCO files and ImageJ ROIs.
 
 Every reader returns the names of the classes and, for each image, a function that makes the label
-for the image's height and width. Coordinates are those of edges, as in ImageJ and COCO: the pixel
-in the corner covers 0 to 1. A pixel belongs to an object if its centre lies inside. Where objects
-of one class overlap, the later one has the pixel.
+for the image's height and width. It raises FileNotFoundError if what it should read is not there,
+and ValueError, which names the line, entry or file, if something is wrong in it. Coordinates are
+those of edges, as in ImageJ and COCO: the pixel in the corner covers 0 to 1. A pixel belongs to an
+object if its centre lies inside. Where objects of one class overlap, the later one has the pixel.
 """
 
 import csv
@@ -69,11 +70,6 @@ def read_table(path: str | Path) -> Annotations:
     -------
     Annotations
         One label (K,) for each file.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or a line of it is wrong.
     """
     with _reading(path):
         (_, header), *lines = _table(path)
@@ -171,11 +167,6 @@ def read_boxes(path: str | Path) -> Annotations:
     -------
     Annotations
         Filled rectangles, and the boxes. Classes are in alphabetical order.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or a line of it is wrong.
     """
     with _reading(path):
         (_, header), *lines = _table(path)
@@ -195,18 +186,13 @@ def read_coco(path: str | Path) -> Annotations:
     Parameters
     ----------
     path : path
-        JSON with ``images``, ``categories`` and ``annotations``.
+        JSON with ``images``, ``categories`` and ``annotations``; no run-length encoding.
 
     Returns
     -------
     Annotations
         Polygons where there are some, else filled rectangles; and the boxes. Classes are in the
         order of the categories.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or an entry is wrong, or a segmentation is run-length encoded.
     """
     with _reading(path):
         content = json.loads(_text(path))

@@ -284,6 +284,8 @@ def build(
 ) -> Path:  # fmt: skip
     """Write the labelled images of a survey as a dataset, in the memory of one image.
 
+    Its path is returned; :mod:`micranet_helpers.data.dataset` reads it.
+
     Parameters
     ----------
     path : path
@@ -305,11 +307,6 @@ def build(
         files with the same pixels. By default each image is a specimen.
     seed : int
         Which split.
-
-    Returns
-    -------
-    Path
-        The file, readable by :mod:`micranet_helpers.data.dataset`.
 
     Raises
     ------
