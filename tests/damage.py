@@ -7,7 +7,9 @@ import h5py
 import numpy as np
 
 
-def damaged(data: bytes, number: int, places: Sequence[int] | None = None) -> Iterator[bytes]:
+def damaged(
+    data: bytes, number: int, places: Sequence[int] | None = None, fill: bool = True
+) -> Iterator[bytes]:
     """Flip up to four bits, cut the end off or fill 16 bytes, by default anywhere."""
     rng = np.random.default_rng(0)
     for n in range(number):
@@ -15,7 +17,7 @@ def damaged(data: bytes, number: int, places: Sequence[int] | None = None) -> It
         hit = rng.choice(len(data) if places is None else places, rng.integers(1, 5))
         if n % 8 == 0:
             changed = changed[: hit[0]]
-        elif n % 8 == 1:
+        elif n % 8 == 1 and fill:
             changed[hit[0] :][:16] = rng.choice([0, 255])
         else:
             changed[hit] ^= np.uint8(1) << rng.integers(0, 8, len(hit), np.uint8)

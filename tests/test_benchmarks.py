@@ -27,6 +27,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
                      r"one thread \|( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|){2}", 1,
                      marks=pytest.mark.slow),
     ],
+    ids=["cam", "crops", "explore", "threads"],
 )  # fmt: skip
 def test_benchmark_prints_and_saves_its_table(
     tmp_path: Path, name: str, options: str, row: str, expected: int

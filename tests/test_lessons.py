@@ -131,13 +131,13 @@ def test_network_of_the_chapters_on_digits_is_that_of_the_package(
     for place in places:
         place.mkdir()
     monkeypatch.chdir(places[0])
-    values = {"num_train": 64, "epochs": 1, "seed": 2, "num_test": 4}
+    values = {"num_train": 48, "epochs": 1, "seed": 2, "num_test": 4}
     names = cells_until(chapter, "folder = run_folder(", **values)
     assert "epoch 1/1" in capsys.readouterr().out
-    loaded = digits_network(64, 1, 2)
+    loaded = digits_network(48, 1, 2)
     assert "epoch" not in capsys.readouterr().out, "the chapter's run is loaded, not repeated"
     monkeypatch.chdir(places[1])
-    trained = digits_network(64, 1, 2)
+    trained = digits_network(48, 1, 2)
     for name, value in names["model"].state_dict().items():
         assert torch.equal(value.cpu(), loaded.state_dict()[name])
         assert torch.equal(value.cpu(), trained.state_dict()[name])
@@ -178,7 +178,7 @@ def test_baselines_load_the_networks_of_the_chapter(chapter: str) -> None:
 def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     subject = replace(
-        SUBJECTS["em"], num_images=7, size=288, epochs=1, pixel_crops=8, pixel_epochs=1
+        SUBJECTS["em"], num_images=5, size=192, epochs=1, pixel_crops=8, pixel_epochs=1
     )
     path = subject.build("simulated", "", 0)
     model = random_model(num_classes=1)

@@ -316,7 +316,8 @@ def test_endless_nesting_comes_to_an_end(tmp_path, case, monkeypatch):
 
 def test_contents_of_damaged_files_are_refused_or_listed(full_zoo):
     refused = 0
-    for spoilt in damaged(full_zoo.read_bytes(), 25, range(9, 6000)):
+    # HDF5 itself reads for ever in a heap of texts that is filled with zeros.
+    for spoilt in damaged(full_zoo.read_bytes(), 25, range(9, 6000), fill=False):
         full_zoo.write_bytes(spoilt)
         try:
             assert isinstance(zoo.contents(full_zoo), list)
