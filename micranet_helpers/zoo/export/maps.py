@@ -1,138 +1,192 @@
-"""Write the multi-layer Grad-CAM as a plain forward computation, which ONNX can hold.
+"""Write a MICRANet with its maps and evidence as an ONNX graph, operator by operator.
 
-The gradient is written out, as in :mod:`micranet_helpers.maps.cam`, but for all classes of all
-images and with elementary operations only: convolutions, comparisons, sums.
+The gradient is written out as in :mod:`micranet_helpers.maps.cam`, so the graph is a plain forward
+computation. torch's exporter would take minutes for it, and writes only operators and files that
+older programs cannot read: deepImageJ runs onnxruntime 1.3 to 1.13, by JDLL.
 """
 
-import copy
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from micranet_helpers.maps.cam import SHIFTS
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
+from micranet_helpers.zoo.export.shared import extra
 
+OPSET, IR_VERSION = 17, 8  # of the operators and of the file: what onnxruntime 1.13 reads
+FLOAT = 1  # ONNX's number of float32
+FAR = 2**31 - 1  # an end that is none
 POOLED = tuple(layer for layer in range(1, len(LAYERS)) if STRIDES[layer] != STRIDES[layer - 1])
 
+Op = Any  # onnxscript's OpBuilder: its methods add operators to the graph
+Value = Any  # an output of an operator
 
-class Maps(nn.Module):
-    """Compute logits, maps and evidence of all classes: a float32 copy in evaluation mode.
 
-    ``logits`` (B, K) and ``maps`` (B, K, 8, H, W) are those of
-    :func:`micranet_helpers.maps.cam.grad_cam`, ``evidence`` (B, K, H, W) that of
+@torch.no_grad()
+def maps_graph(model: MICRANet) -> Any:
+    """Make the graph, an ``onnx.ModelProto``, of any batch and size from 16 px on.
+
+    Its outputs, of ``image`` (B, C, H, W), are ``logits`` (B, K) and ``maps`` (B, K, 8, H, W),
+    those of :func:`micranet_helpers.maps.cam.grad_cam`, and ``evidence`` (B, K, H, W), that of
     :func:`micranet_helpers.maps.cam.evidence`.
     """
-
-    def __init__(self, model: MICRANet) -> None:
-        super().__init__()
-        model = copy.deepcopy(model).cpu().float().eval()
-        self.convs = nn.ModuleList(
-            fuse_conv_bn_eval(
-                model.get_submodule(f"conv{name}"), model.get_submodule(f"bnorm{name}")
-            )
-            for name in LAYERS
-        )
-        self.linear = model.linear1
-        self.requires_grad_(False)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute all outputs of a batch, float32, (B, C, H, W), H and W at least 16 px."""
-        activations, switches = self._forward(image)
-        logits = self.linear(activations[-1].amax((2, 3)))
-        alphas = self._alphas(activations, switches)
-        maps = [_map(*each) for each in zip(alphas, activations, range(len(LAYERS)), strict=True)]
-        return logits, torch.stack(maps, 2), self._evidence(image)
-
-    def _forward(self, x: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """Compute the activations of each layer, and which pixel of four each max pool took."""
-        activations, switches = [], {}
-        for layer, conv in enumerate(self.convs):
-            if layer in POOLED:
-                fours = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 4))  # (B, C, 4, h, w)
-                x = F.max_pool2d(x, 2)
-                switches[layer] = _first(fours, x)
-            x = conv(x).relu()
-            activations.append(x)
-        return activations, switches
-
-    def _alphas(self, activations: list[Tensor], switches: dict[int, Tensor]) -> list[Tensor]:
-        """Average the gradient of each channel, (B, K, C) for each layer."""
-        top, classes = activations[-1], self.linear.out_features
-        height, width = top.shape[2:]
-        slopes = self.linear.weight  # (K, 256)
-        alphas = [(slopes / (height * width)).expand(top.shape[0], -1, -1)]
-        # The global max pool sends each channel's gradient to the first of its highest pixels.
-        flat = top.flatten(2)
-        peak = flat.argmax(2, keepdim=True) == torch.arange(height * width)
-        peak = (peak & (flat > 0)).float()[:, None]
-        grad = (slopes[:, :, None] * peak).reshape(-1, slopes.shape[1], height, width)
-        for layer in range(len(LAYERS) - 1, 1, -1):
-            # From before the ReLU of this layer to before the ReLU of the layer below.
-            grad = F.conv_transpose2d(grad, self.convs[layer].weight, padding=1)
-            grad = grad.unflatten(0, (-1, classes))
-            alphas.append(grad.mean((3, 4)))
-            if layer in POOLED:
-                fours = grad[:, :, :, None] * switches[layer][:, None]
-                grad = F.pixel_shuffle(fours.flatten(0, 1).flatten(1, 2), 2)
-            else:
-                grad = (grad * (activations[layer - 1] > 0)[:, None]).flatten(0, 1)
-        alphas.append(_mean_transposed(grad, self.convs[1].weight).unflatten(0, (-1, classes)))
-        return alphas[::-1]
-
-    def _evidence(self, image: Tensor) -> Tensor:
-        """Average the class logits of each position over shifted images."""
-        height, width = image.shape[2:]
-        around = F.pad(image, (8, 8, 8, 8), mode="reflect")
-        shifts = [(down, right) for down in SHIFTS for right in SHIFTS]
-        x = torch.cat(
-            [
-                around[..., 8 - down : 16 - down + height, 8 - right : 16 - right + width]
-                for down, right in shifts
-            ]
-        )
-        for layer, conv in enumerate(self.convs):
-            x = conv(F.max_pool2d(x, 2) if layer in POOLED else x).relu()
-        coarse = F.conv2d(x, self.linear.weight[:, :, None, None], self.linear.bias)
-        fine = F.interpolate(coarse, scale_factor=STRIDES[-1], mode="nearest")
-        parts = zip(fine.unflatten(0, (len(shifts), -1)), shifts, strict=True)
-        return sum(
-            part[..., down : down + height, right : right + width] for part, (down, right) in parts
-        ) / len(shifts)
+    script = extra("onnxscript")
+    ir = script.ir
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="maps")
+    build = script.GraphBuilder(graph)
+    weights = [
+        [build.initializer(ir.tensor(array, name=name)) for name, array in named.items()]
+        for named in _arrays(model)
+    ]
+    sides, classes = ["height", "width"], model.num_classes
+    image = build.input("image", ir.DataType.FLOAT, ["batch", model.in_channels, *sides])
+    activations = _forward(build.op, image, weights)
+    outputs = {
+        "logits": (_logits(build.op, activations[-1], weights), []),
+        "maps": (_maps(build.op, activations, weights, classes), [len(LAYERS), *sides]),
+        "evidence": (_evidence(build.op, image, weights), sides),
+    }
+    for name, (value, shape) in outputs.items():
+        value.shape = ir.Shape(["batch", classes, *shape])
+        build.add_output(value, name)
+    return ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
 
 
-def _first(fours: Tensor, highest: Tensor) -> Tensor:
-    """Mark the first of the positive maxima of four pixels, 1.0 or 0.0: (B, C, 4, h, w)."""
-    equal = (fours == highest[:, :, None]) & (fours > 0)
-    return (equal & (equal.cumsum(2) == 1)).float()
+def _arrays(model: MICRANet) -> list[dict[str, Any]]:
+    """Fold each batch norm into its convolution; the linear layer becomes a 1×1 convolution."""
+    arrays = []
+    for layer in LAYERS:
+        conv, norm = model.get_submodule(f"conv{layer}"), model.get_submodule(f"bnorm{layer}")
+        moments = norm.running_mean, norm.running_var, norm.eps
+        fused = fuse_conv_bn_weights(conv.weight, conv.bias, *moments, norm.weight, norm.bias)
+        arrays.append(dict(zip((f"weight{layer}", f"bias{layer}"), fused, strict=True)))
+    linear = model.linear1
+    arrays.append({"linear": linear.weight[:, :, None, None], "linear_bias": linear.bias})
+    return [{n: a.detach().float().cpu().numpy() for n, a in each.items()} for each in arrays]
 
 
-def _mean_transposed(grad: Tensor, weight: Tensor) -> Tensor:
-    """Average ``conv_transpose2d(grad, weight, padding=1)`` over pixels, without computing it.
+def _forward(op: Op, x: Value, weights: list) -> list[Value]:
+    """Compute the activations of each layer, after the ReLU."""
+    activations = []
+    for layer in range(len(LAYERS)):
+        x = _pooled(op, x) if layer in POOLED else x
+        x = op.Relu(op.Conv(x, *weights[layer], pads=[1] * 4))
+        activations.append(x)
+    return activations
 
-    A position of the kernel sees ``grad`` without the row and the column that its shift pushes
-    over the border.
+
+def _pooled(op: Op, x: Value) -> Value:
+    return op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def _logits(op: Op, top: Value, weights: list) -> Value:
+    return op.Flatten(op.Conv(op.GlobalMaxPool(top), *weights[-1]))
+
+
+def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Value:
+    """Weight the channels of each layer by their mean gradients, class by class."""
+    passed = [_passed(op, layer, activations) for layer in range(1, len(LAYERS))]
+    peak = _peak(op, activations[-1])
+    alphas = []
+    for cls in range(classes):
+        slopes = op.Slice(weights[-1][0], [cls], [cls + 1], [0])  # (1, 256, 1, 1)
+        alphas.append(_alphas(op, op.Mul(peak, slopes), passed, weights))
+    cams = [
+        op.Einsum(op.Concat(*of_layer, axis=2), activation, equation="bckj,bchw->bkhw")
+        for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)
+    ]
+    # The mean gradient of 4b is known: the weight of the linear layer at one pixel.
+    last = op.Conv(activations[-1], weights[-1][0])
+    cams.append(op.Relu(op.Div(last, _pixels(op, activations[-1]))))
+    scaled = [_scaled(op, cam, stride) for cam, stride in zip(cams, STRIDES, strict=True)]
+    return op.Concat(*[op.Unsqueeze(cam, [2]) for cam in scaled], axis=2)
+
+
+def _alphas(op: Op, grad: Value, passed: list[Value], weights: list) -> list[Value]:
+    """Go back from the gradient at the peaks of 4b: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
+    alphas = []
+    for layer in range(len(LAYERS) - 1, 1, -1):
+        # From before the ReLU of this layer to before the ReLU of the layer below.
+        grad = op.ConvTranspose(grad, weights[layer][0], pads=[1] * 4)
+        alphas.append(op.GlobalAveragePool(grad))
+        if layer in POOLED:
+            grad = op.Mul(op.Concat(*[grad] * 4, axis=1), passed[layer - 1])
+            grad = op.DepthToSpace(grad, blocksize=2)
+        else:
+            grad = op.Mul(grad, passed[layer - 1])
+    # Of 1a only the mean is needed: a position of the kernel sees the gradient without the row
+    # and the column that its shift pushes over the border.
+    sums = _without_ends(op, _without_ends(op, grad, 2), 3)  # (B, 32, 3, 3)
+    mean = op.Conv(sums, op.Transpose(weights[1][0], perm=[1, 0, 2, 3]))
+    alphas.append(op.Div(mean, _pixels(op, grad)))
+    return alphas[::-1]
+
+
+def _without_ends(op: Op, x: Value, axis: int) -> Value:
+    """Sum an axis without its first, with all, and without its last."""
+    total = op.ReduceSum(x, [axis])
+    first, last = op.Slice(x, [0], [1], [axis]), op.Slice(x, [-1], [FAR], [axis])
+    return op.Concat(op.Sub(total, first), total, op.Sub(total, last), axis=axis)
+
+
+def _passed(op: Op, layer: int, activations: list[Value]) -> Value:
+    """Mark by 1.0, else 0.0, what reaches a layer: above 0 and, if pooled, first of the highest.
+
+    Before a max pool the four pixels of each window lie side by side, (B, 4·C, h, w).
     """
-    sums = _without_ends(_without_ends(grad, 2), 2).flatten(1)  # (P, k·3·3)
-    return sums @ weight.permute(0, 2, 3, 1).flatten(0, 2) / (grad.shape[2] * grad.shape[3])
+    below = activations[layer - 1]
+    if layer not in POOLED:
+        return _flag(op, op.Greater(below, 0.0))
+    highest, marks = _pooled(op, below), []
+    free = _flag(op, op.Greater(highest, 0.0))
+    for corner in ([0, 0], [0, 1], [1, 0], [1, 1]):
+        pixels = op.Slice(below, corner, [FAR, FAR], [2, 3], [2, 2])
+        marks.append(op.Mul(free, _flag(op, op.Equal(pixels, highest))))
+        free = op.Sub(free, marks[-1])
+    return op.Concat(*marks, axis=1)
 
 
-def _without_ends(values: Tensor, dim: int) -> Tensor:
-    """Sum without the first, with all, and without the last; a last axis of three."""
-    total = values.sum(dim)
-    ends = values.select(dim, 0), values.select(dim, -1)
-    return torch.stack([total - ends[0], total, total - ends[1]], -1)
+def _peak(op: Op, top: Value) -> Value:
+    """Mark the pixel that the global max pool takes of each channel, unless it is 0."""
+    flat = op.Reshape(top, [0, 0, -1])
+    highest = _flag(op, op.Equal(flat, op.ReduceMax(flat, axes=[2])))
+    highest = op.Mul(highest, _flag(op, op.Greater(flat, 0.0)))
+    first = op.Mul(highest, _flag(op, op.Equal(op.CumSum(highest, 2), 1.0)))
+    return op.Reshape(first, op.Shape(top))
 
 
-def _map(alpha: Tensor, activation: Tensor, layer: int) -> Tensor:
-    """Add up weighted channels, scale to [0, 1] and enlarge to the image: (B, K, H, W)."""
-    height, width = activation.shape[2:]
-    cam = (alpha @ activation.flatten(2)).unflatten(2, (height, width))
-    if layer == len(LAYERS) - 1:
-        cam = cam.relu()
-    lowest, highest = cam.amin((2, 3), keepdim=True), cam.amax((2, 3), keepdim=True)
-    span = highest - lowest
-    varies = span > 1e-5 * torch.maximum(highest.abs(), lowest.abs())
-    cam = torch.where(varies, (cam - lowest) / (span + 1e-12), 0)
-    return F.interpolate(cam, scale_factor=STRIDES[layer], mode="nearest")
+def _flag(op: Op, x: Value) -> Value:
+    return op.Cast(x, to=FLOAT)
+
+
+def _pixels(op: Op, x: Value) -> Value:
+    return op.Cast(op.ReduceProd(op.Shape(x, start=2), keepdims=0), to=FLOAT)
+
+
+def _scaled(op: Op, cam: Value, stride: int) -> Value:
+    """Scale to [0, 1], a constant map to 0, and enlarge to the image."""
+    low, high = op.ReduceMin(cam, axes=[2, 3]), op.ReduceMax(cam, axes=[2, 3])
+    span = op.Sub(high, low)
+    varies = op.Greater(span, op.Mul(op.Max(op.Abs(high), op.Abs(low)), 1e-5))
+    cam = op.Where(varies, op.Div(op.Sub(cam, low), op.Add(span, 1e-12)), 0.0)
+    return _enlarged(op, cam, stride)
+
+
+def _enlarged(op: Op, x: Value, stride: int) -> Value:
+    how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return op.Resize(x, None, [1.0, 1.0, float(stride), float(stride)], mode="nearest", **how)
+
+
+def _evidence(op: Op, image: Value, weights: list) -> Value:
+    """Average the logits of each position over shifted images."""
+    around = op.Pad(image, [0, 0, 8, 8] * 2, mode="reflect")
+    parts = []
+    for down in SHIFTS:
+        for right in SHIFTS:
+            ends = [-down or FAR, -right or FAR]
+            moved = op.Slice(around, [8 - down, 8 - right], ends, [2, 3])
+            coarse = op.Conv(_forward(op, moved, weights)[-1], *weights[-1])
+            fine = _enlarged(op, coarse, STRIDES[-1])
+            parts.append(op.Slice(fine, [down, right], [down - 8, right - 8], [2, 3]))
+    return op.Mean(*parts)

@@ -18,7 +18,7 @@ from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import settings
-from micranet_helpers.zoo.export.maps import Maps
+from micranet_helpers.zoo.export.maps import maps_graph
 from micranet_helpers.zoo.export.shared import check_exportable, extra
 
 OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
@@ -36,7 +36,7 @@ def to_onnx(
 
     The graph's input ``image`` is float32 (N, C, H, W), of any N, H and W; H and W multiples of
     8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are what :class:`Outputs`
-    computes or, with ``maps``, :class:`~micranet_helpers.zoo.export.maps.Maps`. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
+    computes or, with ``maps``, those of :func:`~micranet_helpers.zoo.export.maps.maps_graph`. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
     ``micranet_helpers`` (the version that wrote it).
 
     Parameters
@@ -78,31 +78,36 @@ def graph(model: Network, classes: Sequence[str] | None = None, maps: bool = Fal
     onnx, _ = extra("onnx"), extra("onnxscript")
     check_exportable(model)
     check_classes(model, classes)
+    if maps and not isinstance(model, MICRANet):
+        raise TypeError(f"Only a MICRANet has maps, not {type(model).__name__}.")
+    proto = maps_graph(model) if maps else _traced(model)
+    _tidy(proto, model, classes)
+    onnx.checker.check_model(proto, full_check=True)
+    data = proto.SerializeToString()
+    check_graph(data, model)
+    return data
+
+
+def _traced(model: Network) -> Any:
+    """Let torch write the graph of :class:`Outputs`."""
     step = side_step(model)
     program = torch.onnx.export(
-        (Maps if maps else Outputs)(model).eval(),
+        Outputs(model),
         # Numbers of which none is 1 or equal to another: else torch fixes them.
-        (torch.zeros(4, model.in_channels, 3 * step, 5 * step),),
+        (torch.zeros(4, model.in_channels, 2 * step, 3 * step),),
         input_names=["image"],
-        output_names=output_names(model, maps),
+        output_names=["logits", "map_4b"] if isinstance(model, MICRANet) else ["logits"],
         dynamic_shapes=({0: Dim("batch"), 2: _side("height", step), 3: _side("width", step)},),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     proto = program.model_proto
-    _tidy(proto, model, classes)
-    onnx.checker.check_model(proto, full_check=True)
-    data = proto.SerializeToString()
-    check_graph(data, model, maps)
-    return data
-
-
-def output_names(model: Network, maps: bool) -> list[str]:
-    """Name the outputs in their order."""
-    if not isinstance(model, MICRANet):
-        return ["logits"]
-    return ["logits", "maps", "evidence"] if maps else ["logits", "map_4b"]
+    for output in proto.graph.output[1:]:  # map_4b: its sides have names of torch
+        sides = output.type.tensor_type.shape.dim[2:]
+        for dim, name in zip(sides, ("height", "width"), strict=True):
+            dim.dim_param = name
+    return proto
 
 
 class Outputs(nn.Module):
@@ -150,34 +155,35 @@ def check_classes(model: Network, classes: Sequence[str] | None) -> None:
 
 
 @torch.no_grad()
-def check_graph(data: bytes, model: Network, maps: bool = False) -> None:
+def check_graph(data: bytes, model: Network) -> None:
     """Run a graph with onnxruntime on images of two sizes; the outputs must be the network's."""
     runtime = extra("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1  # in a container, it complains about others
     session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
     step, draw = side_step(model), torch.Generator().manual_seed(0)
     for number, rows, columns in ((1, 3, 2), (3, 2, 4)):
         size = number, model.in_channels, rows * step, columns * step
         images = torch.rand(size, generator=draw)
         found = session.run(None, {"image": images.numpy()})
-        expected = _expected(model, images, maps)
-        for ours, theirs in zip(expected, map(torch.from_numpy, found), strict=True):
-            difference = float((ours - theirs).abs().max())
-            if not difference <= TOLERANCE * max(1, float(ours.abs().max())):
+        expected = outputs(model, images, "maps" in names)
+        for name, theirs in zip(names, map(torch.from_numpy, found), strict=True):
+            difference = float((expected[name] - theirs).abs().max())
+            if not difference <= TOLERANCE * max(1, float(expected[name].abs().max())):
                 raise RuntimeError(
                     f"The ONNX graph differs from the network by {difference:.1e}, so it is not "
                     f"written: update onnxscript and onnxruntime {runtime.__version__}."
                 )
 
 
-def _expected(model: Network, images: Tensor, maps: bool) -> tuple[Tensor, ...]:
-    """Compute what the graph must give."""
+def outputs(model: Network, images: Tensor, maps: bool) -> dict[str, Tensor]:
+    """Compute what a graph must give, by name."""
     network = Outputs(model)
     if not maps:
-        return network(images)
+        return dict(zip(("logits", "map_4b"), network(images), strict=False))
     cams = grad_cam(network.model, images)
-    return cams.logits, cams.maps, evidence(network.model, images)[0]
+    return {**cams._asdict(), "evidence": evidence(network.model, images)[0]}
 
 
 def _side(name: str, step: int) -> Any:
@@ -191,10 +197,6 @@ def _tidy(proto: Any, model: Network, classes: Sequence[str] | None) -> None:
         for field in ("metadata_props", "doc_string"):
             part.ClearField(field)
     del parts.value_info[:]
-    for output in parts.output[1:]:  # maps: their sides have names of torch
-        sides = output.type.tensor_type.shape.dim[-2:]
-        for dim, name in zip(sides, ("height", "width"), strict=True):
-            dim.dim_param = name
     notes = {"settings": settings(model), "classes": None if classes is None else list(classes)}
     notes = {key: json.dumps(note) for key, note in notes.items() if note is not None}
     for key, value in {**notes, "micranet_helpers": version("micranet-helpers")}.items():
