@@ -87,11 +87,12 @@ def _logits(op: Op, top: Value, weights: list) -> Value:
 def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Value:
     """Weight the channels of each layer by their mean gradients, class by class."""
     passed = [_passed(op, layer, activations) for layer in range(1, len(LAYERS))]
+    turned = [_turned(op, weight) for weight, _ in weights[:-1]]
     peak = _peak(op, activations[-1])
     alphas = []
     for cls in range(classes):
         slopes = op.Slice(weights[-1][0], [cls], [cls + 1], [0])  # (1, 256, 1, 1)
-        alphas.append(_alphas(op, op.Mul(peak, slopes), passed, weights))
+        alphas.append(_alphas(op, op.Mul(peak, slopes), passed, turned))
     cams = [
         op.Einsum(op.Concat(*of_layer, axis=2), activation, equation="bckj,bchw->bkhw")
         for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)
@@ -103,12 +104,12 @@ def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Valu
     return op.Concat(*[op.Unsqueeze(cam, [2]) for cam in scaled], axis=2)
 
 
-def _alphas(op: Op, grad: Value, passed: list[Value], weights: list) -> list[Value]:
+def _alphas(op: Op, grad: Value, passed: list[Value], turned: list[Value]) -> list[Value]:
     """Go back from the gradient at the peaks of 4b: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
     alphas = []
     for layer in range(len(LAYERS) - 1, 1, -1):
         # From before the ReLU of this layer to before the ReLU of the layer below.
-        grad = op.ConvTranspose(grad, weights[layer][0], pads=[1] * 4)
+        grad = op.Conv(grad, turned[layer], pads=[1] * 4)
         alphas.append(op.GlobalAveragePool(grad))
         if layer in POOLED:
             grad = op.Mul(op.Concat(*[grad] * 4, axis=1), passed[layer - 1])
@@ -118,16 +119,21 @@ def _alphas(op: Op, grad: Value, passed: list[Value], weights: list) -> list[Val
     # Of 1a only the mean is needed: a position of the kernel sees the gradient without the row
     # and the column that its shift pushes over the border.
     sums = _without_ends(op, _without_ends(op, grad, 2), 3)  # (B, 32, 3, 3)
-    mean = op.Conv(sums, op.Transpose(weights[1][0], perm=[1, 0, 2, 3]))
-    alphas.append(op.Div(mean, _pixels(op, grad)))
+    alphas.append(op.Div(op.Conv(sums, turned[1]), _pixels(op, grad)))
     return alphas[::-1]
 
 
 def _without_ends(op: Op, x: Value, axis: int) -> Value:
-    """Sum an axis without its first, with all, and without its last."""
+    """Sum an axis without its last, with all, and without its first."""
     total = op.ReduceSum(x, [axis])
     first, last = op.Slice(x, [0], [1], [axis]), op.Slice(x, [-1], [FAR], [axis])
-    return op.Concat(op.Sub(total, first), total, op.Sub(total, last), axis=axis)
+    return op.Concat(op.Sub(total, last), total, op.Sub(total, first), axis=axis)
+
+
+def _turned(op: Op, weight: Value) -> Value:
+    """Turn a convolution into its transposed one, faster so than by ConvTranspose."""
+    backwards = op.Slice(weight, [-1, -1], [-FAR, -FAR], [2, 3], [-1, -1])
+    return op.Transpose(backwards, perm=[1, 0, 2, 3])
 
 
 def _passed(op: Op, layer: int, activations: list[Value]) -> Value:
