@@ -13,22 +13,30 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from micranet_helpers.files.atomic import named, write_atomically
+from micranet_helpers.maps.cam import evidence, grad_cam
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import settings
+from micranet_helpers.zoo.export.maps import maps_graph
 from micranet_helpers.zoo.export.shared import check_exportable, extra
 
 OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
 TOLERANCE = 1e-5  # difference of graph and network, per unit of the output's largest value above 1
 
 
-def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = None) -> None:
+def to_onnx(
+    path: str | Path,
+    model: Network,
+    classes: Sequence[str] | None = None,
+    *,
+    maps: bool = False,
+) -> None:
     """Write a network as an ONNX graph.
 
     The graph's input ``image`` is float32 (N, C, H, W), of any N, H and W; H and W multiples of
     8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are what :class:`Outputs`
-    computes. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
+    computes or, with ``maps``, those of :func:`~micranet_helpers.zoo.export.maps.maps_graph`. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
     ``micranet_helpers`` (the version that wrote it).
 
     Parameters
@@ -40,6 +48,9 @@ def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = No
         left as it was.
     classes : sequence of str, optional
         Names of the classes.
+    maps : bool
+        Whether a MICRANet's graph computes the maps of all layers and the evidence, too; H and W
+        are then at least 16.
 
     Raises
     ------
@@ -59,34 +70,44 @@ def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = No
     https://onnx.ai
     """
     path = named(path, ".onnx")
-    write_atomically(path, graph(model, classes))
+    write_atomically(path, graph(model, classes, maps))
 
 
-def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
+def graph(model: Network, classes: Sequence[str] | None = None, maps: bool = False) -> bytes:
     """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
     onnx, _ = extra("onnx"), extra("onnxscript")
     check_exportable(model)
     check_classes(model, classes)
-    network = Outputs(model)
+    if maps and not isinstance(model, MICRANet):
+        raise TypeError(f"Only a MICRANet has maps, not {type(model).__name__}.")
+    proto = maps_graph(model) if maps else _traced(model)
+    _tidy(proto, model, classes)
+    onnx.checker.check_model(proto, full_check=True)
+    data = proto.SerializeToString()
+    check_graph(data, model)
+    return data
+
+
+def _traced(model: Network) -> Any:
+    """Let torch write the graph of :class:`Outputs`."""
     step = side_step(model)
-    names = ["logits", "map_4b"] if isinstance(model, MICRANet) else ["logits"]
     program = torch.onnx.export(
-        network,
+        Outputs(model),
         # Numbers of which none is 1 or equal to another: else torch fixes them.
         (torch.zeros(4, model.in_channels, 2 * step, 3 * step),),
         input_names=["image"],
-        output_names=names,
+        output_names=["logits", "map_4b"] if isinstance(model, MICRANet) else ["logits"],
         dynamic_shapes=({0: Dim("batch"), 2: _side("height", step), 3: _side("width", step)},),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     proto = program.model_proto
-    _tidy(proto, model, classes)
-    onnx.checker.check_model(proto, full_check=True)
-    data = proto.SerializeToString()
-    check_graph(data, model)
-    return data
+    for output in proto.graph.output[1:]:  # map_4b: its sides have names of torch
+        sides = output.type.tensor_type.shape.dim[2:]
+        for dim, name in zip(sides, ("height", "width"), strict=True):
+            dim.dim_param = name
+    return proto
 
 
 class Outputs(nn.Module):
@@ -140,18 +161,29 @@ def check_graph(data: bytes, model: Network) -> None:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1  # in a container, it complains about others
     session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    network, step, draw = Outputs(model), side_step(model), torch.Generator().manual_seed(0)
-    for number, rows, columns in ((1, 3, 2), (3, 1, 4)):
+    names = [output.name for output in session.get_outputs()]
+    step, draw = side_step(model), torch.Generator().manual_seed(0)
+    for number, rows, columns in ((1, 3, 2), (3, 2, 4)):
         size = number, model.in_channels, rows * step, columns * step
         images = torch.rand(size, generator=draw)
         found = session.run(None, {"image": images.numpy()})
-        for ours, theirs in zip(network(images), map(torch.from_numpy, found), strict=True):
-            difference = float((ours - theirs).abs().max())
-            if not difference <= TOLERANCE * max(1, float(ours.abs().max())):
+        expected = outputs(model, images, "maps" in names)
+        for name, theirs in zip(names, map(torch.from_numpy, found), strict=True):
+            difference = float((expected[name] - theirs).abs().max())
+            if not difference <= TOLERANCE * max(1, float(expected[name].abs().max())):
                 raise RuntimeError(
                     f"The ONNX graph differs from the network by {difference:.1e}, so it is not "
                     f"written: update onnxscript and onnxruntime {runtime.__version__}."
                 )
+
+
+def outputs(model: Network, images: Tensor, maps: bool) -> dict[str, Tensor]:
+    """Compute what a graph must give, by name."""
+    network = Outputs(model)
+    if not maps:
+        return dict(zip(("logits", "map_4b"), network(images), strict=False))
+    cams = grad_cam(network.model, images)
+    return {**cams._asdict(), "evidence": evidence(network.model, images)[0]}
 
 
 def _side(name: str, step: int) -> Any:
@@ -165,10 +197,6 @@ def _tidy(proto: Any, model: Network, classes: Sequence[str] | None) -> None:
         for field in ("metadata_props", "doc_string"):
             part.ClearField(field)
     del parts.value_info[:]
-    for output in parts.output[1:]:  # map_4b: its sides have names of torch
-        for dim, name in zip(output.type.tensor_type.shape.dim[2:], ("height", "width"),
-                             strict=True):
-            dim.dim_param = name
     notes = {"settings": settings(model), "classes": None if classes is None else list(classes)}
     notes = {key: json.dumps(note) for key, note in notes.items() if note is not None}
     for key, value in {**notes, "micranet_helpers": version("micranet-helpers")}.items():

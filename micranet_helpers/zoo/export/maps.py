@@ -1,0 +1,198 @@
+"""Write a MICRANet with its maps and evidence as an ONNX graph, operator by operator.
+
+The gradient is written out as in :mod:`micranet_helpers.maps.cam`, so the graph is a plain forward
+computation. torch's exporter would take minutes for it, and writes only operators and files that
+older programs cannot read: deepImageJ runs onnxruntime 1.3 to 1.13, by JDLL.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from micranet_helpers.maps.cam import SHIFTS
+from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
+from micranet_helpers.zoo.export.shared import extra
+
+OPSET, IR_VERSION = 17, 8  # of the operators and of the file: what onnxruntime 1.13 reads
+FLOAT = 1  # ONNX's number of float32
+FAR = 2**31 - 1  # an end that is none
+POOLED = tuple(layer for layer in range(1, len(LAYERS)) if STRIDES[layer] != STRIDES[layer - 1])
+
+Op = Any  # onnxscript's OpBuilder: its methods add operators to the graph
+Value = Any  # an output of an operator
+
+
+@torch.no_grad()
+def maps_graph(model: MICRANet) -> Any:
+    """Make the graph, an ``onnx.ModelProto``, of any batch and size from 16 px on.
+
+    Its outputs, of ``image`` (B, C, H, W), are ``logits`` (B, K) and ``maps`` (B, K, 8, H, W),
+    those of :func:`micranet_helpers.maps.cam.grad_cam`, and ``evidence`` (B, K, H, W), that of
+    :func:`micranet_helpers.maps.cam.evidence`.
+    """
+    script = extra("onnxscript")
+    ir = script.ir
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="maps")
+    build = script.GraphBuilder(graph)
+    weights = [
+        [build.initializer(ir.tensor(array, name=name)) for name, array in named.items()]
+        for named in _arrays(model)
+    ]
+    sides, classes = ["height", "width"], model.num_classes
+    image = build.input("image", ir.DataType.FLOAT, ["batch", model.in_channels, *sides])
+    activations = _forward(build.op, image, weights)
+    outputs = {
+        "logits": (_logits(build.op, activations[-1], weights), []),
+        "maps": (_maps(build.op, activations, weights, classes), [len(LAYERS), *sides]),
+        "evidence": (_evidence(build.op, image, weights), sides),
+    }
+    for name, (value, shape) in outputs.items():
+        value.shape = ir.Shape(["batch", classes, *shape])
+        build.add_output(value, name)
+    return ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
+
+
+def _arrays(model: MICRANet) -> list[dict[str, Any]]:
+    """Fold each batch norm into its convolution; the linear layer becomes a 1×1 convolution."""
+    arrays = []
+    for layer in LAYERS:
+        conv, norm = model.get_submodule(f"conv{layer}"), model.get_submodule(f"bnorm{layer}")
+        moments = norm.running_mean, norm.running_var, norm.eps
+        fused = fuse_conv_bn_weights(conv.weight, conv.bias, *moments, norm.weight, norm.bias)
+        arrays.append(dict(zip((f"weight{layer}", f"bias{layer}"), fused, strict=True)))
+    linear = model.linear1
+    arrays.append({"linear": linear.weight[:, :, None, None], "linear_bias": linear.bias})
+    return [{n: a.detach().float().cpu().numpy() for n, a in each.items()} for each in arrays]
+
+
+def _forward(op: Op, x: Value, weights: list) -> list[Value]:
+    """Compute the activations of each layer, after the ReLU."""
+    activations = []
+    for layer in range(len(LAYERS)):
+        x = _pooled(op, x) if layer in POOLED else x
+        x = op.Relu(op.Conv(x, *weights[layer], pads=[1] * 4))
+        activations.append(x)
+    return activations
+
+
+def _pooled(op: Op, x: Value) -> Value:
+    return op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def _logits(op: Op, top: Value, weights: list) -> Value:
+    return op.Flatten(op.Conv(op.GlobalMaxPool(top), *weights[-1]))
+
+
+def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Value:
+    """Weight the channels of each layer by their mean gradients, class by class."""
+    passed = [_passed(op, layer, activations) for layer in range(1, len(LAYERS))]
+    turned = [_turned(op, weight) for weight, _ in weights[:-1]]
+    peak = _peak(op, activations[-1])
+    alphas = []
+    for cls in range(classes):
+        slopes = op.Slice(weights[-1][0], [cls], [cls + 1], [0])  # (1, 256, 1, 1)
+        alphas.append(_alphas(op, op.Mul(peak, slopes), passed, turned))
+    cams = [
+        op.Einsum(op.Concat(*of_layer, axis=2), activation, equation="bckj,bchw->bkhw")
+        for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)
+    ]
+    # The mean gradient of 4b is known: the weight of the linear layer at one pixel.
+    last = op.Conv(activations[-1], weights[-1][0])
+    cams.append(op.Relu(op.Div(last, _pixels(op, activations[-1]))))
+    scaled = [_scaled(op, cam, stride) for cam, stride in zip(cams, STRIDES, strict=True)]
+    return op.Concat(*[op.Unsqueeze(cam, [2]) for cam in scaled], axis=2)
+
+
+def _alphas(op: Op, grad: Value, passed: list[Value], turned: list[Value]) -> list[Value]:
+    """Go back from the gradient at the peaks of 4b: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
+    alphas = []
+    for layer in range(len(LAYERS) - 1, 1, -1):
+        # From before the ReLU of this layer to before the ReLU of the layer below.
+        grad = op.Conv(grad, turned[layer], pads=[1] * 4)
+        alphas.append(op.GlobalAveragePool(grad))
+        if layer in POOLED:
+            grad = op.Mul(op.Concat(*[grad] * 4, axis=1), passed[layer - 1])
+            grad = op.DepthToSpace(grad, blocksize=2)
+        else:
+            grad = op.Mul(grad, passed[layer - 1])
+    # Of 1a only the mean is needed: a position of the kernel sees the gradient without the row
+    # and the column that its shift pushes over the border.
+    sums = _without_ends(op, _without_ends(op, grad, 2), 3)  # (B, 32, 3, 3)
+    alphas.append(op.Div(op.Conv(sums, turned[1]), _pixels(op, grad)))
+    return alphas[::-1]
+
+
+def _without_ends(op: Op, x: Value, axis: int) -> Value:
+    """Sum an axis without its last, with all, and without its first."""
+    total = op.ReduceSum(x, [axis])
+    first, last = op.Slice(x, [0], [1], [axis]), op.Slice(x, [-1], [FAR], [axis])
+    return op.Concat(op.Sub(total, last), total, op.Sub(total, first), axis=axis)
+
+
+def _turned(op: Op, weight: Value) -> Value:
+    """Turn a convolution into its transposed one, faster so than by ConvTranspose."""
+    backwards = op.Slice(weight, [-1, -1], [-FAR, -FAR], [2, 3], [-1, -1])
+    return op.Transpose(backwards, perm=[1, 0, 2, 3])
+
+
+def _passed(op: Op, layer: int, activations: list[Value]) -> Value:
+    """Mark by 1.0, else 0.0, what reaches a layer: above 0 and, if pooled, first of the highest.
+
+    Before a max pool the four pixels of each window lie side by side, (B, 4·C, h, w).
+    """
+    below = activations[layer - 1]
+    if layer not in POOLED:
+        return _flag(op, op.Greater(below, 0.0))
+    highest, marks = _pooled(op, below), []
+    free = _flag(op, op.Greater(highest, 0.0))
+    for corner in ([0, 0], [0, 1], [1, 0], [1, 1]):
+        pixels = op.Slice(below, corner, [FAR, FAR], [2, 3], [2, 2])
+        marks.append(op.Mul(free, _flag(op, op.Equal(pixels, highest))))
+        free = op.Sub(free, marks[-1])
+    return op.Concat(*marks, axis=1)
+
+
+def _peak(op: Op, top: Value) -> Value:
+    """Mark the pixel that the global max pool takes of each channel, unless it is 0."""
+    flat = op.Reshape(top, [0, 0, -1])
+    highest = _flag(op, op.Equal(flat, op.ReduceMax(flat, axes=[2])))
+    highest = op.Mul(highest, _flag(op, op.Greater(flat, 0.0)))
+    first = op.Mul(highest, _flag(op, op.Equal(op.CumSum(highest, 2), 1.0)))
+    return op.Reshape(first, op.Shape(top))
+
+
+def _flag(op: Op, x: Value) -> Value:
+    return op.Cast(x, to=FLOAT)
+
+
+def _pixels(op: Op, x: Value) -> Value:
+    return op.Cast(op.ReduceProd(op.Shape(x, start=2), keepdims=0), to=FLOAT)
+
+
+def _scaled(op: Op, cam: Value, stride: int) -> Value:
+    """Scale to [0, 1], a constant map to 0, and enlarge to the image."""
+    low, high = op.ReduceMin(cam, axes=[2, 3]), op.ReduceMax(cam, axes=[2, 3])
+    span = op.Sub(high, low)
+    varies = op.Greater(span, op.Mul(op.Max(op.Abs(high), op.Abs(low)), 1e-5))
+    cam = op.Where(varies, op.Div(op.Sub(cam, low), op.Add(span, 1e-12)), 0.0)
+    return _enlarged(op, cam, stride)
+
+
+def _enlarged(op: Op, x: Value, stride: int) -> Value:
+    how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return op.Resize(x, None, [1.0, 1.0, float(stride), float(stride)], mode="nearest", **how)
+
+
+def _evidence(op: Op, image: Value, weights: list) -> Value:
+    """Average the logits of each position over shifted images."""
+    around = op.Pad(image, [0, 0, 8, 8] * 2, mode="reflect")
+    parts = []
+    for down in SHIFTS:
+        for right in SHIFTS:
+            ends = [-down or FAR, -right or FAR]
+            moved = op.Slice(around, [8 - down, 8 - right], ends, [2, 3])
+            coarse = op.Conv(_forward(op, moved, weights)[-1], *weights[-1])
+            fine = _enlarged(op, coarse, STRIDES[-1])
+            parts.append(op.Slice(fine, [down, right], [down - 8, right - 8], [2, 3]))
+    return op.Mean(*parts)
