@@ -154,7 +154,7 @@ def test_a_choice_in_the_browser_gives_what_a_session_gives(lab: Lab, name: str)
 
 def test_another_class_brings_its_maps(lab: Lab) -> None:
     with new_picture(lab):
-        lab.session.choose(cls=lab.session.predicted[1])
+        lab.session.choose(cls=[*lab.session.predicted][1])
         lab.page.get_by_label("class", exact=True).select_option(index=1)
     np.testing.assert_array_equal(lab.pixels(1), COLOURS[tiles(lab.session.maps)[0]])
 
