@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, gaussian_filter, label
+from scipy.ndimage import find_objects, label
+from skimage import filters
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes
 from torch import Tensor, nn
@@ -253,7 +254,7 @@ def _em_score(maps: Tensor, _: Tensor) -> Tensor:
 
 def _highest_tenth_at_peak(scores: Tensor, _: Tensor) -> Tensor:
     def mask(score: NDArray) -> NDArray:
-        smooth = gaussian_filter(np.pad(score, 1), 5)
+        smooth = filters.gaussian(np.pad(score, 1), 5)
         return _object_at_peak(smooth > np.quantile(smooth, 0.9), score)
 
     return _each(scores, mask)
@@ -278,7 +279,7 @@ def _pvivax_score(maps: Tensor, _: Tensor) -> Tensor:
 
 def _otsu_at_peak(scores: Tensor, _: Tensor) -> Tensor:
     def mask(score: NDArray) -> NDArray:
-        smooth = gaussian_filter(np.pad(score, 1), 10)
+        smooth = filters.gaussian(np.pad(score, 1), 10)
         return _object_at_peak(smooth >= threshold_otsu(smooth), score)
 
     return _each(scores, mask)
