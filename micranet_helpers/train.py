@@ -54,6 +54,7 @@ def fit(
     network: str = "MICRANet",
     frozen: Sequence[str] = (),
     start: nn.Module | None = None,
+    **options: Any,
 ) -> Network:
     """Train a network, or go on with the run that ``folder`` holds.
 
@@ -98,6 +99,8 @@ def fit(
         Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
     start : nn.Module, optional
         Network of the same kind and size whose weights to begin with. By default random ones.
+    **options
+        Further arguments of the network, e.g. ``pool="lse", sharpness=2``.
 
     Returns
     -------
@@ -127,6 +130,7 @@ def fit(
         "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
         "network": network,
         "frozen": sorted(frozen),
+        "options": options or None,
     }
     if start is not None:
         if type(start).__name__ != network:
@@ -203,7 +207,9 @@ def load(folder: Path | str, which: str = "best") -> Network:
     """
     return restore(
         Path(folder) / f"{which}.ckpt",
-        lambda hyper: NETWORKS[hyper["network"]](hyper["in_channels"], hyper["num_classes"]),
+        lambda hyper: NETWORKS[hyper["network"]](
+            hyper["in_channels"], hyper["num_classes"], **(hyper.get("options") or {})
+        ),
         "MICRA-Net or U-Net",
     )
 

@@ -43,6 +43,8 @@ def random_unet(kind: type[nn.Module] = UNet, **sizes: int) -> nn.Module:
 
 NETWORKS = {
     "MICRANet": random_model,
+    "top": lambda: random_model(pool="top", share=0.3),
+    "lse": lambda: random_model(pool="lse", sharpness=2),
     "UNet": lambda: random_unet(depth=3),
     "FalkUNet": lambda: random_unet(FalkUNet),
 }

@@ -462,6 +462,22 @@ def test_frozen_layers_keep_every_bit_and_the_others_learn(tmp_path: Path) -> No
     assert weights(start) == before
 
 
+def test_run_keeps_its_pool(tmp_path: Path) -> None:
+    fit(tmp_path, 1, pool="lse", sharpness=2)
+    model = fit(tmp_path, 2, pool="lse", sharpness=2)
+    assert (model.pool, model.sharpness) == ("lse", 2.0)
+
+
+def test_run_without_a_record_of_options_goes_on(copied: Path) -> None:
+    """Runs begun before there was a choice of pools."""
+    checkpoint = torch.load(copied / "last.ckpt", weights_only=True)
+    del checkpoint["hyper_parameters"]["options"]
+    torch.save(checkpoint, copied / "last.ckpt")
+    assert len(tr.history(copied)["epoch"]) == EPOCHS
+    fit(copied, EPOCHS + 1)
+    assert len(tr.history(copied)["epoch"]) == EPOCHS + 1
+
+
 def test_training_begins_with_the_given_weights(tmp_path: Path) -> None:
     start = random_model(1, 2)
     model = fit(tmp_path, 1, start=start, learning_rate=1e-9, seed=3)
@@ -481,8 +497,9 @@ def test_training_begins_with_the_given_weights(tmp_path: Path) -> None:
         ({"train": examples(16)}, "'images': 24"),
         ({"start": random_model(1, 2)}, "holds another run"),
         ({"frozen": ["1a"]}, "holds another run"),
+        ({"pool": "top"}, "options = None"),
     ],
-    ids=["seed", "schedule", "weight", "images", "start", "frozen"],
+    ids=["seed", "schedule", "weight", "images", "start", "frozen", "pool"],
 )
 @pytest.mark.parametrize("epochs", [1, EPOCHS + 1])
 def test_folder_of_another_run_is_refused(

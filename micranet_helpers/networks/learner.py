@@ -50,7 +50,8 @@ class Learner(Repeatable):
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
     (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count. The options
-    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run.
+    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run,
+    ``options`` further arguments of the network.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Learner(Repeatable):
         run: dict | None = None,
         network: str = "MICRANet",
         frozen: Sequence[str] = (),
+        options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("cosine", "plateau"):
@@ -75,7 +77,7 @@ class Learner(Repeatable):
         if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
             raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
         self.save_hyperparameters()
-        self.model = NETWORKS[network](in_channels, num_classes)
+        self.model = NETWORKS[network](in_channels, num_classes, **(options or {}))
         for name in (step + layer for layer in frozen for step in ("conv", "bnorm")):
             # The trainer keeps this mode: the running statistics stay as they are.
             self.model.get_submodule(name).requires_grad_(False).eval()
