@@ -10,7 +10,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -299,11 +299,13 @@ def evidence(
     .. math:: E_c = b_c + \sum_k w_{ck} A^k.
 
     A crop that holds one position only would have the logit E. Above 0 that is a "yes" of a
-    classifier that pools logits ("top", "lse"); that of one that pools channels sums over several
-    positions and is mostly lower, so take
-    :func:`~micranet_helpers.maps.thresholds.from_labels`. Evidence depends on the surroundings (34 px), not on the size of the image,
-    and needs no backward pass. The network sees an image in steps of 8 px; the mean over shifted
-    images is finer.
+    classifier that pools logits ("top", "lse"). One that pools channels sums over several
+    positions, so that even crops of which it says "no" hold positions above 0: take a threshold
+    of :func:`~micranet_helpers.maps.thresholds.from_labels`.
+
+    Evidence depends on the surroundings (34 px), not on the size of the image, and needs no
+    backward pass. The network sees an image in steps of 8 px; the mean over shifted images is
+    finer.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ of 4b > 0 or with constant scores gets an empty mask, and masks have the size of
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -64,12 +65,36 @@ def _object_at_peak(bordered: NDArray, score: NDArray) -> NDArray:
 # Any dataset
 
 
+def from_level(recipe: Recipe, levels: Sequence[float] | Tensor) -> Recipe:
+    """Make a recipe of the same score whose masks begin at a level.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        E.g. :data:`EVIDENCE` or :data:`SELF_TRAINED`.
+    levels : sequence of float, (1,) or (K,)
+        Least score of each class, e.g. of
+        :func:`~micranet_helpers.maps.thresholds.from_labels`.
+
+    Returns
+    -------
+    Recipe
+        Of the same name.
+    """
+
+    def mask(scores: Tensor, _: Tensor) -> Tensor:
+        return scores >= torch.as_tensor(levels).to(scores)[:, None, None]
+
+    return replace(recipe, mask=mask)
+
+
 def _above_zero(scores: Tensor, _: Tensor) -> Tensor:
     return scores > 0
 
 
 EVIDENCE = Recipe("evidence", evidence, _above_zero, MARGIN)
-"""Pixels where the classifier itself would say yes."""
+"""Pixels of evidence above 0: see :func:`~micranet_helpers.maps.cam.evidence` for what that means,
+and :func:`from_level` for another level."""
 
 
 def _pixel_logits(model: nn.Module, images: Tensor, _: Decide) -> tuple[Tensor, Tensor]:
