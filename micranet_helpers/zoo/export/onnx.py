@@ -80,6 +80,8 @@ def graph(model: Network, classes: Sequence[str] | None = None, maps: bool = Fal
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):
         raise TypeError(f"Only a MICRANet has maps, not {type(model).__name__}.")
+    if maps and model.pool != "channel":
+        raise ValueError(f"The graph of the maps is that of the published pool, not {model.pool}.")
     proto = maps_graph(model) if maps else _traced(model)
     _tidy(proto, model, classes)
     onnx.checker.check_model(proto, full_check=True)
