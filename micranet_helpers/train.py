@@ -54,13 +54,15 @@ def fit(
     network: str = "MICRANet",
     frozen: Sequence[str] = (),
     start: nn.Module | None = None,
+    **options: Any,
 ) -> Network:
     """Train a network, or go on with the run that ``folder`` holds.
 
-    After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` (lowest validation loss) and a
-    line in a CSV log (:func:`history`). A run that was killed goes on after its last whole epoch
-    and ends with the same weights (on one CPU). A finished run is loaded, not repeated; asked for
-    more epochs, it goes on.
+    After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` and a line in a CSV log
+    (:func:`history`). The best epoch of MICRA-Net ranks validation images best (largest area under
+    the ROC curve), which is less jumpy than the loss; that of a U-Net has the lowest loss. A run
+    that was killed goes on after its last whole epoch and ends with the same weights (on one CPU).
+    A finished run is loaded, not repeated; asked for more epochs, it goes on.
 
     Parameters
     ----------
@@ -98,6 +100,8 @@ def fit(
         Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
     start : nn.Module, optional
         Network of the same kind and size whose weights to begin with. By default random ones.
+    **options
+        Further arguments of the network, e.g. ``pool="lse", sharpness=2``.
 
     Returns
     -------
@@ -127,6 +131,7 @@ def fit(
         "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
         "network": network,
         "frozen": sorted(frozen),
+        "options": options or None,
     }
     if start is not None:
         if type(start).__name__ != network:
@@ -172,7 +177,7 @@ def advance(
             DataLoader, batch_size=run["batch_size"], num_workers=num_workers, collate_fn=collate
         )
         learner = make()
-        _trainer(folder, epochs, precision).fit(
+        _trainer(folder, epochs, precision, learner.monitor).fit(
             learner,
             batches(train, sampler=order),
             batches(validation),
@@ -189,7 +194,7 @@ def load(folder: Path | str, which: str = "best") -> Network:
     folder : path
         Folder of a run of :func:`fit`.
     which : {"best", "last"}
-        The epoch of lowest validation loss, or the last one.
+        The best epoch, see :func:`fit`, or the last one.
 
     Returns
     -------
@@ -203,7 +208,9 @@ def load(folder: Path | str, which: str = "best") -> Network:
     """
     return restore(
         Path(folder) / f"{which}.ckpt",
-        lambda hyper: NETWORKS[hyper["network"]](hyper["in_channels"], hyper["num_classes"]),
+        lambda hyper: NETWORKS[hyper["network"]](
+            hyper["in_channels"], hyper["num_classes"], **(hyper.get("options") or {})
+        ),
         "MICRA-Net or U-Net",
     )
 
@@ -236,9 +243,10 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     -------
     dict of lists, one value an epoch
         ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
-        ``val_exact`` (share of images, or of pixels, with all labels right), ``learning_rate``
-        and ``seconds`` (of the epoch when it was trained, with validation); NaN for what the
-        training does not log.
+        ``val_exact`` (share of images, or of pixels, with all labels right), ``val_score`` (of
+        MICRA-Net: mean area under the ROC curve, less a thousandth of the loss),
+        ``learning_rate`` and ``seconds`` (of the epoch when it was trained, with validation); NaN
+        for what the training does not log.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")
@@ -247,13 +255,15 @@ def history(folder: Path | str) -> dict[str, list[float]]:
             for row in csv.DictReader(lines):
                 known = {name: float(value) for name, value in row.items() if value}
                 epochs.setdefault(int(known["epoch"]), {}).update(known)
-    names = ("loss", "val_loss", "val_accuracy", "val_exact", "learning_rate", "seconds")
+    names = (
+        "loss", "val_loss", "val_accuracy", "val_exact", "val_score", "learning_rate", "seconds",
+    )  # fmt: skip
     table = {name: [epochs[e].get(name, math.nan) for e in sorted(epochs)] for name in names}
     return {"epoch": [epoch + 1 for epoch in sorted(epochs)], **table}
 
 
-def _trainer(folder: Path, epochs: int, precision: str) -> pl.Trainer:
-    best = EpochCheckpoint(folder, "best", monitor="val_loss")
+def _trainer(folder: Path, epochs: int, precision: str, monitor: str) -> pl.Trainer:
+    best = EpochCheckpoint(folder, "best", monitor)
     last = EpochCheckpoint(folder, "last")
     return pl.Trainer(
         accelerator="auto",

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: its threads are not to keep the cores busy while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,10 +30,12 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
-def random_model(in_channels: int = 1, num_classes: int = 3, seed: int = 0) -> MICRANet:
+def random_model(
+    in_channels: int = 1, num_classes: int = 3, seed: int = 0, **options: Any
+) -> MICRANet:
     """Network in eval mode whose every number, batch-norm statistics included, is drawn."""
     draw = torch.Generator().manual_seed(seed)
-    model = MICRANet(in_channels, num_classes).eval()
+    model = MICRANet(in_channels, num_classes, **options).eval()
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             spread = (2 / module.weight[0].numel()) ** 0.5
@@ -44,6 +47,10 @@ def random_model(in_channels: int = 1, num_classes: int = 3, seed: int = 0) -> M
             for positive in (module.weight, module.running_var):
                 nn.init.uniform_(positive, 0.5, 1.5, generator=draw)
     return model
+
+
+POOLS = [{"pool": "channel"}, {"pool": "top", "share": 0.3}, {"pool": "lse", "sharpness": 2.0}]
+every_pool = pytest.mark.parametrize("pool", POOLS, ids=["channel", "top", "lse"])
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from conftest import random_images, random_model
+from conftest import POOLS, every_pool, random_images, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -42,7 +42,7 @@ def maps_by_autograd(model: MICRANet, images: Tensor) -> Tensor:
     maps = torch.zeros(len(images), model.num_classes, 8, *images.shape[2:])
     for b, c in itertools.product(range(len(images)), range(model.num_classes)):
         activations = features(model, images[b : b + 1])
-        logit = model.linear1(activations[-1].amax((2, 3)))[0, c]
+        logit = model.pooled(activations[-1])[0, c]
         gradients = torch.autograd.grad(logit, activations)
         for layer, (a, g) in enumerate(zip(activations, gradients, strict=True)):
             small = (g.mean((2, 3), keepdim=True) * a).sum(1)[0]
@@ -60,10 +60,11 @@ def assert_same_maps(actual: Tensor, expected: Tensor) -> None:
 # Against oracles
 
 
+@every_pool
 @pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize("layer", range(8))
-def test_signed_maps_equal_captum(layer: int, in_channels: int) -> None:
-    model = random_model(in_channels, 3, seed=1)
+def test_signed_maps_equal_captum(layer: int, in_channels: int, pool: dict) -> None:
+    model = random_model(in_channels, 3, seed=1, **pool)
     images = random_images(3, in_channels, 24, 40)
     maps = grad_cam(model, images, normalize=False).maps[:, :, layer]
     gradcam = LayerGradCam(model, model.get_submodule(f"relu{LAYERS[layer]}"))
@@ -77,13 +78,13 @@ def test_signed_maps_equal_captum(layer: int, in_channels: int) -> None:
 @settings(max_examples=10, deadline=None)
 @given(
     st.integers(0, 999), st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 4),
-    st.integers(1, 4),
+    st.integers(1, 4), st.sampled_from(POOLS),
 )  # fmt: skip
 def test_maps_and_logits_equal_autograd(
-    seed: int, channels: int, batch: int, rows: int, columns: int
+    seed: int, channels: int, batch: int, rows: int, columns: int, pool: dict
 ) -> None:
     """In double precision, where no rounding decides which of two pixels is the maximum."""
-    model = random_model(channels, 2, seed).double()
+    model = random_model(channels, 2, seed, **pool).double()
     images = random_images(batch, channels, 8 * rows, 8 * columns, seed=seed).double()
     cams = grad_cam(model, images, normalize=False)
     assert cams.maps.dtype == cams.logits.dtype == torch.float32

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import random_images, random_model
+from conftest import every_pool, random_images, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -87,10 +87,17 @@ def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
     assert (cam[near] > 0).any() and (cam[near] == 0).any()
 
 
-def test_logits_are_those_of_the_model(model: MICRANet) -> None:
-    images = random_images(3, 1, 24, 32)
+@every_pool
+def test_logits_are_those_of_the_model_or_of_its_highest_position(pool: dict) -> None:
+    """That is where the pools of logits end: a share of one position, or a high sharpness."""
+    model, images = random_model(**pool), random_images(3, 1, 24, 32)
     scores, logits = evidence(model, images)
-    torch.testing.assert_close(logits, model(images).detach())
+    if pool["pool"] == "channel":
+        torch.testing.assert_close(logits, model(images).detach())
+    else:
+        assert (logits > model(images)).all()
+        model.share, model.sharpness = 0.01, 1e4
+        torch.testing.assert_close(logits, model(images).detach(), atol=1e-2, rtol=1e-2)
     assert scores.shape == (3, 3, 24, 32) and scores.dtype == torch.float32
     assert not scores.requires_grad
 

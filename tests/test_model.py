@@ -76,6 +76,35 @@ def test_global_pool_equals_the_published_fixed_kernel(model: MICRANet, side: in
     torch.testing.assert_close(model(images), fixed_kernel_logits(model, images))
 
 
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.3, 1])
+def test_top_is_the_mean_of_the_highest_positions(share: float) -> None:
+    model, images = random_model(pool="top", share=share), random_images(2, 1, 32, 48)
+    logits = model.linear1(model.features(images).movedim(1, -1)).flatten(1, 2)  # (B, 24, K)
+    count = {0.01: 1, 0.05: 2, 0.3: 8, 1: 24}[share]
+    expected = logits.sort(1, descending=True).values[:, :count].mean(1)
+    torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 4])
+def test_log_sum_exp_is_between_mean_and_maximum(sharpness: float) -> None:
+    model, images = random_model(pool="lse", sharpness=sharpness), random_images(2, 1, 32, 48)
+    each = model.positions(model.features(images)).double().flatten(2)
+    expected = (sharpness * each).exp().mean(2).log() / sharpness
+    torch.testing.assert_close(model(images).double(), expected, atol=1e-5, rtol=0)
+    assert (each.mean(2) < expected).all() and (expected < each.amax(2)).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pool": "max"}, {"pool": []}, {"pool": "top", "share": 0}, {"pool": "top", "share": 1.1},
+     {"pool": "lse", "sharpness": 0}, {"pool": "lse", "sharpness": float("inf")},
+     {"pool": "top", "share": "0.1"}],
+)  # fmt: skip
+def test_other_pools_are_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match='The pool is "channel", "top" with a share'):
+        MICRANet(1, 1, **options)
+
+
 def test_one_image_gets_the_logits_that_it_gets_in_a_batch(model: MICRANet) -> None:
     images = random_images(4, 1, 24, 40)
     one_by_one = torch.cat([model(image[None]) for image in images])

@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import random_images, random_model
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.data import Dataset, TensorDataset
@@ -132,7 +133,11 @@ def test_fit_gives_the_best_epoch_in_evaluation_mode(finished: dict[str, Path]) 
     assert weights(model) == weights(tr.load(folder)) == weights(tr.load(folder, "best"))
     images, labels = examples(12, seed=5).tensors
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), labels)
-    assert loss.item() == pytest.approx(min(tr.history(folder)["val_loss"]), rel=1e-4)
+    columns = zip(labels.T, model(images).detach().T, strict=True)
+    area = np.mean([roc_auc_score(*column) for column in columns])
+    scores = tr.history(folder)["val_score"]
+    assert area - 1e-3 * loss.item() == pytest.approx(max(scores), abs=1e-5)
+    assert min(scores) < max(scores)
 
 
 def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
@@ -206,9 +211,9 @@ def test_dropout_differs_from_step_to_step(tmp_path: Path) -> None:
     inputs, outputs = [], []
 
     def note(module: nn.Module, args: tuple, output: Tensor) -> None:
-        if isinstance(module, nn.Dropout) and module.training:
-            inputs.append(args[0] != 0)
-            outputs.append(output != 0)
+        if isinstance(module, nn.Dropout2d) and module.training:
+            inputs.append((args[0] != 0).any(3).any(2))  # of each channel
+            outputs.append((output != 0).any(3).any(2))
 
     hook = register_module_forward_hook(note)
     fit(tmp_path, 2)
@@ -252,8 +257,8 @@ def test_more_epochs_stretch_the_cosine(tmp_path: Path) -> None:
 
 def test_history_has_one_row_per_epoch(finished: dict[str, Path]) -> None:
     history = tr.history(finished["plateau"])
-    names = ["epoch", "loss", "val_loss", "val_accuracy", "val_exact", "learning_rate", "seconds"]
-    assert list(history) == names
+    scores = ["val_loss", "val_accuracy", "val_exact", "val_score"]
+    assert list(history) == ["epoch", "loss", *scores, "learning_rate", "seconds"]
     assert history["epoch"] == [1, 2, 3]
     assert all(len(values) == 3 and np.isfinite(values).all() for values in history.values())
     assert history["learning_rate"] == pytest.approx([2e-3] * 3)
@@ -433,6 +438,18 @@ def test_validation_is_the_mean_over_known_labels_of_all_batches(tmp_path: Path)
     assert log["val_accuracy"][0] == pytest.approx(right[known].float().mean().item(), abs=1e-6)
     rows = (right | ~known).all(1)[known.any(1)]
     assert log["val_exact"][0] == pytest.approx(rows.float().mean().item(), abs=1e-6)
+    columns = zip(labels.T, logits.detach().T, known.T, strict=True)
+    area = np.mean([roc_auc_score(each[k], logit[k]) for each, logit, k in columns])
+    assert log["val_score"][0] == pytest.approx(area - 1e-3 * loss.item(), abs=1e-5)
+
+
+def test_without_a_ranking_the_loss_decides(tmp_path: Path) -> None:
+    images = examples(12, seed=5).tensors[0]
+    fit(tmp_path, 2, validation=TensorDataset(images, torch.zeros(12, 2)))
+    log = tr.history(tmp_path)
+    assert log["val_score"] == pytest.approx([-1e-3 * loss for loss in log["val_loss"]], rel=1e-4)
+    best = int(np.argmax(log["val_score"]))
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == best
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -462,6 +479,22 @@ def test_frozen_layers_keep_every_bit_and_the_others_learn(tmp_path: Path) -> No
     assert weights(start) == before
 
 
+def test_run_keeps_its_pool(tmp_path: Path) -> None:
+    fit(tmp_path, 1, pool="lse", sharpness=2)
+    model = fit(tmp_path, 2, pool="lse", sharpness=2)
+    assert (model.pool, model.sharpness) == ("lse", 2.0)
+
+
+def test_run_without_a_record_of_options_goes_on(copied: Path) -> None:
+    """Runs begun before there was a choice of pools."""
+    checkpoint = torch.load(copied / "last.ckpt", weights_only=True)
+    del checkpoint["hyper_parameters"]["options"]
+    torch.save(checkpoint, copied / "last.ckpt")
+    assert len(tr.history(copied)["epoch"]) == EPOCHS
+    fit(copied, EPOCHS + 1)
+    assert len(tr.history(copied)["epoch"]) == EPOCHS + 1
+
+
 def test_training_begins_with_the_given_weights(tmp_path: Path) -> None:
     start = random_model(1, 2)
     model = fit(tmp_path, 1, start=start, learning_rate=1e-9, seed=3)
@@ -481,8 +514,9 @@ def test_training_begins_with_the_given_weights(tmp_path: Path) -> None:
         ({"train": examples(16)}, "'images': 24"),
         ({"start": random_model(1, 2)}, "holds another run"),
         ({"frozen": ["1a"]}, "holds another run"),
+        ({"pool": "top"}, "options = None"),
     ],
-    ids=["seed", "schedule", "weight", "images", "start", "frozen"],
+    ids=["seed", "schedule", "weight", "images", "start", "frozen", "pool"],
 )
 @pytest.mark.parametrize("epochs", [1, EPOCHS + 1])
 def test_folder_of_another_run_is_refused(

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import every_pool, random_model
 from damage import damaged, elsewhere, link, replace, virtual
 from test_model import published_entries
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from micranet_helpers import zoo
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.zoo.architectures import MOST
+from micranet_helpers.zoo.architectures import MOST, settings
 
 
 def published_weights(rng, num_classes=1):
@@ -155,6 +156,30 @@ def test_round_trip(tmp_path, model):
     assert params == {"epochs": 3, "classes": ["ring", "fibre"]}
     state = entry.models[0].state_dict()
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+@torch.no_grad()
+@every_pool
+def test_round_trip_of_pools(tmp_path, pool):
+    model = random_model(1, 2, **pool)
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", model, {})
+    entry = zoo.load(tmp_path / "zoo.hdf5", "MICRANet")
+    x = torch.rand(2, 1, 24, 24)
+    assert torch.equal(entry.models[0](x), model(x))
+    assert entry.params == {**settings(model), "num_input_images": 1, "num_classes": 2}
+    if pool["pool"] != "channel":
+        with pytest.raises(ValueError, match="contradict"):
+            zoo.save(tmp_path / "zoo.hdf5", "MICRANet", model, {"pool": "channel"})
+
+
+def test_unknown_pools_in_files_are_refused(tmp_path, model):
+    path = tmp_path / "zoo.hdf5"
+    zoo.save(path, "MICRANet", model, {})
+    with h5py.File(path, "a") as file:
+        params = json.loads(file["MICRANet"].attrs["trainer_params"])
+        file["MICRANet"].attrs["trainer_params"] = json.dumps({**params, "pool": ["lse"]})
+    with pytest.raises(ValueError, match="The pool is"):
+        zoo.load(path, "MICRANet")
 
 
 def test_layout_on_disk(tmp_path, model):

@@ -10,7 +10,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -115,7 +115,7 @@ def grad_cam(
     for start in range(0, len(images), size):
         part = slice(start, start + size)
         marked = targets[part] if isinstance(targets, Tensor) else targets
-        passes.append(_one_pass(model.linear1, weights, images[part], marked, normalize, wanted))
+        passes.append(_one_pass(model, weights, images[part], marked, normalize, wanted))
     return Cams(*(torch.cat(tensors) for tensors in zip(*passes, strict=True)))
 
 
@@ -179,7 +179,7 @@ def _forward(images: Tensor, weights: Weights) -> _Trace:
 
 
 def _one_pass(
-    linear: nn.Linear,
+    model: MICRANet,
     weights: Weights,
     images: Tensor,
     targets: Targets,
@@ -188,14 +188,13 @@ def _one_pass(
 ) -> Cams:
     """Compute maps and logits of a few images: forward once, back once for all marked pairs."""
     trace = _forward(images, weights)
-    pooled, peaks = F.adaptive_max_pool2d(trace.activations[-1], 1, return_indices=True)
-    logits = linear(pooled.flatten(1)).float()
+    logits = model.pooled(trace.activations[-1]).float()
     ids, marked = _resolve(targets, logits)
     image, column = marked.nonzero(as_tuple=True)
     maps = logits.new_zeros((*marked.shape, len(layers), *images.shape[2:]))
     if len(image):
-        slopes = linear.weight[ids[column]]
-        alphas = _alphas(slopes, image, pooled > 0, peaks, trace, weights, min(layers))
+        grad = _of_pool(model, trace.activations[-1], image, ids[column])
+        alphas = _alphas(grad, image, trace, weights, min(layers))
         for place, layer in enumerate(layers):
             dense = alphas[layer].new_zeros((*marked.shape, alphas[layer].shape[1]))
             dense[image, column] = alphas[layer]
@@ -213,27 +212,24 @@ def _resolve(targets: Targets, logits: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(logits.shape[1], device=logits.device), mask
 
 
+def _of_pool(model: MICRANet, activations: Tensor, image: Tensor, ids: Tensor) -> Tensor:
+    """Differentiate the logits of P pairs by layer 4b, after its ReLU: (P, 256, h, w)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        copies, ids = activations[image].requires_grad_(), ids.clone()
+        logits = model.pooled(copies).gather(1, ids[:, None])
+        return torch.autograd.grad(logits.sum(), copies)[0]
+
+
 def _alphas(
-    slopes: Tensor,
-    image: Tensor,
-    alive: Tensor,
-    peaks: Tensor,
-    trace: _Trace,
-    weights: Weights,
-    lowest: int,
+    grad: Tensor, image: Tensor, trace: _Trace, weights: Weights, lowest: int
 ) -> dict[int, Tensor]:
     """Average the gradient of each channel of the layers from ``lowest`` up: (P, C) for P pairs.
 
-    ``slopes`` (P, 256) is the gradient at the pooled features, ``image`` (P,) the image of each
-    pair, ``alive`` and ``peaks`` (B, 256, 1, 1) whether and where each channel of 4b is active.
+    ``grad`` is the gradient at layer 4b, ``image`` (P,) the image of each pair.
     """
     top = len(LAYERS) - 1
-    height, width = trace.activations[top].shape[2:]
-    alphas = {top: slopes.float() / (height * width)}
-    # The global max pool sends each channel's gradient to a single pixel.
-    grad = slopes.new_zeros((*slopes.shape, height * width))
-    at_peak = slopes[..., None] * alive[image].flatten(2)
-    grad = grad.scatter_(2, peaks[image].flatten(2), at_peak).unflatten(2, (height, width))
+    alphas = {top: grad.mean((2, 3), dtype=torch.float32)}
+    grad = grad * (trace.activations[top] > 0)[image]
     grad = grad.contiguous(memory_format=torch.channels_last)
     for layer in range(top, max(lowest, 1), -1):
         # From before the ReLU of this layer to after the ReLU of the layer below.
@@ -302,10 +298,14 @@ def evidence(
 
     .. math:: E_c = b_c + \sum_k w_{ck} A^k.
 
-    A crop that holds one position only would have the logit E, so evidence above 0 is a "yes" of
-    the classifier itself. It depends on the surroundings (34 px), not on the size of the image,
-    and needs no backward pass. The network sees an image in steps of 8 px; the mean over shifted
-    images is finer.
+    A crop that holds one position only would have the logit E. Above 0 that is a "yes" of a
+    classifier that pools logits ("top", "lse"). One that pools channels sums over several
+    positions, so that even crops of which it says "no" hold positions above 0: take a threshold
+    of :func:`~micranet_helpers.maps.thresholds.from_labels`.
+
+    Evidence depends on the surroundings (34 px), not on the size of the image, and needs no
+    backward pass. The network sees an image in steps of 8 px; the mean over shifted images is
+    finer.
 
     Parameters
     ----------
@@ -323,7 +323,8 @@ def evidence(
     evidence : Tensor, float32, (B, K, H, W)
         Unbounded.
     logits : Tensor, float32, (B, K)
-        Logits of each image.
+        Logits of each image: the model's; after a pool of logits, which depends on how much of a
+        large image the objects cover, the highest of a position.
 
     Raises
     ------
@@ -357,19 +358,19 @@ def _averaged(model: MICRANet, images: Tensor, shifts: tuple[int, ...]) -> tuple
     for down in shifts:
         for right in shifts:
             moved = around[..., 8 - down :, 8 - right :][..., : height + 8, : width + 8]
-            coarse = _of_positions(model, _activations(model, moved))
+            coarse = _positions(model, _activations(model, moved))
             fine = F.interpolate(coarse, scale_factor=STRIDES[-1], mode="nearest")
             total = total + fine[..., down : down + height, right : right + width]
-    pooled = F.adaptive_max_pool2d(_activations(model, images), 1)
-    return total / len(shifts) ** 2, _of_positions(model, pooled).flatten(1)
+    whole = _activations(model, images)
+    if model.pool == "channel":
+        whole = F.adaptive_max_pool2d(whole, 1)
+    return total / len(shifts) ** 2, _positions(model, whole).amax((2, 3))
 
 
 def _activations(model: MICRANet, images: Tensor) -> Tensor:
     return model.features(images.contiguous(memory_format=torch.channels_last)).float()
 
 
-def _of_positions(model: MICRANet, activations: Tensor) -> Tensor:
-    """Apply the linear layer at each position of layer 4b: (B, K, H / 8, W / 8)."""
-    weights = model.linear1.weight.float()[:, :, None, None]
+def _positions(model: MICRANet, activations: Tensor) -> Tensor:
     with torch.autocast(activations.device.type, enabled=False):  # logits keep all their digits
-        return F.conv2d(activations, weights, model.linear1.bias.float())
+        return model.positions(activations)

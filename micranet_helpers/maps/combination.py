@@ -93,9 +93,10 @@ def pca(maps: Tensor, reference: Tensor) -> Tensor:
 
 
 def gaussian(maps: Tensor, sigma: float) -> Tensor:
-    """Smooth by a Gaussian filter of standard deviation ``sigma`` px, mirrored at the border.
+    """Smooth by a Gaussian filter of standard deviation ``sigma`` px.
 
-    The same numbers as ``scipy.ndimage.gaussian_filter``, for tensors (..., H, W) of any device.
+    The same numbers as ``skimage.filters.gaussian``, for tensors (..., H, W) of any device: what
+    lies beyond the border is like the nearest pixel.
     """
     if sigma == 0:
         return maps
@@ -106,4 +107,4 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
 @cache
 def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     """Write the filter along one axis as a matrix, so that filtering is two matrix products."""
-    return torch.from_numpy(gaussian_filter1d(np.eye(side), sigma, axis=0)).float()
+    return torch.from_numpy(gaussian_filter1d(np.eye(side), sigma, 0, mode="nearest")).float()

@@ -7,11 +7,13 @@ of 4b > 0 or with constant scores gets an empty mask, and masks have the size of
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, gaussian_filter, label
+from scipy.ndimage import find_objects, label
+from skimage import filters
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes
 from torch import Tensor, nn
@@ -63,12 +65,36 @@ def _object_at_peak(bordered: NDArray, score: NDArray) -> NDArray:
 # Any dataset
 
 
+def from_level(recipe: Recipe, levels: Sequence[float] | Tensor) -> Recipe:
+    """Make a recipe of the same score whose masks begin at a level.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        E.g. :data:`EVIDENCE` or :data:`SELF_TRAINED`.
+    levels : sequence of float, (1,) or (K,)
+        Least score of each class, e.g. of
+        :func:`~micranet_helpers.maps.thresholds.from_labels`.
+
+    Returns
+    -------
+    Recipe
+        Of the same name.
+    """
+
+    def mask(scores: Tensor, _: Tensor) -> Tensor:
+        return scores >= torch.as_tensor(levels).to(scores)[:, None, None]
+
+    return replace(recipe, mask=mask)
+
+
 def _above_zero(scores: Tensor, _: Tensor) -> Tensor:
     return scores > 0
 
 
 EVIDENCE = Recipe("evidence", evidence, _above_zero, MARGIN)
-"""Pixels where the classifier itself would say yes."""
+"""Pixels of evidence above 0: see :func:`~micranet_helpers.maps.cam.evidence` for what that means,
+and :func:`from_level` for another level."""
 
 
 def _pixel_logits(model: nn.Module, images: Tensor, _: Decide) -> tuple[Tensor, Tensor]:
@@ -253,7 +279,7 @@ def _em_score(maps: Tensor, _: Tensor) -> Tensor:
 
 def _highest_tenth_at_peak(scores: Tensor, _: Tensor) -> Tensor:
     def mask(score: NDArray) -> NDArray:
-        smooth = gaussian_filter(np.pad(score, 1), 5)
+        smooth = filters.gaussian(np.pad(score, 1), 5)
         return _object_at_peak(smooth > np.quantile(smooth, 0.9), score)
 
     return _each(scores, mask)
@@ -278,7 +304,7 @@ def _pvivax_score(maps: Tensor, _: Tensor) -> Tensor:
 
 def _otsu_at_peak(scores: Tensor, _: Tensor) -> Tensor:
     def mask(score: NDArray) -> NDArray:
-        smooth = gaussian_filter(np.pad(score, 1), 10)
+        smooth = filters.gaussian(np.pad(score, 1), 10)
         return _object_at_peak(smooth >= threshold_otsu(smooth), score)
 
     return _each(scores, mask)

@@ -1,10 +1,19 @@
-"""Turn scores into masks by thresholds that each image sets itself.
+"""Turn scores into masks by thresholds that each image sets itself, or that labels of crops set.
 
-Every step works on tensors of any leading shape, on the tensor's own device.
+Those of an image work on tensors of any leading shape, on the tensor's own device.
 """
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from micranet_helpers import metrics
+from micranet_helpers.data.crops import CropDataset
+from micranet_helpers.maps.cam import evidence
+from micranet_helpers.networks.micranet import check_evaluating
 
 BINS = 256  # of the histograms behind Otsu and triangle, as in scikit-image
 
@@ -83,6 +92,84 @@ def percentile(maps: Tensor, q: float) -> Tensor:
     values = maps.flatten(-2)
     rank = int(q / 100 * (values.shape[-1] - 1))
     return maps > values.kthvalue(rank + 1, keepdim=True).values[..., None]
+
+
+RIM = 8
+"""Border of a crop that is left out, px: without an object, it is high there beside one."""
+
+
+@torch.no_grad()
+def from_labels(
+    model: nn.Module,
+    crops: CropDataset,
+    score: Callable[[nn.Module, Tensor, None], tuple[Tensor, Tensor]] = evidence,
+) -> Tensor:
+    """Choose the thresholds of a score by labels of crops, not masks.
+
+    Each crop is seen alone, as in training, and has the highest score off its rim of :data:`RIM`
+    px. The threshold of a class is that of highest F1 for "this reaches it" against the labels.
+    Only images that show the class somewhere count: in others it may be impossible.
+
+    Parameters
+    ----------
+    model : MICRANet, or the network that the score is for
+        In evaluation mode, on any device.
+    crops : CropDataset
+        Validation crops, of more than 24 px.
+    score : function of model, images, None -> scores (B, K, H, W), anything
+        That of the :class:`~micranet_helpers.maps.segmentation.Recipe` that uses the thresholds.
+
+    Returns
+    -------
+    Tensor, float32, (K,)
+        In the unit of the score; 0 for a class that all of these crops show, or none.
+
+    Raises
+    ------
+    ValueError
+        If the model is in training mode or its score is not finite.
+    """
+    check_evaluating(model)
+    device = next(model.parameters()).device
+    off_rim = ..., slice(RIM, -RIM), slice(RIM, -RIM)
+    highest = [
+        score(model, images.to(device), None)[0][off_rim].amax((-2, -1)).cpu()
+        for images, _ in DataLoader(crops, 16)
+    ]
+    image, present = torch.from_numpy(crops.positions[:, 0]), crops.labels > 0
+    thresholds = torch.zeros(present.shape[1])
+    for k, (reached, shown) in enumerate(zip(torch.cat(highest).T, present.T, strict=True)):
+        where = torch.isin(image, image[shown])
+        if not shown[where].all():
+            thresholds[k] = metrics.best_threshold(reached[where], shown[where])
+    return thresholds
+
+
+def f1_and_best(scores: ArrayLike, mask: ArrayLike, threshold: float) -> tuple[float, float]:
+    """Compare a threshold with the best possible one, which only masks tell: report, do not choose.
+
+    Parameters
+    ----------
+    scores : array-like, float, any shape
+        Finite scores of one class; those of several images may be put in a row.
+    mask : array-like, bool, as the scores
+        True pixels, some and not all.
+    threshold : float
+        E.g. of :func:`from_labels`.
+
+    Returns
+    -------
+    (float, float)
+        Pixel F1 of "score >= threshold", and the highest of any threshold, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As of :func:`~micranet_helpers.metrics.labels.best_threshold`.
+    """
+    scores, mask = (torch.as_tensor(values).flatten() for values in (scores, mask))
+    best = metrics.best_threshold(scores, mask)
+    return tuple(metrics.dice(scores >= each, mask) for each in (threshold, best))
 
 
 def _histogram(maps: Tensor) -> tuple[Tensor, Tensor]:

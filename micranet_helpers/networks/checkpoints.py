@@ -37,6 +37,7 @@ class EpochCheckpoint(ModelCheckpoint):
             folder,
             filename,
             monitor=monitor,
+            mode="max" if monitor == "val_score" else "min",
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )

@@ -11,17 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from micranet_helpers.metrics.labels import exact_match, label_accuracy
+from micranet_helpers.metrics.labels import exact_match, label_accuracy, roc_areas
 from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
 
 NETWORKS = {"MICRANet": MICRANet, "UNet": UNet, "FalkUNet": FalkUNet}
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
+TIE = 1e-3  # area under the ROC curve that a unit of loss is worth
 
 
 class Repeatable(pl.LightningModule):
     """Do what every training does alike, so that a resumed run repeats it exactly."""
+
+    monitor = "val_loss"  # the best epoch has the least of it, or the most "val_score"
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draw dropout, and what else is random, from a seed of this step."""
@@ -50,7 +53,8 @@ class Learner(Repeatable):
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
     (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count. The options
-    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run.
+    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run,
+    ``options`` further arguments of the network.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Learner(Repeatable):
         run: dict | None = None,
         network: str = "MICRANet",
         frozen: Sequence[str] = (),
+        options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("cosine", "plateau"):
@@ -75,7 +80,10 @@ class Learner(Repeatable):
         if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
             raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
         self.save_hyperparameters()
-        self.model = NETWORKS[network](in_channels, num_classes)
+        self.model = NETWORKS[network](in_channels, num_classes, **(options or {}))
+        if network == "MICRANet":
+            self.monitor = "val_score"
+        self._answers: list[tuple[Tensor, Tensor]] = []
         for name in (step + layer for layer in frozen for step in ("conv", "bnorm")):
             # The trainer keeps this mode: the running statistics stay as they are.
             self.model.get_submodule(name).requires_grad_(False).eval()
@@ -102,6 +110,8 @@ class Learner(Repeatable):
         With labels of pixels, pixels count in place of images. Only what is labelled counts.
         """
         logits, labels = self(batch[0]).float(), batch[1]
+        if labels.ndim == 2:
+            self._answers.append((logits, labels))
         loss = self._loss(logits, labels)
         # One row for each image or pixel of which something is known.
         logits, labels = (x.movedim(1, -1).flatten(0, -2) for x in (logits, labels))
@@ -115,6 +125,24 @@ class Learner(Repeatable):
         count = int((~unknown).sum())
         self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, on_epoch=True, batch_size=count)
         self.log("val_exact", exact, on_epoch=True, batch_size=len(present))
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the answers of the last epoch."""
+        self._answers = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how well images with a class are ranked above those without it.
+
+        The score is the area under the ROC curve, averaged over classes; between equal areas, such
+        as 1 of an easy class, or none of a label that never differs, the loss decides.
+        """
+        if self._answers:
+            logits, labels = (torch.cat(parts) for parts in zip(*self._answers, strict=True))
+            known = ~labels.isnan()
+            columns = zip(logits.T, labels.T, known.T, strict=True)
+            areas = [roc_areas(y[k, None], label[k, None])[0] for y, label, k in columns]
+            area = torch.tensor(areas).nanmean().nan_to_num()
+            self.log("val_score", area - TIE * self._loss(logits, labels).cpu())
 
     def configure_optimizers(self) -> dict:
         """AdamW with the cosine, Adam with the plateau."""

@@ -1,4 +1,8 @@
-"""The network: eight convolutions, one global max pool, one linear layer."""
+"""The network: eight convolutions, one linear layer, one pool over all positions."""
+
+import math
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +22,7 @@ class MICRANet(nn.Module):
     """The MICRA-Net classifier of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
 
     Four blocks of two [3×3 convolution → batch norm → ReLU], a 2×2 max pool after the first
-    three, a global max pool, dropout 0.5 and a linear layer. Parameters carry the names of the
+    three, a global pool, dropout 0.5 and a linear layer. Parameters carry the names of the
     published checkpoints. The global pool takes any image side that is a multiple of 8.
 
     Parameters
@@ -27,11 +31,25 @@ class MICRANet(nn.Module):
         Channels of the images, 1 for grey, 3 for RGB.
     num_classes : int
         Image-level labels to predict; each is a yes or no of its own.
+    pool : {"channel", "top", "lse"}
+        "channel", as published: the maximum of each channel, wherever it is, then the linear
+        layer. Else first the linear layer, at each of the n positions of layer 4b, then a pool of
+        the logits E: "top", the mean of the highest ones; "lse", log(mean(exp(r E))) / r.
+    share : float
+        For "top": which share of the positions is averaged, in (0, 1], at least one. Take the share
+        of a crop from which on it is labelled positive.
+    sharpness : float
+        For "lse": r, above 0, from the mean (0) to the maximum of E.
 
     Raises
     ------
     ValueError
-        If ``in_channels`` or ``num_classes`` is less than 1.
+        If ``in_channels`` or ``num_classes`` is less than 1, or a pool does not exist.
+
+    References
+    ----------
+    Pools after the linear layer: "lse", Pinheiro & Collobert 2015, doi 10.1109/CVPR.2015.7298780;
+    "top", Durand et al., CVPR 2017, pp. 5957–5966.
 
     Examples
     --------
@@ -39,22 +57,38 @@ class MICRANet(nn.Module):
     torch.Size([2, 10])
     """
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 10) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        pool: str = "channel",
+        share: float = 0.05,
+        sharpness: float = 4.0,
+    ) -> None:
         super().__init__()
         if in_channels < 1 or num_classes < 1:
             raise ValueError(
                 f"MICRANet needs at least one input channel and one class, "
                 f"not in_channels={in_channels}, num_classes={num_classes}."
             )
+        numbers = isinstance(share, Real) and isinstance(sharpness, Real)
+        if pool not in ("channel", "top", "lse") or not (
+            numbers and 0 < share <= 1 and 0 < sharpness < math.inf
+        ):
+            raise ValueError(
+                'The pool is "channel", "top" with a share in (0, 1] or "lse" with a sharpness '
+                f"above 0, not {pool!r}, {share!r}, {sharpness!r}."
+            )
         self.in_channels = in_channels
         self.num_classes = num_classes
+        self.pool, self.share, self.sharpness = pool, float(share), float(sharpness)
         inputs = (in_channels, *WIDTHS)
         for layer, n_in, n_out in zip(LAYERS, inputs, WIDTHS, strict=False):
             self.add_module(f"conv{layer}", nn.Conv2d(n_in, n_out, 3, padding=1))
             self.add_module(f"bnorm{layer}", nn.BatchNorm2d(n_out))
             # Modules, not functions: other tools can hook "the activation of layer 2b".
             self.add_module(f"relu{layer}", nn.ReLU())
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout2d(0.5)  # of whole channels
         self.linear1 = nn.Linear(WIDTHS[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,8 +110,31 @@ class MICRANet(nn.Module):
             If the dtype or the shape does not fit the network.
         """
         check_images(images, self)
-        x = F.adaptive_max_pool2d(self.features(images), 1).flatten(1)
-        return self.linear1(self.dropout(x))
+        return self.pooled(self.dropout(self.features(images)))
+
+    def pooled(self, activations: Tensor) -> Tensor:
+        """Compute the logits (B, num_classes) of activations of layer 4b, (B, 256, h, w)."""
+        if self.pool == "channel":
+            return self.linear1(F.adaptive_max_pool2d(activations, 1).flatten(1))
+        each = self.positions(activations).flatten(2)
+        if self.pool == "top":
+            return each.topk(math.ceil(self.share * each.shape[2])).values.mean(2)
+        scaled = self.sharpness * each
+        # The second term is the logarithm of n, also in a graph for images of any size.
+        return (scaled.logsumexp(2) - torch.zeros_like(scaled).logsumexp(2)) / self.sharpness
+
+    def positions(self, activations: Tensor) -> Tensor:
+        """Compute the logits (B, num_classes, h, w) that each position of 4b would give alone."""
+        weights, bias = (x.to(activations.dtype) for x in self.linear1.parameters())
+        return F.conv2d(activations, weights[..., None, None], bias)
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """List the arguments that define the pool; none for the published one."""
+        if self.pool == "channel":
+            return {}
+        name = "share" if self.pool == "top" else "sharpness"
+        return {"pool": self.pool, name: getattr(self, name)}
 
     def features(self, images: Tensor) -> Tensor:
         """Compute the activations of layer 4b, (B, 256, H / 8, W / 8), of checked images."""

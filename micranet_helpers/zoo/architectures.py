@@ -1,7 +1,7 @@
 """Recognise a network by the names of its arrays, and build it from their shapes.
 
-Settings are read only where no shape decides, which Mask R-CNN alone needs: those published with
-the U-Net for MNIST contradict its weights.
+Settings are read only where no shape decides, which is the pool of MICRA-Net, and Mask R-CNN:
+those published with the U-Net for MNIST contradict its weights.
 """
 
 import re
@@ -92,8 +92,9 @@ def settings(model: nn.Module) -> dict[str, Any]:
     """List the settings that define a network, by the names that published files use.
 
     They are ``num_classes`` and ``num_input_images`` (MICRANet, Mask R-CNN) or ``in_channels``
-    (U-Nets). UNet: also ``depth`` and, if the first level has 2^f filters, ``number_filter`` f.
-    Mask R-CNN, whose ``num_classes`` counts the background: also ``min_size`` and ``max_size``,
+    (U-Nets). MICRANet: also ``pool``, and ``share`` or ``sharpness``, if it is not the published
+    pool. UNet: also ``depth`` and, if the first level has 2^f filters, ``number_filter`` f. Mask
+    R-CNN, whose ``num_classes`` counts the background: also ``min_size`` and ``max_size``,
     the side of its crops, px, and ``image_mean`` and ``image_std``, one number a channel. Raises
     TypeError if it is none of these networks.
     """
@@ -117,8 +118,14 @@ def check_numbers(models: Iterable[nn.Module]) -> None:
         raise ValueError(f"The weights are {count} numbers, at most {NUMBERS} are expected.")
 
 
-def _micranet(shapes: Shapes, _: Mapping[str, Any]) -> MICRANet:
-    return MICRANet(_side(shapes, "conv1a.weight", 1), _side(shapes, "linear1.weight", 0))
+def _micranet(shapes: Shapes, params: Mapping[str, Any]) -> MICRANet:
+    pool = {name: params[name] for name in ("pool", "share", "sharpness") if name in params}
+    return MICRANet(_side(shapes, "conv1a.weight", 1), _side(shapes, "linear1.weight", 0), **pool)
+
+
+def _micranet_settings(model: MICRANet) -> dict[str, Any]:
+    sizes = {"num_input_images": model.in_channels, "num_classes": model.num_classes}
+    return sizes | model.pooling
 
 
 def _unet(shapes: Shapes, _: Mapping[str, Any]) -> UNet:
@@ -217,7 +224,7 @@ ARCHITECTURES = (
         "MICRANet",
         "conv1a.weight",
         _micranet,
-        lambda model: {"num_input_images": model.in_channels, "num_classes": model.num_classes},
+        _micranet_settings,
     ),
     Architecture("U-Net", "UNet", "firstConvolution.conv.0.weight", _unet, _unet_settings),
     Architecture(

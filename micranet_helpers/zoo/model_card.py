@@ -170,8 +170,8 @@ project are in this file.
 
 {networks}
 
-*Parameters* are the learnt numbers of one network; *epoch* is the one that was kept, of lowest
-validation loss; *began with* names the weights before training. Thresholds of classes are not
+*Parameters* are the learnt numbers of one network; *epoch* is the one that was kept, the best on
+validation images; *began with* names the weights before training. Thresholds of classes are not
 stored, as no run keeps them: choose them on validation images of your own.
 
 ## Load

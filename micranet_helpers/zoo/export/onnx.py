@@ -80,6 +80,8 @@ def graph(model: Network, classes: Sequence[str] | None = None, maps: bool = Fal
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):
         raise TypeError(f"Only a MICRANet has maps, not {type(model).__name__}.")
+    if maps and model.pool != "channel":
+        raise ValueError(f"The graph of the maps is that of the published pool, not {model.pool}.")
     proto = maps_graph(model) if maps else _traced(model)
     _tidy(proto, model, classes)
     onnx.checker.check_model(proto, full_check=True)
@@ -115,9 +117,9 @@ class Outputs(nn.Module):
 
     For a MICRANet ``logits`` (N, K) and ``map_4b`` (N, K, H / 8, W / 8): the class maps of layer
     4b, cut at 0, just as :func:`micranet_helpers.maps.cam.grad_cam` computes them with
-    ``normalize=False`` and before it enlarges them. Because of the global max pool, their
-    gradients are the weights of the linear layer divided by the number of pixels, so none is
-    needed: it is the classic class-activation map (Zhou et al. 2016, doi 10.1109/CVPR.2016.319).
+    ``normalize=False`` and before it enlarges them. Because the weights of a pool sum up to 1,
+    their gradients are the weights of the linear layer divided by the number of pixels, so none
+    is needed: it is the classic class-activation map (Zhou et al. 2016, doi 10.1109/CVPR.2016.319).
     For a U-Net ``logits`` (N, K, H, W).
     """
 
@@ -133,7 +135,7 @@ class Outputs(nn.Module):
         features, linear = self.model.features(image), self.model.linear1
         maps = F.conv2d(features, linear.weight[:, :, None, None]).relu()
         pixels = features.shape[2] * features.shape[3]
-        return linear(features.amax((2, 3))), maps / pixels
+        return self.model.pooled(features), maps / pixels
 
 
 def side_step(model: Network) -> int:
