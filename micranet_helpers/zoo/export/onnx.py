@@ -13,22 +13,30 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from micranet_helpers.files.atomic import named, write_atomically
+from micranet_helpers.maps.cam import evidence, grad_cam
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import settings
+from micranet_helpers.zoo.export.maps import Maps
 from micranet_helpers.zoo.export.shared import check_exportable, extra
 
 OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
 TOLERANCE = 1e-5  # difference of graph and network, per unit of the output's largest value above 1
 
 
-def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = None) -> None:
+def to_onnx(
+    path: str | Path,
+    model: Network,
+    classes: Sequence[str] | None = None,
+    *,
+    maps: bool = False,
+) -> None:
     """Write a network as an ONNX graph.
 
     The graph's input ``image`` is float32 (N, C, H, W), of any N, H and W; H and W multiples of
     8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are what :class:`Outputs`
-    computes. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
+    computes or, with ``maps``, :class:`~micranet_helpers.zoo.export.maps.Maps`. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
     ``micranet_helpers`` (the version that wrote it).
 
     Parameters
@@ -40,6 +48,9 @@ def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = No
         left as it was.
     classes : sequence of str, optional
         Names of the classes.
+    maps : bool
+        Whether a MICRANet's graph computes the maps of all layers and the evidence, too; H and W
+        are then at least 16.
 
     Raises
     ------
@@ -59,23 +70,21 @@ def to_onnx(path: str | Path, model: Network, classes: Sequence[str] | None = No
     https://onnx.ai
     """
     path = named(path, ".onnx")
-    write_atomically(path, graph(model, classes))
+    write_atomically(path, graph(model, classes, maps))
 
 
-def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
+def graph(model: Network, classes: Sequence[str] | None = None, maps: bool = False) -> bytes:
     """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
     onnx, _ = extra("onnx"), extra("onnxscript")
     check_exportable(model)
     check_classes(model, classes)
-    network = Outputs(model)
     step = side_step(model)
-    names = ["logits", "map_4b"] if isinstance(model, MICRANet) else ["logits"]
     program = torch.onnx.export(
-        network,
+        (Maps if maps else Outputs)(model).eval(),
         # Numbers of which none is 1 or equal to another: else torch fixes them.
-        (torch.zeros(4, model.in_channels, 2 * step, 3 * step),),
+        (torch.zeros(4, model.in_channels, 3 * step, 5 * step),),
         input_names=["image"],
-        output_names=names,
+        output_names=output_names(model, maps),
         dynamic_shapes=({0: Dim("batch"), 2: _side("height", step), 3: _side("width", step)},),
         opset_version=OPSET,
         dynamo=True,
@@ -85,8 +94,15 @@ def graph(model: Network, classes: Sequence[str] | None = None) -> bytes:
     _tidy(proto, model, classes)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()
-    check_graph(data, model)
+    check_graph(data, model, maps)
     return data
+
+
+def output_names(model: Network, maps: bool) -> list[str]:
+    """Name the outputs in their order."""
+    if not isinstance(model, MICRANet):
+        return ["logits"]
+    return ["logits", "maps", "evidence"] if maps else ["logits", "map_4b"]
 
 
 class Outputs(nn.Module):
@@ -134,24 +150,34 @@ def check_classes(model: Network, classes: Sequence[str] | None) -> None:
 
 
 @torch.no_grad()
-def check_graph(data: bytes, model: Network) -> None:
+def check_graph(data: bytes, model: Network, maps: bool = False) -> None:
     """Run a graph with onnxruntime on images of two sizes; the outputs must be the network's."""
     runtime = extra("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1  # in a container, it complains about others
     session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    network, step, draw = Outputs(model), side_step(model), torch.Generator().manual_seed(0)
-    for number, rows, columns in ((1, 3, 2), (3, 1, 4)):
+    step, draw = side_step(model), torch.Generator().manual_seed(0)
+    for number, rows, columns in ((1, 3, 2), (3, 2, 4)):
         size = number, model.in_channels, rows * step, columns * step
         images = torch.rand(size, generator=draw)
         found = session.run(None, {"image": images.numpy()})
-        for ours, theirs in zip(network(images), map(torch.from_numpy, found), strict=True):
+        expected = _expected(model, images, maps)
+        for ours, theirs in zip(expected, map(torch.from_numpy, found), strict=True):
             difference = float((ours - theirs).abs().max())
             if not difference <= TOLERANCE * max(1, float(ours.abs().max())):
                 raise RuntimeError(
                     f"The ONNX graph differs from the network by {difference:.1e}, so it is not "
                     f"written: update onnxscript and onnxruntime {runtime.__version__}."
                 )
+
+
+def _expected(model: Network, images: Tensor, maps: bool) -> tuple[Tensor, ...]:
+    """Compute what the graph must give."""
+    network = Outputs(model)
+    if not maps:
+        return network(images)
+    cams = grad_cam(network.model, images)
+    return cams.logits, cams.maps, evidence(network.model, images)[0]
 
 
 def _side(name: str, step: int) -> Any:
@@ -165,9 +191,9 @@ def _tidy(proto: Any, model: Network, classes: Sequence[str] | None) -> None:
         for field in ("metadata_props", "doc_string"):
             part.ClearField(field)
     del parts.value_info[:]
-    for output in parts.output[1:]:  # map_4b: its sides have names of torch
-        for dim, name in zip(output.type.tensor_type.shape.dim[2:], ("height", "width"),
-                             strict=True):
+    for output in parts.output[1:]:  # maps: their sides have names of torch
+        sides = output.type.tensor_type.shape.dim[-2:]
+        for dim, name in zip(sides, ("height", "width"), strict=True):
             dim.dim_param = name
     notes = {"settings": settings(model), "classes": None if classes is None else list(classes)}
     notes = {key: json.dumps(note) for key, note in notes.items() if note is not None}
