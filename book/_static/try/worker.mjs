@@ -115,7 +115,7 @@ async function maps({ side, scaling }) {
   const image = fitted(state.image, about.channels), whole = Math.max(height, width) <= side;
   const input = image.planes.map((plane) => scaled(plane, scaling));
   const multiple = (length) => Math.ceil(length / 8) * 8;
-  if (Math.min(height, width) <= (whole ? 4 : side / 2)) {
+  if (Math.min(height, width) <= (whole ? 8 : side / 2)) {
     throw new Error(`The picture of ${height} × ${width} px is too small for tiles of ${side} px.`);
   }
   const [tall, wide] = whole ? [multiple(height), multiple(width)] : [side, side];
