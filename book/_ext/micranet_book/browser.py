@@ -46,13 +46,14 @@ class Kind(NamedTuple):
     which: str = "best"
     sigma: float = 1
     area: int = 1
+    tile: int = 0  # px; 0: the side of a crop
 
 
 KINDS = {
     "digits": Kind("handwritten digits", r"digits-(\d+)-\d+-\d+-\d+", [*map(str, range(10))],
                    "fixed", area=10),
     "ctc": Kind("cells of three lines, simulated", r"ctc-simulated-\d+-\d+-(\d+)(-\d+)+-train",
-                ctc.RULE.classes, "minmax", sigma=3, area=20),
+                ctc.RULE.classes, "minmax", sigma=3, area=100, tile=320),
     "pvivax": Kind("blood smears, simulated", r"pvivax-simulated-\d+-\d+-(\d+)-\d+-\d+",
                    pvivax.RULE.classes, "standard", sigma=2, area=20),
     "actin": Kind("F-actin, simulated", r"actin-simulated-\d+-\d+-(\d+)-\d+-\d+",
@@ -98,8 +99,8 @@ def _network(kind: str, tree: Path, target: Path) -> dict[str, Any] | None:
     file = f"{kind}.png" if image.dtype == np.uint8 else f"{kind}.tif"
     write_picture(target / file, image)
     side = int(re.fullmatch(how.run, run.name)[1])
-    return {"name": how.name, "file": f"{kind}.onnx", "classes": list(how.classes), "side": side,
-            "scaling": how.scaling, "sigma": how.sigma, "area": how.area,
+    return {"name": how.name, "file": f"{kind}.onnx", "classes": list(how.classes),
+            "side": how.tile or side, "scaling": how.scaling, "sigma": how.sigma, "area": how.area,
             "pixel_size_um": pixel_size, "sample": {"file": file, "name": name}}  # fmt: skip
 
 

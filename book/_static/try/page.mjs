@@ -7,7 +7,8 @@ const find = (id) => document.getElementById(`try-${id}`);
 const form = find("form").elements;
 const all = await (await fetch(here("networks.json"))).json();
 const waiting = new Map(), ticks = new Map(), thumbs = new Map();
-let about = null, opened = "", cls = null, drawing = false, changed = false;
+let about = null, opened = "", sampled = false, cls = null, drawing = false, changed = false;
+let turn = 0;
 
 // A worker made from a blob is bound by the content policy of the page.
 const start = new Blob([`import ${JSON.stringify(here("worker.mjs"))};`],
@@ -33,13 +34,14 @@ function say(text, wrong = false) {
   find("message").classList.toggle("wrong", wrong);
 }
 
-/** Do one thing after another; errors are shown, and the page goes on. */
+/** Do what a reader asks for; an error is shown, unless the reader has asked for more since. */
 async function attempt(doing, work) {
+  const mine = (turn += 1);
   say(doing);
   try {
     await work();
   } catch (error) {
-    say(error.message, true);
+    if (mine === turn) say(error.message, true);
   }
 }
 
@@ -70,27 +72,31 @@ async function takeNetwork({ bytes }) {
   for (const [layer, tick] of ticks) tick.checked = about.layers.includes(layer);
   find("sample").textContent = about.sample?.name ?? "";
   find("sample").disabled = !about.sample;
-  if (opened) await explain();
+  if (opened && sampled && about.sample) await takeSample();
+  else if (opened) await explain();
   else say("Choose a picture, drop one here, or paste one.");
 }
 
 const takePicture = (source, name) => attempt(`Reading ${name} …`, async () => {
   opened = "";
+  sampled = "url" in source;
   const { height, width } = await ask("picture", source);
   opened = `${name}, ${height} × ${width} px`;
   await explain();
 });
 
+const takeSample = () => takePicture({ url: here(about.sample.file) }, about.sample.name);
+
 /** Run the network on the picture, with progress; what follows is drawn. */
 async function explain() {
+  const mine = turn;
   find("results").hidden = true;
-  for (const part of ["progress", "cancel"]) find(part).hidden = false;
+  find("running").hidden = false;
   say(`Computing the maps of ${opened} …`);
   try {
-    const found = await ask("maps", { side: +form.side.value, scaling: form.scaling.value });
-    offer(found);
+    offer(await ask("maps", { side: +form.side.value, scaling: form.scaling.value }));
   } finally {
-    for (const part of ["progress", "cancel"]) find(part).hidden = true;
+    if (mine === turn) find("running").hidden = true;
   }
   await draw();
 }
@@ -184,8 +190,7 @@ function connect() {
   find("form").addEventListener("submit", (event) => event.preventDefault());
   find("load").addEventListener("click", load);
   find("cancel").addEventListener("click", () => ask("cancel"));
-  find("sample").addEventListener("click", () =>
-    takePicture({ url: here(about.sample.file) }, about.sample.name));
+  find("sample").addEventListener("click", takeSample);
   find("saves").addEventListener("click", ({ target }) => target.value && save(target.value));
   document.addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
   document.addEventListener("dragover", (event) => event.preventDefault());

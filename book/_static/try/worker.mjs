@@ -63,13 +63,13 @@ const steps = {
     if (kind === "csv") return new Blob([csv(table(found, score, width, pixelSize), columns)]);
     if (kind === "zip") return rois(outlines(found, height, width), `class${cls}`);
     const canvas = new OffscreenCanvas(width, height);
-    canvas.getContext("2d").putImageData(painted(found.labels, (label) => (label ? WHITE : BLACK),
-      height, width), 0, 0);
+    const mask = painted(found.labels.map((label) => Math.min(label, 1)), BINARY, height, width);
+    canvas.getContext("2d").putImageData(mask, 0, 0);
     return canvas.convertToBlob({ type: "image/png" });
   },
 };
 
-const [BLACK, WHITE] = [[0, 0, 0], [255, 255, 255]];
+const BINARY = [[0, 0, 0], [255, 255, 255]];
 
 async function fetched(url) {
   const reply = await fetch(url).catch(() => ({ status: "no answer" }));
@@ -79,9 +79,9 @@ async function fetched(url) {
 
 /** Say in one sentence what went wrong. */
 function sentence(error) {
-  const memory = error instanceof RangeError || /memory|alloc/i.test(error.message);
+  const memory = error instanceof RangeError || /memory|alloc/i.test(error.message ?? error);
   if (memory) return "The memory of the browser is not enough: cut a part of the picture.";
-  return error instanceof Error ? error.message : `The computation failed (${error}).`;
+  return error.message ?? `The network could not be run (${error}).`;
 }
 
 /** Read the metadata of an ONNX file: pairs of texts in field 14 of its protocol buffer. */
@@ -128,7 +128,7 @@ async function maps({ side, scaling }) {
     await new Promise((resolve) => setTimeout(resolve)); // lets a cancel through
     if (run !== state.run) throw new Error("Cancelled.");
     const { logits, maps } = await state.session.run({ image: tile(input, corner, tall, wide) },
-      ["logits", "maps"]);
+      ["logits", "maps"]); // not the evidence, which the page has no use for
     best.forEach((value, k) => (best[k] = Math.max(value, logits.data[k])));
     const shown = [...best.keys()].filter((k) => isPredicted(logits.data[k], k));
     shown.filter((k) => !sums.has(k)).forEach((k) => sums.set(k, emptyMaps(sums.size + 1)));
@@ -206,7 +206,7 @@ function draw({ cls, layers, how, sigma, threshold, level: q, area, opacity, col
   const found = remembered("found", [cls, layers, how, sigma, threshold, q, area],
     () => numbered(score, height, width, level(score, threshold, q), area));
   const colour = colours.classes[cls % colours.classes.length], step = Math.ceil(width / 96);
-  const map = (values, h, w) => painted(levels(values), (value) => colours.map[value], h, w);
+  const map = (values, h, w) => painted(levels(values), colours.map, h, w);
   const rows = Math.ceil(height / step), columns = Math.ceil(width / step);
   const small = all.map((each) => map(Float32Array.from({ length: rows * columns }, (_, i) =>
     each[Math.floor(i / columns) * step * width + (i % columns) * step]), rows, columns));
@@ -231,8 +231,9 @@ function overlaid(labels, colour, opacity, top) {
   return picture;
 }
 
-function painted(values, colour, height, width) {
-  const picture = new ImageData(width, height);
-  values.forEach((value, i) => picture.data.set([...colour(value), 255], 4 * i));
+function painted(values, colours, height, width) {
+  const picture = new ImageData(width, height), pixels = new Uint32Array(picture.data.buffer);
+  const opaque = colours.map(([red, green, blue]) => red | (green << 8) | (blue << 16) | (255 << 24));
+  values.forEach((value, i) => (pixels[i] = opaque[value]));
   return picture;
 }
