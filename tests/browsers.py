@@ -19,10 +19,11 @@ OPTIONS = [
 def need(tool: str) -> None:
     """Without a tool such as git the test is skipped, or fails if strict."""
     if shutil.which(tool) is None:
-        _leave_out(f"no {tool} here; on Debian: apt-get install {tool}")
+        leave_out(f"no {tool} here; on Debian: apt-get install {tool}")
 
 
-def _leave_out(reason: str) -> None:
+def leave_out(reason: str) -> None:
+    """Skip the test, or fail if strict."""
     (pytest.fail if os.environ.get("MICRANET_STRICT") == "1" else pytest.skip)(reason)
 
 
@@ -31,7 +32,7 @@ def open_browser() -> Iterator[Any]:
     """Start Chromium as long as the block; without it the test is skipped, or fails if strict."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        _leave_out("no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core")
+        leave_out("no Chromium here; on Debian: apt-get install chromium fonts-dejavu-core")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

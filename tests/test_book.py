@@ -72,7 +72,7 @@ def test_every_figure_is_followed_by_its_caption(tree: Path) -> None:
 def test_every_page_opens_and_asks_nothing_of_the_web(html: Path, address: str) -> None:
     problems: list[str] = []
     with open_browser() as browser:
-        page = browser.new_page()
+        page = browser.new_page(bypass_csp=True)  # the page `try` allows no test to wait
         page.route(lambda url: not url.startswith(address), lambda route: route.abort())
         page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
         page.on("response", lambda got: got.ok or problems.append(f"{got.status} {got.url}"))
@@ -113,6 +113,26 @@ def test_sliders_change_the_picture_without_a_kernel(address: str, name: str, mo
     of_slider = seen[len(moved) - 1 :]  # both at the left end, then each move
     assert all(len({*column}) == len(of_slider) for column in zip(*of_slider, strict=True))
     assert not [text for text in problems if HARMLESS not in text]
+
+
+@browser
+def test_the_page_that_runs_networks_obeys_its_own_policy(address: str) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=120_000)
+    problems = []
+    with open_browser() as browser:
+        page = browser.new_page()
+        page.on("request", lambda sent: sent.url.startswith((address, f"blob:{address}", "data:"))
+                or problems.append(sent.url))  # fmt: skip
+        page.on("console", lambda said: said.type != "error" or problems.append(said.text))
+        page.goto(f"{address}try.html")
+        page.get_by_role("button", name="Load the runtime").click()
+        sample = page.get_by_role("button", name="a canvas")
+        expect(sample).to_be_enabled()
+        sample.click()
+        expect(page.locator("#try-message")).to_contain_text("128 × 128 px.")
+    assert not problems
 
 
 def test_every_internal_link_leads_somewhere(html: Path) -> None:

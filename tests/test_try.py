@@ -1,0 +1,372 @@
+"""The page `try` in Chromium, from a folder of its own: the numbers are those of Python."""
+
+import csv
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import roifile
+import tifffile
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from browsers import leave_out, open_browser
+from conftest import random_images, random_model
+from micranet_book import browser, npm
+from numpy.typing import NDArray
+from PIL import Image
+from servers import Faults, serve_faults, serve_folder
+from skimage.draw import polygon2mask
+
+from micranet_helpers.explore.steps import numbered, scaled
+from micranet_helpers.files.images import read_image, read_mask
+from micranet_helpers.maps import combine, gaussian, grad_cam, otsu, percentile, triangle
+from micranet_helpers.maps.detect import table
+from micranet_helpers.maps.tiles import over_tiles, padded
+from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.zoo.export import to_onnx
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+STATIC = Path(__file__).parents[1] / "book" / "_static" / "try"
+MODEL = random_model(1, 2, seed=1)
+CLASSES = ["odd", "even"]
+SIDE = 64  # of a tile, px
+ROUNDING = 1e-3  # share of pixels that may fall on the other side of the threshold
+
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small seeded network with its maps."""
+    path = tmp_path_factory.mktemp("network") / "small.onnx"
+    to_onnx(path, MODEL, CLASSES, maps=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page without the theme around it, as the build writes it."""
+    folder = tmp_path_factory.mktemp("site")
+    place = folder / browser.PLACE
+    place.mkdir(parents=True)
+    for file in STATIC.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    browser.write(folder, place)
+    about = json.loads((place / "networks.json").read_text())
+    if about["runtime_mb"] is None:
+        leave_out(f"{npm.registry()} cannot be reached")
+    (place / "small.onnx").write_bytes(onnx.read_bytes())
+    browser.write_picture(place / "small.png", pixels(120, 150))
+    about["networks"] = [{
+        "name": "small", "file": "small.onnx", "classes": CLASSES, "side": SIDE,
+        "scaling": "fixed", "sigma": 1, "area": 4, "pixel_size_um": 0.5,
+        "sample": {"file": "small.png", "name": "noise"},
+    }]  # fmt: skip
+    (place / "networks.json").write_text(json.dumps(about))
+    head = '<title>Try</title><link rel="stylesheet" href="_static/try/try.css">'
+    head += '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    controls = (STATIC / "controls.html").read_text()
+    page = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><main><h1>Try</h1>{controls}'
+    (folder / "try.html").write_text(browser.policy(page + "</main></body></html>"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    with serve_folder(site) as url:
+        yield f"{url}/try.html"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with open_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def page(chromium: Any, address: str) -> Iterator[Any]:
+    """The page with its runtime and the network."""
+    opened = chromium.new_page()
+    opened.set_default_timeout(120_000)
+    load(opened, address)
+    yield opened
+    opened.close()
+
+
+def load(page: Any, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("button", name="Load the runtime").click()
+    expect(page.get_by_role("button", name="noise")).to_be_enabled()
+
+
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=120_000)
+    return expect(locator)
+
+
+def pixels(height: int, width: int, channels: int = 1, high: int = 256) -> NDArray[Any]:
+    """Smooth noise (C, H, W) of 8 bits, or of 16."""
+    noise = gaussian(random_images(channels, height, width), 3)
+    noise = (noise - noise.min()) / (noise.max() - noise.min())
+    return (noise * (high - 1)).numpy().astype(np.uint8 if high == 256 else np.uint16)
+
+
+def explained(image: NDArray[np.float32], side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute maps (K, 8, H, W) and logits (K,) as the page does."""
+    images, (height, width) = torch.from_numpy(image)[None], image.shape[1:]
+
+    def score(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cams = grad_cam(MODEL, tiles, lambda logits: logits > 0)
+        return cams.maps.flatten(1, 2), cams.logits
+
+    if max(height, width) <= side:
+        maps, logits = score(padded(images, 8))
+    else:
+        maps, logits = over_tiles(images, score, side, side * 3 // 32 * 8)
+    return maps[0, :, :height, :width].unflatten(0, (-1, 8)), logits[0]
+
+
+def take(page: Any, path: Path) -> None:
+    page.get_by_label("or your own picture").set_input_files(path)
+
+
+def save(page: Any, name: str, folder: Path) -> Path:
+    with page.expect_download() as got:
+        page.get_by_role("button", name=name).click()
+    path = folder / got.value.suggested_filename
+    got.value.save_as(path)
+    return path
+
+
+def summary(page: Any) -> Any:
+    return page.locator("#try-summary:not(:empty)")
+
+
+def message(page: Any, text: str) -> None:
+    expect(page.locator("#try-message")).to_contain_text(text)
+
+
+def assert_equal(found: NDArray[Any], expected: NDArray[Any]) -> None:
+    assert expected.max() > 0, "the example has no object"
+    assert ((found > 0) != (expected > 0)).mean() <= ROUNDING
+    if ((found > 0) == (expected > 0)).all():
+        np.testing.assert_array_equal(found, expected)  # the numbers of the objects, too
+
+
+def test_masks_and_tables_are_those_of_python(page: Any, site: Path, tmp_path: Path) -> None:
+    page.get_by_role("button", name="noise").click()
+    expect(summary(page)).to_contain_text("object")
+    maps, logits = explained(scaled(read_image(site / browser.PLACE / "small.png")), SIDE)
+    cls = int(logits.argmax())
+    score = gaussian(combine(maps[cls]), 1)
+    labels = numbered(otsu(score), 4)
+    mask = read_mask(save(page, "mask, TIFF", tmp_path))
+    assert_equal(mask, labels)
+    assert ((read_mask(save(page, "mask, PNG", tmp_path)) == 255) == (mask > 0)).all()
+    assert f"{mask.max()} object" in page.inner_text("#try-summary")
+    rows = list(csv.DictReader(save(page, "objects, CSV", tmp_path).open()))
+    expected = table(mask, score.numpy(), 0.5)
+    assert list(rows[0]) == list(expected[0])
+    found = np.array([[float(value) for value in row.values()] for row in rows])
+    np.testing.assert_allclose(found, [list(row.values()) for row in expected], 1e-4, 1e-5)
+    outlined = np.zeros(mask.shape, bool)
+    with zipfile.ZipFile(save(page, "ROIs, ImageJ", tmp_path)) as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == mask.max()
+        for name in archive.namelist():
+            for loop in roifile.ImagejRoi.frombytes(archive.read(name)).coordinates(multi=True):
+                outlined ^= polygon2mask(mask.shape, loop[:, ::-1] - 0.5)
+    assert (outlined == (mask > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "layers", "threshold", "mark"),
+    [
+        ("mean", LAYERS[:4], "triangle", triangle),
+        ("prod", ("1b", "4b"), "percentile", lambda score: percentile(score, 80)),
+        ("sum", LAYERS, "otsu", otsu),
+    ],
+)
+def test_every_way_gives_the_mask_of_python(
+    page: Any, tmp_path: Path, how: str, layers: tuple, threshold: str, mark: Callable
+) -> None:
+    image = pixels(70, 61, high=2**16)
+    tifffile.imwrite(tmp_path / "deep.tif", image[0], compression="lzw", predictor=2)
+    page.get_by_label("tile, px").fill("128")
+    page.get_by_label("tile, px").press("Enter")
+    page.get_by_label("scaling").select_option("minmax")
+    take(page, tmp_path / "deep.tif")
+    expect(summary(page)).to_contain_text("object")
+    for layer in LAYERS:
+        page.get_by_label(layer, exact=True).set_checked(layer in layers)
+    page.get_by_label("combine by").select_option(how)
+    page.get_by_label("threshold").select_option(threshold)
+    maps, logits = explained(scaled(image, "minmax"), 128)
+    assert offered(page)[0] == CLASSES[int(logits.argmax())]
+    chosen = [LAYERS.index(layer) for layer in layers]
+    labels = numbered(mark(gaussian(combine(maps[int(logits.argmax())], how, chosen), 1)), 4)
+    expect(summary(page)).to_contain_text(f"{labels.max()} object")
+    assert_equal(read_mask(save(page, "mask, TIFF", tmp_path)), labels)
+
+
+def offered(page: Any) -> list[str]:
+    """Read the names of the predicted classes, the most probable first."""
+    texts = page.get_by_role("combobox", name="class").locator("option").all_inner_texts()
+    return [text.partition(" (")[0] for text in texts]
+
+
+def test_a_colour_picture_is_read_and_an_own_network_named(
+    page: Any, onnx: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(np.moveaxis(pixels(64, 64, 3), 0, -1)).save(tmp_path / "own.jpg", quality=95)
+    page.get_by_label("or your own, ONNX").set_input_files(onnx)
+    message(page, "Choose a picture")
+    take(page, tmp_path / "own.jpg")
+    message(page, "The network takes grey")
+    assert offered(page)
+    assert set(offered(page)) <= set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("words.txt", b"no picture", "no PNG, JPEG, BMP or TIFF"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged"),
+        ("huge.tif", "huge", "too many for a browser"),
+        ("small.png", "small", "too small"),
+        ("deep.tif", "deep", "choose the scaling"),
+        ("two.tif", "two", "has 2 channels"),
+        ("words.onnx", b"no network", "no ONNX file"),
+    ],
+)
+def test_what_cannot_be_used_is_said_and_the_page_goes_on(
+    page: Any, tmp_path: Path, name: str, content: bytes | str, sentence: str
+) -> None:
+    path = tmp_path / name
+    if content == "huge":
+        tifffile.imwrite(path, np.zeros((60_000, 1000), np.uint8), compression="zlib")
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        image = {"small": pixels(5, 90), "deep": pixels(64, 64, high=2**16),
+                 "two": pixels(64, 64, 2)}[content]  # fmt: skip
+        (browser.write_picture if len(image) == 1 else tifffile.imwrite)(path, image)
+    label = "or your own, ONNX" if path.suffix == ".onnx" else "or your own picture"
+    page.get_by_label(label).set_input_files(path)
+    message(page, sentence)
+    page.get_by_role("button", name="noise").click()
+    expect(summary(page)).to_contain_text("object")
+
+
+def test_a_computation_can_be_cancelled_while_the_page_answers(page: Any, tmp_path: Path) -> None:
+    browser.write_picture(tmp_path / "large.png", pixels(600, 600))
+    page.get_by_label("tile, px").fill("32")
+    page.get_by_label("tile, px").press("Enter")
+    take(page, tmp_path / "large.png")
+    page.get_by_role("progressbar", name="tiles computed").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    message(page, "Cancelled")
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_can_be_dropped_and_pasted(page: Any, way: str) -> None:
+    page.evaluate(
+        """async (way) => {
+        const reply = await fetch("_static/try/small.png");
+        const carried = new DataTransfer();
+        carried.items.add(new File([await reply.arrayBuffer()], "dragged.png"));
+        const [kind, name] = way === "drop" ? [DragEvent, "dataTransfer"]
+                                            : [ClipboardEvent, "clipboardData"];
+        document.dispatchEvent(new kind(way, {[name]: carried, bubbles: true}));
+    }""",
+        way,
+    )
+    message(page, "dragged.png")
+    expect(summary(page)).to_contain_text("object")
+
+
+def test_nothing_outside_the_folder_is_asked(page: Any, address: str) -> None:
+    page.get_by_role("button", name="noise").click()
+    expect(summary(page)).to_contain_text("object")
+    ask = "url => fetch(url, {mode: 'no-cors'}).then(() => 'answered', () => 'refused')"
+    elsewhere = Faults({"x": b"x"})
+    with serve_faults(elsewhere) as other:
+        assert page.evaluate(ask, f"{other}/x") == "refused"
+        assert [worker.evaluate(ask, f"{other}/x") for worker in page.workers] == ["refused"]
+    assert not elsewhere.requests
+    assert page.evaluate(ask, address) == "answered"
+
+
+def test_a_missing_runtime_is_said_and_can_be_tried_again(
+    chromium: Any, site: Path, tmp_path: Path
+) -> None:
+    for file in (*(site / browser.PLACE).glob("*.*"), site / "try.html"):
+        place = tmp_path / file.relative_to(site)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+    page = chromium.new_page()
+    with serve_folder(tmp_path) as url:
+        page.goto(f"{url}/try.html")
+        button = page.get_by_role("button", name="Load the runtime, 14.3 MB")
+        button.click()
+        message(page, "could not be loaded (404)")
+        expect(button).to_be_enabled()
+        settings = tmp_path / browser.PLACE / "networks.json"
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"runtime_mb": None}))
+        page.reload()
+        message(page, "built without a network")
+    page.close()
+
+
+def test_opened_as_a_file_the_page_says_what_to_do(chromium: Any, site: Path) -> None:
+    page = chromium.new_page()
+    page.goto((site / "try.html").as_uri())
+    message(page, "python -m http.server")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_suits_keyboards_phones_and_screen_readers(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    sample = page.get_by_role("button", name="noise")
+    sample.focus()
+    sample.press("Enter")
+    expect(summary(page)).to_contain_text("object")
+    before = page.inner_text("#try-summary")
+    page.get_by_label("smoothing").press("End")
+    expect(page.locator("#try-summary")).not_to_have_text(before)
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert not [(fault["id"], fault["nodes"][0]["html"]) for fault in found]
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+def test_the_registry_is_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+    assert npm.registry() == "https://registry.npmjs.org"
+    (tmp_path / ".npmrc").write_text("fund=false\nregistry=https://mirror.example/npm/\n")
+    assert npm.registry() == "https://mirror.example/npm"
+    monkeypatch.setenv("npm_config_registry", "https://other.example/")
+    assert npm.registry() == "https://other.example"
+
+
+def test_without_the_runtime_the_build_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "downloads"))
+    archive = "onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
+    for files in ({}, {archive: b"another content"}):
+        with serve_faults(Faults(files)) as url:
+            monkeypatch.setenv("npm_config_registry", url)
+            browser.write(tmp_path, tmp_path)
+        about = json.loads((tmp_path / "networks.json").read_text())
+        assert about["runtime_mb"] is None
+        assert about["networks"] == []
