@@ -36,8 +36,9 @@ def to_onnx(
 
     The graph's input ``image`` is float32 (N, C, H, W), of any N, H and W; H and W multiples of
     8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are what :class:`Outputs`
-    computes or, with ``maps``, those of :func:`~micranet_helpers.zoo.export.maps.maps_graph`. Its metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and
-    ``micranet_helpers`` (the version that wrote it).
+    computes or, with ``maps``, those of :func:`~micranet_helpers.zoo.export.maps.maps_graph`. Its
+    metadata hold ``settings`` (JSON), ``classes`` (JSON, if given) and ``micranet_helpers`` (the
+    version that wrote it).
 
     Parameters
     ----------
