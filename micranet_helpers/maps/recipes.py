@@ -66,20 +66,9 @@ def _object_at_peak(bordered: NDArray, score: NDArray) -> NDArray:
 
 
 def from_level(recipe: Recipe, levels: Sequence[float] | Tensor) -> Recipe:
-    """Make a recipe of the same score whose masks begin at a level.
+    """Make a recipe, e.g. of :data:`EVIDENCE`, whose masks begin at levels (1,) or (K,).
 
-    Parameters
-    ----------
-    recipe : Recipe
-        E.g. :data:`EVIDENCE` or :data:`SELF_TRAINED`.
-    levels : sequence of float, (1,) or (K,)
-        Least score of each class, e.g. of
-        :func:`~micranet_helpers.maps.thresholds.from_labels`.
-
-    Returns
-    -------
-    Recipe
-        Of the same name.
+    They may be those of :func:`~micranet_helpers.maps.thresholds.from_labels`.
     """
 
     def mask(scores: Tensor, _: Tensor) -> Tensor:

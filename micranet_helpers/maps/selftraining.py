@@ -191,23 +191,11 @@ def false_discovery(
     masks: Sequence[NDArray[np.bool_]],
     levels: ArrayLike,
 ) -> NDArray[np.float64]:
-    """Measure the mistakes above a level, to report beside the ``error`` of :func:`level`.
+    """Measure the mistakes above ``levels`` (K,), to report beside the ``error`` of :func:`level`.
 
-    Parameters
-    ----------
-    scores, absent : sequences of N ndarrays, (K, H, W)
-        As for :func:`level`.
-    masks : sequence of N ndarrays, bool, (K, H, W)
-        The true pixels of each class: this needs masks.
-    levels : array-like of float, (K,)
-        E.g. of :func:`level`.
-
-    Returns
-    -------
-    ndarray, float64, (2, K)
-        Of the pixels above the level that are not known to lack the class, the share that lacks it
-        more than :data:`HALO` px from an object, and the share that lacks it at all, in [0, 1];
-        NaN if there are none.
+    This needs true ``masks``, bool (K, H, W). Of the pixels above that are not known to lack the
+    class, the result, float64 (2, K), is the share that lacks it more than :data:`HALO` px from an
+    object, and the share that lacks it at all; NaN if there are none.
     """
     counts = np.zeros((3, np.size(levels)))
     for score, none, mask in zip(scores, absent, masks, strict=True):

@@ -146,26 +146,10 @@ def from_labels(
 
 
 def f1_and_best(scores: ArrayLike, mask: ArrayLike, threshold: float) -> tuple[float, float]:
-    """Compare a threshold with the best possible one, which only masks tell: report, do not choose.
+    """Compute the pixel F1 of "score >= threshold", and the highest of any threshold.
 
-    Parameters
-    ----------
-    scores : array-like, float, any shape
-        Finite scores of one class; those of several images may be put in a row.
-    mask : array-like, bool, as the scores
-        True pixels, some and not all.
-    threshold : float
-        E.g. of :func:`from_labels`.
-
-    Returns
-    -------
-    (float, float)
-        Pixel F1 of "score >= threshold", and the highest of any threshold, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        As of :func:`~micranet_helpers.metrics.labels.best_threshold`.
+    The gap is to be reported, not to choose by: this needs masks. Scores and bool masks of one
+    class have any equal shape; a ValueError is raised if all pixels are in the mask, or none.
     """
     scores, mask = (torch.as_tensor(values).flatten() for values in (scores, mask))
     best = metrics.best_threshold(scores, mask)
