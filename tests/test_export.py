@@ -240,7 +240,8 @@ def test_the_package_is_valid_and_its_test_passes(
     tolerances = found.config.bioimageio.reproducibility_tolerance
     arrays = zip(outputs, found.get_output_test_arrays(), tolerances, strict=True)
     for ours, theirs, tolerance in arrays:
-        np.testing.assert_allclose(ours, theirs, 1e-3, tolerance.absolute_tolerance)
+        share = tolerance.relative_tolerance
+        np.testing.assert_allclose(ours, theirs, share, tolerance.absolute_tolerance)
 
 
 def test_the_package_tells_what_it_must(known_graphs, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from micranet_helpers.zoo.export.shared import check_exportable, extra
 
 OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
 TOLERANCE = 1e-5  # difference of graph and network, per unit of the output's largest value above 1
-OF_MAPS = 1e-2  # the same of maps, as their scaling to [0, 1] enlarges it
+OF_MAPS = 1e-2  # mean difference of maps: where rounding tips over a max pool, some pixels differ
 
 
 def to_onnx(
@@ -196,7 +196,8 @@ def check_graph(data: bytes, model: Network) -> None:
         found = session.run(None, {"image": images.numpy()})
         expected = outputs(model, images, "maps" in names)
         for name, theirs in zip(names, map(torch.from_numpy, found), strict=True):
-            difference = float((expected[name] - theirs).abs().max())
+            differences = (expected[name] - theirs).abs()
+            difference = float(differences.mean() if name == "maps" else differences.max())
             tolerance = OF_MAPS if name == "maps" else TOLERANCE
             if not difference <= tolerance * max(1, float(expected[name].abs().max())):
                 raise RuntimeError(
