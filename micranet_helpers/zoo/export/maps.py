@@ -1,8 +1,15 @@
 """Write a MICRANet with its maps and evidence as an ONNX graph, operator by operator.
 
-The gradient is written out as in :mod:`micranet_helpers.maps.cam`, so the graph is a plain forward
-computation. torch's exporter would take minutes for it, and writes only operators and files that
-older programs cannot read: deepImageJ runs onnxruntime 1.3 to 1.13, by JDLL.
+The gradient is written out as in :mod:`micranet_helpers.maps.cam`, for all classes, so the graph
+is a plain forward computation. torch's exporter would take minutes for it, and writes files that
+older programs cannot read. Operators of version 17 in a file of version 8 run in
+
+- onnxruntime from 1.13 on, the newest that deepImageJ offers (by JDLL);
+- the newer ones that QuPath loads (by DJL: 1.20 or newer since DJL 0.33);
+- onnxruntime-web 1.30, in WebAssembly.
+
+1.13.1, 1.32 and the web's 1.30 were tried: maps differ from grad_cam's by some 1e-6, and by up to
+1e-3 where rounding decides which pixel a max pool takes.
 """
 
 from typing import Any
@@ -14,7 +21,7 @@ from micranet_helpers.maps.cam import SHIFTS
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 from micranet_helpers.zoo.export.shared import extra
 
-OPSET, IR_VERSION = 17, 8  # of the operators and of the file: what onnxruntime 1.13 reads
+OPSET, IR_VERSION = 17, 8  # versions of the operators and of the file
 FLOAT = 1  # ONNX's number of float32
 FAR = 2**31 - 1  # an end that is none
 POOLED = tuple(layer for layer in range(1, len(LAYERS)) if STRIDES[layer] != STRIDES[layer - 1])
@@ -43,7 +50,7 @@ def maps_graph(model: MICRANet) -> Any:
     image = build.input("image", ir.DataType.FLOAT, ["batch", model.in_channels, *sides])
     activations = _forward(build.op, image, weights)
     outputs = {
-        "logits": (_logits(build.op, activations[-1], weights), []),
+        "logits": (_logits(build.op, activations[-1], weights[-1]), []),
         "maps": (_maps(build.op, activations, weights, classes), [len(LAYERS), *sides]),
         "evidence": (_evidence(build.op, image, weights), sides),
     }
@@ -63,7 +70,7 @@ def _arrays(model: MICRANet) -> list[dict[str, Any]]:
         arrays.append(dict(zip((f"weight{layer}", f"bias{layer}"), fused, strict=True)))
     linear = model.linear1
     arrays.append({"linear": linear.weight[:, :, None, None], "linear_bias": linear.bias})
-    return [{n: a.detach().float().cpu().numpy() for n, a in each.items()} for each in arrays]
+    return [{name: a.float().cpu().numpy() for name, a in each.items()} for each in arrays]
 
 
 def _forward(op: Op, x: Value, weights: list) -> list[Value]:
@@ -80,14 +87,15 @@ def _pooled(op: Op, x: Value) -> Value:
     return op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
 
 
-def _logits(op: Op, top: Value, weights: list) -> Value:
-    return op.Flatten(op.Conv(op.GlobalMaxPool(top), *weights[-1]))
+def _logits(op: Op, top: Value, linear: list[Value]) -> Value:
+    return op.Flatten(op.Conv(op.GlobalMaxPool(top), *linear))
 
 
 def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Value:
     """Weight the channels of each layer by their mean gradients, class by class."""
-    passed = [_passed(op, layer, activations) for layer in range(1, len(LAYERS))]
-    turned = [_turned(op, weight) for weight, _ in weights[:-1]]
+    layers = range(1, len(LAYERS))
+    passed = {layer: _passed(op, layer, activations[layer - 1]) for layer in layers}
+    turned = {layer: _turned(op, weights[layer][0]) for layer in layers}
     peak = _peak(op, activations[-1])
     alphas = []
     for cls in range(classes):
@@ -104,7 +112,7 @@ def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Valu
     return op.Concat(*[op.Unsqueeze(cam, [2]) for cam in scaled], axis=2)
 
 
-def _alphas(op: Op, grad: Value, passed: list[Value], turned: list[Value]) -> list[Value]:
+def _alphas(op: Op, grad: Value, passed: dict, turned: dict) -> list[Value]:
     """Go back from the gradient at the peaks of 4b: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
     alphas = []
     for layer in range(len(LAYERS) - 1, 1, -1):
@@ -112,10 +120,10 @@ def _alphas(op: Op, grad: Value, passed: list[Value], turned: list[Value]) -> li
         grad = op.Conv(grad, turned[layer], pads=[1] * 4)
         alphas.append(op.GlobalAveragePool(grad))
         if layer in POOLED:
-            grad = op.Mul(op.Concat(*[grad] * 4, axis=1), passed[layer - 1])
+            grad = op.Mul(op.Concat(*[grad] * 4, axis=1), passed[layer])
             grad = op.DepthToSpace(grad, blocksize=2)
         else:
-            grad = op.Mul(grad, passed[layer - 1])
+            grad = op.Mul(grad, passed[layer])
     # Of 1a only the mean is needed: a position of the kernel sees the gradient without the row
     # and the column that its shift pushes over the border.
     sums = _without_ends(op, _without_ends(op, grad, 2), 3)  # (B, 32, 3, 3)
@@ -131,17 +139,16 @@ def _without_ends(op: Op, x: Value, axis: int) -> Value:
 
 
 def _turned(op: Op, weight: Value) -> Value:
-    """Turn a convolution into its transposed one, faster so than by ConvTranspose."""
+    """Turn the weight of a convolution into that of its transposed one, (in, out, 3, 3)."""
     backwards = op.Slice(weight, [-1, -1], [-FAR, -FAR], [2, 3], [-1, -1])
     return op.Transpose(backwards, perm=[1, 0, 2, 3])
 
 
-def _passed(op: Op, layer: int, activations: list[Value]) -> Value:
+def _passed(op: Op, layer: int, below: Value) -> Value:
     """Mark by 1.0, else 0.0, what reaches a layer: above 0 and, if pooled, first of the highest.
 
-    Before a max pool the four pixels of each window lie side by side, (B, 4·C, h, w).
+    Before a max pool the four pixels of each window become channels, (B, 4·C, h, w).
     """
-    below = activations[layer - 1]
     if layer not in POOLED:
         return _flag(op, op.Greater(below, 0.0))
     highest, marks = _pooled(op, below), []
