@@ -9,21 +9,27 @@ const { fround } = Math; // torch computes histograms in float32
 export function combine(maps, how, layers) {
   const chosen = layers.map((layer) => maps[LAYERS.indexOf(layer)]);
   if (how === "pca") return pca(chosen, maps[7]);
-  const add = (a, b) => a + b, times = (a, b) => a * b;
-  const total = Float64Array.from(chosen[0]);
-  const join = how === "prod" ? times : add;
-  for (const map of chosen.slice(1)) map.forEach((value, i) => (total[i] = join(total[i], value)));
-  const parts = how === "mean" ? chosen.length : 1;
-  return Float32Array.from(total, (value) => value / parts);
+  const total = Float64Array.from(chosen[0]), parts = how === "mean" ? chosen.length : 1;
+  for (const map of chosen.slice(1)) {
+    for (let i = 0; i < total.length; i++) {
+      total[i] = how === "prod" ? total[i] * map[i] : total[i] + map[i];
+    }
+  }
+  return new Float32Array(total.map((value) => value / parts));
 }
 
 /** Project on the first principal component; its sign is that of the reference, 4b. */
 function pca(maps, reference) {
   const size = reference.length, points = maps.map(centred);
-  const covariance = points.map((a) => points.map((b) => dot(a, b) / size));
+  const covariance = points.map(() => []);
+  points.forEach((a, j) => points.slice(0, j + 1).forEach((b, k) =>
+    (covariance[j][k] = covariance[k][j] = dot(a, b) / size)));
   const loadings = firstEigenvector(covariance);
   const scores = new Float32Array(size);
-  points.forEach((map, k) => map.forEach((value, i) => (scores[i] += loadings[k] * value)));
+  points.forEach((map, k) => {
+    const loading = loadings[k];
+    for (let i = 0; i < size; i++) scores[i] += loading * map[i];
+  });
   const agreement = dot(scores, centred(reference));
   const tiny = 1e-6 * Math.sqrt(dot(scores, scores) * dot(reference, reference));
   const largest = loadings.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
@@ -32,8 +38,11 @@ function pca(maps, reference) {
 }
 
 function centred(map) {
-  const mean = map.reduce((sum, value) => sum + (value - map[0]), 0) / map.length;
-  return map.map((value) => value - map[0] - mean);
+  const first = map[0];
+  let sum = 0;
+  for (let i = 0; i < map.length; i++) sum += map[i] - first;
+  const mean = sum / map.length;
+  return map.map((value) => value - first - mean);
 }
 
 function dot(a, b) {
@@ -52,7 +61,9 @@ function firstEigenvector(matrix) {
         if (a[p][q] === 0) continue;
         const angle = 0.5 * Math.atan2(2 * a[p][q], a[q][q] - a[p][p]);
         const c = Math.cos(angle), s = Math.sin(angle);
-        const turn = (row) => ([row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]]);
+        const turn = (row) => {
+          [row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]];
+        };
         a.forEach(turn);
         for (let k = 0; k < n; k++) {
           [a[p][k], a[q][k]] = [c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]];
@@ -82,10 +93,10 @@ function alongColumns(map, height, width, weights) {
   const sum = new Float64Array(width);
   for (let y = 0; y < height; y++) {
     sum.fill(0);
-    weights.forEach((weight, k) => {
-      const from = mirrored(y + k - reach, height) * width;
+    for (let k = 0; k < weights.length; k++) {
+      const from = mirrored(y + k - reach, height) * width, weight = weights[k];
       for (let x = 0; x < width; x++) sum[x] += weight * map[from + x];
-    });
+    }
     for (let x = 0; x < width; x++) turned[x * height + y] = sum[x];
   }
   return turned;
@@ -108,9 +119,9 @@ export function level(map, threshold, q) {
 
 export function range(map) {
   let low = Infinity, high = -Infinity;
-  for (const value of map) {
-    if (value < low) low = value;
-    if (value > high) high = value;
+  for (let i = 0; i < map.length; i++) {
+    if (map[i] < low) low = map[i];
+    if (map[i] > high) high = map[i];
   }
   return [low, high];
 }

@@ -3,7 +3,7 @@
 
 /** Number the parts above a level that do not touch (4 neighbours); small ones are left out. */
 export function numbered(score, height, width, level, area) {
-  const labels = new Int32Array(score.length), stack = [];
+  const labels = new Int32Array(score.length);
   let count = 0;
   for (let start = 0; start < score.length; start++) {
     if (labels[start] || !(score[start] > level)) continue;
@@ -13,7 +13,7 @@ export function numbered(score, height, width, level, area) {
       const at = part[next], x = at % width;
       const around = [at - width, at + width, x > 0 ? at - 1 : -1, x < width - 1 ? at + 1 : -1];
       for (const other of around) {
-        if (other < 0 || other >= score.length || labels[other] || !(score[other] > level)) continue;
+        if (!(score[other] > level) || labels[other]) continue; // none: beyond the image
         labels[other] = -1;
         part.push(other);
       }
@@ -69,8 +69,8 @@ const CROSSINGS = ["", "LB", "BR", "LR", "RT", "RT LB", "BT", "LT", "TL", "TB", 
 export function outlines({ labels, count }, height, width) {
   const next = Array.from({ length: count + 1 }, () => new Map());
   const at = (y, x) => (y >= 0 && x >= 0 && y < height && x < width ? labels[y * width + x] : 0);
-  const span = 2 * width + 4, point = (y, x, side) =>
-    (2 * y + 2 + SIDES[side][0]) * span + 2 * x + 2 + SIDES[side][1];
+  const span = 2 * width + 4;
+  const point = (y, x, side) => (2 * y + 2 + SIDES[side][0]) * span + 2 * x + 2 + SIDES[side][1];
   for (let y = -1; y < height; y++) {
     for (let x = -1; x < width; x++) {
       const four = [at(y, x), at(y, x + 1), at(y + 1, x + 1), at(y + 1, x)];

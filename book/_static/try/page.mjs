@@ -165,8 +165,9 @@ const takeFile = async (file) => {
   if (!file) return;
   const bytes = await file.arrayBuffer().catch(() => null);
   if (!bytes) say("The file could not be read: it may be too large or have moved.", true);
-  else if (/\.onnx$/i.test(file.name)) await attempt(`Reading ${file.name} …`, () => takeNetwork({ bytes }));
-  else await takePicture({ bytes }, file.name);
+  else if (/\.onnx$/i.test(file.name)) {
+    await attempt(`Reading ${file.name} …`, () => takeNetwork({ bytes }));
+  } else await takePicture({ bytes }, file.name);
 };
 
 function connect() {

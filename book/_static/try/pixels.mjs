@@ -30,7 +30,7 @@ async function readByBrowser(bytes) {
   context.drawImage(bitmap, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
   const [red, green, blue, alpha] = [0, 1, 2, 3].map((k) =>
-    Uint8Array.from({ length: height * width }, (_, i) => data[4 * i + k]));
+    new Uint8Array(height * width).map((_, i) => data[4 * i + k]));
   if (alpha.some((value) => value < 255)) {
     throw new Error("The picture is transparent in places: save it without transparency (alpha).");
   }
@@ -47,7 +47,8 @@ async function readTiff(bytes, { fromArrayBuffer }) {
   if (all.some((each) => each.getHeight() !== height || each.getWidth() !== width)) {
     throw new Error("The file holds images of several sizes: save each as a file of its own.");
   }
-  const planes = (await Promise.all(all.map((each) => each.readRasters()))).flatMap((r) => [...r]);
+  const read = await Promise.all(all.map((each) => each.readRasters()));
+  const planes = read.flatMap((rasters) => [...rasters]);
   const extra = count === 1 && all[0].fileDirectory.getValue("ExtraSamples");
   const full = planes[0].BYTES_PER_ELEMENT === 1 ? 255 : 65535;
   const opaque = extra && extra[0] > 0 && planes.at(-1).every((value) => value === full);
@@ -69,8 +70,7 @@ export function fitted(image, channels) {
   if (found === channels) return image;
   if (found === 1 && channels === 3) return { ...image, planes: [0, 0, 0].map(() => planes[0]) };
   if (found === 3 && channels === 1) {
-    const mean = Float32Array.from(planes[0], (value, i) => (value + planes[1][i] + planes[2][i]) / 3);
-    const grey = planes[0] instanceof Uint8Array ? Uint8Array.from(mean) : mean;
+    const grey = planes[0].map((value, i) => (value + planes[1][i] + planes[2][i]) / 3);
     return { ...image, planes: [grey], note: "The network takes grey: the mean of the colours. " };
   }
   throw new Error(`The picture has ${found} channels and the network takes ${channels}: choose a `
@@ -90,7 +90,7 @@ export function scaled(plane, how) {
     high = low + Math.sqrt(plane.reduce((sum, v) => sum + (v - low) ** 2, 0) / plane.length);
   }
   const [offset, factor] = [low, high > low ? 1 / (high - low) : 1].map(Math.fround);
-  return Float32Array.from(plane, (value) => Math.fround(value - offset) * factor);
+  return new Float32Array(plane).map((value) => Math.fround(value - offset) * factor);
 }
 
 /** Show 8-bit colours as they are, all else from least to greatest value: RGBA. */
@@ -108,6 +108,8 @@ export function visible({ planes, height, width }) {
 
 /** Scale a map to levels from 0, its lowest value, to 255, its highest. */
 export function levels(map) {
-  const [low, high] = range(map);
-  return Uint8Array.from(map, (value) => (value - low) * (255 / (high - low || 1)));
+  const [low, high] = range(map), factor = 255 / (high - low || 1);
+  const found = new Uint8Array(map.length);
+  for (let i = 0; i < map.length; i++) found[i] = (map[i] - low) * factor;
+  return found;
 }

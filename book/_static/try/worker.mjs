@@ -233,7 +233,7 @@ function overlaid(labels, colour, opacity, top) {
 
 function painted(values, colours, height, width) {
   const picture = new ImageData(width, height), pixels = new Uint32Array(picture.data.buffer);
-  const opaque = colours.map(([red, green, blue]) => red | (green << 8) | (blue << 16) | (255 << 24));
+  const opaque = colours.map(([red, green, blue]) => red + (green << 8) + (blue << 16) - 2 ** 24);
   values.forEach((value, i) => (pixels[i] = opaque[value]));
   return picture;
 }
