@@ -9,7 +9,6 @@ from conftest import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -19,14 +18,7 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.maps import recipes, selftraining
 from micranet_helpers.maps.segmentation import segment
-from micranet_helpers.maps.selftraining import (
-    PixelCrops,
-    absent,
-    false_discovery,
-    level,
-    of_split,
-    targets,
-)
+from micranet_helpers.maps.selftraining import PixelCrops, absent, level, of_split, targets
 
 SHAPES = [(40, 56), (24, 16), (30, 90)]
 RULE = Rule(("cell", "fibre"), visible_share=0.5)
@@ -123,48 +115,6 @@ def test_level_of_known_scores() -> None:
     assert level([scores], [none], 0.09).tolist() == [5]
     scores[:, 5:] = 4  # nothing keeps to the error: 4 is below the mistakes
     assert level([scores], [none], 0.09).tolist() == [4]
-
-
-def simulated(rng: np.random.Generator, images: int = 6) -> tuple[list, list, list]:
-    """Scores (1, 96, 96), what is known and masks: discs that blur, and ground that rises to them.
-
-    As of a classifier: far from objects it is sure; half of the images show none at all.
-    """
-    scores, absents, masks = [], [], []
-    for number in range(images):
-        centres = rng.integers(30, 66, (2 * (number % 2), 2))
-        places = np.indices((96, 96)).reshape(2, -1)
-        distances = [np.hypot(*(places - centre[:, None])) for centre in centres]
-        away = np.min([np.full(96 * 96, 99.0), *distances], 0).reshape(1, 96, 96)
-        ground = gaussian_filter(rng.normal(0, 12, (1, 96, 96)), (0, 2, 2)) - 3
-        scores.append(ground + 4 * np.exp(-(away**2) / 800) + 8 / (1 + np.exp(away - 9)))
-        masks.append(away < 8)
-        absents.append(away > 25)
-    return scores, absents, masks
-
-
-@pytest.mark.parametrize("error", [0.05, 0.2])
-def test_level_keeps_what_it_promises_away_from_the_halo(error: float) -> None:
-    """Measured with masks, beside the nominal error; pixels of all crops would promise too much."""
-    scores, absents, masks = simulated(np.random.default_rng(0))
-    high = level(scores, absents, error)
-    off, anywhere = false_discovery(scores, absents, masks, high)[:, 0]
-    assert 0.5 * error < off < 1.3 * error < anywhere
-    known = np.concatenate([score[none] for score, none in zip(scores, absents, strict=True)])
-    others = np.concatenate([score[~none] for score, none in zip(scores, absents, strict=True)])
-    naive = next(
-        t for t in np.arange(0, 9, 0.01)
-        if (known > t).mean() * others.size <= error * (others > t).sum()
-    )  # fmt: skip
-    assert false_discovery(scores, absents, masks, [naive])[0, 0] > 1.4 * error
-
-
-def test_false_discovery_by_hand() -> None:
-    mask, score, none = np.zeros((1, 1, 40), bool), np.zeros((1, 1, 40)), np.zeros((1, 1, 40), bool)
-    mask[..., :4], score[..., :20], none[..., 18:] = True, 1, True
-    found = false_discovery([score], [none], [mask], [0.5])
-    assert found.tolist() == [[6 / 18], [14 / 18]]  # the halo ends at pixel 11
-    assert np.isnan(false_discovery([score], [none], [mask], [2])).all()
 
 
 @given(scores=SCORES, data=st.data())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_fill_holes, gaussian_filter, maximum_filter
+from scipy.ndimage import binary_fill_holes, gaussian_filter
 from skimage.filters import threshold_li
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,13 +21,10 @@ from micranet_helpers.data.dataset import Sample
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.learner import choose_precision
-from micranet_helpers.networks.micranet import STRIDES, MICRANet
+from micranet_helpers.networks.micranet import MICRANet
 
 HIGHEST = 0.01
 """Share of the pixels not known to lack a class that :func:`level` falls back on."""
-
-HALO = STRIDES[-1]
-"""Width of the ring around objects that scores cannot tell from them, px: a position of 4b."""
 
 TILE = 512
 """Side of the tiles in which evidence is computed, px."""
@@ -129,11 +126,6 @@ def level(
     pixels; their share among the other pixels above the threshold is the *error*, a false
     discovery rate.
 
-    Only pixels within :data:`HALO` px of the others are known to be like them: the class occurs in
-    their image, and its objects are as near. (Images whose pixels are all known, or all not, have
-    none; if there are no others, all count.) Nothing is promised for the halo of the objects
-    themselves, which no crop labelled "absent" shows: :func:`false_discovery` measures both.
-
     Parameters
     ----------
     scores : sequence of N ndarrays, float, (K, H, W)
@@ -165,11 +157,7 @@ def level(
 
 def _level_of_class(k: int, scores: Sequence, absent: Sequence, error: float) -> float:
     pairs = [(score[k], none[k]) for score, none in zip(scores, absent, strict=True)]
-    near = [none & maximum_filter(~none, 2 * HALO + 1) for _, none in pairs]
-    if not any(map(np.any, near)):
-        near = [none for _, none in pairs]
-    known = zip(pairs, near, strict=True)
-    without = np.sort(np.concatenate([score[like] for (score, _), like in known]))
+    without = np.sort(np.concatenate([score[none] for score, none in pairs]))
     others = np.sort(np.concatenate([score[~none] for score, none in pairs]))
     if without.size == 0:
         raise ValueError(
@@ -183,28 +171,6 @@ def _level_of_class(k: int, scores: Sequence, absent: Sequence, error: float) ->
     mistakes = 1 - np.searchsorted(without, possible, "right") / without.size
     kept = possible[(above > 0) & (mistakes * others.size <= error * above)]
     return float(kept[0] if kept.size else np.quantile(others, 1 - HIGHEST, method="lower"))
-
-
-def false_discovery(
-    scores: Sequence[NDArray[np.floating]],
-    absent: Sequence[NDArray[np.bool_]],
-    masks: Sequence[NDArray[np.bool_]],
-    levels: ArrayLike,
-) -> NDArray[np.float64]:
-    """Measure the mistakes above ``levels`` (K,), to report beside the ``error`` of :func:`level`.
-
-    This needs true ``masks``, bool (K, H, W). Of the pixels above that are not known to lack the
-    class, the result, float64 (2, K), is the share that lacks it more than :data:`HALO` px from an
-    object, and the share that lacks it at all; NaN if there are none.
-    """
-    counts = np.zeros((3, np.size(levels)))
-    for score, none, mask in zip(scores, absent, masks, strict=True):
-        above = (score > np.reshape(levels, (-1, 1, 1))) & ~none
-        around = maximum_filter(mask, (1, 2 * HALO + 1, 2 * HALO + 1))
-        for count, kind in zip(counts, (above & ~around, above & ~mask, above), strict=True):
-            count += kind.sum((1, 2))
-    total = np.where(counts[2], counts[2], np.nan)
-    return counts[:2] / total
 
 
 def targets(
