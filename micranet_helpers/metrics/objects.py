@@ -21,7 +21,8 @@ class Matching:
     """Hold one-to-one pairs of predicted and true objects, and the scores that follow from them.
 
     A ratio with the denominator 0 is 0; where there is nothing to find and nothing was found,
-    precision, recall and F1 are 1, as for :func:`dice` (FLClab/metrics gives an F1 of 0 there).
+    precision, recall and F1 are 1, as for :func:`~micranet_helpers.metrics.masks.dice`
+    (FLClab/metrics gives an F1 of 0 there).
 
     Attributes
     ----------
