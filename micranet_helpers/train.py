@@ -187,24 +187,11 @@ def advance(
 
 
 def load(folder: Path | str, which: str = "best") -> Network:
-    """Load the network of a run.
+    """Load the network of a run of :func:`fit`, in evaluation mode, on the CPU.
 
-    Parameters
-    ----------
-    folder : path
-        Folder of a run of :func:`fit`.
-    which : {"best", "last"}
-        The best epoch, see :func:`fit`, or the last one.
-
-    Returns
-    -------
-    MICRANet, UNet or FalkUNet
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such checkpoint, or it is damaged or of another network.
+    ``which`` is "best", the best epoch as :func:`fit` defines it, or "last". Raises
+    FileNotFoundError or ValueError if there is no such checkpoint, or it is damaged or of another
+    network.
     """
     return restore(
         Path(folder) / f"{which}.ckpt",
@@ -232,21 +219,13 @@ def restore(path: Path, make: Callable[[dict[str, Any]], nn.Module], name: str) 
 
 
 def history(folder: Path | str) -> dict[str, list[float]]:
-    """Read the log of a run, over all its interruptions.
+    """Read the log of a run of :func:`fit`, over all its interruptions: lists, one value an epoch.
 
-    Parameters
-    ----------
-    folder : path
-        Folder of a run of :func:`fit`.
-
-    Returns
-    -------
-    dict of lists, one value an epoch
-        ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
-        ``val_exact`` (share of images, or of pixels, with all labels right), ``val_score`` (of
-        MICRA-Net: mean area under the ROC curve, less a thousandth of the loss),
-        ``learning_rate`` and ``seconds`` (of the epoch when it was trained, with validation); NaN
-        for what the training does not log.
+    They are ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
+    ``val_exact`` (share of images, or of pixels, with all labels right), ``val_score`` (of
+    MICRA-Net: mean area under the ROC curve, less a thousandth of the loss), ``learning_rate`` and
+    ``seconds`` (of the epoch when it was trained, with validation); NaN for what the training does
+    not log.
     """
     epochs: dict[int, dict[str, float]] = {}
     logs = (Path(folder) / "log").glob("version_*/metrics.csv")

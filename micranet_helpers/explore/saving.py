@@ -52,14 +52,10 @@ def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> No
 
 
 def save_objects(path: str | Path, session: Session, overwrite: bool = False) -> None:
-    """Save a table of the objects: number, area, centre and mean score.
+    """Save the objects, one a row, in a file ``*.csv``.
 
-    Parameters
-    ----------
-    path : path
-        The file, ``*.csv``. Its columns are those of :func:`micranet_helpers.maps.detect.table`.
-    session, overwrite
-        As in :func:`save_mask`, and so are the errors.
+    Columns are those of :func:`micranet_helpers.maps.detect.table`. Session, ``overwrite`` and
+    errors are as in :func:`save_mask`.
     """
     score = _whole(session, session.score.numpy())
     rows = table(_whole(session, session.labels), score, session.choice.pixel_size_um)
@@ -73,15 +69,11 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
 
 
 def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> None:
-    """Save the outlines of the objects for ImageJ's ROI manager.
+    """Save the outlines of the objects for ImageJ's ROI manager, in a file ``*.zip``.
 
-    Parameters
-    ----------
-    path : path
-        The file, ``*.zip``. The ROIs are named ``class2-1``, ``class2-2``, … by class and number.
-        :func:`micranet_helpers.data.own.annotations.read_rois` reads them back.
-    session, overwrite
-        As in :func:`save_mask`, and so are the errors.
+    The ROIs are named ``class2-1``, ``class2-2``, … by class and number;
+    :func:`micranet_helpers.data.own.annotations.read_rois` reads them back. Session, ``overwrite``
+    and errors are as in :func:`save_mask`.
     """
     found = rois(_whole(session, session.labels), f"class{session.cls}")
     data = io.BytesIO()

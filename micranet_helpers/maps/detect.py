@@ -16,26 +16,12 @@ from micranet_helpers.metrics.masks import as_labels
 def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.float64]:
     """Find the peaks of a score: the highest values within ``min_distance`` rows and columns.
 
-    A plateau wider than that has several peaks: smooth such a score first.
-
-    Parameters
-    ----------
-    score : array-like, (H, W)
-        Finite values; high on the objects, e.g. evidence in logits.
-    min_distance : int
-        At least 1 px: about half the distance of the nearest objects.
-    threshold : float
-        Lower peaks are left out, in the unit of the score.
-
-    Returns
-    -------
-    ndarray, float64, (N, 3)
-        Row, column, score; the highest score first. Nothing where the score is constant.
-
-    Raises
-    ------
-    ValueError
-        If the score is no finite map, or ``min_distance`` is less than 1.
+    The score (H, W) is finite and high on the objects, e.g. evidence in logits; peaks below
+    ``threshold``, in its unit, are left out. ``min_distance`` is at least 1 px: take about half the
+    distance of the nearest objects. The peaks, float64 (N, 3), are row, column and score, the
+    highest score first; a constant score has none. A plateau wider than ``min_distance`` has
+    several peaks: smooth such a score first. Raises ValueError if the score is no finite map, or
+    ``min_distance`` is less than 1.
     """
     score = _map(score, min_distance)
     found = peak_local_max(score, min_distance, threshold, exclude_border=False)
@@ -89,24 +75,10 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
 
 
 def pieces(mask: ArrayLike, area: float = 1) -> NDArray[np.int32]:
-    """Number the parts of a mask that do not touch (4 neighbours), each an object.
+    """Number the parts of a bool mask (H, W) that do not touch (4 neighbours), each an object.
 
-    Parameters
-    ----------
-    mask : array-like, bool, (H, W)
-        Pixels of all objects.
-    area : float
-        Parts of fewer pixels are left out.
-
-    Returns
-    -------
-    ndarray, int32, (H, W)
-        0 outside; objects are numbered from 1.
-
-    Raises
-    ------
-    ValueError
-        If this is no mask.
+    The numbers, int32 (H, W), begin with 1, and are 0 outside the mask; parts of fewer than
+    ``area`` pixels are left out. Raises ValueError if this is no mask.
     """
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.ndim != 2:
@@ -117,22 +89,8 @@ def pieces(mask: ArrayLike, area: float = 1) -> NDArray[np.int32]:
 def drop_small(labels: ArrayLike, area: float) -> NDArray[np.int32]:
     """Leave out objects of fewer than ``area`` pixels and number the others from 1.
 
-    Parameters
-    ----------
-    labels : array-like, integer, (H, W)
-        0 is background, every value above is one object.
-    area : float
-        Least number of pixels.
-
-    Returns
-    -------
-    ndarray, int32, (H, W)
-        The objects, in the order of their old numbers.
-
-    Raises
-    ------
-    ValueError
-        If this is no label image.
+    ``labels``, integer (H, W), have 0 for the background. The new ones, int32 (H, W), keep the
+    order of the old. Raises ValueError if this is no label image.
     """
     labels = as_labels(labels)
     numbers, ranks, areas = np.unique(labels, return_inverse=True, return_counts=True)
@@ -143,28 +101,12 @@ def drop_small(labels: ArrayLike, area: float) -> NDArray[np.int32]:
 def table(
     labels: ArrayLike, score: ArrayLike | None = None, pixel_size_um: float | None = None
 ) -> list[dict[str, float]]:
-    """List the objects of a label image, one a row.
+    """List the objects of a label image, integer (H, W), as rows for ``csv.DictWriter`` or pandas.
 
-    Parameters
-    ----------
-    labels : array-like, integer, (H, W)
-        0 is background, every value above is one object.
-    score : array-like, float, (H, W), optional
-        A map to average in each object.
-    pixel_size_um : float, optional
-        Side of a pixel, µm.
-
-    Returns
-    -------
-    list of dict
-        ``label``, ``area_px``, ``row`` and ``column`` (of the centroid, px); ``score`` if there
-        is one; ``area_um2``, ``row_um`` and ``column_um`` if the pixel size is known. Fit for
-        ``csv.DictWriter`` or ``pandas.DataFrame``.
-
-    Raises
-    ------
-    ValueError
-        If this is no label image, the score has another shape or the pixel size is not above 0.
+    Each row has ``label``, ``area_px``, ``row`` and ``column`` (of the centroid, px). With a score,
+    float (H, W), it has its mean in the object, ``score``; with the side of a pixel, µm, also
+    ``area_um2``, ``row_um`` and ``column_um``. Raises ValueError if this is no label image, the
+    score has another shape or the pixel size is not above 0.
     """
     labels = as_labels(labels)
     if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:

@@ -206,19 +206,9 @@ def in_foreground(width: float = 32, levels: Sequence[float] = (0,)) -> Recipe:
 
     The foreground is what is above Otsu's threshold of the smoothed image; thin axons fade in it.
     Its one constant, 6 px, was chosen on dendrite masks of simulated images of the same kind.
-
-    Parameters
-    ----------
-    width : float
-        Standard deviation of the Gaussian weights of neighbours, px.
-    levels : sequence of float, (1,) or (K,)
-        Least mean evidence of the class, in logits. Width and levels can be chosen on labels of
-        crops.
-
-    Returns
-    -------
-    Recipe
-        Its masks may overlap.
+    ``width`` is the standard deviation of the Gaussian weights of neighbours, px; ``levels``, (1,)
+    or (K,), are the least mean evidence of each class, in logits. Both can be chosen on labels of
+    crops. The masks may overlap.
     """
 
     def mask(scores: Tensor, images: Tensor) -> Tensor:
@@ -320,24 +310,12 @@ RECIPES = {
 
 
 def recipe(dataset: str, name: str = "default") -> Recipe:
-    """Look up a recipe.
+    """Look up a recipe of the dataset that a network was trained on.
 
-    Parameters
-    ----------
-    dataset : {"mnist", "ctc", "pvivax", "em", "actin"}
-        Dataset that the network was trained on.
-    name : {"default", "published", "evidence"}
-        Ours, that of the paper's code, or :data:`EVIDENCE` alone.
-
-    Returns
-    -------
-    Recipe
-        For :func:`~micranet_helpers.maps.segmentation.segment`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such dataset, or it has no such recipe.
+    The dataset is "mnist", "ctc", "pvivax", "em" or "actin". ``name`` is "default" (ours),
+    "published" (that of the paper's code) or, except for "mnist", "evidence" (:data:`EVIDENCE`
+    alone). The recipe is for :func:`~micranet_helpers.maps.segmentation.segment`. Raises ValueError
+    if there is no such dataset, or it has no such recipe.
     """
     if name not in RECIPES.get(dataset, {}):
         choice = "; ".join(f"{each}: {', '.join(of_it)}" for each, of_it in RECIPES.items())

@@ -45,19 +45,11 @@ def from_maps(
     layers: Sequence[str] = LAYERS,
     normalize: bool = True,
 ) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
-    """Make the score of a recipe from its step on the Grad-CAM maps.
+    """Make the score of a :class:`Recipe` from its step on the Grad-CAM maps.
 
-    Parameters
-    ----------
-    step : function of maps (B, K, L, H, W) and images (B, C, H, W) -> scores (B, K, H, W)
-        Maps of classes that are not predicted are 0.
-    layers, normalize
-        As for :func:`~micranet_helpers.maps.cam.grad_cam`.
-
-    Returns
-    -------
-    function
-        For :class:`Recipe`.
+    ``step`` is a function of maps (B, K, L, H, W), 0 for classes that are not predicted, and images
+    (B, C, H, W); it returns scores (B, K, H, W). ``layers`` and ``normalize`` are as for
+    :func:`~micranet_helpers.maps.cam.grad_cam`.
     """
 
     def score(model: nn.Module, images: Tensor, decide: Decide) -> tuple[Tensor, Tensor]:
@@ -168,24 +160,12 @@ def crop_by_crop(
     side: int,
     thresholds: Sequence[float] | None = None,
 ) -> Tensor:
-    """Segment an image as crops that lie side by side, each for itself.
+    """Segment an image as crops that lie side by side, each for itself: a mask, bool (K, H, W).
 
     This suits recipes that find one object a crop, or mark a share of it. For others the
-    overlapping tiles of :func:`segment` give better masks.
-
-    Parameters
-    ----------
-    model, recipe, thresholds
-        As for :func:`segment`.
-    image : Tensor, float, (C, H, W)
-        Larger than half a crop.
-    side : int
-        Side of a crop, px, a multiple of 8. At the far borders crops are filled by reflection.
-
-    Returns
-    -------
-    Tensor, bool, (K, H, W)
-        The masks of the crops, put together.
+    overlapping tiles of :func:`segment`, which explains model, recipe and thresholds, give better
+    masks. The image, float (C, H, W), is larger than half a crop; ``side`` is the side of a crop,
+    px, a multiple of 8. At the far borders crops are filled by reflection.
     """
 
     def masks(crops: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,21 +90,10 @@ def _evidence(model: MICRANet, image: Tensor) -> NDArray[np.float32]:
 def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
     """Find the pixels that lie in a crop whose label says that a class is absent.
 
-    All crops count, also those that the dataset's ``ratio`` leaves out; crops that its rule drops
-    have no label.
-
-    Parameters
-    ----------
-    crops : CropDataset
-        Crops with their labels. Where its rule has a ``positive_share`` above 0, "absent" allows
-        for a little of the class, here too.
-    shapes : array-like of int, (N, 2)
-        Height and width of each image of the split, px.
-
-    Returns
-    -------
-    list of N ndarrays, bool, (K, H, W)
-        True where the class is known to be absent.
+    ``shapes``, (N, 2), are height and width of each image of the split, px. The N results, bool
+    (K, H, W), are True where the class is known to be absent. All crops count, also those that the
+    dataset's ``ratio`` leaves out; crops that its rule drops have no label. Where the rule has a
+    ``positive_share`` above 0, "absent" allows for a little of the class, here too.
     """
     positions, labels = crops.every
     without = labels.numpy() == 0

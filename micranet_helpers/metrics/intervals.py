@@ -17,25 +17,12 @@ LEVEL = 0.95
 
 
 def f1_interval(tally: ArrayLike, seed: int = 0) -> tuple[float, float]:
-    """Compute the 95 % interval of F1.
+    """Compute the 95 % interval of F1: its low and high end, from random draws of a ``seed``.
 
-    Parameters
-    ----------
-    tally : array-like of float, (2, N)
-        For each image twice the true positives, and all that are predicted plus all that are
-        true: pixels or objects. F1 is the sum of the first over the sum of the second.
-    seed : int
-        Of the random draws.
-
-    Returns
-    -------
-    low, high : float
-        NaN where there are fewer than :data:`LEAST` images.
-
-    Raises
-    ------
-    ValueError
-        If the tally has another shape.
+    ``tally``, float (2, N), holds for each image twice the true positives, and all that are
+    predicted plus all that are true: pixels or objects. F1 is the sum of the first over the sum of
+    the second. The ends are NaN where there are fewer than :data:`LEAST` images. Raises ValueError
+    if the tally has another shape.
     """
     return _interval(_f1, _tally(tally), seed)
 
@@ -43,25 +30,10 @@ def f1_interval(tally: ArrayLike, seed: int = 0) -> tuple[float, float]:
 def gain_interval(tally: ArrayLike, other: ArrayLike, seed: int = 0) -> tuple[float, float]:
     """Compute the 95 % interval of the difference of two methods' F1 (a paired bootstrap).
 
-    Both are measured on the same draws of images, so that easy and hard images weigh alike. If
-    the interval holds 0, these images cannot show which method is better.
-
-    Parameters
-    ----------
-    tally, other : array-like of float, (2, N)
-        As for :func:`f1_interval`, of the same images in the same order.
-    seed : int
-        Of the random draws.
-
-    Returns
-    -------
-    low, high : float
-        NaN where there are fewer than :data:`LEAST` images.
-
-    Raises
-    ------
-    ValueError
-        If a tally has another shape, or they differ in it.
+    Tallies, seed and ends are as for :func:`f1_interval`; both tallies are of the same images in
+    the same order. Both methods are measured on the same draws of images, so that easy and hard
+    images weigh alike. If the interval holds 0, these images cannot show which method is better.
+    Raises ValueError if a tally has another shape, or they differ in it.
     """
     tally, other = _tally(tally), _tally(other)
     if tally.shape != other.shape:

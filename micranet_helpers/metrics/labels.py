@@ -10,26 +10,13 @@ from micranet_helpers.metrics.masks import Mask, as_array, as_masks
 
 
 def label_accuracy(pred: Mask, target: Mask) -> float:
-    """Compute the share of image-level labels that are right, over all images and classes.
+    """Compute the share of image-level labels that are right, over images and classes, in [0, 1].
 
-    Where most labels are "absent", saying "absent" to everything scores high: read it together
-    with :func:`exact_match` or an F1 score.
-
-    Parameters
-    ----------
-    pred, target : Tensor or ndarray, bool or integer, (B, K)
-        Predicted and true labels of B images and K classes; every value other than 0 is "yes".
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the labels are floating-point numbers, their shapes differ or are not (B, K), or there
-        is no label.
+    Predicted and true labels are bool or integer, (B, K), of B images and K classes; every value
+    other than 0 is "yes". Where most labels are "absent", saying "absent" to everything scores
+    high: read it together with :func:`exact_match` or an F1 score. Raises TypeError if the labels
+    are floating-point numbers, ValueError if their shapes differ or are not (B, K), or there is no
+    label.
     """
     right = _right_labels(pred, target)
     return int(right.sum()) / right.numel()
@@ -44,25 +31,11 @@ def exact_match(pred: Mask, target: Mask) -> float:
 def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
     """Choose the threshold of one class: the highest F1 score of "score >= threshold".
 
-    The threshold is the middle between two neighbouring scores, as all values between them decide
-    alike; ties go to the widest gap, so that new images may differ a little.
-
-    Parameters
-    ----------
-    scores : array-like or Tensor, float, (N,)
-        Finite logits, probabilities or other scores of validation crops.
-    present : array-like or Tensor, bool or number, (N,)
-        Above 0 where a crop shows the class.
-
-    Returns
-    -------
-    float
-        In the unit of the scores; the lowest score if always "yes" is best.
-
-    Raises
-    ------
-    ValueError
-        If scores and labels do not belong together, or all crops have the same label.
+    ``scores``, (N,), are finite logits, probabilities or other scores of validation crops;
+    ``present``, (N,), is above 0 where a crop shows the class. The threshold is the middle between
+    two neighbouring scores, as all values between them decide alike; ties go to the widest gap, so
+    that new images may differ a little. It is the lowest score if always "yes" is best. Raises
+    ValueError if scores and labels do not belong together, or all crops have the same label.
     """
     scores, present = (as_array(values) for values in (scores, present))
     if scores.ndim != 1 or scores.shape != present.shape or not np.isfinite(scores).all():
@@ -99,27 +72,12 @@ def _right_labels(pred: Mask, target: Mask) -> Tensor:
 
 
 def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
-    """Compute the area under the ROC curve of each class.
+    """Compute the area under the ROC curve of each of K classes, in [0, 1].
 
-    It is the probability that a crop with the class gets a higher score than one without it; 0.5
-    is guessing.
-
-    Parameters
-    ----------
-    scores : Tensor, float, (N, K)
-        Logits, or anything else that rises with them.
-    labels : Tensor, (N, K)
-        Positive where a crop shows the class.
-
-    Returns
-    -------
-    list of K floats
-        In [0, 1]; NaN for a class that all crops show, or none.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
+    It is the probability that a crop with the class gets a higher score than one without it; 0.5 is
+    guessing. It is NaN for a class that all crops show, or none. ``scores``, float (N, K), are
+    logits or anything else that rises with them; ``labels``, (N, K), are positive where a crop
+    shows the class. Raises ValueError if the shapes differ.
     """
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(

@@ -47,24 +47,13 @@ def dice(pred: Mask, target: Mask, dim: int | tuple[int, ...] | None = None) -> 
 def pooled_f1(
     pred: Sequence[Mask], true: Sequence[Mask], ignore: Sequence[Mask] | None = None
 ) -> float:
-    """Compute the F1 score (Dice coefficient) of the pixels of all images together.
+    """Compute the F1 score (Dice coefficient) of the pixels of all images together, in [0, 1].
 
-    Parameters
-    ----------
-    pred, true : sequence of Tensor or ndarray, bool or integer
-        Masks, each two of one shape; every value other than 0 is foreground.
-    ignore : sequence of Tensor or ndarray, bool or integer, optional
-        Pixels that are not counted, for each image.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 1 where there is nothing to find and nothing was found.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a mask holds floating-point numbers, there is no image, or lengths or shapes differ.
+    ``pred`` and ``true`` are the masks of each image, bool or integer, two of one shape; every
+    value other than 0 is foreground. Pixels of ``ignore``, masks of the same shapes, are not
+    counted. The score is 1 where there is nothing to find and nothing was found. Raises TypeError
+    if a mask holds floating-point numbers, ValueError if there is no image, or lengths or shapes
+    differ.
     """
     lengths = [len(masks) for masks in (pred, true, ignore) if masks is not None]
     if lengths[0] == 0 or len(set(lengths)) > 1:

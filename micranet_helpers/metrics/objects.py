@@ -21,7 +21,8 @@ class Matching:
     """Hold one-to-one pairs of predicted and true objects, and the scores that follow from them.
 
     A ratio with the denominator 0 is 0; where there is nothing to find and nothing was found,
-    precision, recall and F1 are 1, as for :func:`dice` (FLClab/metrics gives an F1 of 0 there).
+    precision, recall and F1 are 1, as for :func:`~micranet_helpers.metrics.masks.dice`
+    (FLClab/metrics gives an F1 of 0 there).
 
     Attributes
     ----------
@@ -127,25 +128,10 @@ def seg_score(pred_labels: Mask, true_labels: Mask) -> float:
     """Compute the mean IoU of the true objects with the predicted objects that cover them.
 
     A predicted object covers a true one if it holds more than half of its pixels; a true object
-    that none covers counts 0. Predicted objects that cover nothing do not matter.
+    that none covers counts 0. Predicted objects that cover nothing do not matter. The score, in
+    [0, 1], is NaN where there is no true object. Label images are those of :func:`match_objects`.
+    Raises ValueError if they are no integer label images of one shape.
 
-    Parameters
-    ----------
-    pred_labels, true_labels : Tensor or ndarray, integer, (H, W)
-        Label images: 0 is background, every value above is one object.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN where there is no true object.
-
-    Raises
-    ------
-    ValueError
-        If the images are no integer label images of one shape.
-
-    References
-    ----------
     SEG of the Cell Tracking Challenge: Maška et al. 2014, Bioinformatics 30, 1609–1617,
     doi 10.1093/bioinformatics/btu080.
     """
@@ -159,22 +145,9 @@ def holders(inner: Mask, outer: Mask) -> NDArray[np.int64]:
     """Find the objects of one label image that hold several objects of another.
 
     Predicted objects that hold several true ones are merged cells; true objects that hold several
-    predicted ones are split cells.
-
-    Parameters
-    ----------
-    inner, outer : Tensor or ndarray, integer, (H, W)
-        Label images: 0 is background, every value above is one object.
-
-    Returns
-    -------
-    ndarray, int64, (N,)
-        Labels of ``outer`` that hold more than half of each of two or more objects of ``inner``.
-
-    Raises
-    ------
-    ValueError
-        If the images are no integer label images of one shape.
+    predicted ones are split cells. Label images are those of :func:`match_objects`. The result,
+    int64 (N,), has the labels of ``outer`` that hold more than half of each of two or more objects
+    of ``inner``. Raises ValueError if the images are no integer label images of one shape.
     """
     outer_ids, inner_ids, o, i, _, share = _overlaps(outer, inner)
     inside = (share > 0.5) & (outer_ids[o] != 0) & (inner_ids[i] != 0)

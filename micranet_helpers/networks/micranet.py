@@ -92,22 +92,11 @@ class MICRANet(nn.Module):
         self.linear1 = nn.Linear(WIDTHS[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits of a batch.
+        """Compute the logits (B, num_classes) of images (B, in_channels, H, W).
 
-        Parameters
-        ----------
-        images : Tensor, float, (B, in_channels, H, W)
-            Of the weights' dtype; H and W multiples of 8.
-
-        Returns
-        -------
-        Tensor, float, (B, num_classes)
-            Logits: a class is predicted where its logit is above 0 (probability above 0.5).
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the dtype or the shape does not fit the network.
+        A class is predicted where its logit is above 0 (probability above 0.5). Images have the
+        weights' dtype; H and W are multiples of 8. Raises TypeError or ValueError if dtype or shape
+        do not fit.
         """
         check_images(images, self)
         return self.pooled(self.dropout(self.features(images)))

@@ -15,15 +15,10 @@ from micranet_helpers.plots.colours import WIDTH, method_colour, run_colours, st
 def plot_precision_recall(
     curves: Mapping[str, Curve], chosen: Mapping[str, Matching] | None = None
 ) -> None:
-    """Plot precision over recall, and the thresholds that were chosen.
+    """Plot precision over recall for each method, and the thresholds that were chosen.
 
-    Parameters
-    ----------
-    curves : mapping of str to Curve
-        Name of each curve, a method, and its values; see
-        :func:`~micranet_helpers.metrics.boxes.precision_recall`.
-    chosen : mapping of str to Matching, optional
-        Matching of all images together at the chosen threshold, under the curve's name.
+    Curves are those of :func:`~micranet_helpers.metrics.boxes.precision_recall`; ``chosen`` holds,
+    under a curve's name, the matching of all images together at the chosen threshold.
     """
     figure, axis = plt.subplots(figsize=(4.5, 4))
     colours, chosen = run_colours(curves), chosen or {}
@@ -44,13 +39,8 @@ def plot_methods(
 ) -> None:
     """Plot scores of methods over their costs, a panel for each dataset.
 
-    Parameters
-    ----------
-    panels : mapping of str to mapping of str to (cost, measure)
-        For each dataset: the method's name, its cost (above 0, logarithmic axis) and its
-        measure, 0 to 1.
-    xlabel, ylabel : str
-        Names of the cost and of the measure.
+    ``panels`` gives, for each dataset and name of a method, its cost (above 0, logarithmic axis)
+    and its measure, 0 to 1; the labels name the two.
     """
     figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.4 * len(panels)), sharex=True,
                                 squeeze=False)  # fmt: skip
@@ -85,23 +75,11 @@ def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) ->
 def plot_bland_altman(measured: ArrayLike, true: ArrayLike, unit: str) -> None:
     """Plot differences of two measurements over their mean (Bland–Altman plot).
 
+    Measured and true values, (N,), are those of at least two objects or images; ``unit`` is theirs.
     The lines show the mean difference and the 95 % limits of agreement, mean ± 1.96 standard
-    deviations; the legend states them.
+    deviations; the legend states them. Raises ValueError if the values are not finite, differ in
+    number, or are less than two.
 
-    Parameters
-    ----------
-    measured, true : array-like, float, (N,)
-        Measured and true values, of at least two objects or images.
-    unit : str
-        Their unit.
-
-    Raises
-    ------
-    ValueError
-        If the values are not finite, differ in number, or are less than two.
-
-    References
-    ----------
     Bland & Altman 1986, Lancet 327, 307–310, doi 10.1016/S0140-6736(86)90837-8.
     """
     measured, true = _pair(measured, true, least=2)
@@ -125,17 +103,9 @@ def _number(value: float) -> str:
 
 @style()
 def plot_counts(predicted: ArrayLike, true: ArrayLike) -> None:
-    """Plot predicted over true numbers of objects; larger dots are more images.
+    """Plot predicted over true numbers of objects, (N,) each; larger dots are more images.
 
-    Parameters
-    ----------
-    predicted, true : array-like, (N,)
-        Number of objects in each image.
-
-    Raises
-    ------
-    ValueError
-        If the values are not finite, differ in number, or there are none.
+    Raises ValueError if the values are not finite, differ in number, or there are none.
     """
     predicted, true = _pair(predicted, true, least=1)
     places, images = np.unique(np.c_[true, predicted], axis=0, return_counts=True)
@@ -198,11 +168,8 @@ def plot_matrix(
 def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
     """Plot the losses and the share of right labels of some runs over their epochs.
 
-    Parameters
-    ----------
-    histories : dict
-        Name of each run and its :func:`~micranet_helpers.train.history`. Colours are those of
-        :func:`~micranet_helpers.plots.colours.run_colours`.
+    Each has a name and a :func:`~micranet_helpers.train.history`; colours are those of
+    :func:`~micranet_helpers.plots.colours.run_colours`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
     colours = run_colours(histories)

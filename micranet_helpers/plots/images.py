@@ -332,19 +332,11 @@ def _marker(shape: str, colour: str) -> dict[str, Any]:
 def show_maps(
     image: Tensor, maps: Tensor, title: str = "", pixel_size_um: float | None = None
 ) -> None:
-    """Show an image beside its maps of all eight layers.
+    """Show a grey image (1, H, W) beside its maps of all eight layers, (8, H, W), for one class.
 
-    Parameters
-    ----------
-    image : Tensor, float, (1, H, W)
-        A grey image.
-    maps : Tensor, float, (8, H, W)
-        Its maps for one class, each on its own scale, in the colours of :func:`show_score`;
-        signed if some value is below 0.
-    title : str
-        Title of the image.
-    pixel_size_um : float, optional
-        Side of a pixel, µm, for a scale bar in the image.
+    Each map is on its own scale, in the colours of :func:`show_score`; signed if some value is
+    below 0. The title is that of the image, which has a scale bar if the side of a pixel, µm, is
+    given.
     """
     places = [["image", *LAYERS[:4]], ["image", *LAYERS[4:]]]
     _, axes = plt.subplot_mosaic(
@@ -361,18 +353,10 @@ def show_maps(
 
 
 def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False) -> None:
-    """Show a map in the book's colours.
+    """Show a map (H, W) of finite values in the book's colours.
 
-    Parameters
-    ----------
-    axis : Axes
-        Axes to draw on.
-    score : Tensor, float, (H, W)
-        Finite values.
-    title : str
-        Title of the map.
-    signed : bool
-        Purple below 0, white at 0, orange above; else from dark blue, low, to yellow, high.
+    ``signed`` maps are purple below 0, white at 0, orange above; others from dark blue, low, to
+    yellow, high.
     """
     values = score.cpu().numpy()
     top = np.abs(values).max()
@@ -382,21 +366,10 @@ def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False)
 
 
 def cut_out(array: Any, row: float, column: float, side: int) -> Any:
-    """Cut a square out of an image.
+    """Cut a square (..., side, side) out of an image, mask or label image (..., H, W), as a view.
 
-    Parameters
-    ----------
-    array : ndarray or Tensor, (..., H, W)
-        Image, mask or label image.
-    row, column : float
-        Centre of the square, px, moved where the square would leave the image.
-    side : int
-        Side of the square, px.
-
-    Returns
-    -------
-    ndarray or Tensor, (..., side, side)
-        A view; smaller where the image is.
+    Row and column of its centre, px, are moved where the square would leave the image; it is
+    smaller where the image is.
     """
     height, width = array.shape[-2:]
     top = int(np.clip(row - side // 2, 0, max(height - side, 0)))
@@ -452,12 +425,8 @@ def show_wrong_detections(
 ) -> None:
     """Show false detections and missed boxes close up, and print how many there are.
 
-    Parameters
-    ----------
-    images, points, boxes, ignore, slack
-        As for :func:`show_detections`.
-    side : int
-        Side of a picture, px; of each kind, at most six are shown.
+    ``side`` is the side of a picture, px; of each kind, at most six are shown. Everything else is
+    as for :func:`show_detections`.
     """
     wrong: dict[str, list] = {"false": [], "missed": []}
     for image, found, known, ignored_boxes in zip(images, points, boxes, ignore, strict=True):

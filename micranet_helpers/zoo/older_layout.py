@@ -19,28 +19,13 @@ from micranet_helpers.zoo.weights import assemble, fill, parse
 
 
 def load(folder: str | Path) -> ZooEntry:
-    """Load a network from a folder of the older layout.
+    """Load a network from a folder that holds ``params.net`` and ``trainer_params.json``.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Holds ``params.net`` and ``trainer_params.json``.
-
-    Returns
-    -------
-    ZooEntry
-        One model; no thresholds. The weights alone decide which network it is and its size, as
-        published settings contradict them. Only a Mask R-CNN, none of which was published so, is
-        held to its settings, as in a zoo.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one of the files is missing.
-    ImportError
-        If it is a Mask R-CNN, and torchvision, or its compiled part, is missing.
-    ValueError
-        If one of them is damaged or holds anything else. Nothing in it is run.
+    The entry has one model and no thresholds. The weights alone decide which network it is and its
+    size, as published settings contradict them. Only a Mask R-CNN, none of which was published so,
+    is held to its settings, as in a zoo. Raises FileNotFoundError if one of the files is missing;
+    ImportError if it is a Mask R-CNN, and torchvision, or its compiled part, is missing; ValueError
+    if a file is damaged or holds anything else. Nothing in it is run.
     """
     weights = _limited(Path(folder) / "params.net", 8 * NUMBERS)
     path = _limited(Path(folder) / "trainer_params.json", 10**6)

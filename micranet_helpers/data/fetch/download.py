@@ -64,32 +64,16 @@ def remove(name: str) -> int:
 
 
 def fetch(name: str, subset: str | None = None) -> list[Path]:
-    """Make the files of a data set available; download what is missing.
+    """Find the files of an item of the registry, e.g. ``"mnist"``; download what is missing.
 
-    Parameters
-    ----------
-    name : str
-        An item of the registry, e.g. ``"mnist"``.
-    subset : str, optional
-        A part of it, e.g. ``"test"``; by default everything.
+    ``subset`` is a part of it, e.g. ``"test"``; by default everything. The paths are in the order
+    of the registry; for an archive it is the folder with its content. Raises ValueError if there is
+    no such item or subset, or ``MICRANET_MIRROR`` is no address; DownloadError if files are missing
+    and cannot be downloaded.
 
-    Returns
-    -------
-    list of Path
-        The files in the order of the registry; for an archive the folder with its content.
-
-    Raises
-    ------
-    ValueError
-        If there is no such item or subset, or ``MICRANET_MIRROR`` is no address.
-    DownloadError
-        If files are missing and cannot be downloaded.
-
-    Notes
-    -----
-    Every file is verified by its hash, each time. Where none is published, the file is trusted
-    on first use: its SHA-256 is recorded in ``FILE.sha256`` and compared ever after; to accept
-    new content, :func:`remove` the item first. Unpacked files are not verified again.
+    Every file is verified by its hash, each time. Where none is published, the file is trusted on
+    first use: its SHA-256 is recorded in ``FILE.sha256`` and compared ever after; to accept new
+    content, :func:`remove` the item first. Unpacked files are not verified again.
     """
     files = registry.select(name, subset)
     root = folder() / name

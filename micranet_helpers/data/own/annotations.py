@@ -59,17 +59,9 @@ def image_key(name: str) -> str:
 
 
 def read_table(path: str | Path) -> Annotations:
-    """Read image-level labels from a table ``file,class1,class2,…`` of 0 and 1.
+    """Read image-level labels (K,) from a table ``file,class1,class2,…`` of 0 and 1.
 
-    Parameters
-    ----------
-    path : path
-        CSV, with commas, semicolons or tabs, in UTF-8.
-
-    Returns
-    -------
-    Annotations
-        One label (K,) for each file.
+    It is CSV, with commas, semicolons or tabs, in UTF-8.
     """
     with _reading(path):
         (_, header), *lines = _table(path)
@@ -157,16 +149,9 @@ def _numbered(ids: NDArray[Any]) -> NDArray[np.uint16]:
 def read_boxes(path: str | Path) -> Annotations:
     """Read boxes from a table ``file,class,left,top,right,bottom``, px.
 
-    Parameters
-    ----------
-    path : path
-        CSV, with commas, semicolons or tabs, in UTF-8. Right and bottom are the edges after the
-        last pixel. A line with the file and five empty cells names an image without objects.
-
-    Returns
-    -------
-    Annotations
-        Filled rectangles, and the boxes. Classes are in alphabetical order.
+    Labels are filled rectangles, and the boxes. The table is CSV, with commas, semicolons or tabs,
+    in UTF-8. Right and bottom are the edges after the last pixel. A line with the file and five
+    empty cells names an image without objects. Classes are in alphabetical order.
     """
     with _reading(path):
         (_, header), *lines = _table(path)
@@ -183,16 +168,9 @@ def read_boxes(path: str | Path) -> Annotations:
 def read_coco(path: str | Path) -> Annotations:
     """Read boxes and polygons from a COCO file.
 
-    Parameters
-    ----------
-    path : path
-        JSON with ``images``, ``categories`` and ``annotations``; no run-length encoding.
-
-    Returns
-    -------
-    Annotations
-        Polygons where there are some, else filled rectangles; and the boxes. Classes are in the
-        order of the categories.
+    It is JSON with ``images``, ``categories`` and ``annotations``; no run-length encoding. Labels
+    are polygons where there are some, else filled rectangles; and the boxes. Classes are in the
+    order of the categories.
     """
     with _reading(path):
         content = json.loads(_text(path))
