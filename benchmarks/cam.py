@@ -5,8 +5,9 @@ Prints, from one run, seconds an image and ratios for
       class, maps in NumPy, five randomised PCA fits;
   (b) captum: eight LayerGradCam, then our combination;
   (c) ours;
-  (d) the floor: one forward pass and one input-gradient pass per class, nothing else.
-(a) to (c) end with the same mask: PCA, Gaussian of 1 px, pixels above the 80th percentile.
+  (d) the floor: one forward pass and one input-gradient pass per class, nothing else;
+  (e) onnxruntime: our maps as an ONNX graph, without its evidence; on CPUs only, in float32.
+(a) to (c) and (e) end with the same mask: PCA, Gaussian of 1 px, pixels above the 80th percentile.
 """
 
 import argparse
@@ -15,11 +16,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from captum.attr import LayerGradCam
+from onnx.utils import Extractor
 from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from table import report
@@ -28,6 +32,7 @@ from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.thresholds import percentile
 from micranet_helpers.networks.micranet import LAYERS, MICRANet
+from micranet_helpers.zoo.export.maps import maps_graph
 
 
 def published_maps(model: MICRANet, image: torch.Tensor) -> np.ndarray:
@@ -118,6 +123,26 @@ def floor(model: MICRANet, images: torch.Tensor, masks: bool) -> None:
         torch.autograd.grad(logits[:, cls].sum(), images, retain_graph=True)
 
 
+def session_of(model: MICRANet) -> onnxruntime.InferenceSession:
+    """Open the graph of the maps, with as many threads as torch."""
+    graph = Extractor(maps_graph(model)).extract_model(["image"], ["logits", "maps"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # While they wait, its threads are not to slow the other methods.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers)
+
+
+def in_onnxruntime(
+    session: onnxruntime.InferenceSession, _: MICRANet, images: torch.Tensor, masks: bool
+) -> None:
+    """(e)"""
+    [maps] = session.run(["maps"], {"image": images.numpy()})
+    if masks:
+        our_masks(torch.from_numpy(maps))
+
+
 def seconds(function: Callable[[], None], device: str) -> float:
     """One timed call, to the end of the GPU's work."""
     if device == "cuda":
@@ -145,6 +170,8 @@ def main() -> None:
     images = torch.rand(args.batch, 1, args.side, args.side, device=device)
 
     methods = {"a published": published, "b captum": captum, "c ours": ours, "d floor": floor}
+    if device == "cpu":
+        methods["e onnxruntime"] = partial(in_onnxruntime, session_of(model))
     times: dict[tuple[str, bool], list[float]] = {}
     with torch.autocast(device, torch.bfloat16, enabled=args.bf16):
         for round_ in range(args.rounds + 1):
@@ -157,7 +184,8 @@ def main() -> None:
     chip = torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.machine()}"
     head = (
         f"{datetime.date.today()}, {chip}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {'bf16' if args.bf16 else 'fp32'}: {args.side}² pixels, "
+        f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, "
+        f"{'bf16' if args.bf16 else 'fp32'}: {args.side}² pixels, "
         f"{args.classes} classes, batch {args.batch}, median of {args.rounds} rounds."
     )
     rows = [["", "maps, ms an image", "maps and masks, ms", "times faster than a", "maps / floor"]]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,30 +45,40 @@ def assert_as_ours(
 
 
 @torch.no_grad()
-def model_of_integers(channels: int, classes: int, seed: int) -> MICRANet:
+def model_of_integers(channels: int, classes: int, seed: int, pool: dict[str, Any]) -> MICRANet:
     """Make a network of small integers, so that float32 is exact and ties are ties everywhere."""
     draw = torch.Generator().manual_seed(seed)
-    model = MICRANet(channels, classes).eval()
+    model = MICRANet(channels, classes, **pool).eval()
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            signs = torch.randint(-1, 2, module.weight.shape, generator=draw).float()
-            chance = min(1, 6 / signs[0].numel()) if isinstance(module, nn.Conv2d) else 1
-            module.weight.copy_(signs * (torch.rand(signs.shape, generator=draw) < chance))
+        if isinstance(module, nn.Conv2d):
+            signs = torch.randint(-1, 2, module.weight.shape, generator=draw)
+            kept = torch.rand(signs.shape, generator=draw) < 6 / signs[0].numel()
+            module.weight.copy_(signs * kept)
             module.bias.copy_(torch.randint(0, 2, module.bias.shape, generator=draw))
         elif isinstance(module, nn.BatchNorm2d):
             module.running_var.fill_(1 - module.eps)
+    nn.init.normal_(model.linear1.weight, 0, 0.01, generator=draw)
     return model
 
 
-@settings(max_examples=12)
+POOLS = (
+    {},
+    {"pool": "top", "share": 0.05},
+    {"pool": "top", "share": 0.4},
+    {"pool": "lse", "sharpness": 1.0},
+)
+
+
+@settings(max_examples=20)
 @given(
     st.integers(0, 99), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3),
-    st.integers(2, 6), st.sampled_from([2, 3, 5, 20]), st.integers(1, 3),
+    st.integers(2, 6), st.sampled_from([2, 3, 5, 20]), st.integers(1, 3), st.sampled_from(POOLS),
 )  # fmt: skip
 def test_outputs_are_those_of_torch_also_with_ties(
-    seed: int, channels: int, classes: int, number: int, rows: int, columns: int, levels: int
-) -> None:
-    model = model_of_integers(channels, classes, seed)
+    seed: int, channels: int, classes: int, number: int, rows: int, columns: int, levels: int,
+    pool: dict[str, Any],
+) -> None:  # fmt: skip
+    model = model_of_integers(channels, classes, seed, pool)
     images = random_images(number, channels, 8 * rows, 8 * columns, seed=seed)
     images = (levels * images).floor()  # one level: all pixels are alike
     found = run(maps_graph(model).SerializeToString(), images)

@@ -22,7 +22,7 @@ from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 from micranet_helpers.zoo.export.shared import extra
 
 OPSET, IR_VERSION = 17, 8  # versions of the operators and of the file
-FLOAT = 1  # ONNX's number of float32
+FLOAT, INT64, DOUBLE = 1, 7, 11  # as ONNX numbers types
 FAR = 2**31 - 1  # an end that is none
 POOLED = tuple(layer for layer in range(1, len(LAYERS)) if STRIDES[layer] != STRIDES[layer - 1])
 
@@ -46,13 +46,14 @@ def maps_graph(model: MICRANet) -> Any:
         [build.initializer(ir.tensor(array, name=name)) for name, array in named.items()]
         for named in _arrays(model)
     ]
-    sides, classes = ["height", "width"], model.num_classes
+    op, sides, classes = build.op, ["height", "width"], model.num_classes
     image = build.input("image", ir.DataType.FLOAT, ["batch", model.in_channels, *sides])
-    activations = _forward(build.op, image, weights)
+    activations = _forward(op, image, weights)
+    logits, shares = _pool(op, model, activations[-1], weights[-1])
     outputs = {
-        "logits": (_logits(build.op, activations[-1], weights[-1]), []),
-        "maps": (_maps(build.op, activations, weights, classes), [len(LAYERS), *sides]),
-        "evidence": (_evidence(build.op, image, weights), sides),
+        "logits": (logits, []),
+        "maps": (_maps(op, activations, shares, weights), [len(LAYERS), *sides]),
+        "evidence": (_evidence(op, image, weights), sides),
     }
     for name, (value, shape) in outputs.items():
         value.shape = ir.Shape(["batch", classes, *shape])
@@ -87,25 +88,50 @@ def _pooled(op: Op, x: Value) -> Value:
     return op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
 
 
-def _logits(op: Op, top: Value, linear: list[Value]) -> Value:
-    return op.Flatten(op.Conv(op.GlobalMaxPool(top), *linear))
+def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Value, list[Value]]:
+    """Compute logits and, for each class, the shares of the pixels of 4b in its gradient.
+
+    A share times the weight of the linear layer is the gradient: (B, 256, h, w).
+    """
+    active, classes = _flag(op, op.Greater(top, 0.0)), range(model.num_classes)
+    if model.pool == "channel":
+        logits = op.Flatten(op.Conv(op.GlobalMaxPool(top), *linear))
+        return logits, [op.Mul(_peak(op, top), active) for _ in classes]
+    each = op.Conv(top, *linear)
+    flat, pixels = op.Reshape(each, [0, 0, -1]), _pixels(op, top)
+    if model.pool == "top":
+        logits, shares = _highest(op, flat, pixels, model.share)
+    else:
+        scaled = op.Mul(flat, model.sharpness)
+        log_mean = op.Sub(op.ReduceLogSumExp(scaled, axes=[2], keepdims=0), op.Log(pixels))
+        logits, shares = op.Div(log_mean, model.sharpness), op.Softmax(scaled, axis=2)
+    shares = op.Reshape(shares, op.Shape(each))
+    return logits, [op.Mul(op.Slice(shares, [c], [c + 1], [1]), active) for c in classes]
 
 
-def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Value:
+def _highest(op: Op, flat: Value, pixels: Value, share: float) -> tuple[Value, Value]:
+    """Average a share of the pixels, the highest ones, in double as Python counts them."""
+    count = op.Ceil(op.Mul(op.Cast(pixels, to=DOUBLE), share))
+    values, places = op.TopK(flat, op.Reshape(op.Cast(count, to=INT64), [1]), axis=2, _outputs=2)
+    equal = op.Expand(op.Reciprocal(op.Cast(count, to=FLOAT)), op.Shape(places))
+    shares = op.ScatterElements(op.ConstantOfShape(op.Shape(flat)), places, equal, axis=2)
+    return op.ReduceMean(values, axes=[2], keepdims=0), shares
+
+
+def _maps(op: Op, activations: list[Value], shares: list[Value], weights: list) -> Value:
     """Weight the channels of each layer by their mean gradients, class by class."""
     layers = range(1, len(LAYERS))
     passed = {layer: _passed(op, layer, activations[layer - 1]) for layer in layers}
     turned = {layer: _turned(op, weights[layer][0]) for layer in layers}
-    peak = _peak(op, activations[-1])
     alphas = []
-    for cls in range(classes):
+    for cls, share in enumerate(shares):
         slopes = op.Slice(weights[-1][0], [cls], [cls + 1], [0])  # (1, 256, 1, 1)
-        alphas.append(_alphas(op, op.Mul(peak, slopes), passed, turned))
+        alphas.append(_alphas(op, op.Mul(share, slopes), passed, turned))
     cams = [
         op.Einsum(op.Concat(*of_layer, axis=2), activation, equation="bckj,bchw->bkhw")
         for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)
     ]
-    # The mean gradient of 4b is known: the weight of the linear layer at one pixel.
+    # The mean gradient of 4b is known, as the shares sum up to 1.
     last = op.Conv(activations[-1], weights[-1][0])
     cams.append(op.Relu(op.Div(last, _pixels(op, activations[-1]))))
     scaled = [_scaled(op, cam, stride) for cam, stride in zip(cams, STRIDES, strict=True)]
@@ -113,7 +139,7 @@ def _maps(op: Op, activations: list[Value], weights: list, classes: int) -> Valu
 
 
 def _alphas(op: Op, grad: Value, passed: dict, turned: dict) -> list[Value]:
-    """Go back from the gradient at the peaks of 4b: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
+    """Go back from the gradient at 4b, before its ReLU: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
     alphas = []
     for layer in range(len(LAYERS) - 1, 1, -1):
         # From before the ReLU of this layer to before the ReLU of the layer below.
@@ -161,10 +187,9 @@ def _passed(op: Op, layer: int, below: Value) -> Value:
 
 
 def _peak(op: Op, top: Value) -> Value:
-    """Mark the pixel that the global max pool takes of each channel, unless it is 0."""
+    """Mark the pixel that the global max pool takes of each channel, the first of the highest."""
     flat = op.Reshape(top, [0, 0, -1])
     highest = _flag(op, op.Equal(flat, op.ReduceMax(flat, axes=[2])))
-    highest = op.Mul(highest, _flag(op, op.Greater(flat, 0.0)))
     first = op.Mul(highest, _flag(op, op.Equal(op.CumSum(highest, 2), 1.0)))
     return op.Reshape(first, op.Shape(top))
 

@@ -97,8 +97,6 @@ def graph(
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):
         raise TypeError(f"Only a MICRANet has maps, not a {type(model).__name__}.")
-    if maps and model.pool != "channel":
-        raise ValueError(f"The graph of the maps is that of the published pool, not {model.pool}.")
     notes = {
         "settings": settings(model),
         "offset": _of_channels(model, offset),
