@@ -25,7 +25,6 @@ from sphinx.util import logging
 from micranet_book import npm
 from micranet_helpers.data import actin, ctc, dataset, digits, pvivax
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.networks import MICRANet
 from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES
 from micranet_helpers.train import load
 from micranet_helpers.zoo.export import to_onnx
@@ -93,8 +92,9 @@ def _network(kind: str, tree: Path, target: Path) -> dict[str, Any] | None:
     if not runs:
         return None
     run = max(runs, key=lambda path: path.stat().st_mtime)
-    graph = _exported(run / f"{how.which}.ckpt", how, tree)
-    (target / f"{kind}.onnx").write_bytes(graph)
+    graph = target / f"{kind}.onnx"
+    to_onnx(graph, load(run, how.which), how.classes, maps=True)
+    without_evidence(graph)
     image, pixel_size, name = _sample(kind, tree)
     file = f"{kind}.png" if image.dtype == np.uint8 else f"{kind}.tif"
     write_picture(target / file, image)
@@ -104,21 +104,8 @@ def _network(kind: str, tree: Path, target: Path) -> dict[str, Any] | None:
             "pixel_size_um": pixel_size, "sample": {"file": file, "name": name}}  # fmt: skip
 
 
-def _exported(checkpoint: Path, how: Kind, tree: Path) -> bytes:
-    """Write a network with its maps as ONNX, once: the export takes a minute."""
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
-    kept = tree / "_build" / "onnx" / f"{digest}.onnx"
-    if not kept.is_file():
-        model = load(checkpoint.parent, how.which)
-        assert isinstance(model, MICRANet)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        to_onnx(kept, model, how.classes, maps=True)
-        without_evidence(kept)
-    return kept.read_bytes()
-
-
 def without_evidence(path: Path) -> None:
-    """Leave out of a graph what only its third output needs: half of the time of the page."""
+    """Leave out what only the evidence needs, which the page does not show: half of the time."""
     import onnx
 
     graph = onnx.utils.Extractor(onnx.load(path)).extract_model(["image"], ["logits", "maps"])

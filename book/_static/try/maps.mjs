@@ -76,7 +76,7 @@ function firstEigenvector(matrix) {
   return v.map((row) => row[best]);
 }
 
-/** Smooth by a Gaussian as scipy.ndimage.gaussian_filter: mirrored, cut at 4 sigma. */
+/** Smooth by a Gaussian, cut at 4 sigma; beyond the border the pixels at it go on. */
 export function gaussian(map, height, width, sigma) {
   if (sigma === 0) return map;
   const reach = Math.floor(4 * sigma + 0.5);
@@ -94,17 +94,12 @@ function alongColumns(map, height, width, weights) {
   for (let y = 0; y < height; y++) {
     sum.fill(0);
     for (let k = 0; k < weights.length; k++) {
-      const from = mirrored(y + k - reach, height) * width, weight = weights[k];
+      const from = Math.min(Math.max(y + k - reach, 0), height - 1) * width, weight = weights[k];
       for (let x = 0; x < width; x++) sum[x] += weight * map[from + x];
     }
     for (let x = 0; x < width; x++) turned[x * height + y] = sum[x];
   }
   return turned;
-}
-
-function mirrored(i, length) {
-  const at = ((i % (2 * length)) + 2 * length) % (2 * length);
-  return Math.min(at, 2 * length - 1 - at);
 }
 
 /** Find the value above which pixels are marked: "otsu", "triangle", "percentile" or "none". */
