@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.mark.parametrize(
     ("name", "options", "row", "expected"),
     [
-        ("cam", "--side 32 --classes 1 --batch 1 --rounds 1", r"([abcde]) \w+ \|( [\d.]+ \|){4}", 5),
+        ("cam", "--side 32 --classes 1 --batch 1 --rounds 1", r"([a-e]) \w+ \|( [\d.]+ \|){4}", 5),
         ("crops", "--sides 32 --images 2 --seconds 0.05 --sizes",
          r"(uint8|float32) \| 32 \|( [\d.]+ \|){8}", 2),
         ("explore", "--sides 32 --rounds 1", r"[\w, ]+ \| \d+ \| \d+ \|", 7),
