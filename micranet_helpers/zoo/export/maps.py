@@ -110,9 +110,12 @@ def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Val
 
 
 def _highest(op: Op, flat: Value, pixels: Value, share: float) -> tuple[Value, Value]:
-    """Average a share of the pixels, the highest ones, in double as Python counts them."""
-    count = op.Ceil(op.Mul(op.Cast(pixels, to=DOUBLE), share))
-    values, places = op.TopK(flat, op.Reshape(op.Cast(count, to=INT64), [1]), axis=2, _outputs=2)
+    """Average a share of the pixels, rounded up, the highest ones."""
+    exact = op.Mul(op.Cast(pixels, to=DOUBLE), share)  # as Python counts
+    whole = op.Cast(exact, to=INT64)
+    rest = op.Greater(exact, op.Cast(whole, to=DOUBLE))  # older programs round no doubles
+    count = op.Add(whole, op.Cast(rest, to=INT64))
+    values, places = op.TopK(flat, op.Reshape(count, [1]), axis=2, _outputs=2)
     equal = op.Expand(op.Reciprocal(op.Cast(count, to=FLOAT)), op.Shape(places))
     shares = op.ScatterElements(op.ConstantOfShape(op.Shape(flat)), places, equal, axis=2)
     return op.ReduceMean(values, axes=[2], keepdims=0), shares
