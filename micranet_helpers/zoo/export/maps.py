@@ -93,10 +93,10 @@ def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Val
 
     A share times the weight of the linear layer is the gradient: (B, 256, h, w).
     """
-    active, classes = _flag(op, op.Greater(top, 0.0)), range(model.num_classes)
+    active = _flag(op, op.Greater(top, 0.0))
     if model.pool == "channel":
         logits = op.Flatten(op.Conv(op.GlobalMaxPool(top), *linear))
-        return logits, [op.Mul(_peak(op, top), active) for _ in classes]
+        return logits, [op.Mul(_peak(op, top), active)] * model.num_classes
     each = op.Conv(top, *linear)
     flat, pixels = op.Reshape(each, [0, 0, -1]), _pixels(op, top)
     if model.pool == "top":
@@ -106,7 +106,8 @@ def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Val
         log_mean = op.Sub(op.ReduceLogSumExp(scaled, axes=[2], keepdims=0), op.Log(pixels))
         logits, shares = op.Div(log_mean, model.sharpness), op.Softmax(scaled, axis=2)
     shares = op.Reshape(shares, op.Shape(each))
-    return logits, [op.Mul(op.Slice(shares, [c], [c + 1], [1]), active) for c in classes]
+    of_class = [op.Slice(shares, [cls], [cls + 1], [1]) for cls in range(model.num_classes)]
+    return logits, [op.Mul(share, active) for share in of_class]
 
 
 def _highest(op: Op, flat: Value, pixels: Value, share: float) -> tuple[Value, Value]:
