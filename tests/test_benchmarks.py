@@ -16,6 +16,7 @@ from micranet_helpers.metrics.boxes import Curve
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "row", "expected"),
     [

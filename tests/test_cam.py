@@ -295,6 +295,7 @@ def test_results_neither_need_nor_have_gradients(model: MICRANet, mode: Callable
     assert not cams.maps.requires_grad and not cams.logits.requires_grad
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_100_calls(model: MICRANet) -> None:
     images = random_images(1, 1, 64, 64)
 

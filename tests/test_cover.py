@@ -4,12 +4,14 @@ import importlib.util
 from pathlib import Path
 
 import torch
+import pytest
 from conftest import random_model
 from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "book" / "images" / "cover.py"
 
 
+@pytest.mark.slow
 def test_cover_can_be_drawn_again(tmp_path: Path, capsys) -> None:
     spec = importlib.util.spec_from_file_location("cover", SCRIPT)
     cover = importlib.util.module_from_spec(spec)

@@ -138,6 +138,7 @@ STEPS: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", DATA)
 def test_published_masks_are_those_of_the_written_out_steps(dataset: str) -> None:
     models = [trained(dataset, seed) for seed in range(2 if dataset == "pvivax" else 1)]

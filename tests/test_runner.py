@@ -309,6 +309,7 @@ def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeat
     assert "did not finish" not in (root / "_build/executed/quick/fails.ipynb").read_text()
 
 
+@pytest.mark.slow
 def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
     code, _, err = call(book, "run", "--profile", "short", "slow")
     assert code == 1

@@ -416,6 +416,7 @@ def test_link_to_another_file_is_not_copied(file, model):
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.slow
 def test_random_damage(tmp_path, model):
     """Flip bits, mostly outside the weights, and cut the file: refused, or sound weights."""
     path = tmp_path / "zoo.hdf5"
