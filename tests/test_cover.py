@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-import torch
 import pytest
+import torch
 from conftest import random_model
 from PIL import Image
 
