@@ -94,7 +94,7 @@ def _paint(scene: Plane, path: Plane, texture: Plane) -> tuple[Any, NDArray[np.i
     lower = np.maximum(np.floor(path.min(0) - reach), 0).astype(int)
     upper = np.maximum(np.minimum(np.ceil(path.max(0)) + reach, scene.shape), lower).astype(int)
     pixels = np.mgrid[tuple(map(slice, lower, upper))].reshape(2, -1)
-    along = cKDTree(path).query(pixels.T, distance_upper_bound=reach)[1]
+    _, along = cKDTree(path).query(pixels.T, distance_upper_bound=reach, workers=-1)
     pixels, along = pixels[:, along < len(path)], along[along < len(path)]
     tangent, offset = np.gradient(path, axis=0)[along], pixels.T - path[along]
     beside = np.abs((tangent * offset).sum(1)) <= 1  # not beyond the ends
