@@ -14,7 +14,6 @@ from micranet_helpers import metrics
 from micranet_helpers.maps.thresholds import otsu
 
 LEAST, MOST = 24, 64  # px, width of an object that needs no change of size
-FEW, MANY, SOME = 0.05, 0.9, 20  # shares of positive crops that are no trouble, of so many labels
 ENOUGH = 0.9  # F1 on crops from which on a plain threshold will do
 
 
@@ -42,36 +41,21 @@ def for_size(object_px: float) -> tuple[int, float, str]:
 def on_labels(images: Mapping[str, NDArray], labels: Mapping[str, NDArray], side: int) -> str:
     """Say what labels of crops tell about their size, and about a threshold without a network.
 
-    ``images``, (C, H, W), and ``labels``, (rows, columns) of 0, 1 and NaN, are by file name.
-    """
-    shown = np.concatenate([grid[~np.isnan(grid)] for grid in labels.values()])
-    share, text = shown.mean(), ""
-    if len(shown) >= SOME and not FEW <= share <= MANY:
-        then = "take smaller ones" if share > MANY else "take larger ones, or other images"
-        text = f"{share:.0%} of these crops are positive: {then}. "
-    f1, kind = plain_threshold(images, labels, side)
-    verdict = "this already does it, without a network" if f1 >= ENOUGH else "a network is needed"
-    return f"{text}Otsu's threshold ({kind} pixels): F1 {f1:.2f} by your own answers; {verdict}."
-
-
-def plain_threshold(
-    images: Mapping[str, NDArray], labels: Mapping[str, NDArray], side: int
-) -> tuple[float, str]:
-    """Judge Otsu's threshold of each image's first channel by the known labels of crops.
-
-    A crop is positive by the share of its pixels that are above it, or below; the least share is
-    chosen on the same crops. Returns the better F1, and "bright" or "dark".
+    ``images``, (C, H, W), and ``labels``, (rows, columns) of 0, 1 and NaN, are by file name. Otsu's
+    threshold of an image's first channel is judged by the labels: a crop is positive by the share
+    of its pixels above the threshold, or below; the least share is chosen on the same crops.
     """
     shares, shown = [], []
     for file, grid in labels.items():
         mask = otsu(torch.as_tensor(images[file][:1], dtype=torch.float32))[0].numpy()
         for row, column in np.argwhere(~np.isnan(grid)):
-            corner = mask[row * side :, column * side :]
-            shares.append(corner[:side, :side].mean())
+            shares.append(mask[row * side :, column * side :][:side, :side].mean())
             shown.append(grid[row, column] > 0)
-    shown = np.array(shown)
-
-    def f1(score: NDArray) -> float:
-        return metrics.dice(score >= metrics.best_threshold(score, shown), shown)
-
-    return max((f1(np.array(shares)), "bright"), (f1(-np.array(shares)), "dark"))
+    bright, shown, text = np.array(shares), np.array(shown), ""
+    if len(shown) >= 20 and not 0.05 <= shown.mean() <= 0.9:
+        then = "smaller ones" if shown.mean() > 0.5 else "larger ones, or other images"
+        text = f"{shown.mean():.0%} of these crops are positive: take {then}. "
+    f1, kind = max((metrics.dice(score >= metrics.best_threshold(score, shown), shown), kind)
+                   for kind, score in {"bright": bright, "dark": -bright}.items())  # fmt: skip
+    verdict = "this already does it, without a network" if f1 >= ENOUGH else "a network is needed"
+    return f"{text}Otsu's threshold ({kind} pixels): F1 {f1:.2f} by your own answers; {verdict}."

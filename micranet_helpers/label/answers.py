@@ -37,23 +37,18 @@ class Answer(NamedTuple):
 def append(path: str | Path, given: Iterable[tuple[Question, str, str]], who: str) -> None:
     """Add answers (box, class, answer) to a file, and wait until they are on the disk.
 
-    Half a line that a crash has left is removed first. Two people who answer at the same time on a
-    network drive need a file each. Raises OSError if they could not be written: none of them
-    counts then.
+    Half a line that a crash has left is removed. Two people who answer at the same time need a file
+    each. Raises OSError if the answers could not be written: none of them counts then.
     """
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    now, text = datetime.now(UTC).isoformat(timespec="milliseconds"), io.StringIO()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+", buffering=0) as file:
-        whole = _whole_lines(path)
-        file.truncate(whole)
-        if not whole:
-            rows.writerow(FIELDS)
+        file.truncate(whole := _whole_lines(path))
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([] if whole else [FIELDS])
         rows.writerows((*box, cls, answer, now, who) for box, cls, answer in given)
-        data = text.getvalue().encode()
         try:
-            if file.write(data) < len(data):
+            if file.write(data := text.getvalue().encode()) < len(data):
                 raise OSError("the disk is full")
             os.fsync(file.fileno())
         except OSError as error:
@@ -75,16 +70,14 @@ def read(path: str | Path) -> list[Answer]:
     if not Path(path).is_file():
         return []
     text = Path(path).read_bytes()[: _whole_lines(path)].decode("utf-8-sig")
-    rows = csv.reader(io.StringIO(text, newline=""))
-    if text and tuple(next(rows)) != FIELDS:
+    rows, stacks = csv.reader(io.StringIO(text, newline="")), {}
+    if tuple(next(rows, FIELDS)) != FIELDS:
         raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
-    stacks: dict[tuple, list[Answer]] = {}
     for row in rows:
         try:
             file, top, left, side, cls, answer, time, who = row
             given = Answer(Question(file, int(top), int(left), int(side)), cls, answer, time, who)
-            datetime.fromisoformat(time)
-            if answer not in (YES, NO, UNKNOWN, UNDO):
+            if not datetime.fromisoformat(time) or answer not in (YES, NO, UNKNOWN, UNDO):
                 raise ValueError
         except ValueError:
             raise ValueError(f"{path}, line {rows.line_num}, is no answer: delete it.") from None
@@ -108,8 +101,8 @@ def labels(
 ) -> dict[str, NDArray[np.float32]]:
     """Conclude the labels of crops, (rows, columns, K), by file name, from the answers of all."""
     each = [known(shapes, side, of_class(read(path), cls)) for cls in classes]
-    grids = {file: grid for found in each for file, grid in found.items()}
-    return {file: np.stack([found.get(file, np.nan * grids[file]) for found in each], -1)
+    grids = {file: grid * np.nan for found in each for file, grid in found.items()}
+    return {file: np.stack([found.get(file, grids[file]) for found in each], -1)
             for file in shapes if file in grids}  # fmt: skip
 
 
@@ -125,17 +118,17 @@ def minutes(answers: Iterable[Answer]) -> float:
 def agreement(
     one: Mapping[str, NDArray], other: Mapping[str, NDArray], side: int
 ) -> tuple[float, list[Question]]:
-    """Compare the labels of crops that two people know, as :func:`questions.known` gives them.
+    """Compare the labels of crops that two people know, (rows, columns) by file name.
 
     Returns Cohen's kappa over the crops that both know (1: the same, 0: as by chance; NaN if there
     are none, or all have one label), and the crops on which they differ.
     """
     pairs, differ = [np.zeros((2, 0))], []
-    for file in one.keys() & other.keys():
+    for file in sorted(one.keys() & other.keys()):
         both = np.stack([one[file], other[file]])
         pairs.append(both[:, ~np.isnan(both).any(0)])
         places = np.argwhere(np.abs(both[0] - both[1]) == 1) * side
         differ += [Question(file, top, left, side) for top, left in places.tolist()]
     first, second = np.concatenate(pairs, 1)
-    kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else np.nan
-    return float(kappa), sorted(differ)
+    varied = len({*first, *second}) > 1
+    return float(cohen_kappa_score(first, second)) if varied else np.nan, differ

@@ -21,8 +21,7 @@ function picture(tile, contrast) {
   const img = make("img", { src: tile.src, alt: tile.alt, draggable: false });
   img.style.filter = `contrast(${contrast})`;
   const box = make("span", { className: "box" });
-  const [top, left, height, width] = tile.frame.map((share) => `${100 * share}%`);
-  Object.assign(box.style, { top, left, height, width });
+  box.style.inset = `${100 * tile.inset}%`;
   return make("span", { className: "picture" }, img, box);
 }
 
@@ -80,12 +79,11 @@ function render({ model, el }) {
   const click = (event, tile) => {
     if (!ends) return;
     const area = event.currentTarget.getBoundingClientRect();
-    ends.push([(event.clientY - area.top) / area.height * tile.px[1],
-      (event.clientX - area.left) / area.width * tile.px[0]]);
+    ends.push([event.clientX, event.clientY]);
     if (ends.length === 2) {
-      const [[y, x], [bottom, right]] = ends;
+      const [[x, y], [right, bottom]] = ends;
       ends = null;
-      send("measure", Math.hypot(bottom - y, right - x));
+      send("measure", Math.hypot(right - x, bottom - y) / area.width * tile.px);
     }
     show();
   };
@@ -106,7 +104,7 @@ function render({ model, el }) {
   let shownTiles = "";
   function show() {
     const now = view();
-    const key = JSON.stringify(now.tiles.map((tile) => [tile.box, tile.frame, now.grid]));
+    const key = JSON.stringify(now.tiles.map((tile) => [tile.box, tile.px, now.grid]));
     if (key !== shownTiles) {
       const inside = pictures.contains(document.activeElement);
       pictures.replaceChildren(...now.tiles.map(draw));

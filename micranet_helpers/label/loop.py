@@ -24,10 +24,10 @@ POOL = {"pool": "lse", "sharpness": 4.0}  # so that evidence above 0 means yes
 
 
 class Trained(NamedTuple):
-    """Hold the networks, one for each fold of the images, and what they say of crops.
+    """Hold the networks, one a fold, and how probably each crop shows each class.
 
-    ``auc``, the area under the ROC curve of each class, is that of images that a network had not
-    seen. ``chance`` says how probably each crop shows each class, (rows, columns, K), by file name.
+    ``auc``, the area under the ROC curve of each class, is of crops in images that a network had
+    not seen; ``chance``, (rows, columns, K), by file name, is the mean over the networks.
     """
 
     models: list[MICRANet]
@@ -55,25 +55,13 @@ def train_now(
     paths: Mapping[str, Path], labels: Mapping[str, NDArray[np.float32]], usage: zoo.Usage,
     file: str | Path, epochs: int = 40, folds: int = 3,
 ) -> Trained:  # fmt: skip
-    """Train on the known labels of crops, and store the networks in a zoo.
+    """Train on the known labels of crops; store the networks in the group ``MICRANet`` of a zoo.
 
-    Parameters
-    ----------
-    paths : mapping of str to path
-        All images, by the names that the labels use.
-    labels : mapping of str to ndarray, float32, (rows, columns, K)
-        1, 0 or NaN for each crop of some images: :func:`micranet_helpers.label.answers.labels`.
-    usage : Usage
-        Classes, scaling of whole images, magnification, and ``side`` of a crop, px of the network.
-    file : path
-        The zoo. Its group ``MICRANet`` holds a network for each fold.
-    epochs, folds : int
-        Times that each crop is seen; parts of the images, of which each is left out once.
-
-    Raises
-    ------
-    ValueError
-        If a class lacks a yes or a no in two images: the sentence says what to answer.
+    ``paths`` are those of all images, by the names that ``labels`` uses, which hold 1, 0 or NaN for
+    each crop of some images, float32 (rows, columns, K). ``usage`` says classes, scaling of whole
+    images, magnification, and ``side`` of a crop, px of the network. Each crop is seen ``epochs``
+    times; each of ``folds`` parts of the images is left out once. Raises ValueError if a class
+    lacks a yes or a no in two images.
     """
     for k, cls in enumerate(usage.classes):
         for value, word in ((1, "yes"), (0, "no")):
@@ -81,7 +69,11 @@ def train_now(
                 raise ValueError(f"Answer {word} about crops with {cls} in two images or more.")
     # In the order of the share of yes: each part of the images has some of all kinds.
     order = sorted(labels, key=lambda name: np.nan_to_num(labels[name]).mean())
-    data = [_labelled(_crops(paths[name], usage), labels[name]) for name in order]
+    data = []
+    for name in order:
+        some = ~np.isnan(labels[name]).all(-1)
+        crops = _crops(paths[name], usage)[some]
+        data.append((crops, torch.from_numpy(labels[name][some])))
     models, found = [], []
     for n in range(min(folds, len(data))):
         out = _Crops(*map(torch.cat, zip(*data[n::folds], strict=True)))
@@ -118,11 +110,6 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     seen = _seen(image, usage)
     seen = F.pad(seen, (0, columns * side - seen.shape[2], 0, rows * side - seen.shape[1]))
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
-
-
-def _labelled(crops: Tensor, grid: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    some = ~np.isnan(grid).all(-1)
-    return crops[some], torch.from_numpy(grid[some])
 
 
 def _fit(train: _Crops, left_out: _Crops, seed: int, epochs: int) -> MICRANet:

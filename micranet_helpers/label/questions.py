@@ -19,16 +19,14 @@ YES, NO, UNKNOWN = "yes", "no", "cannot tell"
 
 SECONDS = 1.0
 """Time for a yes or no, s: 20 s for 20 classes in Bearman et al. 2016, doi
-10.1007/978-3-319-46478-7_34. Measure your own by :func:`micranet_helpers.label.answers.minutes`."""
+10.1007/978-3-319-46478-7_34. One's own is measured by :mod:`micranet_helpers.label.answers`."""
 
-Shapes = Mapping[str, tuple[int, int]]
-"""Height and width of each image, px, by its file name."""
-Grids = Mapping[str, NDArray[Any]]
-"""A value for each crop of each image, (rows, columns), by file name."""
+Shapes = Mapping[str, tuple[int, int]]  # height and width of each image, px, by file name
+Grids = Mapping[str, NDArray[Any]]  # a value for each crop, (rows, columns), by file name
 
 
 class Question(NamedTuple):
-    """Hold the box that is asked about: the file's name, and top, left and side, px."""
+    """Hold the box that is asked about: name of the file, and top, left and side, px."""
 
     file: str
     top: int
@@ -134,7 +132,8 @@ def simulate(
     answers, rng = dict(answers or {}), np.random.default_rng([seed, len(answers or {})])
 
     def reply(box: Question) -> str:
-        return (NO, YES)[present[box.file][crops_in(box, side)].any() ^ (rng.random() < error)]
+        shown = present[box.file][crops_in(box, side)].any()
+        return YES if shown ^ (rng.random() < error) else NO
 
     if chance is not None:
         boxes = list(open_questions(shapes, side, answers, largest))

@@ -7,6 +7,7 @@ clicked, with the box that was seen. An answer is in the file before the next qu
 import base64
 import getpass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,7 +25,7 @@ from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.zoo import Usage
 
-ONE, SMALL, GRID = 448, 144, 12  # longer sides of pictures, px of the screen; crops in a grid
+ONE, SMALL, GRID = 448, 144, 12  # sides of pictures, px of the screen; crops in a grid
 
 
 class Labeller(anywidget.AnyWidget):
@@ -107,28 +108,24 @@ class Labeller(anywidget.AnyWidget):
         boxes = questions.open_questions(self.shapes, self.side, mine, largest)
         if self.trained:
             chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
-            boxes = iter(questions.most_useful([*boxes], chance, self.side, number))
-        yes, size = sum(each.answer == questions.YES for each in given), SMALL if self.grid else ONE
+            boxes = questions.most_useful([*boxes], chance, self.side, number)
+        yes = sum(each.answer == questions.YES for each in given)
         self.view = {
             "classes": self.usage.classes, "cls": self.cls, "grid": self.grid, "busy": self.busy,
-            "tiles": [self._tile(box, size) for _, box in zip(range(number), boxes, strict=False)],
+            "tiles": [self._tile(box) for box in islice(boxes, number)],
             "progress": f"{len(given)} answers, {yes} yes, "
                         f"about {answers.minutes(given):.0f} minutes",
             "message": self.message, "results": self.results,
         }  # fmt: skip
 
-    def _tile(self, box: questions.Question, size: int) -> dict[str, Any]:
-        """Show a box and what is around it: the picture, and the box as shares of it."""
-        reach = round(box.side * (self.around - 1) / 2)
-        top, left = max(box.top - reach, 0), max(box.left - reach, 0)
-        window = (slice(start, end + box.side + reach) for start, end in
-                  ((top, box.top), (left, box.left)))  # fmt: skip
-        part = Image.fromarray(np.ascontiguousarray(_levels(self.paths[box.file])[*window]))
-        times = size / max(part.size)
-        picture = part.resize([max(round(length * times), 1) for length in part.size])
-        frame = [(box.top - top) / part.height, (box.left - left) / part.width,
-                 box.side / part.height, box.side / part.width]  # fmt: skip
-        return {"box": box, "frame": frame, "px": part.size, "src": _url(np.asarray(picture)),
+    def _tile(self, box: questions.Question) -> dict[str, Any]:
+        """Show a box and what is around it; black is outside the image."""
+        around = self.around if box.side < max(self.shapes[box.file]) else 1
+        reach, size = round(box.side * (around - 1) / 2), SMALL if self.grid else ONE
+        left, top, px = box.left - reach, box.top - reach, box.side + 2 * reach
+        image = Image.fromarray(_levels(self.paths[box.file]))
+        picture = image.crop((left, top, left + px, top + px)).resize((size, size))
+        return {"box": box, "px": px, "inset": reach / px, "src": _url(np.asarray(picture)),
                 "alt": f"{box.file}, {box.side} px from row {box.top}, column {box.left}"}
 
     def _marked(self, file: str) -> dict[str, str]:
@@ -145,8 +142,8 @@ def _url(picture: NDArray[np.uint8]) -> str:
 @lru_cache(8)
 def _levels(path: Path) -> NDArray[np.uint8]:
     """Read an image as a screen shows it, (H, W, 3): each channel between its percentiles."""
-    image = read_image(path)[:3].astype(np.float32)
-    image = image if len(image) == 3 else image[:1].repeat(3, 0)
+    image = read_image(path)
+    image = (image if len(image) == 3 else image[[0, 0, 0]]).astype(np.float32)
     low, high = np.percentile(image, (0.5, 99.5), (1, 2), keepdims=True)
-    levels = (image - low) / np.maximum(high - low, 1e-6)
-    return (255 * levels.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
+    levels = 255 * ((image - low) / np.maximum(high - low, 1e-6)).clip(0, 1)
+    return levels.transpose(1, 2, 0).astype(np.uint8)
