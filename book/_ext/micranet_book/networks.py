@@ -50,7 +50,8 @@ def _publish(name: str, work: Path, rule: Rule, folder: Path) -> tuple[Path, Pat
     # The names of runs that go on from a classifier begin with that of its run.
     classifier, *others = sorted(work.glob(f"runs/{data.stem}-*"), key=lambda run: len(run.name))
     runs = {"MICRANet": classifier}
-    runs |= {"UNet-self": run for run in others if "-unet" in run.name}
+    if students := [run for run in others if "-unet" in run.name]:
+        runs["UNet-self"] = students[0]
     side, stride = (about["parameters"][key] for key in ("side", "stride"))
     known = {"classes": rule.classes, "side": side}
     crops = CropDataset(data, "validation", side, stride, rule)
@@ -62,8 +63,8 @@ def _publish(name: str, work: Path, rule: Rule, folder: Path) -> tuple[Path, Pat
         ),
     }
     return publish_weights(
-        result, {group: [run] for group, run in runs.items()}, folder, name,
-        {group: usages[group] for group in runs}, half=True,
+        result, {group: [run] for group, run in runs.items()}, folder,
+        {group: usages[group] for group in runs}, half=True, name=name,
     )  # fmt: skip
 
 
