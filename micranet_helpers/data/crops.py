@@ -5,7 +5,7 @@ much larger than the memory.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,20 @@ class CropDataset(Dataset):
             # From seed, epoch and crop alone: the same for any number of workers.
             pixels = augmented(pixels, np.random.default_rng([self._seed, self._epoch, i]))
         return torch.from_numpy(pixels), self.labels[i]
+
+    def content(self) -> Iterator[NDArray[Any]]:
+        """Yield what defines the crops: positions, labels, settings, and images and their scale.
+
+        :func:`micranet_helpers.train.fit` knows a run by it. Images that cannot be read, or are not
+        finite, raise a ValueError that names them.
+        """
+        positions, labels = self.every
+        settings = self._ratio or (), self._redraw, self._augment, self._seed
+        yield from (positions, labels.numpy(), str((self.side, *settings)))
+        with explaining(self._path, f"the images of {self.split!r}"):
+            images = self._images()
+            for number in np.unique(positions[:, 0]).tolist():
+                yield from (images.image_of(number), images.scale_of(number))
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations, and other crops if asked to, from now on.

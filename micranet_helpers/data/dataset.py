@@ -379,13 +379,22 @@ class Split:
 
     def sample(self, number: int) -> Sample:
         """Read a whole image with its label, at their true size."""
-        height, width = self.shapes[number]
-        image = self._data[number, ..., :height, :width].reshape(self._channels, height, width)
+        image = self.image_of(number)
         boxes, crops = (rows if rows is None else rows[rows[:, 0] == number, 1:]
                         for rows in (self._boxes, self.crops))  # fmt: skip
         name, offset, factor = self.names[number], self._offset[number], self._factor[number]
-        self._check_finite(image, number)
         return Sample(name, image, self.label_of(number), offset, factor, boxes, crops)
+
+    def image_of(self, number: int) -> NDArray[Any]:
+        """Read an image as published, (C, H, W) at its true size."""
+        height, width = self.shapes[number]
+        image = self._data[number, ..., :height, :width].reshape(self._channels, height, width)
+        self._check_finite(image, number)
+        return image
+
+    def scale_of(self, number: int) -> NDArray[np.float32]:
+        """Read offset and factor of each channel of an image, (2, C)."""
+        return np.stack([self._offset[number], self._factor[number]])
 
     def label_of(self, number: int) -> NDArray[Any]:
         """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,)."""

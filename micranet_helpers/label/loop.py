@@ -35,20 +35,18 @@ class Trained(NamedTuple):
     chance: dict[str, NDArray[np.float32]]
 
 
-class _Crops(TensorDataset):
-    """Crops and labels; those that are trained on are turned and toned anew in each epoch."""
+class _Augmented(TensorDataset):
+    """Crops and labels; the crops are turned and toned anew in each epoch."""
 
-    epoch = None
+    epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         crop, label = super().__getitem__(i)
-        if self.epoch is not None:
-            rng = np.random.default_rng([self.epoch, i])
-            crop = torch.from_numpy(augmented(crop.numpy(), rng))
-        return crop, label
+        rng = np.random.default_rng([self.epoch, i])
+        return torch.from_numpy(augmented(crop.numpy(), rng)), label
 
 
 def train_now(
@@ -76,9 +74,9 @@ def train_now(
         data.append((crops, torch.from_numpy(labels[name][some])))
     models, found = [], []
     for n in range(min(folds, len(data))):
-        out = _Crops(*map(torch.cat, zip(*data[n::folds], strict=True)))
+        out = TensorDataset(*map(torch.cat, zip(*data[n::folds], strict=True)))
         rest = [each for i, each in enumerate(data) if i % folds != n]
-        models.append(_fit(_Crops(*map(torch.cat, zip(*rest, strict=True))), out, n, epochs))
+        models.append(_fit(_Augmented(*map(torch.cat, zip(*rest, strict=True))), out, n, epochs))
         found.append((logits_of(models[-1], out), out.tensors[1]))
     logits, truth = map(torch.cat, zip(*found, strict=True))
     known = zip(logits.T, truth.T, ~truth.isnan().T, strict=True)
@@ -112,7 +110,7 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 
 
-def _fit(train: _Crops, left_out: _Crops, seed: int, epochs: int) -> MICRANet:
+def _fit(train: TensorDataset, left_out: TensorDataset, seed: int, epochs: int) -> MICRANet:
     """Train so that yes weighs as much as no; the images left out choose nothing."""
     labels = train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
