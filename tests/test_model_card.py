@@ -40,11 +40,12 @@ def fit(folder, network="MICRANet", **options):
 
 
 def change_run(source, folder, change):
-    """A copy of a run with another checkpoint."""
+    """A copy of a run with other checkpoints."""
     shutil.copytree(source, folder)
-    checkpoint = read_checkpoint(folder / "best.ckpt")
-    change(checkpoint)
-    torch.save(checkpoint, folder / "best.ckpt")
+    for path in folder.glob("*.ckpt"):
+        checkpoint = read_checkpoint(path)
+        change(checkpoint)
+        torch.save(checkpoint, path)
     return folder
 
 

@@ -190,7 +190,7 @@ def test_a_second_run_does_what_is_new_or_changed(folder, model, tmp_path) -> No
 def test_two_runs_cannot_write_to_one_folder(folder, model, tmp_path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with FileLock(out / ".lock"), pytest.raises(ValueError, match="Another run writes to"):
+    with FileLock(out / ".lock"), pytest.raises(ValueError, match="Another program is writing to"):
         predict(folder, model, out)
     assert predict(folder, model, out).is_file()
 

@@ -1,8 +1,8 @@
 """Run the command ``micranet-book``.
 
 ``predict``, ``data`` and ``publish-weights`` work wherever the package is installed. ``run``,
-``build`` and ``list`` need a clone of the repository, which holds the chapters and the package
-``micranet_book``.
+``build``, ``list`` and ``networks`` need a clone of the repository, which holds the chapters and
+the package ``micranet_book``.
 """
 
 import argparse
@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 
 USAGE = """\
-usage: micranet-book {predict,data,publish-weights,run,build,list} ...
+usage: micranet-book {predict,data,publish-weights,run,build,list,networks} ...
 
   predict           find and measure objects in all images of a folder
   data              list, fetch and remove the data sets of the book
   publish-weights   write trained networks to a zoo file, with a model card
   run, build, list  execute chapters, build the pages, show parameters (in a clone)
+  networks          train anew the networks that ship with the package (in a clone)
 """
 
 

@@ -1,5 +1,6 @@
 """Train the networks of the chapters: once, in folders that all chapters name alike."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
 from micranet_helpers.data import ctc, em, mnist, pvivax
+from micranet_helpers.data.content import digest
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.lessons.machine import best_device
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
 from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.networks.checkpoints import read_checkpoint
-from micranet_helpers.train import fit, load
+from micranet_helpers.train import fit, history, load
 
 Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
 """Images (C, H, W) and targets (K, H, W) of a split."""
@@ -38,7 +41,9 @@ def build_dataset(
     """
     parts = [f"{chapter}-{source}{subset}"]
     if source == "simulated" or chapter == "mnist":  # canvases are drawn from real digits
-        parts += [num_images, size, *options.values()]
+        parts += [num_images, size]
+    parts += ["-".join(value) if isinstance(value, list) else value
+              for value in options.values() if value is not None]  # fmt: skip
     file = Path("data", f"{'-'.join(map(str, parts))}.h5")
     if file.is_file():  # it gets its name when it is complete
         return file
@@ -53,7 +58,12 @@ def run_folder(dataset: str | Path, *settings: object) -> str:
 
     Chapters that name it alike share the network: what one has trained, another loads.
     """
-    return "runs/" + "-".join([Path(dataset).stem, *map(str, settings)])
+    return "runs/" + "-".join([Path(dataset).stem, *map(str, settings)]).replace(":", "-")
+
+
+def seconds(folder: str | Path) -> float:
+    """Sum the seconds of a run's epochs; NaN where nothing was trained."""
+    return sum(history(folder)["seconds"]) or math.nan
 
 
 def fit_or_load(
@@ -69,7 +79,8 @@ def fit_or_load(
     Parameters
     ----------
     weights : str or path
-        "train", or a zoo file with a group ``MICRANet``, whose first network is taken.
+        "train", or a zoo file with a group ``MICRANet``, whose first network is taken; see
+        :func:`micranet_helpers.zoo.locate`.
     train, validation, folder, epochs, **options
         As for :func:`micranet_helpers.train.fit`; not used if weights are loaded.
 
@@ -81,7 +92,7 @@ def fit_or_load(
     if weights == "train":
         model = fit(train, validation, folder, epochs, **options)
     else:
-        model = zoo.load(weights, "MICRANet").models[0]
+        model = zoo.load(zoo.locate(weights), "MICRANet").models[0]
     return model.to(best_device())
 
 
@@ -156,10 +167,16 @@ def self_train(
         In evaluation mode, on the GPU if there is one.
     """
     run = {"seed": seed, "batch_size": batch_size, "images": num_crops}
-    if _is_complete(Path(folder, "last.ckpt"), run, epochs):  # painting takes long
+    weights = (value.cpu() for value in model.state_dict().values())
+    painter = digest([*train.content(), *validation.content(), *weights]).encode()
+    of_run = Path(folder, "painter")
+    same = of_run.is_file() and of_run.read_bytes() == painter
+    if same and _is_complete(Path(folder, "last.ckpt"), run, epochs):  # painting takes long
         return load(folder).to(best_device())
     painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
-    return fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
+    unet = fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
+    write_atomically(of_run, painter)
+    return unet
 
 
 def _is_complete(last: Path, run: dict[str, int], epochs: int) -> bool:
@@ -167,4 +184,5 @@ def _is_complete(last: Path, run: dict[str, int], epochs: int) -> bool:
     if not last.is_file():
         return False
     checkpoint = read_checkpoint(last)
-    return checkpoint["epoch"] + 1 >= epochs and checkpoint["hyper_parameters"]["run"] == run
+    same = run.items() <= checkpoint["hyper_parameters"]["run"].items()
+    return same and checkpoint["epoch"] + 1 >= epochs

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,6 +21,7 @@ from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
 from micranet_helpers.data.own.answers import Answer, matched, read_answers
 from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.lock import alone
 from micranet_helpers.files.series import Plane, axes_of, pixel_size, planes
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.outlines import geojson, roi_set, rois
@@ -128,11 +128,8 @@ def predict(
         _tell(job)
         return None
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            return _run(job)
-    except Timeout:
-        raise ValueError(f"Another run writes to {out}: wait for it, or name another.") from None
+    with alone(out):
+        return _run(job)
 
 
 def _tell(job: Job) -> None:

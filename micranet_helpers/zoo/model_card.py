@@ -20,7 +20,12 @@ from micranet_helpers.files.atomic import replacing
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
-_CELLS = tuple("phase-cells" if line == "Usiigaci" else line for line in ctc.DRAWN)
+
+def _item(line: str) -> str:
+    return "phase-cells" if line == "Usiigaci" else line
+
+
+_CELLS = tuple(map(_item, ctc.DRAWN))
 DATA = {
     "mnist": ("mnist",),
     "ctc": _CELLS,
@@ -51,9 +56,11 @@ class _Run(NamedTuple):
 
 def publish_weights(
     result: str | Path, runs: Mapping[str, Sequence[str | Path]], folder: str | Path,
-    usages: Mapping[str, Usage] | None = None, half: bool = False,
+    usages: Mapping[str, Usage] | None = None, half: bool = False, name: str | None = None,
 ) -> tuple[Path, Path]:  # fmt: skip
-    """Write a zoo of trained networks, ``<dataset>.hdf5``, and its model card, ``<dataset>.md``.
+    """Write a zoo of trained networks, ``<name>.hdf5``, and its model card, ``<name>.md``.
+
+    The name is that of the dataset if none is given.
 
     ``result`` is the file of :func:`micranet_helpers.results.save` with what was measured.
     ``runs`` gives, by the name of its group in the zoo, the folders of each model's runs; several
@@ -68,20 +75,20 @@ def publish_weights(
         raise ValueError(f"There is a usage of {', '.join(usages)}, but only {', '.join(runs)}.")
     record = results.load(result)
     _check_own(record)
-    data = data_of(record["dataset"], record["source"])
-    models = {name: [_run(name, Path(run), record) for run in each] for name, each in runs.items()}
+    data = data_of(record["dataset"], record["source"], record["parameters"].get("lines"))
+    models = {key: [_run(key, Path(run), record) for run in each] for key, each in runs.items()}
     if not models or not all(models.values()):
         raise ValueError("Name at least one model, and the folder of its run.")
-    weights, card = (Path(folder) / f"{record['dataset']}{end}" for end in (".hdf5", ".md"))
+    weights, card = (Path(folder) / f"{name or record['dataset']}{end}" for end in (".hdf5", ".md"))
     for path in (weights, card):
         if path.exists():
             raise FileExistsError(f"{path} exists: delete it or choose another folder.")
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
         with replacing(card) as text, replacing(weights) as part:
-            for name, folds in models.items():
-                zoo.save(part, name, [fold.model for fold in folds], _params(folds, record),
-                         usage=usages.get(name), half=half)  # fmt: skip
+            for key, folds in models.items():
+                zoo.save(part, key, [fold.model for fold in folds], _params(folds, record),
+                         usage=usages.get(key), half=half)  # fmt: skip
             about = {"name": weights.name, "usage": _usage(usages, half)}
             text.write_text(_card(record, data, models, part, about), encoding="utf-8")
     except OSError as error:
@@ -104,9 +111,12 @@ def _check_own(record: Mapping[str, Any]) -> None:
         )
 
 
-def data_of(dataset: str, source: str) -> list[Item]:
-    """List the images that the networks of a result learnt from; none if they were simulated."""
-    known = DATA.get(_family(dataset))
+def data_of(dataset: str, source: str, lines: Sequence[str] | None = None) -> list[Item]:
+    """List the images that the networks of a result learnt from; none if they were simulated.
+
+    ``lines`` are those of :mod:`micranet_helpers.data.ctc`, if they were not all.
+    """
+    known = tuple(map(_item, lines)) if lines else DATA.get(_family(dataset))
     if known is None or source not in ("simulated", "open"):
         raise ValueError(
             f"The data of the result, {dataset!r} from {source!r}, are not known: give a result of "

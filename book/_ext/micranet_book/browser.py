@@ -87,7 +87,7 @@ def _runtime(target: Path) -> float | None:
 def _network(kind: str, tree: Path, target: Path) -> dict[str, Any] | None:
     """Write the newest network of a kind and a sample; return what the page must know of them."""
     how = KINDS[kind]
-    runs = [path for path in tree.glob("_build/work/*/runs/*") if re.fullmatch(how.run, path.name)
+    runs = [path for path in tree.glob("work/*/runs/*") if re.fullmatch(how.run, path.name)
             and (path / f"{how.which}.ckpt").is_file()]  # fmt: skip
     if not runs:
         return None
@@ -118,7 +118,7 @@ def _sample(kind: str, tree: Path) -> tuple[NDArray[Any], float | None, str]:
         *_, test = digits.split(digits.load(), 0)
         canvas = digits.make_canvases(test, 1, 128, num_digits=(8, 8), seed=3)
         return (canvas.images[0].numpy() * 255).round().astype(np.uint8), None, "a canvas"
-    drawn = tree.glob(f"_build/work/*/data/{kind}-simulated-*.h5")
+    drawn = tree.glob(f"work/*/data/{kind}-simulated-*.h5")
     path = max(drawn, key=lambda file: file.stat().st_mtime)
     about, _ = dataset.describe(path)
     sample = next(dataset.read(path, "testing"))

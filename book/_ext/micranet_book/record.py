@@ -5,8 +5,9 @@ notebook and parameters, the package, the lock file, the installed versions, and
 parameters of the chapters that it needs (``book/needs.yaml``). So a change of text costs that
 chapter alone, a change of code also those that need it, and a change of the package everything.
 
-Each chapter works in a folder of its own, ``_build/work/<chapter>/`` in the tree, where it finds
-what those that it needs have written. ``_build/done/`` holds for each a record (digest, seconds,
+Each chapter works in a folder of its own, ``work/<chapter>/`` in the tree, where it finds what
+those that it needs have written, and where its executed notebook is for readers who go on from
+there. ``_build/done/`` holds for each a record (digest, seconds,
 how it failed) and, if it came to its end, the executed notebook as the pages show it: a reader who
 opens the one in the tree and runs it again changes no page.
 """
@@ -91,7 +92,7 @@ def prepare(root: Path, tree: Path, notebooks: dict[str, Path], found: dict[str,
 
 def work_folder(tree: Path, name: str) -> Path:
     """Return the working folder of a chapter."""
-    return tree / "_build" / "work" / name
+    return tree / "work" / name
 
 
 def _record(tree: Path, name: str, kind: str = "json") -> Path:
@@ -136,7 +137,8 @@ def _link(source: str, target: str) -> None:
 
 def end(tree: Path, name: str, digest: str, executed: Path, took: float) -> None:
     """Note the time that a chapter took, and keep it as it was executed."""
-    shutil.copy(executed, _record(tree, name, "ipynb"))
+    for place in (_record(tree, name, "ipynb"), work_folder(tree, name) / f"{name}.ipynb"):
+        shutil.copy(executed, place)
     _write(tree, name, digest, took)
 
 

@@ -70,9 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "execute chapters into _build/executed/<profile>/"),
         ("build", _build, "execute all chapters, then build the pages in book/_build/html/"),
         ("list", _list, "show the parameters of all chapters"),
+        ("networks", _networks, "train anew the networks that ship with the package"),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command, chapters=[], parameters=[])
+        if name == "networks":
+            continue
         sub.add_argument("--profile", default="quick", help="file of book/profiles/ (quick)")
         if name != "list":
             sub.add_argument(
@@ -117,6 +120,12 @@ def _build(root: Path, args: argparse.Namespace) -> None:
 
 def _list(root: Path, args: argparse.Namespace) -> None:
     print(parameter_table(root / "book", args.profile))
+
+
+def _networks(root: Path, args: argparse.Namespace) -> None:
+    from micranet_book import networks  # loads torch
+
+    networks.make(root)
 
 
 # --- what to run -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,11 +39,13 @@ class Annotations:
     ``images`` maps the file name of each image, with folders and with or without ending, to a
     function of height and width, px. It returns the label, uint8 (K,) or uint16 (K, height, width),
     and the annotated boxes, float32 (M, 5) with class, top, left, bottom, right, or None. It raises
-    ValueError if the label does not fit that size.
+    ValueError if the label does not fit that size. ``crops`` holds labels of crops, where there are
+    some: float32 (M, 3 + K) with top, left, side and, for each class, 0, 1 or NaN.
     """
 
     classes: tuple[str, ...]
     images: dict[str, Callable[[int, int], Label]]
+    crops: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class _Shape(NamedTuple):

@@ -378,9 +378,12 @@ def _sample(
     image = read_image(found.folder / item.name)
     if _digest(image) != item.digest:
         raise ValueError(f"{item.name} has changed since the survey: survey again.")
-    label, boxes = found.annotations.images[_key(item.name, found.annotations)](*image.shape[1:])
+    key = _key(item.name, found.annotations)
+    label, boxes = found.annotations.images[key](*image.shape[1:])
     scale = between(*span) if normalisation == "range" else scale_of(image, normalisation)
-    return dataset.Sample(item.name, image, label, *scale, boxes)
+    return dataset.Sample(
+        item.name, image, label, *scale, boxes, found.annotations.crops.get(key)
+    )
 
 
 def check_split(path: str | Path) -> list[str]:
