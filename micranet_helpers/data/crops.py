@@ -150,7 +150,7 @@ class CropDataset(Dataset):
     Attributes
     ----------
     labels : Tensor, float32, (N, K)
-        1 where a class of the rule is present.
+        1 where a class of the rule is present, NaN where that is unknown.
     positions : ndarray, int64, (N, 3)
         Number of the image, top and left of each crop, px.
     every : (ndarray, Tensor)
@@ -237,7 +237,7 @@ class CropDataset(Dataset):
     def _choose(self) -> None:
         if self._ratio is not None:
             positions, labels = self.every
-            chosen = _draw(labels.any(1).numpy(), self._ratio, [self._seed, self._epoch])
+            chosen = _draw((labels > 0).any(1).numpy(), self._ratio, [self._seed, self._epoch])
             self.positions, self.labels = positions[chosen], labels[chosen]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -287,7 +287,7 @@ def _index(
                     f"whole image, which a crop of {side} px does not show: take a larger side."
                 )
             positions.append(np.array([[number, 0, 0]]))
-            labels.append(label[None, planes] > 0)
+            labels.append(np.where(np.isnan(label), np.nan, label > 0)[None, planes])
             continue
         tops, lefts = (crop_grid(length, side, stride) for length in shape)
         present, kept = label_crops(label, tops, lefts, side, rule, names)
