@@ -123,8 +123,9 @@ class CropDataset(Dataset):
 
     The last crops reach over the far edges of an image and hold zeros there, after
     normalisation, as in the original. An image smaller than a crop gives one crop. Where the
-    dataset holds image-level labels, there is one item an image, padded to the side; of the rule
-    only the classes apply then. A crop takes some 30 bytes of memory until it is read.
+    dataset holds image-level labels, there is one item an image, padded to the side; where it holds
+    labels of crops, these are the items. Of the rule only the classes apply then. A crop takes some
+    30 bytes of memory until it is read.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ class CropDataset(Dataset):
         with explaining(self._path, f"the images of {self.split!r}"):
             images = self._images()
             for number in np.unique(positions[:, 0]).tolist():
-                yield from (images.image_of(number), images.scale_of(number))
+                yield from (images.image_of(number), images.scale[number])
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations, and other crops if asked to, from now on.
@@ -278,6 +279,8 @@ def _index(
     """Find positions (n, 3) and labels (n, K) of the crops that are kept, image by image."""
     positions, labels = [], []
     planes = [names.index(name) for name in rule.classes]
+    if images.crops is not None:
+        return _labelled(images.crops, side, planes)
     for number, shape in enumerate(images.shapes):
         label = images.label_of(number)
         if label.ndim == 1:
@@ -295,6 +298,18 @@ def _index(
         positions.append(np.stack([np.full(len(rows), number), tops[rows], lefts[columns]], 1))
         labels.append(present[kept])
     return positions, labels
+
+
+def _labelled(
+    crops: NDArray[np.float32], side: int, planes: list[int]
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+    """Take positions and labels of the crops that a dataset lists, but for those of unknown."""
+    sides, labels = np.unique(crops[:, 3]), crops[:, 4:][:, planes]
+    if (sides != side).any():
+        listed = ", ".join(f"{each:g}" for each in sides)
+        raise ValueError(f"its labels are of crops of {listed} px: take one side, not {side}.")
+    some = ~np.isnan(labels).all(1)
+    return [crops[some, :3].astype(np.int64)], [labels[some]]
 
 
 def _draw(

@@ -1,13 +1,14 @@
 """The reader's own images: what is in a folder, and a dataset made of it.
 
-- ``read_table``, ``read_boxes``, ``read_masks``, ``read_coco``, ``read_labelme``, ``read_geojson``,
-  ``read_rois``: read labels of all usual kinds.
+- ``read_table``, ``read_crops``, ``read_boxes``, ``read_masks``, ``read_coco``, ``read_labelme``,
+  ``read_geojson``, ``read_rois``: read labels of all usual kinds.
 - ``survey``, ``report``: look at images and labels, and say what was found.
 - ``build``, ``check_split``: make a dataset, and check it.
 """
 
 from micranet_helpers.data.own.annotations import Annotations
 from micranet_helpers.data.own.coco import read_coco
+from micranet_helpers.data.own.crops_table import read_crops
 from micranet_helpers.data.own.geojson import read_geojson
 from micranet_helpers.data.own.images import build, check_split
 from micranet_helpers.data.own.labelme import read_labelme
@@ -18,5 +19,6 @@ from micranet_helpers.data.own.tables import read_boxes, read_table
 
 __all__ = [
     "Annotations", "Facts", "Survey", "build", "check_split", "read_boxes", "read_coco",
-    "read_geojson", "read_labelme", "read_masks", "read_rois", "read_table", "report", "survey",
+    "read_crops", "read_geojson", "read_labelme", "read_masks", "read_rois", "read_table",
+    "report", "survey",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -40,11 +40,14 @@ class Annotations:
     function of height and width, px. It returns the label, (K,) of 0 and 1, uint8, or, where some
     are unknown, float32 with NaN, or uint16 (K, height, width); and the annotated boxes, float32
     (M, 5) with class, top, left, bottom, right, or None. It raises ValueError if the label does not
-    fit that size. ``files`` are masks, which are no images even if they lie among them.
+    fit that size. ``crops`` holds labels of crops, where there are some: float32 (M, 3 + K) with
+    top, left, side and, for each class, 0, 1 or NaN. ``files`` are masks, which are no images even
+    if they lie among them.
     """
 
     classes: tuple[str, ...]
     images: dict[str, Callable[[int, int], Label]]
+    crops: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     files: frozenset[Path] = frozenset()
 
 

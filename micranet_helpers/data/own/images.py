@@ -120,7 +120,8 @@ def _sample(
         raise ValueError(f"{item.name} has changed since the survey: survey again.")
     label, boxes = found.annotations.images[item.key](*image.shape[1:])
     scale = between(*span) if normalisation == "range" else scale_of(image, normalisation)
-    return dataset.Sample(item.name, image, label, *scale, boxes)
+    crops = found.annotations.crops.get(item.key)
+    return dataset.Sample(item.name, image, label, *scale, boxes, crops)
 
 
 def check_split(path: str | Path) -> list[str]:

@@ -84,7 +84,7 @@ def read_masks(
         faults.append("files of single objects need one class.")
     if faults:
         raise ValueError(f"{folder} cannot be used:{faults}")
-    return Annotations(distinct(classes), labels, frozenset([*wanted, *of_objects]))
+    return Annotations(distinct(classes), labels, files=frozenset([*wanted, *of_objects]))
 
 
 def _twin(path: Path, pictures: set[Path]) -> Path:
