@@ -61,7 +61,8 @@ def read_masks(
     names = {path: _twin(path, pictures).relative_to(folder).with_suffix("").as_posix()
              for path in files if path not in pictures and path not in of_objects}  # fmt: skip
     # Files without an ending beside files with one are the images.
-    marked = {path: name for path, name in names.items() if of_image(name) != name}
+    marked = {path: name for path, name in names.items()
+              if of_image(name) != name.removesuffix(".ome")}  # fmt: skip
     wanted = marked or names
     if not (marked or images) and any(path.name.endswith("_seg.npy") for path in found):
         raise ValueError(
