@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.networks.wrapped import unwrapped
 
 Decide = Callable[[Tensor], Tensor]
 """Function that decides which classes are predicted: logits (B, K) -> bool (B, K)."""
@@ -129,7 +130,7 @@ def segment(
     """
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
-    models = [model] if isinstance(model, nn.Module) else list(model)
+    models = [unwrapped(each) for each in ([model] if isinstance(model, nn.Module) else model)]
     if not models:
         raise ValueError("Give at least one model.")
 
