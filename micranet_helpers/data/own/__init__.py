@@ -2,6 +2,7 @@
 
 - ``images``: survey a folder, report what was found, build a dataset.
 - ``annotations``: read tables, masks, boxes, polygons and ROIs.
+- ``answers``: read yes and no about images and boxes.
 """
 
 from micranet_helpers.data.own.images import Facts, Survey, build, check_split, report, survey
