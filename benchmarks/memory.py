@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from micranet_book.runner import kernel_environment
+from micranet_book.chapter import kernel_environment
 from table import report
 
 from micranet_helpers.networks.micranet import MICRANet

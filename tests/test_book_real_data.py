@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import random_model
-from micranet_book import runner
+from micranet_book import record, runner
 
 from micranet_helpers import results, zoo
 from micranet_helpers.data import dataset
@@ -34,7 +34,7 @@ def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, mon
     tree = runner.run_book(book_elsewhere, "quick", values, ["download", "datasets"])
     assert "10,000 digits from MNIST" in printed(tree / "download.ipynb")
     assert "could not be downloaded" not in printed(tree / "datasets.ipynb")
-    assert len(list((tree / "datasets").glob("*-real.hdf5"))) == 5
+    assert len(list(record.work_folder(tree, "datasets").rglob("*-real.hdf5"))) == 5
 
 
 # Enough to run every cell on real images: parts of a few of them, and a classifier from a zoo, as

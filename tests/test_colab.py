@@ -23,7 +23,7 @@ import nbformat
 import papermill
 import pytest
 from browsers import need
-from micranet_book import runner
+from micranet_book import chapter, runner
 from notebooks import code_cells
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -118,7 +118,7 @@ def make_environment(folder: Path, packages: Iterable[Distribution]) -> Path:
 
 def outside() -> dict[str, str]:
     """The variables of a machine that knows nothing of this clone."""
-    known = runner.kernel_environment()
+    known = chapter.kernel_environment()
     return {name: value for name, value in known.items()
             if not name.startswith(("PIP_", "PYTHONPATH"))}  # fmt: skip
 

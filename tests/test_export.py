@@ -197,7 +197,7 @@ def known_graphs(graphs, monkeypatch) -> None:
     found = {name: file.read_bytes() for name, file in graphs.items()}
     real = packages.graph
 
-    def known(model: nn.Module, *args, maps: bool) -> bytes:
+    def known(model: nn.Module, *args, maps: bool, usage=None) -> bytes:
         return real(model, *args, maps=maps) if maps else found[type(model).__name__]
 
     monkeypatch.setattr(packages, "graph", known)

@@ -125,6 +125,17 @@ def test_card_says_what_result_registry_and_file_say(tmp_path, runs, result):
     assert "no licence is stated" not in text
 
 
+def test_card_states_how_the_networks_are_to_be_used(tmp_path, runs, result):
+    usage = zoo.Usage(("axon",), "range", (50,), (0.01,), object_px=24, levels=(0.5,))
+    paths = result(), {"MICRANet": [runs["classifier"]]}, tmp_path / "out"
+    weights, card = publish_weights(*paths, {"MICRANet": usage}, half=True)
+    assert zoo.load(weights, "MICRANet").usage == usage
+    text = card.read_text(encoding="utf-8")
+    assert "| MICRANet | levels | 0.5 |" in text and "Weights are float16" in text
+    with pytest.raises(ValueError, match="usage of UNet, but only MICRANet"):
+        publish_weights(*paths, {"UNet": usage})
+
+
 def test_code_of_the_card_works_beside_the_zoo(tmp_path, runs, result):
     text = card_of(result(), {"UNet": [runs["unet"]]}, tmp_path / "out")
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

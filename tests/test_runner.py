@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from micranet_book import record, runner
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -73,6 +74,7 @@ def make_book(root: Path, toc: str = TOC) -> Path:
     ]:
         profile = f"minutes_per_cell: {limit}\nparameters: {text}\n"
         (book / "profiles" / f"{name}.yaml").write_text(profile)
+    (book / "needs.yaml").write_text("alpha: [zeta]")
     (root / "micranet_helpers").mkdir()
     (root / "micranet_helpers" / "code.py").write_text("x = 1")
     (root / "requirements.lock").write_text("torch==1")
@@ -86,6 +88,10 @@ def call(root: Path, *argv: str) -> tuple[int, str, str]:
     with contextlib.chdir(root), streams[0], streams[1]:
         code = runner.main(list(argv))
     return code, out.getvalue(), err.getvalue()
+
+
+def work(root: Path, name: str, profile: str = "quick") -> Path:
+    return record.work_folder(root / "_build" / "executed" / profile, name)
 
 
 def executed(out: str) -> list[str]:
@@ -136,11 +142,21 @@ def test_tree_is_clean_and_sources_stay_as_they_are(good_run, book: Path) -> Non
     assert all(not cell.outputs for cell in cells if cell.cell_type == "code")
 
 
+def test_chapters_that_others_need_come_before_them() -> None:
+    book = Path(__file__).parents[1] / "book"
+    order = list(runner.chapters(book))
+    for name, needed in yaml.safe_load((book / "needs.yaml").read_text()).items():
+        assert all(order.index(other) < order.index(name) for other in needed), name
+
+
 # --- going on ----------------------------------------------------------------------------------
 
 
 def append(file: str) -> Callable[[Path], None]:
     return lambda root: (root / file).write_text((root / file).read_text() + "#")
+
+
+NEEDS = {"alpha": ["zeta"]}
 
 
 def rewrite(name: str, *cells: str, text: str = "") -> Callable[[Path], None]:
@@ -152,13 +168,13 @@ def rewrite(name: str, *cells: str, text: str = "") -> Callable[[Path], None]:
     [
         (append("book/_toc.yml"), {}, ""),
         (rewrite("zeta", text="!"), {}, "zeta"),
-        (rewrite("zeta", "1"), {}, "zeta alpha dies"),
-        (rewrite("alpha", "1"), {}, "alpha dies"),
-        (lambda root: None, {"alpha": {"n": 1}}, "alpha dies"),
+        (rewrite("zeta", "1"), {}, "zeta alpha"),
+        (rewrite("alpha", "1"), {}, "alpha"),
+        (lambda root: None, {"zeta": {"n": 1}}, "zeta alpha"),
         (append("micranet_helpers/code.py"), {}, "zeta alpha dies"),
         (append("requirements.lock"), {}, "zeta alpha dies"),
     ],
-    ids=["page", "text", "code", "later code", "parameter", "package", "lock"],
+    ids=["page", "text", "code", "code of one that none needs", "parameter", "package", "lock"],
 )
 def test_what_a_change_makes_out_of_date(
     untouched: Path, change: Callable, values: dict, changed: str
@@ -168,7 +184,7 @@ def test_what_a_change_makes_out_of_date(
 
     def digests(values: dict) -> dict[str, str]:
         sources = record.open_tree(untouched, tree, fresh=False)
-        return record.digests(sources, tree, notebooks, values, names)
+        return record.digests(sources, tree, notebooks, values, names, NEEDS)
 
     before = digests({})
     assert digests({}) == before
@@ -198,7 +214,8 @@ def test_only_what_is_out_of_date_is_executed_again(
     assert list(json.loads((tree / "status.json").read_text())["seconds"]) == ["zeta", "alpha"]
     cells = nbformat.read(tree / "alpha.ipynb", as_version=4).cells
     assert all(cell.execution_count for cell in cells[1:])
-    assert (tree / "alpha.txt").exists() == (len(cells) > 2), "what nothing writes any more is gone"
+    written = work(root, "alpha") / "alpha.txt"
+    assert written.exists() == (len(cells) > 2), "what nothing writes any more is gone"
 
 
 def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path) -> None:
@@ -206,11 +223,12 @@ def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path)
     for cells, kept in [(ALPHA, False), (ALPHA, True), (["x = 1"], False)]:
         write_chapter(untouched / "book", "alpha", cells)
         sources = record.open_tree(untouched, tree, fresh=False)
-        found = record.digests(sources, tree, notebooks, {}, ["alpha"])
+        found = record.digests(sources, tree, notebooks, {}, ["alpha"], NEEDS)
         record.prepare(untouched, tree, notebooks, found)
-        assert (tree / "half").exists() == kept and (tree / "_toc.yml").exists()
-        record.begin(tree, "alpha", found["alpha"])
-        (tree / "half").touch()
+        half = record.work_folder(tree, "alpha") / "half"
+        assert half.exists() == kept and (tree / "_toc.yml").exists()
+        record.begin(tree, "alpha", found["alpha"], [])
+        half.touch()
 
 
 # --- usage -------------------------------------------------------------------------------------
@@ -314,7 +332,7 @@ def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path)
     code, _, err = call(book, "run", "--profile", "short", "slow")
     assert code == 1
     assert "made no progress for 0.05 minutes" in err and "code cell 2: time.sleep(600" in err
-    pid = int((book / "_build" / "executed" / "short" / "pid.txt").read_text())
+    pid = int((work(book, "slow", "short") / "pid.txt").read_text())
     assert not is_running(pid)
 
 
@@ -326,8 +344,9 @@ def test_interrupted_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(bo
         [sys.executable, "-c", command, "run", "--profile", "odd", "zeta", "slow"],
         cwd=book, stderr=subprocess.PIPE, start_new_session=True,
     )
-    pid_file = book / "_build" / "executed" / "odd" / "pid.txt"
-    while not (pid_file.exists() and pid_file.read_text()):
+    pid_file = work(book, "slow", "odd") / "pid.txt"
+    tree = book / "_build" / "executed" / "odd"
+    while not (pid_file.exists() and pid_file.read_text() and record.times(tree, ["zeta"])["zeta"]):
         assert process.poll() is None, "ended before the cell that sleeps"
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does

@@ -148,7 +148,7 @@ def test_public_names_are_documented(path: Path) -> None:
             assert ast.get_docstring(node), node.name
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "full", "networks"])
 def test_profile_names_known_chapters_and_parameters(name: str) -> None:
     limit, _ = runner.load_profile(BOOK, name)
     assert limit > 0

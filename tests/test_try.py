@@ -27,6 +27,7 @@ from micranet_helpers.maps import combine, gaussian, grad_cam, otsu, percentile,
 from micranet_helpers.maps.detect import table
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.zoo import Usage
 from micranet_helpers.zoo.export import to_onnx
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -42,7 +43,7 @@ ROUNDING = 1e-3  # share of pixels that may fall on the other side of the thresh
 def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small seeded network with its maps."""
     path = tmp_path_factory.mktemp("network") / "small.onnx"
-    to_onnx(path, MODEL, CLASSES, maps=True)
+    to_onnx(path, MODEL, CLASSES, maps="predicted", usage=Usage(CLASSES, side=SIDE))
     return path
 
 
@@ -52,7 +53,7 @@ def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     place = folder / browser.PLACE
     place.mkdir(parents=True)
-    for file in STATIC.iterdir():
+    for file in STATIC.glob("*.*"):
         (place / file.name).write_bytes(file.read_bytes())
     browser.write(folder, place)
     about = json.loads((place / "networks.json").read_text())
@@ -61,7 +62,7 @@ def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "small.onnx").write_bytes(onnx.read_bytes())
     browser.write_picture(place / "small.png", pixels(120, 150))
     about["networks"] = [{
-        "name": "small", "file": "small.onnx", "classes": CLASSES, "side": SIDE,
+        "id": "small", "name": "small", "file": "small.onnx", "classes": CLASSES, "side": SIDE,
         "scaling": "fixed", "sigma": 1, "area": 4, "pixel_size_um": 0.5,
         "sample": {"file": "small.png", "name": "noise"},
     }]  # fmt: skip
@@ -297,7 +298,7 @@ def test_nothing_outside_the_folder_is_asked(page: Any, address: str) -> None:
     elsewhere = Faults({"x": b"x"})
     with serve_faults(elsewhere) as other:
         assert page.evaluate(ask, f"{other}/x") == "refused"
-        assert [worker.evaluate(ask, f"{other}/x") for worker in page.workers] == ["refused"]
+        assert {worker.evaluate(ask, f"{other}/x") for worker in page.workers} == {"refused"}
     assert not elsewhere.requests
     assert page.evaluate(ask, address) == "answered"
 

@@ -9,7 +9,7 @@ import nbformat
 import psutil
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
-from micranet_book import runner
+from micranet_book.chapter import kernel_environment
 from notebooks import tagged
 
 from micranet_helpers.data.fetch import download
@@ -64,7 +64,7 @@ def start(folder: Path) -> subprocess.Popen:
     values = [word for name, value in VALUES.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "papermill", "chapter.ipynb", "done.ipynb", "-k", "python3",
                "--log-output", "--no-progress-bar", *values]  # fmt: skip
-    return subprocess.Popen(command, cwd=folder, env=runner.kernel_environment(),
+    return subprocess.Popen(command, cwd=folder, env=kernel_environment(),
                             stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from micranet_helpers.data import sources
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.dataset import SPLITS, Sample
 from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.scaling import scale_of
 from micranet_helpers.data.simulated import cells as drawn
 from micranet_helpers.files.images import read_image, read_mask
 
@@ -208,10 +209,9 @@ def _sample(frame: Path, mask: Path, line: str, names: tuple[str, ...]) -> Sampl
     inside = tuple(slice(edge, side - edge) for side in cells.shape)
     cells = _numbered(cells)
     label = _label(cells[inside], contacts(cells)[inside], names.index(f"{line} cell"), len(names))
-    low, high = int(image.min()), int(image.max())
+    scale = scale_of(image, "minmax")
     image = image[(slice(None), *inside)].astype(np.uint16)
-    name = "/".join(frame.parts[-3:])
-    return Sample(name, image, label, offset=low, factor=1 / max(high - low, 1))
+    return Sample("/".join(frame.parts[-3:]), image, label, *scale)
 
 
 def _numbered(cells: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -270,7 +270,7 @@ def build(
             num_images, partial(_draw, seed, _drawable(size, lines), size), names, __name__
         ),
         "open": real, "original": real,
-    })  # fmt: skip
+    }, scaling="minmax")  # fmt: skip
 
 
 def _item(line: str) -> str:
@@ -331,6 +331,5 @@ def _draw(seed: int, lines: Sequence[str], size: int, number: int) -> Sample:
     which = number % len(lines)
     image, cells = drawn.draw(np.random.default_rng([seed, number]), size, lines[which])
     label = _label(cells, contacts(cells), 2 * which, 2 * len(lines))
-    low, high = int(image.min()), int(image.max())
-    name = f"{lines[which]}-{seed}-{number}"
-    return Sample(name, image[None], label, offset=low, factor=1 / max(high - low, 1))
+    image = image[None]
+    return Sample(f"{lines[which]}-{seed}-{number}", image, label, *scale_of(image, "minmax"))

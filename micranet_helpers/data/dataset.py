@@ -16,10 +16,10 @@ each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 ``boxes``          (M, 6), optional                       image, class, top, left, bottom, right, px
 =================  =====================================  =========================================
 
-The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``source``, ``licence``
-and ``version`` (of this package); the attribute ``split`` of a group repeats its name. Every chunk
-carries a checksum, and so do the file's own tables: a damaged file gives an error, not a wrong
-image.
+The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``scaling`` (of each image
+by its own numbers), ``source``, ``licence`` and ``version`` (of this package); the attribute
+``split`` of a group repeats its name. Every chunk carries a checksum, and so do the file's own
+tables: a damaged file gives an error, not a wrong image.
 """
 
 import glob
@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from micranet_helpers.data.scaling import normalize
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.files.hdf5 import attribute, member, reading
 
@@ -98,18 +99,16 @@ class About:
         Under which terms they may be used.
     pixel_size_um : float or None
         Side of a pixel in µm, where it is known.
+    scaling : str or None
+        How each image was scaled by its own numbers, "minmax" or "standard" of
+        :data:`~micranet_helpers.data.scaling.SCALINGS`; None where all have one offset and factor.
     """
 
     classes: tuple[str, ...]
     source: str
     licence: str
     pixel_size_um: float | None = None
-
-
-def normalize(image: NDArray[Any], offset: Any, factor: Any) -> NDArray[np.float32]:
-    """Compute ``(image - offset) * factor``, float32 (C, H, W); both are numbers or (C,)."""
-    offset, factor = (np.asarray(value, np.float32).reshape(-1, 1, 1) for value in (offset, factor))
-    return np.subtract(image, offset, dtype=np.float32) * factor
+    scaling: str | None = None
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -192,6 +191,8 @@ def _describe(file: h5py.File, about: About) -> None:
         "classes": json.dumps(about.classes), "source": about.source, "licence": about.licence,
         "version": importlib.metadata.version("micranet-helpers"),
     }  # fmt: skip
+    if about.scaling is not None:
+        texts["scaling"] = about.scaling
     for key, text in texts.items():
         # Text of fixed length is stored in the file's tables, which have checksums.
         file.attrs[key] = np.bytes_(text.encode())
@@ -314,6 +315,7 @@ def _about(file: h5py.File, count: int) -> About:
     return About(
         classes, str(attribute(file, "source") or "unknown"),
         str(attribute(file, "licence") or "unknown"), None if size is None else float(size),
+        attribute(file, "scaling"),
     )
 
 
@@ -332,7 +334,8 @@ class Split:
     """Read a split of a file that stays open; a pixel is read when it is asked for.
 
     ``shapes``, int64 (N, 2), holds the true height and width of each image, px, and ``names``
-    their names; ``label`` is the stack of labels, (N, K, H, W) or (N, K).
+    their names; ``label`` is the stack of labels, (N, K, H, W) or (N, K); ``scale``, float32
+    (N, C, 2), the offset and factor of each, and ``dtype`` the type of their pixels.
     """
 
     def __init__(self, group: h5py.Group) -> None:
@@ -353,6 +356,7 @@ class Split:
         scale = _optional(group, "normalization", (count, self._channels, 2), "f")
         if scale is None:
             scale = np.broadcast_to(np.float32([0, 1]), (count, self._channels, 2))
+        self.scale, self.dtype = scale, self._data.dtype
         self._offset, self._factor = np.moveaxis(scale, -1, 0)
         self._boxes = _optional(group, "boxes", (None, 6), "f")
 

@@ -24,6 +24,7 @@ from micranet_helpers.data import sources
 from micranet_helpers.data.crops import Rule
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.data.fetch.download import fetch
+from micranet_helpers.data.scaling import scale_of
 from micranet_helpers.data.simulated import smear
 from micranet_helpers.files.images import read_image
 
@@ -142,8 +143,7 @@ def _paint(boxes: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.uin
 
 
 def _sample(name: str, image: NDArray[np.uint8], label: NDArray[np.uint16], boxes: Any) -> Sample:
-    offset, spread = image.mean((1, 2)), image.std((1, 2))
-    factor = 1 / np.where(spread > 0, spread, 1)
+    offset, factor = scale_of(image, "standard")
     return Sample(name, image, label, offset.astype("f4"), factor.astype("f4"), boxes.astype("f4"))
 
 
@@ -235,7 +235,7 @@ def build(
         "original": lambda: (
             _original(*fetch("bbbc041", subset), scale), sources.cited(CLASSES, "bbbc041")
         ),
-    })  # fmt: skip
+    }, scaling="standard")  # fmt: skip
 
 
 def _open(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:

@@ -1,6 +1,7 @@
 """Choose the source of a dataset, share its images out to the splits, and describe it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -13,14 +14,16 @@ Made = tuple[Mapping[str, Iterable[Sample]], About]
 
 
 def write(
-    path: str | Path, source: str, offered: Mapping[str, Callable[[], Made]], note: str = ""
-) -> Path:
+    path: str | Path, source: str, offered: Mapping[str, Callable[[], Made]], note: str = "",
+    scaling: str | None = None,
+) -> Path:  # fmt: skip
     """Write the dataset of one of the sources that are offered."""
     if source not in offered:
         *first, last = map(repr, offered)
         names = f"{', '.join(first)} or {last}"
         raise ValueError(f"There is no source {source!r}: take {names}{note}.")
-    return dataset.write(path, *offered[source]())
+    splits, about = offered[source]()
+    return dataset.write(path, splits, replace(about, scaling=scaling))
 
 
 def shares(num_images: int) -> tuple[int, int, int]:

@@ -122,6 +122,9 @@ def recipe(session: Session) -> str:
     choice, (rows, columns) = session.choice, session.window
     layers = [LAYERS.index(layer) for layer in choice.layers]
     level = f", {choice.level}" if choice.threshold == "percentile" else ""
+    read = f"read_image({choice.image!r})"
+    stored = session.scaling == "stored"
+    seen = f"entry.usage.scaled({read})" if stored else f"scaled({read}, {session.scaling!r})"
     return f'''\
 # Made by the explorer of micranet_helpers {VERSION}.
 import numpy as np
@@ -129,11 +132,11 @@ import torch
 
 from micranet_helpers import zoo
 from micranet_helpers.files.images import read_image
-from micranet_helpers.explore import numbered, predict, scaled
+from micranet_helpers.explore import numbered, predict{"" if stored else ", scaled"}
 from micranet_helpers.maps import combine, gaussian, {choice.threshold}
 
 entry = zoo.load({choice.zoo!r}, {choice.group!r})
-image = torch.from_numpy(scaled(read_image({choice.image!r}), {choice.scaling!r}))
+image = torch.from_numpy({seen})
 place = np.s_[{rows.start}:{rows.stop}, {columns.start}:{columns.stop}]  # rows, columns
 maps = predict(entry, image[None, :, *place]).maps[{session.cls}]  # layers {" ".join(LAYERS)}
 score = gaussian(combine(maps, {choice.how!r}, layers={layers}), sigma={choice.sigma})

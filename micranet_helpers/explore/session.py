@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from micranet_helpers import zoo
-from micranet_helpers.explore.steps import SCALINGS, Prediction, numbered, predict, scaled
+from micranet_helpers.explore import steps
+from micranet_helpers.explore.steps import Prediction, numbered, predict, scaled
 from micranet_helpers.files.images import read_image
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.thresholds import otsu, percentile, triangle
@@ -27,6 +28,9 @@ COMBINATIONS = ("pca", "mean", "sum", "prod")
 
 THRESHOLDS = ("otsu", "triangle", "percentile", "none")
 """Ways to make a mask of the combined map; "none" marks nothing."""
+
+SCALINGS = ("stored", *steps.SCALINGS)
+"""How an image is scaled; "stored", the default, as the zoo says, or "fixed" if it does not."""
 
 SIDE = 256  # of the crop, px, where the zoo does not give the network's own
 
@@ -40,7 +44,8 @@ class Choice:
     zoo, group : path, str
         A zoo file, and a group in it that holds a MICRA-Net.
     image, scaling : path, str
-        An image, and how it is :func:`~micranet_helpers.explore.steps.scaled`.
+        An image, and one of :data:`SCALINGS`: how it is
+        :func:`~micranet_helpers.explore.steps.scaled`.
     top, left : int
         Corner of the crop, px; it is kept inside the image.
     side : int, optional
@@ -74,7 +79,7 @@ class Choice:
     zoo: str | Path
     group: str
     image: str | Path
-    scaling: str = "fixed"
+    scaling: str = "stored"
     top: int = 0
     left: int = 0
     side: int | None = None
@@ -189,10 +194,18 @@ class Session:
         """ndarray, (C, H, W): the whole image as its file stores it."""
         return read_image(self.choice.image)
 
-    @_step(*_IMAGE)
+    @property
+    def scaling(self) -> str:
+        """One of :data:`SCALINGS`: "stored" only if the zoo says how to scale an image."""
+        unknown = self.choice.scaling == "stored" and self.entry.usage is None
+        return "fixed" if unknown else self.choice.scaling
+
+    @_step(*_NETWORK, *_IMAGE)
     def image(self) -> NDArray[np.float32]:
         """ndarray, float32, (C, H, W): the whole image as the network sees it."""
-        return scaled(self.raw, self.choice.scaling)
+        if self.scaling == "stored":
+            return self.entry.usage.scaled(self.raw)
+        return scaled(self.raw, self.scaling)
 
     @property
     def place(self) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from micranet_helpers.data.dataset import normalize
+from micranet_helpers.data.scaling import normalize, scale_of
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.detect import drop_small, instances, pieces
 from micranet_helpers.maps.segmentation import predicted
@@ -47,19 +47,12 @@ def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
     """
     if how not in SCALINGS:
         raise ValueError(f"Scale images by one of {', '.join(SCALINGS)}, not {how!r}.")
-    if how == "fixed":
-        if image.dtype.kind == "u" and image.dtype != np.uint8:
-            raise ValueError(
-                "The image has 16 bits, whose full range says nothing: choose the scaling minmax "
-                "or standard, whichever the network was trained with."
-            )
-        return normalize(image, 0, 1 / 255 if image.dtype == np.uint8 else 1)
-    if how == "minmax":
-        low, high = image.min((1, 2)).astype(float), image.max((1, 2)).astype(float)
-    else:
-        low = image.mean((1, 2), np.float64)
-        high = low + image.std((1, 2), np.float64)
-    return normalize(image, low, 1 / np.where(high > low, high - low, 1))
+    if how == "fixed" and image.dtype.kind == "u" and image.dtype != np.uint8:
+        raise ValueError(
+            "The image has 16 bits, whose full range says nothing: choose the scaling minmax "
+            "or standard, whichever the network was trained with."
+        )
+    return normalize(image, *scale_of(image, how))
 
 
 class Prediction(NamedTuple):

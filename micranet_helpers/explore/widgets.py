@@ -15,8 +15,7 @@ from typing import Any
 from micranet_helpers import zoo as zoos
 from micranet_helpers.explore import saving
 from micranet_helpers.explore.picture import levels, overlay, overview, png, summary, tiles
-from micranet_helpers.explore.session import COMBINATIONS, THRESHOLDS, Choice, Session
-from micranet_helpers.explore.steps import SCALINGS
+from micranet_helpers.explore.session import COMBINATIONS, SCALINGS, THRESHOLDS, Choice, Session
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.networks.micranet import LAYERS, STRIDES
 

@@ -1,18 +1,20 @@
 """Run the command ``micranet-book``.
 
-``data`` and ``publish-weights`` work wherever the package is installed. ``run``, ``build`` and
-``list`` need a clone of the repository, which holds the chapters and the package ``micranet_book``.
+``data`` and ``publish-weights`` work wherever the package is installed. ``run``, ``build``,
+``list`` and ``networks`` need a clone of the repository, which holds the chapters and the package
+``micranet_book``.
 """
 
 import argparse
 import sys
 
 USAGE = """\
-usage: micranet-book {data,publish-weights,run,build,list} ...
+usage: micranet-book {data,publish-weights,run,build,list,networks} ...
 
   data              list, fetch and remove the data sets of the book
   publish-weights   write trained networks to a zoo file, with a model card
   run, build, list  execute chapters, build the pages, show parameters (in a clone)
+  networks          train anew the networks that ship with the package (in a clone)
 """
 
 

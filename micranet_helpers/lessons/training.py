@@ -1,5 +1,6 @@
 """Train the networks of the chapters: once, in folders that all chapters name alike."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from micranet_helpers.lessons.machine import best_device
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
 from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.networks.checkpoints import read_checkpoint
-from micranet_helpers.train import fit, load
+from micranet_helpers.train import fit, history, load
 
 Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
 """Images (C, H, W) and targets (K, H, W) of a split."""
@@ -38,7 +39,9 @@ def build_dataset(
     """
     parts = [f"{chapter}-{source}{subset}"]
     if source == "simulated" or chapter == "mnist":  # canvases are drawn from real digits
-        parts += [num_images, size, *options.values()]
+        parts += [num_images, size]
+    parts += ["-".join(value) if isinstance(value, list) else value
+              for value in options.values() if value is not None]  # fmt: skip
     file = Path("data", f"{'-'.join(map(str, parts))}.h5")
     if file.is_file():  # it gets its name when it is complete
         return file
@@ -53,7 +56,12 @@ def run_folder(dataset: str | Path, *settings: object) -> str:
 
     Chapters that name it alike share the network: what one has trained, another loads.
     """
-    return "runs/" + "-".join([Path(dataset).stem, *map(str, settings)])
+    return "runs/" + "-".join([Path(dataset).stem, *map(str, settings)]).replace(":", "-")
+
+
+def seconds(folder: str | Path) -> float:
+    """Sum the seconds of a run's epochs; NaN where nothing was trained."""
+    return sum(history(folder)["seconds"]) or math.nan
 
 
 def fit_or_load(
@@ -69,7 +77,8 @@ def fit_or_load(
     Parameters
     ----------
     weights : str or path
-        "train", or a zoo file with a group ``MICRANet``, whose first network is taken.
+        "train", or a zoo file with a group ``MICRANet``, whose first network is taken; see
+        :func:`micranet_helpers.zoo.locate`.
     train, validation, folder, epochs, **options
         As for :func:`micranet_helpers.train.fit`; not used if weights are loaded.
 
@@ -81,7 +90,7 @@ def fit_or_load(
     if weights == "train":
         model = fit(train, validation, folder, epochs, **options)
     else:
-        model = zoo.load(weights, "MICRANet").models[0]
+        model = zoo.load(zoo.locate(weights), "MICRANet").models[0]
     return model.to(best_device())
 
 

@@ -2,10 +2,11 @@
 
 A zoo (HDF5) holds architecture groups, a group holds models, a model holds one dataset per entry
 of its ``state_dict``; a model trained in folds holds one sub-group per fold. The settings are JSON
-text in the attribute ``trainer_params`` of the architecture group. A zoo may also hold a project
-of the program Ilastik. No code in a file is ever run, and no link out of it is followed, so files
-from an unknown source cannot do harm or show other files. The older layout, a folder of two
-files, is read by :mod:`micranet_helpers.zoo.older_layout`.
+text in the attribute ``trainer_params`` of the architecture group; ours say in ``usage`` how the
+network is to be used. A zoo may also hold a project of the program Ilastik. No code in a file is
+ever run, and no link out of it is followed, so files from an unknown source cannot do harm or show
+other files. The older layout, a folder of two files, is read by
+:mod:`micranet_helpers.zoo.older_layout`.
 """
 
 import io
@@ -25,6 +26,7 @@ from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
+from micranet_helpers.zoo.usage import Usage
 from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
 
 MODEL = "model"  # under which `save` writes the model of a group
@@ -44,11 +46,14 @@ class ZooEntry:
         :func:`~micranet_helpers.zoo.architectures.settings`.
     class_thresholds : ndarray of float64, or None
         Decision threshold of each class, a probability, as stored.
+    usage : Usage, or None
+        How the network is to be used, where the zoo says it.
     """
 
     models: list[nn.Module]
     params: dict[str, Any]
     class_thresholds: NDArray[np.float64] | None
+    usage: Usage | None = None
 
 
 def save(
@@ -57,6 +62,9 @@ def save(
     models: nn.Module | Sequence[nn.Module],
     params: dict[str, Any],
     class_thresholds: ArrayLike | None = None,
+    *,
+    usage: Usage | None = None,
+    half: bool = False,
 ) -> None:
     """Add a model, or the folds of a model, to a zoo file.
 
@@ -70,12 +78,17 @@ def save(
     group : str
         Name of the architecture group, e.g. ``"MICRANet"``.
     models : MICRANet, UNet, FalkUNet, MaskRCNN or sequence of one of them
-        The trained network, or one per fold. Weights are stored as float32.
+        The trained network, or one per fold.
     params : dict
         Settings of the training, stored as JSON. Those that define the network are filled in:
         see :func:`~micranet_helpers.zoo.architectures.settings`.
     class_thresholds : array-like of float, (num_classes,), optional
         Decision threshold of each class, a probability.
+    usage : Usage, optional
+        How the network is to be used: scale of the images, size of the objects, levels.
+    half : bool
+        Store the weights of convolutions and linear layers as float16, in half the space; all
+        are float32 again when they are loaded.
 
     Raises
     ------
@@ -88,8 +101,8 @@ def save(
     """
     path = Path(path).resolve()
     models = [models] if isinstance(models, nn.Module) else list(models)
-    attributes = _attributes(models, params, class_thresholds)
-    weights = [taken(model) for model in models]
+    attributes = _attributes(models, params, class_thresholds, usage)
+    weights = [taken(model, half) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
     try:
@@ -233,16 +246,32 @@ def extract_ilastik(
 
 
 def _attributes(
-    models: list[nn.Module], params: dict[str, Any], class_thresholds: ArrayLike | None
-) -> dict[str, Any]:
+    models: list[nn.Module], params: dict[str, Any], class_thresholds: ArrayLike | None,
+    usage: Usage | None,
+) -> dict[str, Any]:  # fmt: skip
     sizes = _common_settings(models)
     attributes = {"trainer_params": settings_text(models[0], params)}
+    if usage is not None:
+        attributes["usage"] = usage.text
+        _check_usage(usage, sizes)
     if class_thresholds is not None:
         attributes["class_thresholds"] = thresholds = np.asarray(class_thresholds, np.float64)
         count = sizes["num_classes"]
         if thresholds.shape != (count,) or not np.isfinite(thresholds).all():
             raise ValueError(f"Give one finite threshold for each of the {count} classes.")
     return attributes
+
+
+def _check_usage(usage: Usage, sizes: dict[str, Any]) -> None:
+    channels = sizes.get("in_channels", sizes.get("num_input_images"))
+    found = {*map(len, (usage.channels, usage.offset, usage.factor))} - {0, 1, channels}
+    # Mask R-CNN counts the background as a class.
+    background = "num_input_images" in sizes and "image_mean" in sizes
+    if found or len(usage.classes) != sizes["num_classes"] - background:
+        raise ValueError(
+            f"The usage names {len(usage.classes)} classes, or the scale of other channels, but "
+            f"the network has {channels} channels and {sizes['num_classes']} classes."
+        )
 
 
 def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
@@ -291,7 +320,18 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
         raise ValueError(f"its trainer_params say {declared} and contradict its weights, {sizes}.")
     for model, arrays in folds:
         fill(model, arrays)
-    return ZooEntry(models, {**params, **sizes}, _thresholds(architecture))
+    return ZooEntry(
+        models, {**params, **sizes}, _thresholds(architecture), _usage(architecture, sizes)
+    )
+
+
+def _usage(architecture: h5py.Group, sizes: dict[str, Any]) -> Usage | None:
+    text = attribute(architecture, "usage")
+    if text is None:
+        return None
+    usage = Usage.of_text(text)
+    _check_usage(usage, sizes)
+    return usage
 
 
 def _folds(model: h5py.Group) -> list[h5py.Group]:

@@ -18,8 +18,14 @@ from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.zoo.usage import Usage, facts
 
-_CELLS = tuple("phase-cells" if line == "Usiigaci" else line for line in ctc.DRAWN)
+
+def _item(line: str) -> str:
+    return "phase-cells" if line == "Usiigaci" else line
+
+
+_CELLS = tuple(map(_item, ctc.DRAWN))
 DATA = {
     "mnist": ("mnist",),
     "ctc": _CELLS,
@@ -49,33 +55,42 @@ class _Run(NamedTuple):
 
 
 def publish_weights(
-    result: str | Path, runs: Mapping[str, Sequence[str | Path]], folder: str | Path
-) -> tuple[Path, Path]:
-    """Write a zoo of trained networks, ``<dataset>.hdf5``, and its model card, ``<dataset>.md``.
+    result: str | Path, runs: Mapping[str, Sequence[str | Path]], folder: str | Path,
+    usages: Mapping[str, Usage] | None = None, half: bool = False, name: str | None = None,
+) -> tuple[Path, Path]:  # fmt: skip
+    """Write a zoo of trained networks, ``<name>.hdf5``, and its model card, ``<name>.md``.
+
+    The name is that of the dataset if none is given.
 
     ``result`` is the file of :func:`micranet_helpers.results.save` with what was measured.
     ``runs`` gives, by the name of its group in the zoo, the folders of each model's runs; several
     are the folds of one model. Names begin with the network as in the published zoos:
     ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``. No thresholds of classes are stored, as
-    neither a run nor its result keeps them. Nothing is overwritten, and after a failure neither
-    file is there.
+    neither a run nor its result keeps them; ``usages`` say, by group, how a network is to be used.
+    ``half`` is as for :func:`micranet_helpers.zoo.hdf5_zoo.save`. Nothing is overwritten, and after
+    a failure neither file is there.
     """
+    usages = usages or {}
+    if not set(usages) <= set(runs):
+        raise ValueError(f"There is a usage of {', '.join(usages)}, but only {', '.join(runs)}.")
     record = results.load(result)
     _check_own(record)
-    data = data_of(record["dataset"], record["source"])
-    models = {name: [_run(name, Path(run), record) for run in each] for name, each in runs.items()}
+    data = data_of(record["dataset"], record["source"], record["parameters"].get("lines"))
+    models = {key: [_run(key, Path(run), record) for run in each] for key, each in runs.items()}
     if not models or not all(models.values()):
         raise ValueError("Name at least one model, and the folder of its run.")
-    weights, card = (Path(folder) / f"{record['dataset']}{end}" for end in (".hdf5", ".md"))
+    weights, card = (Path(folder) / f"{name or record['dataset']}{end}" for end in (".hdf5", ".md"))
     for path in (weights, card):
         if path.exists():
             raise FileExistsError(f"{path} exists: delete it or choose another folder.")
     try:
         weights.parent.mkdir(parents=True, exist_ok=True)
         with replacing(card) as text, replacing(weights) as part:
-            for name, folds in models.items():
-                zoo.save(part, name, [fold.model for fold in folds], _params(folds, record))
-            text.write_text(_card(record, data, models, part, weights.name), encoding="utf-8")
+            for key, folds in models.items():
+                zoo.save(part, key, [fold.model for fold in folds], _params(folds, record),
+                         usage=usages.get(key), half=half)  # fmt: skip
+            about = {"name": weights.name, "usage": _usage(usages, half)}
+            text.write_text(_card(record, data, models, part, about), encoding="utf-8")
     except OSError as error:
         with suppress(OSError):  # it took its place before the card, or is not there
             weights.unlink()
@@ -96,9 +111,12 @@ def _check_own(record: Mapping[str, Any]) -> None:
         )
 
 
-def data_of(dataset: str, source: str) -> list[Item]:
-    """List the images that the networks of a result learnt from; none if they were simulated."""
-    known = DATA.get(_family(dataset))
+def data_of(dataset: str, source: str, lines: Sequence[str] | None = None) -> list[Item]:
+    """List the images that the networks of a result learnt from; none if they were simulated.
+
+    ``lines`` are those of :mod:`micranet_helpers.data.ctc`, if they were not all.
+    """
+    known = tuple(map(_item, lines)) if lines else DATA.get(_family(dataset))
     if known is None or source not in ("simulated", "open"):
         raise ValueError(
             f"The data of the result, {dataset!r} from {source!r}, are not known: give a result of "
@@ -184,7 +202,7 @@ for row in zoo.contents("{name}"):
     print(row["group"], [type(model).__name__ for model in entry.models], entry.params)
 ```
 
-Images must be normalised as those of training were: see the chapter `{chapter}`.
+{usage} For more see the chapter `{chapter}`.
 
 ## Data
 
@@ -221,14 +239,14 @@ def _card(
     data: Sequence[Item],
     models: Mapping[str, Sequence[_Run]],
     weights: Path,
-    name: str,
+    about: Mapping[str, str],
 ) -> str:
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     seconds = ((step, f"{value:.1f}") for step, value in record["seconds"].items())
     return _CARD.format(
         **{key: _words(value) for key, value in record.items()},
-        name=name,
+        **about,
         megabytes=weights.stat().st_size / 1e6,
         digest=digest,
         networks=_networks(models),
@@ -260,6 +278,17 @@ def _networks(models: Mapping[str, Sequence[_Run]]) -> str:
     ]  # fmt: skip
     kinds = dict.fromkeys(network for _, network, *_ in rows)
     return "\n".join([results.table(head, rows), "", *(f"- {k}: {NETWORKS[k][1]}." for k in kinds)])
+
+
+def _usage(usages: Mapping[str, Usage], half: bool) -> str:
+    stored = "float16, and float32 once loaded" if half else "float32"
+    if not usages:
+        return f"Weights are {stored}. Images must be normalised as those of training were."
+    rows = [(name, key, value) for name, usage in usages.items() for key, value in facts(usage)]
+    return "\n".join([
+        f"Weights are {stored}. `entry.usage.scaled(image)` gives what a network sees of an image:",
+        "", results.table(("group", "use", "value"), rows), "",
+    ])  # fmt: skip
 
 
 def _count(model: nn.Module) -> int:

@@ -60,17 +60,20 @@ def assemble(arrays: Arrays, params: Mapping[str, Any], where: str) -> tuple[nn.
     return build(architecture, shapes, params, where), arrays
 
 
-def taken(model: nn.Module) -> dict[str, Tensor]:
+def taken(model: nn.Module, half: bool = False) -> dict[str, Tensor]:
     """Return the state dict as finite CPU tensors, float32 unless they are whole numbers.
 
-    A ValueError says if a number is not finite or the network could not be loaded again.
+    With ``half``, kernels and matrices are float16; vectors, which need the precision and hardly
+    any space, are not. A ValueError says if a number is not finite or the network could not be
+    loaded again.
     """
     assemble(model.state_dict(), settings(model), "The model")
     stored = {}
     for key, value in model.state_dict().items():
+        if value.is_floating_point():
+            value = value.half() if half and value.ndim > 1 else value.float()
         if not torch.isfinite(value).all():
             raise ValueError(f"{key} holds NaN or infinite numbers: the training diverged.")
-        value = value.float() if value.is_floating_point() else value
         stored[key] = value.cpu().contiguous()
     return stored
 

@@ -2,17 +2,19 @@
 
 A chapter holds as long as a run from nothing would give the same pages. What counts is its own
 notebook and parameters, the package, the lock file, the installed versions, and the code and
-parameters of *all* chapters before it, since it may load what any of them wrote. So a change of
-text costs that chapter alone, a change of code that chapter and those after it, and a change of
-the package everything. What chapters that no longer hold have written is removed first.
+parameters of the chapters that it needs (``book/needs.yaml``). So a change of text costs that
+chapter alone, a change of code also those that need it, and a change of the package everything.
 
-``_build/done/`` in the tree holds for each chapter a record (digest, seconds, files that it wrote)
-and, if it came to its end, the executed notebook as the pages show it: a reader who opens the one
-in the tree and runs it again changes no page.
+Each chapter works in a folder of its own, ``work/<chapter>/`` in the tree, where it finds what
+those that it needs have written, and where its executed notebook is for readers who go on from
+there. ``_build/done/`` holds for each a record (digest, seconds,
+how it failed) and, if it came to its end, the executed notebook as the pages show it: a reader who
+opens the one in the tree and runs it again changes no page.
 """
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +26,7 @@ from micranet_helpers.files.atomic import write_atomically
 FOLDER = Path("_build", "done")  # Sphinx looks for pages in other folders only
 _NO_SOURCES = ("_build", "_ext", "runs", ".ipynb_checkpoints", "*.ipynb")
 
-Stamps = dict[str, tuple[int, int]]  # file -> time of its last change, size
+Needs = dict[str, list[str]]  # chapter -> chapters whose files it finds
 
 
 def open_tree(root: Path, tree: Path, fresh: bool) -> str:
@@ -58,31 +60,27 @@ def _hash(*parts: Any) -> str:
 
 
 def digests(
-    sources: str, tree: Path, notebooks: dict[str, Path], values: dict, names: list[str]
-) -> dict[str, str]:
+    sources: str, tree: Path, notebooks: dict[str, Path], values: dict, names: list[str],
+    needs: Needs,
+) -> dict[str, str]:  # fmt: skip
     """Digest the chapters named, and those that the tree has already, in the order of the book."""
-    found, before = {}, sources
+    found, codes = {}, {}
     for name, path in notebooks.items():
         if name in names or _record(tree, name).is_file():
             text = path.read_bytes()
             cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-            found[name] = _hash(before, text, values.get(name, {}))
-            before = _hash(before, name, cells, values.get(name, {}))
+            needed = {other: codes[other] for other in needs.get(name, ()) if other in codes}
+            codes[name] = _hash(cells, values.get(name, {}), needed)
+            found[name] = _hash(sources, text, values.get(name, {}), needed)
     return found
 
 
 def prepare(root: Path, tree: Path, notebooks: dict[str, Path], found: dict[str, str]) -> None:
     """Remove what no longer holds, then put the sources of the book, as they are now, in place."""
     for path in (tree / FOLDER).glob("*.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["digest"] == found.get(path.stem):
-            continue
-        if record["files"] is None:  # it was killed: nobody knows what it wrote
-            _empty(tree, (tree / FOLDER / "sources").read_text())
-            break
-        for name in record["files"]:
-            (tree / name).unlink(missing_ok=True)
-        path.unlink()
+        if json.loads(path.read_text(encoding="utf-8"))["digest"] != found.get(path.stem):
+            shutil.rmtree(work_folder(tree, path.stem), ignore_errors=True)
+            path.unlink()
     ignored = shutil.ignore_patterns(*_NO_SOURCES)
     shutil.copytree(root / "book", tree, ignore=ignored, dirs_exist_ok=True)
     done = times(tree, notebooks)
@@ -92,41 +90,65 @@ def prepare(root: Path, tree: Path, notebooks: dict[str, Path], found: dict[str,
         shutil.copy(_record(tree, name, "ipynb") if done.get(name) else source, place)
 
 
+def work_folder(tree: Path, name: str) -> Path:
+    """Return the working folder of a chapter."""
+    return tree / "work" / name
+
+
 def _record(tree: Path, name: str, kind: str = "json") -> Path:
     return tree / FOLDER / f"{name}.{kind}"
 
 
 def times(tree: Path, names: Iterable[str]) -> dict[str, float | None]:
     """Return the seconds of each chapter that was executed, None if it did not come to its end."""
-    paths = {name: _record(tree, name) for name in names}
-    return {name: json.loads(path.read_text(encoding="utf-8"))["seconds"]
-            for name, path in paths.items() if path.is_file()}  # fmt: skip
+    return {name: found["seconds"] for name in names if (found := _read(tree, name))}
 
 
-def begin(tree: Path, name: str, digest: str) -> Stamps:
-    """Note that a chapter is being executed; return the state of the files before it."""
-    _write(tree, name, {"digest": digest, "seconds": None, "files": None})
-    return _stamps(tree)
+def fault(tree: Path, name: str) -> list[str]:
+    """Return how a chapter failed, and the lines that say why; nothing if nobody could say."""
+    return _read(tree, name)["fault"]
 
 
-def end(
-    tree: Path, name: str, digest: str, before: Stamps, executed: Path, took: float | None
+def _read(tree: Path, name: str) -> dict[str, Any]:
+    path = _record(tree, name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def begin(tree: Path, name: str, digest: str, needed: Iterable[str]) -> None:
+    """Note that a chapter is being executed, and give it the files of those that it needs."""
+    _write(tree, name, digest)
+    folder = work_folder(tree, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in needed:
+        there = work_folder(tree, other)
+        if there.is_dir():
+            shutil.copytree(there, folder, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file, or copy it where that is impossible; what is there already stays."""
+    if os.path.exists(target):
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def end(tree: Path, name: str, digest: str, executed: Path, took: float) -> None:
+    """Note the time that a chapter took, and keep it as it was executed."""
+    for place in (_record(tree, name, "ipynb"), work_folder(tree, name) / f"{name}.ipynb"):
+        shutil.copy(executed, place)
+    _write(tree, name, digest, took)
+
+
+def fail(tree: Path, name: str, digest: str, *fault: str) -> None:
+    """Note how a chapter failed."""
+    _write(tree, name, digest, fault=fault)
+
+
+def _write(
+    tree: Path, name: str, digest: str, seconds: float | None = None, fault: tuple[str, ...] = ()
 ) -> None:
-    """Note which files a chapter wrote and, unless it broke off, the time that it took."""
-    files = [file for file, stamp in _stamps(tree).items() if before.get(file) != stamp]
-    if took is not None:
-        shutil.copy(executed, _record(tree, name, "ipynb"))
-    _write(tree, name, {"digest": digest, "seconds": took, "files": files})
-
-
-def _write(tree: Path, name: str, record: dict[str, Any]) -> None:
+    record = {"digest": digest, "seconds": seconds, "fault": fault}
     write_atomically(_record(tree, name), json.dumps(record, indent=1).encode())
-
-
-def _stamps(tree: Path) -> Stamps:
-    stamps = {}
-    for path in tree.rglob("*"):
-        file = path.relative_to(tree)
-        if file.parts[0] != FOLDER.parts[0] and path.is_file():
-            stamps[str(file)] = path.stat().st_mtime_ns, path.stat().st_size
-    return stamps

@@ -1,13 +1,13 @@
 """Execute the chapters, list their parameters, build the pages.
 
-The chapters of ``book/`` are sources without outputs. They are executed, in the order of
-``book/_toc.yml``, in a copy of the book at ``_build/executed/<profile>/``, and the pages are made
-from that copy. A chapter that still holds (see :mod:`micranet_book.record`) is not executed again.
-One that fails does not stop the others, nor the pages.
+The chapters of ``book/`` are sources without outputs. They are executed in a copy of the book at
+``_build/executed/<profile>/``, in the order of ``book/_toc.yml``, two at a time, each after those
+that it needs (``book/needs.yaml``); the pages are made from that copy. A chapter that still holds
+(see :mod:`micranet_book.record`) is not executed again. One that fails does not stop the others,
+nor the pages.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import os
 import re
@@ -15,15 +15,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from micranet_book import faults, record, status
+from micranet_book import record, status
+from micranet_book.chapter import Job, start
 
 # What the extra `book` adds (papermill, nbformat, yaml) is imported where it is used, so that a
 # reader without it gets the sentence of `_require_book` instead of a traceback.
+
+AT_ONCE = 2
+"""Chapters that are executed side by side: much of each runs on one core whatever the others do."""
 
 Parameters = dict[str, dict[str, Any]]  # chapter -> parameter -> value
 
@@ -67,9 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "execute chapters into _build/executed/<profile>/"),
         ("build", _build, "execute all chapters, then build the pages in book/_build/html/"),
         ("list", _list, "show the parameters of all chapters"),
+        ("networks", _networks, "train anew the networks that ship with the package"),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command, chapters=[], parameters=[])
+        if name == "networks":
+            continue
         sub.add_argument("--profile", default="quick", help="file of book/profiles/ (quick)")
         if name != "list":
             sub.add_argument(
@@ -114,6 +120,12 @@ def _build(root: Path, args: argparse.Namespace) -> None:
 
 def _list(root: Path, args: argparse.Namespace) -> None:
     print(parameter_table(root / "book", args.profile))
+
+
+def _networks(root: Path, args: argparse.Namespace) -> None:
+    from micranet_book import networks  # loads torch
+
+    networks.make(root)
 
 
 # --- what to run -------------------------------------------------------------------------------
@@ -223,12 +235,12 @@ def run_book(
     names: list[str] | None = None,
     fresh: bool = False,
 ) -> Path:
-    """Execute chapters (all by default) that no longer hold, in the order of the book.
+    """Execute chapters (all by default) that no longer hold, two at a time, each after its needs.
 
     ``overrides`` are texts ``chapter:name=value`` and win over the profile; ``fresh`` forgets
-    earlier runs. Returns the copy of the book, with ``status.json`` in it. It is the working folder
-    of all chapters, unless ``MICRANET_WORKDIR`` names another one
-    (:mod:`micranet_helpers.lessons.workdir`), so that a chapter finds what earlier ones wrote.
+    earlier runs. Returns the copy of the book, with ``status.json`` in it. Each chapter has a
+    working folder in it (:func:`micranet_book.record.work_folder`), unless ``MICRANET_WORKDIR``
+    names another one for all (:mod:`micranet_helpers.lessons.workdir`).
     """
     notebooks = chapters(root / "book")
     minutes, parameters = load_profile(root / "book", profile)
@@ -238,37 +250,63 @@ def run_book(
     _check_parameters(selected, extra)
     values = {name: parameters.get(name, {}) | extra.get(name, {}) for name in notebooks}
 
-    tree = _tree(root, profile)
+    tree, needs = _tree(root, profile), _read_yaml(root / "book" / "needs.yaml")
     sources = record.open_tree(root, tree, fresh)
-    digests = record.digests(sources, tree, notebooks, values, list(selected))
+    digests = record.digests(sources, tree, notebooks, values, list(selected), needs)
     record.prepare(root, tree, notebooks, digests)
-    for number, (name, source) in enumerate(selected.items(), 1):
-        at = f"[{number}/{len(selected)}] {name}"
-        if took := record.times(tree, notebooks).get(name):
-            print(f"{at} has not changed (it took {took} s)", flush=True)
-            continue
-        print(f"{at} ...", flush=True)
-        output = tree / source.relative_to(root / "book")
-        took = _run_chapter(Job(source, output, tree, values[name], minutes), digests[name])
-        print(f"{at} {f'done in {took} s' if took else 'failed'}", flush=True)
-        status.write(tree, profile, record.times(tree, notebooks))
+    threads = max((os.cpu_count() or 1) // AT_ONCE, 1)
+    jobs = {
+        name: Job(str(path), str(tree / path.relative_to(root / "book")), str(tree),
+                  digests[name], values[name], minutes, threads)
+        for name, path in selected.items()
+    }  # fmt: skip
+    _run_all(tree, jobs, needs, lambda: status.write(tree, profile, record.times(tree, notebooks)))
     _summarise(tree, record.times(tree, selected))
     return tree
 
 
-@dataclass(frozen=True)
-class Job:
-    """A chapter, where it goes, its working folder, its parameters, and minutes for a cell."""
-
-    source: Path
-    output: Path
-    tree: Path
-    values: dict[str, Any]
-    minutes: float
-
-
 def _tree(root: Path, profile: str) -> Path:
     return root / "_build" / "executed" / profile
+
+
+def _run_all(
+    tree: Path, jobs: dict[str, Job], needs: record.Needs, note: Callable[[], None]
+) -> None:
+    """Execute chapters in the order of the book, as far as their needs and free places allow."""
+    places = {name: f"[{number}/{len(jobs)}] {name}" for number, name in enumerate(jobs, 1)}
+    done = {name: took for name, took in record.times(tree, jobs).items() if took}
+    for name, took in done.items():
+        print(f"{places[name]} has not changed (it took {took} s)", flush=True)
+    waiting = [name for name in jobs if name not in done]
+    running: dict[str, subprocess.Popen] = {}
+    try:
+        while waiting or running:
+            missing = {*waiting, *running}
+            ready = [name for name in waiting if missing.isdisjoint(needs.get(name, ()))]
+            for name in ready[: AT_ONCE - len(running)]:
+                waiting.remove(name)
+                print(f"{places[name]} ...", flush=True)
+                record.begin(tree, name, jobs[name].digest, needs.get(name, ()))
+                running[name] = start(jobs[name])
+            time.sleep(0.1)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                _report(tree, jobs[name], places[name], running.pop(name).returncode)
+                note()
+    finally:
+        for process in running.values():
+            process.stdin.close()  # it stops its kernel, and then itself
+        for process in running.values():
+            process.wait()
+
+
+def _report(tree: Path, job: Job, place: str, code: int) -> None:
+    name = Path(job.source).stem
+    took = record.times(tree, [name])[name]
+    print(f"{place} {f'done in {took} s' if took else 'failed'}", flush=True)
+    if took is None:
+        reason, lines = record.fault(tree, name) or (f"ended with exit code {code}", "")
+        said = f"\nmicranet-book: chapter '{name}' {reason}", lines, f"see {job.output}"
+        print(*said, sep="\n", file=sys.stderr, flush=True)
 
 
 def _summarise(tree: Path, times: dict[str, float | None]) -> None:
@@ -280,75 +318,6 @@ def _summarise(tree: Path, times: dict[str, float | None]) -> None:
             f"{len(failed)} of {len(times)} chapters failed: {', '.join(failed)}. "
             "Their pages show the error; the same command repeats only these."
         )
-
-
-def _run_chapter(job: Job, digest: str) -> float | None:
-    """Execute a chapter, report and record how it ended; return its seconds, None if it failed."""
-    name, took = job.source.stem, None
-    before, start = record.begin(job.tree, name, digest), time.perf_counter()
-    try:
-        fault = faults.find(job.output, *_execute(job))
-        if fault is None:
-            took = round(time.perf_counter() - start, 1)
-        else:
-            faults.show(job.output, *fault)
-            said = f"\nmicranet-book: chapter '{name}' {fault[0]}", fault[1], f"see {job.output}"
-            print(*said, sep="\n", file=sys.stderr, flush=True)
-    finally:
-        record.end(job.tree, name, digest, before, job.output, took)
-    return took
-
-
-def _execute(job: Job) -> tuple[str, str]:
-    """Execute a notebook; return how it failed, and what was said about that, or two empty texts.
-
-    The limit is on each cell: a chapter that makes progress may take as long as it needs.
-    """
-    import papermill
-    from nbclient.exceptions import CellTimeoutError
-
-    try:
-        with _environment():
-            papermill.execute_notebook(
-                job.source, job.output, job.values, kernel_name="python3", cwd=job.tree,
-                progress_bar=sys.stderr.isatty(), start_timeout=120, iopub_timeout=60,
-                execution_timeout=max(round(60 * job.minutes), 1),
-                store_widget_state=False,  # megabytes of pictures that no page shows
-                extra_arguments=["--log-level=ERROR"],  # no warning that sockets are not encrypted
-            )  # fmt: skip
-    except CellTimeoutError:
-        return f"made no progress for {job.minutes:g} minutes and was stopped", ""
-    except Exception as error:  # whatever ends a chapter, the others go on
-        return "failed", str(error)
-    return "", ""
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    # papermill hands on the variables of this process.
-    before = dict(os.environ)
-    os.environ.update(kernel_environment())
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def kernel_environment() -> dict[str, str]:
-    """Return ``os.environ`` with what suits a kernel; what the user has set is kept.
-
-    - A progress bar is of no use in a saved page.
-    - By default glibc gives the memory of each large tensor back to the system as soon as it is
-      freed; the next tensor is then mapped and zeroed again, page by page, which made up half of
-      the CPU time of a forward pass. Systems without glibc do not read these variables.
-    - While torch's threads wait for each other they keep their cores busy by default. Beside
-      another busy process that makes training several times slower (see the measurements).
-    """
-    gib = str(2**30)
-    keep = {"MALLOC_MMAP_THRESHOLD_": gib, "MALLOC_TRIM_THRESHOLD_": gib}
-    quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    return {"OMP_WAIT_POLICY": "PASSIVE", **quiet, **keep, **os.environ}
 
 
 # --- the pages ---------------------------------------------------------------------------------

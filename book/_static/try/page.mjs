@@ -8,7 +8,7 @@ const form = find("form").elements;
 const all = await (await fetch(here("networks.json"))).json();
 const ask = startWorker(({ progress, total }) =>
   Object.assign(find("progress"), { value: progress, max: total }));
-let about = null, opened = "", sampled = false, drawing = false, changed = false, turn = 0;
+let about = null, opened = "", told = "", sampled = false, drawing = false, changed = false, turn = 0;
 
 function say(text, wrong = false) {
   find("message").textContent = text;
@@ -84,7 +84,7 @@ async function explain() {
   form.cls.replaceChildren(...predicted.map((each) => new Option(named(each), each[0])));
   if (predicted.some(([k]) => `${k}` === cls)) form.cls.value = cls;
   find("results").hidden = false;
-  say(`${note}${opened}.`);
+  told = `${note}${opened}.`;
   await draw();
 }
 
@@ -96,7 +96,7 @@ async function draw() {
   while (changed && !find("results").hidden) {
     changed = false;
     form.level.disabled = form.threshold.value !== "percentile";
-    await attempt(`${opened}.`, async () => show(await ask("draw", choice())));
+    await attempt(told, async () => show(await ask("draw", choice())));
   }
   drawing = false;
 }

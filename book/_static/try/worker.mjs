@@ -56,9 +56,11 @@ const steps = {
     const count = shape(session.outputMetadata, "logits")[1];
     const classes = note(graph, "classes") ?? Array.from(every(count).data, (_, k) => `class ${k}`);
     await state.session?.release();
-    const channels = shape(session.inputMetadata, "image")[1];
-    const known = { channels, classes, least: new Float32Array(count), ...note(graph, "usage") };
-    return Object.assign(state, { session, graph, about: { ...known, ...about } }).about;
+    const planes = shape(session.inputMetadata, "image")[1];
+    const known = { planes, classes, least: new Float32Array(count), ...note(graph, "usage") };
+    Object.assign(known, about);
+    known.least = Float32Array.from(known.least);
+    return Object.assign(state, { session, graph, about: known }).about;
   },
   async picture({ url, bytes }) {
     state.image = await decode(new Uint8Array(bytes ?? (await fetched(url))), state.folder);
@@ -92,11 +94,13 @@ async function compute(name, inputs) {
   return found.length > 1 ? found : found[0];
 }
 
-/** Read a note, JSON text, from the metadata, with which an ONNX file ends. */
+/** Read a note, JSON text, from the metadata of an ONNX file: a name, a length, the text. */
 function note(graph, key) {
-  const end = new TextDecoder().decode(graph.subarray(-100_000));
-  const found = end.match(new RegExp(`\\n.${key}\\x12[^[{]{1,3}([[{].*?[\\]}])(?=r|$|[^\\x20-\\x7e])`));
-  return found && JSON.parse(found[1]);
+  const text = new TextDecoder("latin1").decode(graph), name = `\n${String.fromCharCode(key.length)}`;
+  let at = text.lastIndexOf(`${name}${key}\x12`) + key.length + 3, size = 0, unit = 1;
+  if (at === key.length + 2) return null;
+  do size += (graph[at] & 127) * unit, unit *= 128; while (graph[at++] > 127);
+  return JSON.parse(new TextDecoder().decode(graph.subarray(at, at + size)));
 }
 
 /** Scale the picture as the network's images were, and mirror it until its tiles fit. */
@@ -115,17 +119,19 @@ async function scaled(image, how, below, right) {
   return compute("scaled", { image: values, offset, factor, pads });
 }
 
+/** Bring the largest number that the file can hold to 1; other numbers stay as they are. */
 function fixed(planes) {
-  if (planes[0] instanceof Uint16Array) {
+  if (planes[0] instanceof Uint16Array && state.about.dtype !== "uint16") {
     throw new Error("The picture has 16 bits, whose full range says nothing: choose the scaling "
       + "minmax or standard, whichever the network was trained with.");
   }
-  return [planes.map(() => 0), planes.map((plane) => (plane instanceof Uint8Array ? 1 / 255 : 1))];
+  const most = planes[0] instanceof Uint8Array ? 255 : planes[0] instanceof Uint16Array ? 65535 : 1;
+  return [planes.map(() => 0), planes.map(() => 1 / most)];
 }
 
 /** Compute the maps of the predicted classes, blended as micranet_helpers.maps.tiles does. */
 async function maps({ side, scaling }) {
-  const run = (state.run += 1), { about } = state, image = fitted(state.image, about.channels);
+  const run = (state.run += 1), { about } = state, image = fitted(state.image, about.planes);
   const { height, width } = image, whole = Math.max(height, width) <= side;
   if (Math.min(height, width) <= (whole ? 8 : side / 2)) {
     throw new Error(`The picture of ${height} × ${width} px is too small for tiles of ${side} px.`);
@@ -185,7 +191,7 @@ async function other(number) {
 /** Explain the classes that the network predicts in a tile. */
 async function tile({ data, tall, wide }) {
   const { session, about } = state, { least } = about, size = 8 * tall * wide;
-  const inputs = { image: tensor(data, 1, about.channels, tall, wide), least: tensor(least) };
+  const inputs = { image: tensor(data, 1, about.planes, tall, wide), least: tensor(least) };
   if (!session.inputNames.includes("least")) delete inputs.least; // a graph of all classes
   const wanted = session.outputNames.filter((name) => name !== "evidence");
   const { logits, maps: { data: all } } = await session.run(inputs, wanted);

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from micranet_helpers.data import dataset
 from micranet_helpers.data.own.annotations import Annotations, image_files, image_key
+from micranet_helpers.data.scaling import between, scale_of
 from micranet_helpers.files.images import read_image
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of cameras with 8, 12, 14 and 16 bits
@@ -330,7 +331,8 @@ def build(
             if place == where:
                 yield _sample(found, item, normalisation, span)
 
-    about = dataset.About(found.annotations.classes, source, licence, pixel_size_um)
+    own = None if normalisation == "range" else normalisation
+    about = dataset.About(found.annotations.classes, source, licence, pixel_size_um, own)
     wanted = {name: samples(i) for i, name in enumerate(dataset.SPLITS) if shares[i]}
     return dataset.write(path, wanted, about)
 
@@ -377,13 +379,8 @@ def _sample(
     if _digest(image) != item.digest:
         raise ValueError(f"{item.name} has changed since the survey: survey again.")
     label, boxes = found.annotations.images[_key(item.name, found.annotations)](*image.shape[1:])
-    if normalisation == "standard":
-        offset, width = image.mean((1, 2), np.float64), image.std((1, 2), np.float64)
-    else:
-        low, high = span if normalisation == "range" else (image.min((1, 2)), image.max((1, 2)))
-        offset, width = np.float64(low), np.float64(high) - low
-    factor = 1 / np.where(width > 0, width, 1)
-    return dataset.Sample(item.name, image, label, offset, factor, boxes)
+    scale = between(*span) if normalisation == "range" else scale_of(image, normalisation)
+    return dataset.Sample(item.name, image, label, *scale, boxes)
 
 
 def check_split(path: str | Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Write networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
 
 import io
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,13 +16,14 @@ from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from micranet_helpers.data.dataset import normalize
+from micranet_helpers.data.scaling import normalize
 from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import LAYERS, MICRANet, check_finite, check_images
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.onnx import Outputs, check_classes, graph, outputs, side_step
 from micranet_helpers.zoo.export.shared import check_exportable, extra
+from micranet_helpers.zoo.usage import Usage
 
 CITATION = {
     "text": "Bilodeau et al., Microscopy analysis neural network to solve detection, enumeration "
@@ -34,6 +36,9 @@ MEANING = {
     "maps": "Gradient class-activation maps of layers 1a to 4b, along z, each scaled to [0, 1].",
     "evidence": "Logits that each position would give alone: above 0, the class is there.",
 }  # at most 128 letters
+
+OWN_SCALE = {"minmax": "scale_range", "standard": "zero_mean_unit_variance"}
+"""What bioimage.io calls the ways to scale each image by its own numbers."""
 
 COVER = 256  # side of both halves of the cover, px
 
@@ -52,6 +57,7 @@ def to_bioimageio(
     tags: Sequence[str] = (),
     offset: ArrayLike = 0.0,
     factor: ArrayLike = 1.0,
+    usage: Usage | None = None,
 ) -> None:
     """Write a network as a model package of bioimage.io.
 
@@ -92,6 +98,9 @@ def to_bioimageio(
     offset, factor : array-like of float, () or (C,)
         The network sees ``(image - offset) * factor``, and the package says so: see
         :class:`~micranet_helpers.data.dataset.Sample`.
+    usage : Usage, optional
+        How the network is to be used: the package holds it, and the scale of the image comes from
+        it, in place of ``offset`` and ``factor``.
 
     Raises
     ------
@@ -117,7 +126,11 @@ def to_bioimageio(
     raw = np.asarray(image, np.float32)
     if raw.ndim != 3:
         raise ValueError(f"Image must have the shape (channels, height, width), not {raw.shape}.")
+    if usage is not None:
+        offset, factor = usage.scale(np.asarray(image))
     pixels = normalize(raw, offset, factor)
+    own = usage is not None and usage.scaling in OWN_SCALE
+    linear = (0.0, 1.0) if own else (offset, factor)
     tensors = {"image": raw[None], **_outputs(model, pixels)}
     about = {
         "name": name,
@@ -125,19 +138,22 @@ def to_bioimageio(
         "authors": [{"name": author} for author in authors],
         "license": license,
         "tags": list(tags),
-        "inputs": [_input(model, offset, factor)],
+        "inputs": [_input(model, offset, factor, usage)],
         "outputs": [_output(key, classes, tensors[key]) for key in list(tensors)[1:]],
         "config": {
             "bioimageio": {"reproducibility_tolerance": _tolerances(tensors)},
             "micranet_helpers": {
                 "settings": settings(model),
                 "version": version("micranet-helpers"),
+                **({} if usage is None else {"usage": json.loads(usage.text)}),
             },
         },
     }
     files = {f"{key}.npy": _npy(array) for key, array in tensors.items()}
     files |= {"README.md": card.encode(), "cover.png": _cover(pixels, tensors)}
-    files["model.onnx"] = graph(model, classes, offset, factor, maps=isinstance(model, MICRANet))
+    files["model.onnx"] = graph(
+        model, classes, *linear, maps=isinstance(model, MICRANet), usage=usage
+    )
     write_atomically(path, _package(about, files))
 
 
@@ -188,7 +204,9 @@ def _reasons(described: Any) -> str:
     return "; ".join(f"{field}: {shorten(text, 200)}" for field, text in sorted(wrong.items()))
 
 
-def _input(model: Network, offset: ArrayLike, factor: ArrayLike) -> dict[str, Any]:
+def _input(
+    model: Network, offset: ArrayLike, factor: ArrayLike, usage: Usage | None
+) -> dict[str, Any]:
     """Describe the image and what is done to it first."""
     step = side_step(model)
     least = 2 * step if isinstance(model, MICRANet) else step
@@ -199,7 +217,11 @@ def _input(model: Network, offset: ArrayLike, factor: ArrayLike) -> dict[str, An
         for value in (factor, -np.asarray(offset, float) * factor)
     )
     scale = {"axis": "channel", "gain": gain.tolist(), "offset": shift.tolist()}
-    as_it_is = (gain == 1).all() and (shift == 0).all()
+    steps = [{"id": "scale_linear", "kwargs": scale}]
+    if usage is not None and usage.scaling in OWN_SCALE:
+        steps = [{"id": OWN_SCALE[usage.scaling], "kwargs": {"axes": ["y", "x"]}}]
+    elif (gain == 1).all() and (shift == 0).all():
+        steps = []
     return {
         "id": "image",
         "description": "The image as published.",
@@ -209,7 +231,7 @@ def _input(model: Network, offset: ArrayLike, factor: ArrayLike) -> dict[str, An
             *({"type": "space", "id": side, "size": {"min": least, "step": step}} for side in "yx"),
         ],
         "data": {"type": "float32"},
-        "preprocessing": [] if as_it_is else [{"id": "scale_linear", "kwargs": scale}],
+        "preprocessing": steps,
         "test_tensor": {"source": "image.npy"},
     }
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.maps import maps_graph
 from micranet_helpers.zoo.export.shared import check_exportable, extra
+from micranet_helpers.zoo.usage import Usage
 
 OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
 TOLERANCE = 1e-5  # difference of graph and network, per unit of the output's largest value above 1
@@ -36,6 +38,7 @@ def to_onnx(
     offset: ArrayLike = 0.0,
     factor: ArrayLike = 1.0,
     maps: bool | Literal["predicted"] = False,
+    usage: Usage | None = None,
 ) -> None:
     """Write a network as an ONNX graph.
 
@@ -43,7 +46,7 @@ def to_onnx(
     W; H and W multiples of 8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are
     what :class:`Outputs` computes; with ``maps``, what
     :func:`~micranet_helpers.zoo.export.maps.maps_graph` does. Its metadata hold ``settings``,
-    ``classes`` (if given), ``offset`` and ``factor`` of each channel (all JSON), and
+    ``classes`` and ``usage`` (if given), ``offset`` and ``factor`` of each channel (all JSON), and
     ``micranet_helpers`` (the version that wrote it).
 
     Parameters
@@ -62,6 +65,8 @@ def to_onnx(
         are then at least 16. It runs in older programs, too: see
         :mod:`micranet_helpers.zoo.export.maps`. "predicted" is for browsers: the maps of the
         predicted classes of one image at a time, N = 1, and no evidence.
+    usage : Usage, optional
+        How the network is to be used, noted as well. The offset and factor are then its own.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def to_onnx(
     https://onnx.ai
     """
     path = named(path, ".onnx")
-    write_atomically(path, graph(model, classes, offset, factor, maps))
+    write_atomically(path, graph(model, classes, offset, factor, maps, usage))
 
 
 def graph(
@@ -91,6 +96,7 @@ def graph(
     offset: ArrayLike = 0.0,
     factor: ArrayLike = 1.0,
     maps: bool | Literal["predicted"] = False,
+    usage: Usage | None = None,
 ) -> bytes:
     """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
     onnx, _ = extra("onnx"), extra("onnxscript")
@@ -98,11 +104,14 @@ def graph(
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):
         raise TypeError(f"Only a MICRANet has maps, not a {type(model).__name__}.")
+    if usage is not None and usage.scaling in ("fixed", "range"):
+        offset, factor = usage.scale(np.zeros((1, 1, 1), usage.dtype or np.float32))
     notes = {
         "settings": settings(model),
         "offset": _of_channels(model, offset),
         "factor": _of_channels(model, factor),
         **({} if classes is None else {"classes": list(classes)}),
+        **({} if usage is None else {"usage": asdict(usage)}),
     }
     proto = maps_graph(model, maps == "predicted") if maps else _traced(model)
     _tidy(proto, {key: json.dumps(note) for key, note in notes.items()})

@@ -1,0 +1,180 @@
+"""Say how a network is to be used: what travels with its weights.
+
+A network is of use only with the scale of its images, the size of its objects and the level of its
+scores. They are JSON text beside the weights: in zoos, ONNX files and packages of bioimage.io.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from micranet_helpers.data import dataset
+from micranet_helpers.data.scaling import SCALINGS, Scale, normalize, scale_of
+from micranet_helpers.files.hdf5 import member, reading
+
+_TEXTS, _NUMBERS = ("classes", "channels"), ("offset", "factor", "levels")
+_ABOVE_0 = ("pixel_size_um", "object_px", "side", "magnification")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Hold how a network is to be used.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names of the classes.
+    scaling : str
+        One of :data:`~micranet_helpers.data.scaling.SCALINGS`.
+    offset, factor : tuple of float, (C,) or (1,)
+        For "range": the network sees ``(image - offset) * factor``.
+    dtype : str, optional
+        Type of the numbers of the training images, e.g. ``"uint16"``.
+    channels : tuple of str
+        Names of the channels in their order; empty where they have none.
+    pixel_size_um : float, optional
+        Side of a pixel of the training images, µm, before they were magnified.
+    object_px : float, optional
+        Usual diameter of an object, px of the network.
+    side : int, optional
+        Side of the crops it learned from, px of the network.
+    magnification : float
+        Images are enlarged so much before the network sees them.
+    recipe : str
+        How its scores become masks: ``"evidence"``, or ``"self-trained"`` for the logits of a
+        U-Net.
+    levels : tuple of float, (K,), optional
+        Least score, a logit, of the pixels of each class; 0 where there is none.
+
+    Raises
+    ------
+    ValueError
+        If a value makes no sense: one sentence.
+    """
+
+    classes: tuple[str, ...]
+    scaling: str = "fixed"
+    offset: tuple[float, ...] = ()
+    factor: tuple[float, ...] = ()
+    dtype: str | None = None
+    channels: tuple[str, ...] = ()
+    pixel_size_um: float | None = None
+    object_px: float | None = None
+    side: int | None = None
+    magnification: float = 1.0
+    recipe: str = "evidence"
+    levels: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check each value and bring it into its one form."""
+        for name in (*_TEXTS, *_NUMBERS):
+            values = getattr(self, name)
+            if values is not None:
+                kind = str if name in _TEXTS else float
+                object.__setattr__(self, name, tuple(map(kind, values)))
+        wrong = _wrong(self)
+        if wrong:
+            raise ValueError(f"How the network is to be used makes no sense: {wrong}.")
+
+    @classmethod
+    def of_dataset(cls, path: str | Path, **more: Any) -> "Usage":
+        """Describe a network that learned from a dataset of ours, by what its file says.
+
+        Parameters
+        ----------
+        path : path
+            The dataset, as :func:`micranet_helpers.data.dataset.write` wrote it. Its first split
+            counts.
+        **more
+            What it does not say, e.g. ``side`` and ``levels``, and what is to be otherwise.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such dataset, or it does not say how its images were scaled.
+        """
+        about, splits = dataset.describe(path)
+        first = next(iter(splits))
+        with reading(path, f"the split {first!r}") as file:
+            images = dataset.Split(member(file, first))
+            scale, dtype = images.scale, images.dtype
+        known = {"dtype": str(dtype), "pixel_size_um": about.pixel_size_um}
+        known |= _scaling(about.scaling, scale, dtype)
+        if not {**known, **more}["scaling"]:
+            raise ValueError(
+                f"{path} does not say how its images were scaled: build it again, or give Usage "
+                "the scaling."
+            )
+        return cls(about.classes, **{**known, **more})
+
+    @classmethod
+    def of_text(cls, text: str) -> "Usage":
+        """Read what :attr:`text` wrote; fields of later versions are left out."""
+        try:
+            values = json.loads(text)
+            return cls(**{item.name: values[item.name] for item in fields(cls)
+                          if item.name in values})  # fmt: skip
+        except (TypeError, ValueError, RecursionError, LookupError) as error:
+            raise ValueError(f"its note on how it is to be used is damaged ({error}).") from None
+
+    @property
+    def text(self) -> str:
+        """All of it as a JSON object."""
+        return json.dumps(asdict(self))
+
+    def scale(self, image: NDArray[Any]) -> Scale:
+        """Compute the offset and factor of a whole image, (C, H, W)."""
+        if self.scaling == "range":
+            return np.asarray(self.offset), np.asarray(self.factor)
+        return scale_of(image, self.scaling)
+
+    def scaled(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Compute what the network sees of a whole image: float32, (C, H, W)."""
+        return normalize(image, *self.scale(image))
+
+
+def _scaling(own: str | None, scale: NDArray[np.float32], dtype: np.dtype) -> dict[str, Any]:
+    """Say how the images of a dataset were scaled, by their offsets and factors, (N, C, 2)."""
+    if own or (scale != scale[0]).any():
+        return {"scaling": own}
+    if (scale == np.float32(scale_of(np.zeros((1, 1, 1), dtype), "fixed"))).all():
+        return {"scaling": "fixed"}
+    offset, factor = scale[0].T.astype(float).tolist()
+    return {"scaling": "range", "offset": offset, "factor": factor}
+
+
+def facts(usage: Usage) -> list[tuple[str, str]]:
+    """List what is known, name and value as text, for a table."""
+    return [
+        (name.replace("_", " "), ", ".join(map(_short, value if several else (value,))))
+        for name, value in asdict(usage).items()
+        if value not in (None, ())
+        for several in [isinstance(value, tuple)]
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _wrong(usage: Usage) -> str:
+    """Say what makes no sense; nothing if all is well."""
+    numbers = [*usage.offset, *usage.factor, *(usage.levels or ())]
+    sizes = {name: getattr(usage, name) for name in _ABOVE_0}
+    small = [name for name, size in sizes.items() if size is not None and not 0 < size < math.inf]
+    if usage.scaling not in SCALINGS:
+        return f"there is no scaling {usage.scaling!r}, only {', '.join(SCALINGS)}"
+    if not usage.classes or len({*usage.classes}) < len(usage.classes):
+        return f"the classes need different names, not {usage.classes}"
+    if usage.levels is not None and len(usage.levels) != len(usage.classes):
+        return f"{len(usage.classes)} classes need as many levels, not {usage.levels}"
+    if len(usage.offset) != len(usage.factor) or (usage.scaling == "range" and not usage.offset):
+        return "the scaling range needs an offset and a factor of each channel"
+    if not all(map(math.isfinite, numbers)):
+        return "a number is NaN or infinite"
+    return f"{small[0]} must be above 0, not {sizes[small[0]]}" if small else ""
