@@ -57,7 +57,7 @@ def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / file.name).write_bytes(file.read_bytes())
     browser.write(folder, place)
     about = json.loads((place / "networks.json").read_text())
-    if about["runtime_mb"] is None:
+    if about["runtimes"] is None:
         leave_out(f"{npm.registry()} cannot be reached")
     (place / "small.onnx").write_bytes(onnx.read_bytes())
     browser.write_picture(place / "small.png", pixels(120, 150))
@@ -318,7 +318,7 @@ def test_a_missing_runtime_is_said_and_can_be_tried_again(
         message(page, "could not be loaded (404)")
         expect(button).to_be_enabled()
         settings = tmp_path / browser.PLACE / "networks.json"
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"runtime_mb": None}))
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"runtimes": None}))
         page.close()
         page = chromium.new_page()  # without a cache: the file may be of the same second
         page.goto(f"{url}/try.html")
@@ -371,5 +371,5 @@ def test_without_the_runtime_the_build_goes_on(
             monkeypatch.setenv("npm_config_registry", url)
             browser.write(tmp_path, tmp_path)
         about = json.loads((tmp_path / "networks.json").read_text())
-        assert about["runtime_mb"] is None
+        assert about["runtimes"] is None
         assert about["networks"] == []

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import random_images
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from micranet_book import steps
 
@@ -19,14 +19,13 @@ from micranet_helpers.plots.colours import SCORES
 
 sides = st.integers(9, 60)
 seeds = st.integers(0, 10**6)
-BY_NAME = {step.name: step for step in steps.STEPS}
 
 
 @cache
 def session(name: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    proto = BY_NAME[name].to_model_proto()
+    proto = steps.STEPS[name].to_model_proto()
     return onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -72,7 +71,8 @@ def test_smoothing(height: int, width: int, sigma: float, seed: int) -> None:
 @given(sides, sides, st.sampled_from([otsu, triangle]), st.sampled_from([1, 3]), seeds)
 def test_thresholds(height: int, width: int, mark: Any, power: int, seed: int) -> None:
     score = smooth(height, width, seed=seed) ** power
-    np.testing.assert_array_equal(score > float(run(mark.__name__, score)), mark(score))
+    level = float(run(mark.__name__, score, number(0, np.float64)))
+    np.testing.assert_array_equal(score > level, mark(score))
 
 
 @given(sides, sides, st.integers(0, 200).map(lambda half: half / 2), seeds)
@@ -82,13 +82,13 @@ def test_percentiles(height: int, width: int, q: float, seed: int) -> None:
     np.testing.assert_array_equal(found, percentile(score, q))
 
 
-@pytest.mark.parametrize("name", ["otsu", "triangle"])
+@pytest.mark.parametrize("name", ["otsu", "triangle", "percentile", "none"])
 def test_nothing_is_above_the_threshold_of_a_constant_score(name: str) -> None:
     score = np.full((9, 9), 0.3, np.float32)
-    assert not (score > run(name, score)).any()
+    assert not (score > run(name, score, number(0, np.float64))).any()
 
 
-@given(st.integers(1, 3), sides, sides, st.sampled_from(["minmax", "standard"]),
+@given(st.integers(1, 3), sides, sides, st.sampled_from(["fixed", "minmax", "standard"]),
        st.sampled_from([np.uint8, np.uint16]), seeds)  # fmt: skip
 def test_scaling(
     channels: int, height: int, width: int, how: str, kind: type, seed: int
@@ -96,18 +96,20 @@ def test_scaling(
     image = random_images(channels, height, width, seed=seed).numpy() * np.iinfo(kind).max
     image = image.astype(kind)
     image[0] = image[0, 0, 0] if seed % 5 == 0 else image[0]  # now and then a constant channel
-    values = image.astype(np.float32)
-    offset, factor = run(how, values)
-    found = run("scaled", values, offset, factor, np.array([0, 0, 0, 0, 7, 5]))
+    values, kind = image.astype(np.float32), image.dtype
+    assume(how != "fixed" or kind == np.uint8)
+    found = run(how, values, number(0), number(1 / 255), np.array([0, 0, 0, 0, 7, 5]))
     expected = np.pad(scaled(image, how), [(0, 0), (0, 7), (0, 5)], mode="reflect")
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_pictures_go_from_black_to_white_unless_they_are_shown_as_they_are() -> None:
-    image = np.array([[[10, 20], [30, 50]]], np.float32)
-    np.testing.assert_array_equal(run("visible", image, [True]), image[0, :, :, None])
+    image = np.array([[[10, 20], [30, 50]]] * 3, np.float32)
+    np.testing.assert_array_equal(run("visible", image, [True]), image.transpose(1, 2, 0))
     stretched = [[[0], [63]], [[127], [255]]]
-    np.testing.assert_array_equal(run("visible", image, [False]), stretched)
+    np.testing.assert_array_equal(run("visible", image, [False]), np.tile(stretched, 3))
+    for bytes_ in (True, False):  # of other numbers of channels, the first
+        np.testing.assert_array_equal(run("visible", image[:2], [bytes_]), stretched)
 
 
 def test_maps_are_painted_in_the_colours_of_the_book() -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +24,12 @@ from scipy.special import logit
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from micranet_book import npm, steps
+from micranet_book import npm, record, steps
+from micranet_book.networks import SHIPPED
 from micranet_helpers import zoo
 from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.plots.colours import CLASS_COLOURS
 from micranet_helpers.train import load
 from micranet_helpers.zoo import Usage
@@ -45,68 +46,69 @@ class Kind(NamedTuple):
 
     title: str
     draw: Callable[..., list[dataset.Sample]]
-    run: str  # folder in a chapter's runs/, a pattern; its group is the side of a crop, px
-    usage: Usage  # of a network from there
+    size: int = 256  # of the picture, px
+    tile: int = 256  # px, where the network does not say its own
     sigma: float = 1
     area: int = 20
-    tile: int = 0  # px; 0: the side of a crop
-    size: int = 256  # of the picture, px
 
 
 KINDS = {
-    "digits": Kind("handwritten digits", mnist.simulate, r"digits-(\d+)-\d+-\d+-\d+",
-                   Usage([*map(str, range(10))]), area=10, size=128),
-    "cells": Kind("cells in phase contrast", partial(ctc.simulate, lines=["Usiigaci"]),
-                  r"ctc-simulated-\d+-\d+-(\d+)(-\d+)+-train",
-                  Usage(ctc.RULE.classes, "minmax"), sigma=3, area=100, tile=320, size=320),
-    "smears": Kind("malaria in blood smears", pvivax.simulate,
-                   r"pvivax-simulated-\d+-\d+-(\d+)-\d+-\d+",
-                   Usage(pvivax.RULE.classes, "standard"), sigma=2),
-    "neuropil": Kind("mitochondria in electron micrographs", em.simulate,
-                     r"em-simulated-\d+-\d+-(\d+)-\d+-\d+", Usage(em.RULE.classes)),
-    "actin": Kind("F-actin of neurons, STED", actin.simulate,
-                  r"actin-simulated-\d+-\d+-(\d+)-\d+-\d+", Usage(actin.RULE.classes)),
+    "digits": Kind("handwritten digits", mnist.simulate, 128, 64, area=10),
+    "cells": Kind("cells in phase contrast", partial(ctc.simulate, lines=["Usiigaci"]), 320, 320,
+                  sigma=3, area=100),
+    "smears": Kind("malaria in blood smears", pvivax.simulate, sigma=2),
+    "neuropil": Kind("mitochondria in electron micrographs", em.simulate),
+    "actin": Kind("F-actin of neurons, STED", actin.simulate),
 }  # fmt: skip
 """What the page offers: networks that ship, or while there are none those of the chapters."""
+
+DEFAULTS = {"side": 256, "scaling": "fixed", "layers": LAYERS[:7], "how": "pca", "sigma": 1,
+            "threshold": "otsu", "area": 1, "pixel_size_um": ""}  # fmt: skip
+"""Controls as the explorer begins, for a reader's own network."""
 
 
 def write(tree: Path, target: Path) -> None:
     """Write all that the page loads, and ``networks.json``; ``tree`` is the executed book."""
     steps.write(target / "steps")
     about = {
-        "runtime_mb": _runtime(target / "runtime"),
+        "runtimes": _runtimes(target / "runtime"),
         "colours": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
+        "defaults": DEFAULTS,
         "networks": [_network(name, *found, target) for name in KINDS
                      if (found := _find(name, tree))],
     }  # fmt: skip
     (target / "networks.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def _runtime(target: Path) -> dict[str, float] | None:
-    """Fetch the runtime and return the size of what each kind loads, MB; None if it fails."""
+def _runtimes(target: Path) -> dict[str, dict[str, Any]] | None:
+    """Fetch the runtimes and return their files and sizes, MB; None if it fails."""
     try:
         for package in npm.PACKAGES:
             npm.fetch(package, target)
     except (OSError, ValueError) as error:  # the page says so, too
         _log.info("The page `try` has no runtime: %s", error)
         return None
-    return {kind: round(sum((target / name).stat().st_size for name in names) / 1e6, 1)
-            for kind, names in npm.RUNTIMES.items()}  # fmt: skip
+    sizes = {kind: sum((target / name).stat().st_size for name in files) / 1e6
+             for kind, files in npm.RUNTIMES.items()}  # fmt: skip
+    return {kind: {"files": npm.RUNTIMES[kind], "mb": round(mb, 1)} for kind, mb in sizes.items()}
 
 
 def _find(name: str, tree: Path) -> tuple[MICRANet, Usage, list[float] | None] | None:
-    """Load a network that ships, or the newest one of the chapters: its use, its thresholds."""
+    """Load a network that ships, or that of its chapter: its use, its least logits."""
     if ships := zoo.shipped().get(name):
         entry = zoo.load(ships, "MICRANet")
         least = entry.class_thresholds
         return entry.models[0], entry.usage, None if least is None else logit(least).tolist()
-    how = KINDS[name]
-    runs = [path.parent for path in tree.glob("work/*/runs/*/best.ckpt")
-            if re.fullmatch(how.run, path.parent.name)]  # fmt: skip
-    if zoo.shipped() or not runs:
-        return None
-    run = max(runs, key=lambda path: path.stat().st_mtime)
-    return load(run), replace(how.usage, side=int(re.fullmatch(how.run, run.name)[1])), None
+    chapter, rule = SHIPPED[name]
+    # The names of runs that go on from a classifier begin with that of its run.
+    found = record.work_folder(tree, chapter).glob("runs/*/best.ckpt")
+    runs = sorted(found, key=lambda path: len(path.parent.name))
+    for run in [] if zoo.shipped() else runs[:1]:
+        model, files = load(run.parent), run.parents[2].glob("data/*.h5")
+        data = next(path for path in files if run.parent.name.startswith(path.stem))
+        if model.num_classes == len(rule.classes):
+            return model, Usage.of_dataset(data, classes=rule.classes), None
+    return None
 
 
 def _network(
@@ -122,7 +124,7 @@ def _network(
     known = (asdict(usage) | {"least": least}).items()
     return {**{key: value for key, value in known if value not in (None, ())}, "id": name,
             "name": how.title, "file": f"{name}.onnx", "sigma": how.sigma, "area": how.area,
-            "side": how.tile or usage.side or 256,
+            "side": usage.side or how.tile,
             "about": f"This network {origin}. It tells: {', '.join(usage.classes)}.",
             "sample": {"file": sample, "name": "a drawn picture"}}  # fmt: skip
 

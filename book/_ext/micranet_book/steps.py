@@ -21,31 +21,29 @@ BINS = onnx.numpy_helper.from_array(np.arange(256, dtype=np.float32))
 
 
 @script()
-def minmax(image: FLOAT[...]):
-    """Find offset and factor that scale each channel from 0 to 1, (C,)."""
-    low = op.Cast(op.ReduceMin(image, axes=[1, 2], keepdims=0), to=DOUBLE.dtype)
-    width = op.Cast(op.ReduceMax(image, axes=[1, 2], keepdims=0), to=DOUBLE.dtype) - low
-    offset, factor = op.Cast(low, to=1), op.Cast(1.0 / op.Where(width > 0.0, width, 1.0), to=1)
-    return offset, factor
+def fixed(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64[6]):
+    """Scale channels by offset and factor, () or (C,), and mirror the image at its far borders."""
+    offset, factor = op.Reshape(offset, [-1, 1, 1]), op.Reshape(factor, [-1, 1, 1])
+    return op.Pad((image - offset) * factor, pads, mode="reflect")
 
 
 @script()
-def standard(image: FLOAT[...]):
-    """Find offset and factor that give each channel mean 0 and standard deviation 1, (C,)."""
+def minmax(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64[6]):
+    """Scale each channel from 0 to 1; offset and factor are not used."""
+    low, high = op.ReduceMin(image, axes=[1, 2]), op.ReduceMax(image, axes=[1, 2])
+    width = op.Cast(high, to=DOUBLE.dtype) - op.Cast(low, to=DOUBLE.dtype)
+    return fixed(image, low, op.Cast(1.0 / op.Where(width > 0.0, width, 1.0), to=1), pads)
+
+
+@script()
+def standard(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64[6]):
+    """Scale each channel to mean 0 and standard deviation 1; offset and factor are not used."""
     values = op.Cast(image, to=DOUBLE.dtype)
-    mean = op.ReduceMean(values, axes=[1, 2], keepdims=1)
+    mean = op.ReduceMean(values, axes=[1, 2])
     away = values - mean
-    width = op.Sqrt(op.ReduceMean(away * away, axes=[1, 2], keepdims=0))
-    offset = op.Cast(op.Reshape(mean, [-1]), to=1)
-    factor = op.Cast(1.0 / op.Where(width > 0.0, width, 1.0), to=1)
-    return offset, factor
-
-
-@script()
-def scaled(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64[6]):
-    """Scale the channels, and mirror the image at its far borders."""
-    seen = (image - op.Reshape(offset, [-1, 1, 1])) * op.Reshape(factor, [-1, 1, 1])
-    return op.Pad(seen, pads, mode="reflect")
+    width = op.Sqrt(op.ReduceMean(away * away, axes=[1, 2]))
+    scale = op.Cast(1.0 / op.Where(width > 0.0, width, 1.0), to=1)
+    return fixed(image, op.Cast(mean, to=1), scale, pads)
 
 
 @script()
@@ -115,7 +113,7 @@ def histogram(score: FLOAT[...]):
 
 
 @script()
-def otsu(score: FLOAT[...]):
+def otsu(score: FLOAT[...], q: DOUBLE[1]):
     counts, centres = histogram(score)
     below, above = op.CumSum(counts, 0), op.CumSum(counts, 0, reverse=1)
     of_below = op.Slice(op.CumSum(counts * centres, 0) / below, [0], [-1])
@@ -126,7 +124,7 @@ def otsu(score: FLOAT[...]):
 
 
 @script()
-def triangle(score: FLOAT[...]):
+def triangle(score: FLOAT[...], q: DOUBLE[1]):
     counts, centres = histogram(score)
     bins = op.Constant(value=BINS)
     filled = counts > 0.0
@@ -153,11 +151,18 @@ def percentile(score: FLOAT[...], q: DOUBLE[1]):
 
 
 @script()
-def visible(image: FLOAT[...], as_it_is: BOOL[1]):
-    """Show one or three channels from 0 to 255, (H, W, C)."""
+def none(score: FLOAT[...], q: DOUBLE[1]):
+    return op.Constant(value_float=np.inf)
+
+
+@script()
+def visible(image: FLOAT[...], bytes: BOOL[1]):
+    """Show three channels or the first one, (H, W, C), from 0 to 255: bytes of colours as is."""
+    colours = op.Equal(op.Shape(image, start=0, end=1), 3)
+    image = op.Slice(image, [0], op.Where(colours, 3, 1), [0])
     low, high = op.ReduceMin(image), op.ReduceMax(image)
     stretched = op.Floor((image - low) * 255.0 / op.Where(high > low, high - low, 1.0))
-    return op.Transpose(op.Where(as_it_is, image, stretched), perm=[1, 2, 0])
+    return op.Transpose(op.Where(op.And(colours, bytes), image, stretched), perm=[1, 2, 0])
 
 
 @script()
@@ -188,12 +193,18 @@ def overlaid(
     return op.Cast(op.Pad(mixed, [0, 0, 0, 0, 0, 1], 255.0), to=UINT8.dtype)
 
 
-STEPS = (minmax, standard, scaled, sum, mean, prod, pca, smoothed, otsu, triangle, percentile,
-         visible, heat, overlaid)  # fmt: skip
+STEPS = {
+    **{step.name: step for step in (
+        fixed, minmax, standard, sum, mean, prod, pca, smoothed, otsu, triangle, percentile, none,
+        visible, heat, overlaid,
+    )},
+    "range": fixed,
+}  # fmt: skip
+"""The graphs by name."""
 
 
 def write(folder: Path) -> None:
     """Write the graphs, ``NAME.onnx``, into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    for step in STEPS:
-        onnx.save(step.to_model_proto(), folder / f"{step.name}.onnx")
+    for name, step in STEPS.items():
+        onnx.save(step.to_model_proto(), folder / f"{name}.onnx")

@@ -2,30 +2,26 @@
 // explore.saving.
 
 /** Number the parts above a level that do not touch (4 neighbours); small ones are left out. */
-export function numbered(score, height, width, level, area) {
-  const labels = new Int32Array(score.length), areas = [];
-  for (let start = 0; start < score.length; start++) {
-    if (labels[start] || !(score[start] > level)) continue;
-    const part = [start];
-    labels[start] = -1; // seen
-    for (let next = 0; next < part.length; next++) {
-      const at = part[next], x = at % width;
-      const around = [at - width, at + width, x > 0 ? at - 1 : -1, x < width - 1 ? at + 1 : -1];
-      for (const other of around) {
-        if (!(score[other] > level) || labels[other]) continue; // none: beyond the image
-        labels[other] = -1;
-        part.push(other);
+export function numbered(score, width, level, area) {
+  const labels = Int32Array.from(score, (value) => -(value > level)), areas = [];
+  for (let start = 0; start < labels.length; start++) {
+    if (labels[start] !== -1) continue; // outside, or numbered
+    const part = [start], number = areas.length + 1;
+    labels[start] = number;
+    for (const at of part) { // which grows
+      const left = at % width > 0 ? at - 1 : -1, right = (at + 1) % width > 0 ? at + 1 : -1;
+      for (const next of [at - width, left, right, at + width]) {
+        if (labels[next] === -1) labels[part[part.push(next) - 1]] = number;
       }
     }
-    if (part.length < area) continue;
-    areas.push(part.length);
-    for (const at of part) labels[at] = areas.length;
+    if (part.length >= area) areas.push(part.length);
+    else for (const at of part) labels[at] = 0;
   }
-  return { labels: labels.map((label) => Math.max(label, 0)), count: areas.length, areas };
+  return { labels, areas };
 }
 
 /** List the objects as micranet_helpers.maps.detect.table does: names of columns, then rows. */
-export function table({ labels, areas }, score, width, pixel) {
+export function table({ labels, areas, score, width, pixel }) {
   const sums = areas.map(() => [0, 0, 0]);
   labels.forEach((label, at) => label && [Math.floor(at / width), at % width, score[at]]
     .forEach((value, k) => (sums[label - 1][k] += value / areas[label - 1])));
@@ -36,7 +32,7 @@ export function table({ labels, areas }, score, width, pixel) {
 }
 
 /** Outline each object by polygons [[x, y], …] in ImageJ's coordinates; holes are polygons, too. */
-export async function outlines({ labels, areas }, height, width, folder) {
+export async function outlines({ labels, areas, height, width }, folder) {
   for (const name of ["d3-array", "d3-contour"]) await import(`${folder}${name}.min.js`);
   const boxes = areas.map(() => [width, height, 0, 0]);
   labels.forEach((label, at) => {

@@ -8,7 +8,8 @@ const form = find("form").elements;
 const all = await (await fetch(here("networks.json"))).json();
 const ask = startWorker(({ progress, total }) =>
   Object.assign(find("progress"), { value: progress, max: total }));
-let about = null, opened = "", told = "", sampled = false, drawing = false, changed = false, turn = 0;
+let about = null, opened = "", told = "", sampled = false, turn = 0;
+let drawing = false, changed = false;
 
 function say(text, wrong = false) {
   find("message").textContent = text;
@@ -24,7 +25,7 @@ async function attempt(doing, work) {
 
 const load = (how) => attempt("Loading the runtime …", async () => {
   find("load").disabled = true;
-  await ask("runtime", { folder: here("runtime/"), plan: how })
+  await ask("runtime", { folder: here("runtime/"), files: all.runtimes[how.kind].files, plan: how })
     .finally(() => (find("load").disabled = false));
   find("load").hidden = true;
   for (const part of document.querySelectorAll("#try fieldset")) part.disabled = false;
@@ -36,9 +37,7 @@ const load = (how) => attempt("Loading the runtime …", async () => {
 async function takeNetwork(bytes) {
   const chosen = all.networks.find(({ id }) => id === form.network.value);
   const args = bytes ? { bytes } : { url: here(chosen.file), about: chosen };
-  about = { side: 256, scaling: "fixed", layers: ["1a", "1b", "2a", "2b", "3a", "3b", "4a"],
-    how: "pca", sigma: 1, threshold: "otsu", area: 1, pixel_size_um: "",
-    ...(await ask("network", args)) };
+  about = { ...all.defaults, ...(await ask("network", args)) };
   for (const name of ["side", "scaling", "how", "sigma", "threshold", "area", "pixel_size_um"]) {
     form[name].value = about[name];
   }
@@ -102,18 +101,17 @@ async function draw() {
 }
 
 function choice() {
-  const layers = [...form.layer].filter((tick) => tick.checked).map((tick) => tick.value);
+  const values = new FormData(find("form")), layers = values.getAll("layer");
   if (!layers.length) throw new Error("Choose at least one layer.");
-  const numbers = ["cls", "sigma", "level", "area", "opacity"].map((name) => [name, +form[name].value]);
-  return { layers, how: form.how.value, threshold: form.threshold.value,
-    colour: all.colours[form.cls.value % all.colours.length], ...Object.fromEntries(numbers) };
+  const colour = all.colours[values.get("cls") % all.colours.length];
+  return { ...Object.fromEntries(values), layers, colour };
 }
 
-function show({ picture, combined, small, count, area, size }) {
-  const canvases = [find("picture"), find("combined"), ...find("layers").querySelectorAll("canvas")];
-  [picture, combined, ...small].forEach((image, k) => {
-    Object.assign(canvases[k], { width: image.width, height: image.height });
-    canvases[k].getContext("2d").putImageData(image, 0, 0);
+function show({ pictures, count, area, size }) {
+  const small = find("layers").querySelectorAll("canvas");
+  [find("picture"), find("combined"), ...small].forEach((canvas, k) => {
+    Object.assign(canvas, { width: pictures[k].width, height: pictures[k].height });
+    canvas.getContext("2d").putImageData(pictures[k], 0, 0);
   });
   const share = ((100 * area) / size).toFixed(1), pixel = +form.pixel_size_um.value;
   const inUm = pixel ? `, ${(area * pixel ** 2).toFixed(1)} µm²` : "";
@@ -121,13 +119,13 @@ function show({ picture, combined, small, count, area, size }) {
     : `${count} object${count === 1 ? "" : "s"}, ${area} px (${share} %)${inUm}`;
   find("summary").textContent = text;
   find("picture").setAttribute("aria-label", `The picture with its objects: ${text}`);
-  for (const [name, unit] of [["sigma", "px"], ["level", "%"], ["opacity", ""]]) {
-    form[name].nextElementSibling.textContent = `${form[name].value} ${unit}`;
+  for (const told of document.querySelectorAll("#try output")) {
+    told.textContent = `${told.previousElementSibling.value} ${told.dataset.unit}`;
   }
 }
 
 const save = (kind) => attempt("Saving …", async () => {
-  const pixelSize = +form.pixel_size_um.value, args = { kind, cls: form.cls.value, pixelSize };
+  const args = { kind, cls: form.cls.value, pixel: +form.pixel_size_um.value };
   const href = URL.createObjectURL(await ask("save", args));
   Object.assign(document.createElement("a"), { href, download: `objects.${kind}` }).click();
   say(`Saved objects.${kind}.`);
@@ -150,23 +148,18 @@ function connect(how) {
   find("cancel").addEventListener("click", () => ask("cancel"));
   find("sample").addEventListener("click", takeSample);
   find("saves").addEventListener("click", ({ target }) => target.value && save(target.value));
-  document.addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    takeFile(event.dataTransfer.files[0]);
-  });
+  addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
+  for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
+  addEventListener("drop", ({ dataTransfer }) => takeFile(dataTransfer.files[0]));
 }
 
-const how = await plan(), size = all.runtime_mb?.[how.kind];
+const how = await plan(), runtime = all.runtimes?.[how.kind];
+const lacking = typeof WebAssembly === "undefined"
+  ? "This browser has no WebAssembly, or it is switched off: try another one."
+  : runtime ? "" : "These pages were built without a network, so the runtime is missing: build them "
+    + "again where registry.npmjs.org can be reached.";
 connect(how);
-find("load").textContent = `Load the runtime, ${size} MB`;
-find("load").hidden = !size || typeof WebAssembly === "undefined";
-if (typeof WebAssembly === "undefined") {
-  say("This browser has no WebAssembly, or it is switched off: try another one.", true);
-} else if (size) {
-  say("Nothing is loaded before you ask for it, and your picture stays on this machine.");
-} else {
-  say("These pages were built without a network, so the runtime is missing: build them again "
-    + "where registry.npmjs.org can be reached.", true);
-}
+find("load").textContent = `Load the runtime, ${runtime?.mb} MB`;
+find("load").hidden = lacking !== "";
+say(lacking || "Nothing is loaded before you ask for it, and your picture stays on this machine.",
+  lacking !== "");

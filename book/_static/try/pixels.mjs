@@ -16,26 +16,20 @@ export async function decode(bytes, folder) {
   return deep ? readDeep(bytes, await import(`${folder}squoosh_png.js`)) : readByBrowser(bytes);
 }
 
+const damaged = () => {
+  throw new Error("The picture is damaged, or too large for the browser: save it anew as TIFF.");
+};
+
 async function readDeep(bytes, { default: start, decode_rgba16: read }) {
   const sides = new DataView(bytes.buffer, 16);
   checkSize(sides.getUint32(4), sides.getUint32(0));
-  await start();
-  try {
-    return separated(await read(bytes));
-  } catch (error) {
-    throw error.message?.includes("transparent") ? error : DAMAGED;
-  }
+  return separated(await start().then(() => read(bytes)).catch(damaged));
 }
-
-const DAMAGED = new Error(
-  "The picture is damaged, or too large for the browser: save it anew as TIFF.");
 
 async function readByBrowser(bytes) {
   const asStored = { colorSpaceConversion: "none", premultiplyAlpha: "none",
     imageOrientation: "none" };
-  const bitmap = await createImageBitmap(new Blob([bytes]), asStored).catch(() => {
-    throw DAMAGED;
-  });
+  const bitmap = await createImageBitmap(new Blob([bytes]), asStored).catch(damaged);
   const { height, width } = bitmap;
   checkSize(height, width);
   const context = new OffscreenCanvas(width, height).getContext("2d");
@@ -57,19 +51,18 @@ function separated({ data, height, width }) {
 
 async function readTiff(bytes, { fromArrayBuffer }) {
   const file = await fromArrayBuffer(bytes.buffer), count = await file.getImageCount();
-  if (count > 4) throw new Error(`The file holds ${count} images: save single planes.`);
   const all = await Promise.all(Array.from({ length: count }, (_, i) => file.getImage(i)));
   const [height, width] = [all[0].getHeight(), all[0].getWidth()];
   checkSize(height, width);
-  if (all.some((each) => each.getHeight() !== height || each.getWidth() !== width)) {
-    throw new Error("The file holds images of several sizes: save each as a file of its own.");
+  if (count > 4 || all.some((each) => each.getHeight() !== height || each.getWidth() !== width)) {
+    throw new Error(`The file holds ${count} images: save single planes.`);
   }
   const read = await Promise.all(all.map((each) => each.readRasters()));
   const planes = read.flatMap((rasters) => [...rasters]);
   const extra = count === 1 && all[0].fileDirectory.getValue("ExtraSamples");
-  const full = planes[0].BYTES_PER_ELEMENT === 1 ? 255 : 65535;
+  const full = 2 ** (8 * planes[0].BYTES_PER_ELEMENT) - 1;
   const opaque = extra && extra[0] > 0 && planes.at(-1).every((value) => value === full);
-  if (planes.some((plane) => plane instanceof Float32Array && !plane.every(Number.isFinite))) {
+  if (planes.some((plane) => !plane.every(Number.isFinite))) {
     throw new Error("The picture holds NaN or infinity: save it as 16 bit.");
   }
   return { planes: opaque ? planes.slice(0, -1) : planes, height, width };

@@ -1,21 +1,31 @@
-// Write what was found as files for other programs: PNG, TIFF, CSV, ImageJ's ROIs in a zip.
+// Write what was found as files for other programs, each by the ending of its name.
 
-/** Write a mask as PNG: 255 in the objects and 0 outside. */
-export function png(labels, height, width) {
-  const canvas = new OffscreenCanvas(width, height), picture = new ImageData(width, height);
-  new Uint32Array(picture.data.buffer).set(labels.map((label) => (label ? -1 : -(2 ** 24))));
-  canvas.getContext("2d").putImageData(picture, 0, 0);
-  return canvas.convertToBlob({ type: "image/png" });
-}
+import { outlines, table } from "./objects.mjs";
 
-/** Write the numbers of the objects as an uncompressed grey TIFF of 16 or 32 bit. */
-export function tiff({ labels, count }, height, width) {
-  const numbers = count < 2 ** 16 ? Uint16Array.from(labels) : labels;
-  const tags = [[256, width], [257, height], [258, 8 * numbers.BYTES_PER_ELEMENT], [259, 1],
-    [262, 1], [273, 134], [277, 1], [278, height], [279, numbers.byteLength], [339, 1]];
-  const entries = tags.flatMap(([tag, value]) => [tag, 4, 1, 0, value % 65536, value >>> 16]);
-  return new Blob([Uint16Array.of(0x4949, 42, 8, 0, tags.length, ...entries, 0, 0), numbers]);
-}
+export const save = {
+  /** A mask: 255 in the objects and 0 outside. */
+  png({ labels, height, width }) {
+    const canvas = new OffscreenCanvas(width, height), picture = new ImageData(width, height);
+    new Uint32Array(picture.data.buffer).set(labels.map((label) => (label ? -1 : -(2 ** 24))));
+    canvas.getContext("2d").putImageData(picture, 0, 0);
+    return canvas.convertToBlob({ type: "image/png" });
+  },
+  /** The numbers of the objects, uncompressed, of 16 or 32 bit. */
+  tif({ labels, areas, height, width }) {
+    const numbers = areas.length < 2 ** 16 ? Uint16Array.from(labels) : labels;
+    const tags = [[256, width], [257, height], [258, 8 * numbers.BYTES_PER_ELEMENT], [259, 1],
+      [262, 1], [273, 134], [277, 1], [278, height], [279, numbers.byteLength], [339, 1]];
+    const entries = tags.flatMap(([tag, value]) => [tag, 4, 1, 0, value % 65536, value >>> 16]);
+    return new Blob([Uint16Array.of(0x4949, 42, 8, 0, tags.length, ...entries, 0, 0), numbers]);
+  },
+  csv: (found) => new Blob([`${table(found).join("\n")}\n`]),
+  /** The outlines for ImageJ's ROI manager, named after class and number. */
+  async zip({ cls, ...found }, folder) {
+    const { zipSync } = await import(`${folder}fflate.js`), all = await outlines(found, folder);
+    return new Blob([zipSync(Object.fromEntries(
+      all.map((loops, i) => [`class${cls}-${i + 1}.roi`, roi(loops)])))]);
+  },
+};
 
 /** Write the outlines of an object as ImageJ's ROI, a shape. */
 function roi(loops) {
@@ -29,11 +39,4 @@ function roi(loops) {
   view.setInt32(36, path.length);
   path.forEach((value, i) => view.setFloat32(64 + 4 * i, value));
   return new Uint8Array(view.buffer);
-}
-
-/** Write the ROIs of all objects, named after class and number. */
-export async function rois(outlines, name, folder) {
-  const { zipSync } = await import(`${folder}fflate.js`);
-  return new Blob([zipSync(Object.fromEntries((await outlines).map((loops, i) =>
-    [`${name}-${i + 1}.roi`, roi(loops)])))]);
 }

@@ -3,14 +3,12 @@
 // writes.
 
 import { fetched, startWorker } from "./asking.mjs";
-import { numbered, outlines, table } from "./objects.mjs";
+import { numbered } from "./objects.mjs";
 import { decode, fitted } from "./pixels.mjs";
-import { png, rois, tiff } from "./saving.mjs";
+import { save } from "./saving.mjs";
 
 const MOST_BYTES = 1.5e9; // of maps
 const LAYERS = ["1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b"];
-const FILES = { wasm: ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"],
-  webgpu: ["ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"] };
 const state = { run: 0, graphs: new Map(), memory: new Map(), others: [] };
 
 onmessage = async ({ data: { id, step, ...args } }) => {
@@ -29,37 +27,33 @@ function sentence(error) {
 }
 
 const steps = {
-  async runtime({ folder, plan }) {
-    const [script, wasm] = FILES[plan.kind];
-    Object.assign(state, { folder, plan, graphs: new Map() });
-    const wasmBinary = await fetched(folder + wasm);
-    state.ort = await import(folder + script).catch(() => {
-      throw new Error(`${script} could not be loaded: try again.`);
-    });
-    Object.assign(state.ort.env.wasm, { wasmBinary, numThreads: plan.threads });
-    await compute("mean", { maps: tensor(new Float32Array(8), 8, 1, 1), chosen: every(8, true) })
-      .catch(() => {
-        throw new Error("The runtime does not start: load this page anew, or use another browser.");
-      });
+  async runtime({ folder, files: [script, wasm], plan }) {
+    const wasmBinary = await fetched(folder + wasm), any = await fetched(`${folder}../steps/sum.onnx`);
+    Object.assign(state, { folder, plan, files: [script, wasm] });
+    try {
+      state.ort = await import(folder + script);
+      Object.assign(state.ort.env.wasm, { wasmBinary, numThreads: plan.threads });
+      await open(any);
+    } catch {
+      throw new Error("The runtime does not start: load this page anew, or use another browser.");
+    }
   },
   async network({ url, bytes, about }) {
     const graph = new Uint8Array(bytes ?? (await fetched(url)));
     const providers = state.plan.kind === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
-    const session = await open(graph, providers).catch(() => {
-      throw new Error("This is no ONNX file that onnxruntime can read: export the network anew.");
-    });
-    if (!session.inputNames.includes("image") || !session.outputNames.includes("maps")) {
-      throw new Error(
-        'This network gives no maps: export it by to_onnx(path, model, maps="predicted").');
+    const session = await open(graph, providers).catch(() => null);
+    if (!session?.inputNames.includes("least")) {
+      throw new Error(session
+        ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
+        : "This is no ONNX file that onnxruntime can read: export the network anew.");
     }
     const shape = (entries, name) => entries.find((entry) => entry.name === name).shape;
     const count = shape(session.outputMetadata, "logits")[1];
     const classes = note(graph, "classes") ?? Array.from(every(count).data, (_, k) => `class ${k}`);
     await state.session?.release();
     const planes = shape(session.inputMetadata, "image")[1];
-    const known = { planes, classes, least: new Float32Array(count), ...note(graph, "usage") };
-    Object.assign(known, about);
-    known.least = Float32Array.from(known.least);
+    const known = { planes, classes, ...note(graph, "usage"), ...about };
+    known.least = Float32Array.from(classes, (_, k) => known.least?.[k] ?? 0);
     return Object.assign(state, { session, graph, about: known }).about;
   },
   async picture({ url, bytes }) {
@@ -70,14 +64,8 @@ const steps = {
   maps,
   tile,
   draw,
-  save({ kind, cls, pixelSize }) {
-    const { height, width } = state.image, { found, score, folder } = state;
-    if (kind === "tif") return tiff(found, height, width);
-    const rows = kind === "csv" && table(found, score.data, width, pixelSize);
-    if (rows) return new Blob([`${rows.join("\n")}\n`]);
-    if (kind === "zip") return rois(outlines(found, height, width, folder), `class${cls}`, folder);
-    return png(found.labels, height, width);
-  },
+  save: ({ kind, ...args }) =>
+    save[kind]({ ...args, ...state.found, ...state.image }, state.folder),
 };
 
 const open = (graph, executionProviders = ["wasm"]) =>
@@ -85,48 +73,38 @@ const open = (graph, executionProviders = ["wasm"]) =>
 const tensor = (data, ...sides) => new state.ort.Tensor(data, sides.length ? sides : [data.length]);
 const every = (count, value = false) => tensor(Array(count).fill(value));
 
-/** Run one of the small graphs; its first output, or a list of them. */
+/** Run one of the small graphs and return its outputs. */
 async function compute(name, inputs) {
   if (!state.graphs.has(name)) {
     state.graphs.set(name, await open(await fetched(`${state.folder}../steps/${name}.onnx`)));
   }
-  const found = Object.values(await state.graphs.get(name).run(inputs));
-  return found.length > 1 ? found : found[0];
+  return Object.values(await state.graphs.get(name).run(inputs));
 }
 
 /** Read a note, JSON text, from the metadata of an ONNX file: a name, a length, the text. */
 function note(graph, key) {
-  const text = new TextDecoder("latin1").decode(graph), name = `\n${String.fromCharCode(key.length)}`;
-  let at = text.lastIndexOf(`${name}${key}\x12`) + key.length + 3, size = 0, unit = 1;
-  if (at === key.length + 2) return null;
+  const field = `\n${String.fromCharCode(key.length)}${key}\x12`, { length } = field;
+  let at = new TextDecoder("latin1").decode(graph).lastIndexOf(field) + length, size = 0, unit = 1;
+  if (at < length) return null;
   do size += (graph[at] & 127) * unit, unit *= 128; while (graph[at++] > 127);
   return JSON.parse(new TextDecoder().decode(graph.subarray(at, at + size)));
 }
 
 /** Scale the picture as the network's images were, and mirror it until its tiles fit. */
-async function scaled(image, how, below, right) {
-  const { planes, height, width } = image, data = new Float32Array(planes.length * height * width);
+async function scaled({ planes, height, width }, how, below, right) {
+  const data = new Float32Array(planes.length * height * width), { about } = state;
   planes.forEach((plane, k) => data.set(plane, k * height * width));
-  const values = tensor(data, planes.length, height, width), { about } = state;
-  const [offset, factor] = how === "minmax" || how === "standard"
-    ? await compute(how, { image: values })
-    : (how === "range" ? [about.offset, about.factor] : fixed(planes))
-      .map((numbers) => tensor(Float32Array.from(numbers)));
-  state.picture = await compute("visible", { as_it_is: every(1, planes.length === 3
-    && planes[0] instanceof Uint8Array),
-  image: planes.length === 3 ? values : tensor(data.subarray(0, height * width), 1, height, width) });
-  const pads = tensor(BigInt64Array.from([0, 0, 0, 0, below, right].map(BigInt)));
-  return compute("scaled", { image: values, offset, factor, pads });
-}
-
-/** Bring the largest number that the file can hold to 1; other numbers stay as they are. */
-function fixed(planes) {
-  if (planes[0] instanceof Uint16Array && state.about.dtype !== "uint16") {
+  const [bytes, words] = [Uint8Array, Uint16Array].map((kind) => planes[0] instanceof kind);
+  if (how === "fixed" && words && about.dtype !== "uint16") {
     throw new Error("The picture has 16 bits, whose full range says nothing: choose the scaling "
       + "minmax or standard, whichever the network was trained with.");
   }
-  const most = planes[0] instanceof Uint8Array ? 255 : planes[0] instanceof Uint16Array ? 65535 : 1;
-  return [planes.map(() => 0), planes.map(() => 1 / most)];
+  const image = tensor(data, planes.length, height, width), most = bytes ? 255 : words ? 65535 : 1;
+  [state.picture] = await compute("visible", { image, bytes: every(1, bytes) });
+  const [offset, factor] = (how === "range" ? [about.offset, about.factor] : [[0], [1 / most]])
+    .map((numbers) => tensor(Float32Array.from(numbers)));
+  const pads = tensor(BigInt64Array.from([0, 0, 0, 0, below, right].map(BigInt)));
+  return (await compute(how, { image, offset, factor, pads }))[0];
 }
 
 /** Compute the maps of the predicted classes, blended as micranet_helpers.maps.tiles does. */
@@ -163,7 +141,8 @@ async function maps({ side, scaling }) {
   postMessage({ progress: 0, total });
   const others = Array.from({ length: Math.min(state.plan.workers, total) - 1 }, (_, i) => i);
   await Promise.all([...others.map((i) => other(i).then(lane)), lane(tile)]);
-  for (const sum of sums.values()) sum.forEach((v, i) => (sum[i] = v / weights[i % weights.length]));
+  const area = weights.length;
+  for (const sum of sums.values()) sum.forEach((value, i) => (sum[i] = value / weights[i % area]));
   state.maps = sums;
   const chances = [...best].map((logit, k) => [k, 1 / (1 + Math.exp(-logit))]);
   chances.sort((a, b) => b[1] - a[1]);
@@ -179,10 +158,9 @@ function starts(length, side) {
 
 /** Give another worker the network, and return how it is asked for a tile. */
 async function other(number) {
-  const { folder, plan, graph, about } = state;
+  const { folder, files, plan, graph, about } = state;
   const one = (state.others[number] ??= { ask: startWorker() });
-  one.ready ??= one.ask("runtime", { folder, plan });
-  await one.ready;
+  await (one.ready ??= one.ask("runtime", { folder, files, plan }));
   if (one.graph !== graph) await one.ask("network", { bytes: graph, about });
   one.graph = graph;
   return (args) => one.ask("tile", args);
@@ -190,15 +168,11 @@ async function other(number) {
 
 /** Explain the classes that the network predicts in a tile. */
 async function tile({ data, tall, wide }) {
-  const { session, about } = state, { least } = about, size = 8 * tall * wide;
-  const inputs = { image: tensor(data, 1, about.planes, tall, wide), least: tensor(least) };
-  if (!session.inputNames.includes("least")) delete inputs.least; // a graph of all classes
-  const wanted = session.outputNames.filter((name) => name !== "evidence");
-  const { logits, maps: { data: all } } = await session.run(inputs, wanted);
-  const shown = [...least.keys()].filter((k) => logits.data[k] > least[k]);
-  const place = (k, i) => size * (inputs.least ? i : k);
-  return { logits: logits.data, shown,
-    maps: shown.map((k, i) => all.subarray(place(k, i), place(k, i) + size)) };
+  const { least, planes } = state.about, size = 8 * tall * wide;
+  const { logits, shown, maps } = await state.session.run(
+    { image: tensor(data, 1, planes, tall, wide), least: tensor(least) });
+  return { logits: logits.data, shown: Array.from(shown.data, Number),
+    maps: Array.from(shown.data, (_, i) => maps.data.subarray(i * size, (i + 1) * size)) };
 }
 
 function cut({ data, dims: [channels, height, width] }, [top, left], tall, wide) {
@@ -234,35 +208,31 @@ function remembered(name, choices, work) {
 
 /** Find the objects by what is chosen, and paint all pictures. */
 async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, colour }) {
-  const { height, width } = state.image, maps = tensor(state.maps.get(cls), 8, height, width);
+  const { height, width } = state.image, maps = tensor(state.maps.get(+cls), 8, height, width);
   const chosen = tensor(LAYERS.map((layer) => layers.includes(layer)));
-  const combined = await remembered("combined", [cls, layers, how],
+  const [combined] = await remembered("combined", [cls, layers, how],
     () => compute(how, { maps, chosen }));
-  const score = await remembered("score", [cls, layers, how, sigma],
+  const [score] = await remembered("score", [cls, layers, how, sigma],
     () => compute("smoothed", { score: combined, sigma: tensor(Float32Array.of(sigma)) }));
-  const heat = (values, step) => compute("heat", { maps: values,
-    step: tensor(BigInt64Array.of(BigInt(step))) });
-  const found = await remembered("found", [cls, layers, how, sigma, threshold, level, area],
-    async () => numbered(score.data, height, width, await limit(score, threshold, level), area));
-  const hot = await remembered("hot", [cls, layers, how, sigma],
+  const heat = (values, step) =>
+    compute("heat", { maps: values, step: tensor(BigInt64Array.of(BigInt(step))) });
+  const [{ data: [above] }] = await remembered("level", [cls, layers, how, sigma, threshold, level],
+    () => compute(threshold, { score, q: tensor(Float64Array.of(level)) }));
+  const found = remembered("found", [cls, layers, how, sigma, threshold, level, area],
+    () => numbered(score.data, width, above, area));
+  const [hot] = await remembered("hot", [cls, layers, how, sigma],
     () => heat(score.reshape([1, height, width]), 1));
-  const small = await remembered("small", [cls], () => heat(maps, Math.ceil(width / 96)));
-  const only = threshold === "none";
-  const above = only ? hot.reshape([height, width, 4]) : tensor(Uint8Array.of(...colour, 255), 1, 1, 4);
-  const picture = await compute("overlaid", { picture: state.picture, above, everywhere: every(1, only),
+  const [small] = await remembered("small", [cls], () => heat(maps, Math.ceil(width / 96)));
+  const all = threshold === "none"; // then the score lies over the whole picture
+  const [picture] = await compute("overlaid", { picture: state.picture, everywhere: every(1, all),
+    above: all ? hot.reshape([height, width, 4]) : tensor(Uint8Array.of(...colour, 255), 1, 1, 4),
     labels: tensor(found.labels, height, width), opacity: tensor(Float32Array.of(opacity)) });
-  Object.assign(state, { found, score });
-  return { picture: pictures(picture)[0], combined: pictures(hot)[0], small: pictures(small),
-    count: found.count, area: found.areas.reduce((a, b) => a + b, 0), size: height * width };
+  state.found = { ...found, score: score.data };
+  return { pictures: [picture, hot, small].flatMap(painted), count: found.areas.length,
+    area: found.areas.reduce((a, b) => a + b, 0), size: height * width };
 }
 
-async function limit(score, threshold, level) {
-  if (threshold === "none") return Infinity;
-  const q = threshold === "percentile" && { q: tensor(Float64Array.of(level)) };
-  return (await compute(threshold, { score, ...q })).data[0];
-}
-
-function pictures({ data, dims }) {
+function painted({ data, dims }) {
   const [height, width] = dims.slice(-3), size = 4 * height * width;
   return Array.from({ length: data.length / size }, (_, k) =>
     new ImageData(new Uint8ClampedArray(data.slice(k * size, (k + 1) * size)), width, height));
