@@ -47,7 +47,7 @@ class Lab:
         expect(self.page.get_by_role("status").get_by_text(text)).to_be_visible()
 
     def button(self, name: str):
-        return self.page.get_by_role("button", name=name)
+        return self.page.get_by_role("button", name=name, exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_grid_of_crops_is_answered_at_once(lab: Lab) -> None:
     expect(crops).to_have_count(12)
     crops.nth(2).click()
     crops.nth(5).press("Enter")
-    lab.button("save these").click()
+    lab.button("save these: marked yes, others no").click()
     lab.waits_for(f"{len(before) + 13} answers")
     new = [word for box, word in lab.given().items() if box not in before]
     assert new == [YES if n in (2, 5) else NO for n in range(12)]

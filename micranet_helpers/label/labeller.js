@@ -133,13 +133,13 @@ function render({ model, el }) {
   }
 
   root.addEventListener("keydown", (event) => {
-    const typing = event.target.matches("select, input");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return;
     const named = { z: undo, s: save, y: yes, n: no, u: unsure, "+": zoomIn, "-": zoomOut };
     const wanted = named[event.key];
-    if (!wanted || wanted.hidden || wanted.disabled) return;
+    const typing = event.target.matches("select, input");
+    if (typing || wanted) event.stopPropagation(); // JupyterLab has other uses for them
+    if (typing || !wanted || wanted.hidden || wanted.disabled) return;
     event.preventDefault();
-    event.stopPropagation();
     wanted.click();
   });
   model.on("change:view", show);

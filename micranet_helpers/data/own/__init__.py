@@ -4,6 +4,7 @@
   ``read_geojson``, ``read_rois``: read labels of all usual kinds.
 - ``survey``, ``report``: look at images and labels, and say what was found.
 - ``build``, ``check_split``: make a dataset, and check it.
+- ``read_answers``: read yes and no about images and boxes.
 """
 
 from micranet_helpers.data.own.annotations import Annotations
