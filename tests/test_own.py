@@ -356,3 +356,24 @@ def test_classes_too_rare_for_three_splits(positive, folder) -> None:
     found = own.survey(folder, labels(folder, rows))
     [warning] = [text for text in found.warnings if "show fibre" in text]
     assert f"{positive} of 20" in warning and "each of three splits" in warning
+
+
+@pytest.mark.parametrize(("sizes", "given", "expected"), [
+    ((0.1, 0.1), None, 0.1), ((0.1, 0.1), 0.1, 0.1), ((0.1, 0.2), None, None), ((0.1, 0.1), 0.5, 0),
+])  # fmt: skip
+def test_pixel_sizes_of_files_are_taken_or_refused(sizes, given, expected, tmp_path) -> None:
+    (tmp_path / "i").mkdir()
+    for n, size in enumerate(sizes):
+        tifffile.imwrite(tmp_path / "i" / f"{n}.tif", picture(n), ome=True, metadata={
+            "axes": "YX", "PhysicalSizeX": size, "PhysicalSizeXUnit": "µm"})  # fmt: skip
+    rows = {f"{n}.tif": f"{n},1" for n in range(2)}
+    found = own.survey(tmp_path / "i", labels(tmp_path / "i", rows))
+    assert f"pixel      {sizes[0]} µm" in own.report(found)
+    assert any("different sizes" in text for text in found.warnings) == (len({*sizes}) == 2)
+    options = ABOUT | {"shares": (1, 0, 0), "pixel_size_um": given}
+    if expected == 0:
+        with pytest.raises(ValueError, match="pixels of .0.1. µm, not 0.5"):
+            own.build(tmp_path / "own.hdf5", found, **options)
+    else:
+        path = own.build(tmp_path / "own.hdf5", found, **options)
+        assert dataset.describe(path)[0].pixel_size_um == expected

@@ -36,7 +36,7 @@ def build(
     source, licence : str
         Where the images come from, and under which terms they may be used.
     pixel_size_um : float, optional
-        Side of a pixel, µm.
+        Side of a pixel, µm; by default the one that all files name that name any.
     normalisation : str
         What the network sees as 0 and 1: the smallest and largest value of each image
         (``"minmax"``) or of all training images (``"range"``), or mean and mean plus standard
@@ -52,7 +52,8 @@ def build(
     Raises
     ------
     ValueError
-        If the survey has errors, all of which are listed, or there are too few specimens.
+        If the survey has errors, all of which are listed, there are too few specimens, or the
+        files name another size of pixels.
     OSError
         If a file has gone or the disk is full.
     """
@@ -62,6 +63,10 @@ def build(
         raise ValueError(f"Give three shares that add up to 1, the first above 0, not {shares}.")
     if normalisation not in ("minmax", "standard", "range"):
         raise ValueError(f"normalisation is 'minmax', 'standard' or 'range', not {normalisation}.")
+    sizes = found.pixel_sizes_um
+    if pixel_size_um and any(abs(size / pixel_size_um - 1) > 0.01 for size in sizes):
+        raise ValueError(f"The files name pixels of {sizes} µm, not {pixel_size_um}: correct one.")
+    pixel_size_um = pixel_size_um or (sizes[0] if len(sizes) == 1 else None)
     split = _split(found, shares, group, seed)
     training = [item for item, where in zip(found.labelled, split, strict=True) if where == 0]
     span = min(item.low for item in training), max(item.high for item in training)

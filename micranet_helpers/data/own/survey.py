@@ -20,6 +20,7 @@ from tqdm import tqdm
 from micranet_helpers.data.own.annotations import Annotations, image_files, image_key
 from micranet_helpers.data.own.masks import of_image
 from micranet_helpers.files.images import SUFFIXES, read_noted
+from micranet_helpers.files.series import pixel_size
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of cameras with 8, 12, 14 and 16 bits
 
@@ -37,6 +38,7 @@ class Facts:
     false_colour: bool  # RGB with one grey picture: equal channels, or only one not constant
     digest: str  # the same for the same pixels
     said: tuple[str, ...]  # by the file of its pixels, and applied or ignored
+    pixel_size_um: float | None
     key: str | None  # of its label
     objects: tuple[int, ...] | None  # of each class; or labels 0, 1, -1: unknown; None: no label
 
@@ -89,6 +91,13 @@ class Survey:
             return np.where(positive, negative / positive, np.inf)
 
     @property
+    def pixel_sizes_um(self) -> list[float]:
+        """Sides of pixels, µm, that the files of labelled images name, without those alike."""
+        known = sorted(item.pixel_size_um for item in self.labelled if item.pixel_size_um)
+        return [size for before, size in zip([0.0, *known], known, strict=False)
+                if size > 1.01 * before]
+
+    @property
     def duplicates(self) -> list[list[Facts]]:
         """Groups of files with the same pixels."""
         groups = defaultdict(list)
@@ -137,6 +146,10 @@ class Survey:
         if self.missing:
             found.append(f"Labels without an image ({len(self.missing)}): {_names(self.missing)}. "
                          "Look for typing errors in the names.")
+        if len(self.pixel_sizes_um) > 1:
+            sizes = ", ".join(map(_micrometres, self.pixel_sizes_um))
+            found.append(f"The files name pixels of different sizes: {sizes}. Objects then differ "
+                         "in size, too: scale the images alike.")
         found += [f"{_names(group)} are the same picture: keep one. They go into one split."
                   for group in self.duplicates]
         for name, column in zip(self.annotations.classes, self.objects.T, strict=True):
@@ -196,7 +209,7 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
                 objects = _count(annotations.images[key](*image.shape[1:])[0])
         except (ValueError, OSError) as error:
             contradictory[name] = str(error)
-        images.append(_facts(name, image, said, key, objects))
+        images.append(_facts(name, image, (said, pixel_size(path), key, objects)))
     unlabelled = tuple(name for name, key in keys.items() if key is None)
     missing = tuple(sorted(annotations.images.keys() - keys.values()))
     return Survey(folder, annotations, tuple(images), unreadable, contradictory, unlabelled,
@@ -252,10 +265,7 @@ def _count(label: NDArray[Any]) -> tuple[int, ...]:
     return tuple(np.unique(plane[plane > 0]).size for plane in label)
 
 
-def _facts(
-    name: str, image: NDArray[Any], said: tuple[str, ...], key: str | None,
-    objects: tuple[int, ...] | None,
-) -> Facts:  # fmt: skip
+def _facts(name: str, image: NDArray[Any], rest: tuple) -> Facts:
     low, high = image.min(), image.max()
     full = image.dtype != np.float32 and high in FULL and low < high
     constant = image.min((1, 2)) == image.max((1, 2))
@@ -263,7 +273,7 @@ def _facts(
         name, image.shape, str(image.dtype), float(low), float(high),
         float((image == high).mean()) if full else 0.0,
         len(image) == 3 and bool(constant.sum() == 2 or (image == image[0]).all()),
-        digest_of(image), said, key, objects,
+        digest_of(image), *rest,
     )
 
 
@@ -298,6 +308,7 @@ def report(found: Survey) -> str:
             ("values", f"{min(item.low for item in images):g} to "
                        f"{max(item.high for item in images):g}"),
             ("saturated", f"{np.mean([item.saturated for item in images]):.2%} of the values"),
+            ("pixel", _listed(_micrometres(item.pixel_size_um) for item in images)),
             ("files say", _listed(words for item in images for words in item.said) or "nothing"),
         ]
         lines += [f"{name:<10} {text}" for name, text in rows] + [""]
@@ -315,6 +326,10 @@ def report(found: Survey) -> str:
             break_long_words=False, break_on_hyphens=False,  # they may be file names
         ) for text in texts]  # fmt: skip
     return "\n".join(lines)
+
+
+def _micrometres(size: float | None) -> str:
+    return "of unknown size" if size is None else f"{size:.3g} µm"
 
 
 def _span(values: NDArray[Any]) -> str:
