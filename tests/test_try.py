@@ -322,7 +322,7 @@ def test_a_missing_runtime_is_said_and_can_be_tried_again(
         page.close()
         page = chromium.new_page()  # without a cache: the file may be of the same second
         page.goto(f"{url}/try.html")
-        message(page, "built without a network")
+        message(page, "Built without a network")
     page.close()
 
 
