@@ -36,17 +36,17 @@ const steps = {
     const graph = new Uint8Array(bytes ?? (await fetched(url)));
     const kinds = [...new Set([state.plan.kind, "wasm"])];
     const session = await open(graph, kinds).catch(() => null);
-    if (!session?.inputNames.includes("least")) {
-      throw new Error(session
-        ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
-        : "This is no ONNX file that onnxruntime can read: export the network anew.");
-    }
+    if (!session?.inputNames.includes("least")) throw new Error(session
+      ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
+      : "This is no ONNX file that onnxruntime can read: export the network anew.");
     await state.session?.release();
     const { num_input_images: planes, num_classes: count } = note(graph, "settings");
     const classes = note(graph, "classes") ?? [...Array(count).keys()];
     const known = { planes, classes, ...note(graph, "usage"), ...about };
     known.least = Float32Array.from(classes, (_, k) => known.least?.[k] ?? 0);
-    return Object.assign(state, { session, graph, about: known }).about;
+    Object.assign(state, { session, graph, about: known });
+    await tile({ data: new Float32Array(planes * 128 ** 2), tall: 128, wide: 128 }); // warms up
+    return known;
   },
   async picture({ url, bytes }) {
     const { height, width } = state.image = await decode(
