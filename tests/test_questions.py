@@ -14,7 +14,6 @@ from micranet_helpers.label.questions import (
     known,
     most_useful,
     open_questions,
-    quarters,
     simulate,
     whole,
 )
@@ -55,8 +54,10 @@ def test_yes_and_cannot_tell_open_the_quarters(answer: str) -> None:
 
 def test_quarters_outside_the_image_are_not_asked() -> None:
     box = whole("b.png", SHAPES["b.png"], SIDE)
-    assert quarters(box, SHAPES["b.png"]) == [Question("b.png", 0, x, 64) for x in (0, 64)]
-    assert len(quarters(Question("b.png", 0, 64, 64), SHAPES["b.png"])) == 4
+    halves = [Question("b.png", 0, left, 64) for left in (0, 64)]
+    assert asked({box: YES})[1:] == halves
+    inner = asked({box: YES, halves[1]: YES})[2:]
+    assert inner == [Question("b.png", y, x, 32) for y in (0, 32) for x in (64, 96)]
     crop = Question("b.png", 32, 96, SIDE)
     assert known(SHAPES, SIDE, {crop: YES})["b.png"][2, 6] == 1
 
@@ -116,7 +117,7 @@ def test_wrong_answers_are_as_frequent_as_asked_for_and_repeatable() -> None:
 
 
 def test_what_the_network_doubts_most_is_asked_first_and_images_take_turns() -> None:
-    chance = {"a.png": np.full((4, 4), 0.05), "b.png": np.full((3, 7), 0.9)}
+    chance = {"a.png": np.full((4, 4), 0.05), "b.png": np.full((3, 7), 0.85)}
     chance["a.png"][0, :3] = 0.5, 0.45, 0.4
     boxes = asked({}, largest=SIDE)
     first = most_useful(boxes, chance, SIDE, 3)

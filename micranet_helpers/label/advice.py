@@ -1,7 +1,7 @@
 """Advise on the size of crops, the share of positives, and whether a network is needed at all.
 
-The rule of size: an object fills a quarter to a half of a crop's side, and is three steps of map
-4b (8 px) wide or more. On nuclei of 12 px, enlarging the images by 2 gained 0.15 to 0.2 in F1.
+An object should fill a quarter to a half of a crop's side, and be three steps of map 4b (8 px) wide
+or more: enlarging images of nuclei of 12 px by 2 gained 0.15 to 0.2 in F1.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ def diameter(objects: NDArray[np.integer]) -> float:
 def for_size(object_px: float) -> tuple[int, float, str]:
     """Choose the side of a crop for objects of a width, px: they fill a third of it.
 
-    Returns the side, px of the image; the magnification, a power of 2, after which the side is a
-    multiple of 8 px; and both as a sentence. Raises ValueError for a width below 2 px.
+    Returns the side, px of the image; the magnification, a power of 2, that makes it a multiple of
+    8 px; and both as a sentence. Raises ValueError for a width below 2 px.
     """
     if not 2 <= object_px < np.inf:
         raise ValueError(f"An object is 2 px wide or more, not {object_px:g}: click on its ends.")

@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.crops import augmented, crop_grid
 from micranet_helpers.files.images import read_image
-from micranet_helpers.maps import recipes, segment
+from micranet_helpers.maps import recipes
+from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.networks import MICRANet
 from micranet_helpers.train import fit, load, logits_of
 
@@ -24,11 +25,8 @@ POOL = {"pool": "lse", "sharpness": 4.0}  # so that evidence above 0 means yes
 
 
 class Trained(NamedTuple):
-    """Hold the networks, one a fold, and how probably each crop shows each class.
-
-    ``auc``, the area under the ROC curve of each class, is of crops in images that a network had
-    not seen; ``chance``, (rows, columns, K), by file name, is the mean over the networks.
-    """
+    """Hold the networks, one a fold; the area under the ROC curve of each class, of crops in images
+    that a network had not seen; how probably each crop, (rows, columns, K), shows each class."""
 
     models: list[MICRANet]
     auc: list[float]
@@ -55,11 +53,11 @@ def train_now(
 ) -> Trained:  # fmt: skip
     """Train on the known labels of crops; store the networks in the group ``MICRANet`` of a zoo.
 
-    ``paths`` are those of all images, by the names that ``labels`` uses, which hold 1, 0 or NaN for
-    each crop of some images, float32 (rows, columns, K). ``usage`` says classes, scaling of whole
-    images, magnification, and ``side`` of a crop, px of the network. Each crop is seen ``epochs``
-    times; each of ``folds`` parts of the images is left out once. Raises ValueError if a class
-    lacks a yes or a no in two images.
+    ``paths`` are those of all images, by name; ``labels``, float32 (rows, columns, K), hold 1, 0 or
+    NaN for each crop of some of them. ``usage`` says classes, scaling of whole images,
+    magnification, and ``side`` of a crop, px of the network. Each crop is seen ``epochs`` times;
+    each of ``folds`` parts of the images is left out once. Raises ValueError if a class lacks a yes
+    or a no in two images.
     """
     for k, cls in enumerate(usage.classes):
         for value, word in ((1, "yes"), (0, "no")):
@@ -70,8 +68,7 @@ def train_now(
     data = []
     for name in order:
         some = ~np.isnan(labels[name]).all(-1)
-        crops = _crops(paths[name], usage)[some]
-        data.append((crops, torch.from_numpy(labels[name][some])))
+        data.append((_crops(paths[name], usage)[some], torch.from_numpy(labels[name][some])))
     models, found = [], []
     for n in range(min(folds, len(data))):
         out = TensorDataset(*map(torch.cat, zip(*data[n::folds], strict=True)))
@@ -88,24 +85,21 @@ def train_now(
 
 def masks_of(models: Sequence[MICRANet], path: Path, usage: zoo.Usage) -> NDArray[np.bool_]:
     """Mark the classes of an image by evidence above 0: bool (K, H, W), in its own pixels."""
-    image = read_image(path)
-    masks = segment(models, _seen(image, usage)[None], recipes.EVIDENCE).masks
-    return F.interpolate(masks.float(), image.shape[1:], mode="nearest-exact")[0].numpy() > 0.5
-
-
-def _seen(image: NDArray, usage: zoo.Usage) -> Tensor:
-    """Scale and magnify a whole image (C, H, W) as the network sees it."""
-    size = [max(round(length * usage.magnification), 1) for length in image.shape[1:]]
-    pixels = torch.from_numpy(usage.scaled(image))[None]
-    return F.interpolate(pixels, size, mode="bilinear", antialias=True)[0]
+    seen = usage.scaled(read_image(path))
+    return pixel_scores(models, seen, recipes.EVIDENCE, usage.magnification) > 0
 
 
 def _crops(path: Path, usage: zoo.Usage) -> Tensor:
-    """Cut an image into crops that lie side by side, zeros outside: (rows, columns, C, S, S)."""
+    """Scale, magnify and cut an image: crops side by side, (rows, columns, C, side, side)."""
     image, side = read_image(path), usage.side
-    px = round(side / usage.magnification)
-    rows, columns = (len(crop_grid(length, px, px)) for length in image.shape[1:])
-    seen = _seen(image, usage)
+    px, size = round(side / usage.magnification), image.shape[1:]
+    rows, columns = (len(crop_grid(length, px, px)) for length in size)
+    seen = F.interpolate(
+        torch.from_numpy(usage.scaled(image))[None],
+        [max(round(length * usage.magnification), 1) for length in size], mode="bilinear",
+        antialias=usage.magnification < 1,
+    )[0]  # fmt: skip
+    # What lies outside the image is 0, as in other crops.
     seen = F.pad(seen, (0, columns * side - seen.shape[2], 0, rows * side - seen.shape[1]))
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -67,14 +67,14 @@ DEFAULTS = {"side": 256, "scaling": "fixed", "layers": LAYERS[:7], "how": "pca",
 """Controls as the explorer begins, for a reader's own network."""
 
 
-def write(tree: Path, target: Path) -> None:
+def write(tree: Path, target: Path, names: Iterable[str] = KINDS) -> None:
     """Write all that the page loads, and ``networks.json``; ``tree`` is the executed book."""
     steps.write(target / "steps")
     about = {
         "runtimes": _runtimes(target / "runtime"),
         "colours": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
         "defaults": DEFAULTS,
-        "networks": [_network(name, *found, target) for name in KINDS
+        "networks": [_network(name, *found, target) for name in names
                      if (found := _find(name, tree))],
     }  # fmt: skip
     (target / "networks.json").write_text(json.dumps(about), encoding="utf-8")

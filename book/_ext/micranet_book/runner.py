@@ -128,7 +128,10 @@ def _list(root: Path, args: argparse.Namespace) -> None:
 
 def _networks(root: Path, args: argparse.Namespace) -> None:
     from micranet_book import networks  # loads torch
+    from micranet_helpers.results import provenance
 
+    if str(provenance()["commit"]).endswith("+changes"):
+        raise UsageError("commit your changes first: the model cards name the commit.")
     networks.make(root)
 
 

@@ -13,10 +13,8 @@ export function startWorker(news) {
     waiting.delete(id);
     return error ? reject(new Error(error)) : resolve(result);
   };
-  const broken = new Promise((_, reject) => {
-    worker.onerror = () => reject(new Error(
-      "The scripts of this page could not be loaded: load it anew."));
-  });
+  const broken = new Promise((_, reject) => (worker.onerror = () => reject(
+    new Error("The scripts of this page could not be loaded: load it anew."))));
   broken.catch(() => {}); // whoever asks is told
   let last = 0;
   return (step, args = {}) => Promise.race([broken, new Promise((...ends) => {
@@ -30,8 +28,8 @@ export async function plan() {
   const cores = Math.min(navigator.hardwareConcurrency || 1, 4);
   const card = await navigator.gpu?.requestAdapter().catch(() => null);
   if (card) return { kind: "webgpu", threads: 1, workers: 1 };
-  const isolated = globalThis.crossOriginIsolated; // else threads are not to be had
-  return { kind: "wasm", threads: isolated ? cores : 1, workers: isolated ? 1 : cores };
+  const threads = globalThis.crossOriginIsolated ? cores : 1; // else they are not to be had
+  return { kind: "wasm", threads, workers: cores / threads };
 }
 
 /** Load a file from the folder of the page. */
@@ -39,6 +37,6 @@ export async function fetched(url) {
   const reply = await fetch(url).catch(() => ({ status: "no answer" }));
   const bytes = reply.ok && (await reply.arrayBuffer().catch(() => null));
   if (bytes) return bytes;
-  const why = reply.ok ? "the connection broke" : reply.status;
-  throw new Error(`${url.split("/").pop()} could not be loaded (${why}): try again.`);
+  throw new Error(`${url.split("/").pop()} could not be loaded (${
+    reply.ok ? "the connection broke" : reply.status}): try again.`);
 }

@@ -34,11 +34,10 @@ export function table({ labels, areas, score, width, pixel }) {
 /** Outline each object by polygons [[x, y], …] in ImageJ's coordinates; holes are polygons, too. */
 export async function outlines({ labels, areas, height, width }, folder) {
   for (const name of ["d3-array", "d3-contour"]) await import(`${folder}${name}.min.js`);
-  const boxes = areas.map(() => [width, height, 0, 0]);
+  const boxes = areas.map(() => [width, height, 0, 0]), { min, max } = Math;
   labels.forEach((label, at) => {
-    if (!label) return;
-    const box = boxes[label - 1], x = at % width, y = Math.floor(at / width);
-    boxes[label - 1] = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x + 1), y + 1];
+    const [left, top, right] = boxes[label - 1] ?? [], x = at % width, y = Math.floor(at / width);
+    if (label) boxes[label - 1] = [min(left, x), min(top, y), max(right, x + 1), y + 1];
   });
   return boxes.map(([left, top, right, bottom], i) => {
     const [wide, tall] = [right - left, bottom - top];

@@ -1,5 +1,4 @@
 // The page "Try it": its controls, its pictures, and what it asks of the worker.
-
 import { plan, startWorker } from "./asking.mjs";
 
 const here = (file) => new URL(file, import.meta.url).href;
@@ -8,8 +7,8 @@ const form = find("form").elements;
 const all = await (await fetch(here("networks.json"))).json();
 const ask = startWorker(({ progress, total }) =>
   Object.assign(find("progress"), { value: progress, max: total }));
-let about = null, opened = "", told = "", sampled = false, turn = 0;
-let drawing = false, changed = false;
+let about = null, opened = "", told = "", sampled = false, drawing = false, changed = false;
+let turn = 0, running = 0;
 
 function say(text, wrong = false) {
   find("message").textContent = text;
@@ -38,9 +37,7 @@ async function takeNetwork(bytes) {
   const chosen = all.networks.find(({ id }) => id === form.network.value);
   const args = bytes ? { bytes } : { url: here(chosen.file), about: chosen };
   about = { ...all.defaults, ...(await ask("network", args)) };
-  for (const name of ["side", "scaling", "how", "sigma", "threshold", "area", "pixel_size_um"]) {
-    form[name].value = about[name];
-  }
+  for (const name of Object.keys(all.defaults)) if (form[name]) form[name].value = about[name];
   for (const tick of form.layer) tick.checked = about.layers.includes(tick.value);
   find("about").textContent = about.about ?? "";
   find("sample").textContent = about.sample?.name ?? "none";
@@ -57,24 +54,23 @@ const takePicture = (source, name) => attempt(`Reading ${name} …`, async () =>
   opened = `${name}, ${height} × ${width} px`;
   await explain();
 });
-
 const takeSample = () => takePicture({ url: here(about.sample.file) }, about.sample.name);
 
 async function takeFile(file) {
-  const bytes = await file?.arrayBuffer().catch(() => say(
-    "The file could not be read: it may be too large or have moved.", true));
+  const bytes = await file?.arrayBuffer().catch(() =>
+    say("The file could not be read: it may be too large or have moved.", true));
   if (bytes && !/\.onnx$/i.test(file.name)) await takePicture({ bytes }, file.name);
   else if (bytes) await attempt(`Reading ${file.name} …`, () => takeNetwork(bytes));
 }
 
 /** Run the network on the picture, with progress; what follows is drawn. */
 async function explain() {
-  const mine = turn;
+  running += 1;
   find("results").hidden = true;
   find("running").hidden = false;
   say(`Computing the maps of ${opened} …`);
   const { predicted, most, note } = await ask("maps", { side: +form.side.value,
-    scaling: form.scaling.value }).finally(() => (find("running").hidden = mine === turn));
+    scaling: form.scaling.value }).finally(() => (find("running").hidden = (running -= 1) === 0));
   const named = ([k, chance]) => `${about.classes[k]} (probability ${chance.toFixed(2)})`;
   if (!predicted.length) {
     throw new Error(`No class is predicted in ${opened}. The most probable: ${named(most)}.`);
@@ -95,16 +91,14 @@ async function draw() {
   while (changed && !find("results").hidden) {
     changed = false;
     form.level.disabled = form.threshold.value !== "percentile";
-    await attempt(told, async () => show(await ask("draw", choice())));
+    await attempt(told, async () => {
+      const chosen = new FormData(find("form")), layers = [...form.layer].map((tick) => tick.checked);
+      if (!layers.includes(true)) throw new Error("Choose at least one layer.");
+      const colour = all.colours[chosen.get("cls") % all.colours.length];
+      show(await ask("draw", { ...Object.fromEntries(chosen), layers, colour }));
+    });
   }
   drawing = false;
-}
-
-function choice() {
-  const values = new FormData(find("form")), layers = values.getAll("layer");
-  if (!layers.length) throw new Error("Choose at least one layer.");
-  const colour = all.colours[values.get("cls") % all.colours.length];
-  return { ...Object.fromEntries(values), layers, colour };
 }
 
 function show({ pictures, count, area, size }) {
@@ -119,8 +113,8 @@ function show({ pictures, count, area, size }) {
     : `${count} object${count === 1 ? "" : "s"}, ${area} px (${share} %)${inUm}`;
   find("summary").textContent = text;
   find("picture").setAttribute("aria-label", `The picture with its objects: ${text}`);
-  for (const told of document.querySelectorAll("#try output")) {
-    told.textContent = `${told.previousElementSibling.value} ${told.dataset.unit}`;
+  for (const output of document.querySelectorAll("#try output")) {
+    output.value = `${output.previousElementSibling.value} ${output.dataset.unit}`;
   }
 }
 
@@ -133,17 +127,16 @@ const save = (kind) => attempt("Saving …", async () => {
 
 function connect(how) {
   form.network.append(...all.networks.map(({ name, id }) => new Option(name, id)));
-  const named = () => new URLSearchParams(location.hash.slice(1)).get("network");
-  const exists = () => all.networks.some(({ id }) => id === named());
-  if (exists()) form.network.value = named();
-  const chosen = () => about && attempt("Loading the network …", () => takeNetwork());
-  addEventListener("hashchange", () => exists() && (form.network.value = named()) && chosen());
+  const named = () => all.networks.some(({ id }) => location.hash === `#network=${id}`)
+    && (form.network.value = location.hash.slice(9));
+  named();
+  addEventListener("hashchange", () =>
+    named() && about && attempt("Loading the network …", () => takeNetwork()));
   const take = { network: () => (location.hash = `network=${form.network.value}`),
     own: () => takeFile(form.own.files[0]), file: () => takeFile(form.file.files[0]),
     side: () => opened && attempt("", explain), scaling: () => opened && attempt("", explain) };
   for (const [name, work] of Object.entries(take)) form[name].addEventListener("change", work);
   find("results").addEventListener("input", draw);
-  find("form").addEventListener("submit", (event) => event.preventDefault());
   find("load").addEventListener("click", () => load(how));
   find("cancel").addEventListener("click", () => ask("cancel"));
   find("sample").addEventListener("click", takeSample);
@@ -155,9 +148,8 @@ function connect(how) {
 
 const how = await plan(), runtime = all.runtimes?.[how.kind];
 const lacking = typeof WebAssembly === "undefined"
-  ? "This browser has no WebAssembly, or it is switched off: try another one."
-  : runtime ? "" : "These pages were built without a network, so the runtime is missing: build them "
-    + "again where registry.npmjs.org can be reached.";
+  ? "This browser has no WebAssembly, or it is switched off: try another one." : runtime ? ""
+    : "Built without a network, these pages lack the runtime: build them where npm can be reached.";
 connect(how);
 find("load").textContent = `Load the runtime, ${runtime?.mb} MB`;
 find("load").hidden = lacking !== "";

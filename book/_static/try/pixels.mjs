@@ -1,7 +1,5 @@
 // Read a picture as micranet_helpers.files.images does: planes (typed arrays, row by row).
 
-const MOST_PIXELS = 5e7;
-
 /** Read PNG, JPEG, BMP or TIFF from its bytes; libraries are loaded when they are needed. */
 export async function decode(bytes, folder) {
   const head = String.fromCharCode(...bytes.slice(0, 4));
@@ -27,9 +25,8 @@ async function readDeep(bytes, { default: start, decode_rgba16: read }) {
 }
 
 async function readByBrowser(bytes) {
-  const asStored = { colorSpaceConversion: "none", premultiplyAlpha: "none",
-    imageOrientation: "none" };
-  const bitmap = await createImageBitmap(new Blob([bytes]), asStored).catch(damaged);
+  const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none",
+    premultiplyAlpha: "none", imageOrientation: "none" }).catch(damaged);
   const { height, width } = bitmap;
   checkSize(height, width);
   const context = new OffscreenCanvas(width, height).getContext("2d");
@@ -59,17 +56,14 @@ async function readTiff(bytes, { fromArrayBuffer }) {
   }
   const read = await Promise.all(all.map((each) => each.readRasters()));
   const planes = read.flatMap((rasters) => [...rasters]);
-  const extra = count === 1 && all[0].fileDirectory.getValue("ExtraSamples");
-  const full = 2 ** (8 * planes[0].BYTES_PER_ELEMENT) - 1;
-  const opaque = extra && extra[0] > 0 && planes.at(-1).every((value) => value === full);
   if (planes.some((plane) => !plane.every(Number.isFinite))) {
     throw new Error("The picture holds NaN or infinity: save it as 16 bit.");
   }
-  return { planes: opaque ? planes.slice(0, -1) : planes, height, width };
+  return { planes, height, width };
 }
 
 function checkSize(height, width) {
-  if (height * width > MOST_PIXELS) {
+  if (height * width > 5e7) {
     throw new Error(`The picture has ${height} × ${width} px, too many for a browser: cut a part.`);
   }
 }

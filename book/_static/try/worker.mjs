@@ -1,34 +1,28 @@
-// Do the work away from the page, so that it never freezes: read the picture, run the network on
-// its tiles, draw and save. The arithmetic is in graphs, which book/_ext/micranet_book/steps.py
-// writes.
+// Do the work away from the page, so that it never freezes: read, run the network on tiles, draw,
+// save. The arithmetic is in graphs, which book/_ext/micranet_book/steps.py writes.
 
 import { fetched, startWorker } from "./asking.mjs";
 import { numbered } from "./objects.mjs";
 import { decode, fitted } from "./pixels.mjs";
 import { save } from "./saving.mjs";
 
-const MOST_BYTES = 1.5e9; // of maps
-const LAYERS = ["1a", "1b", "2a", "2b", "3a", "3b", "4a", "4b"];
 const state = { run: 0, graphs: new Map(), memory: new Map(), others: [] };
 
 onmessage = async ({ data: { id, step, ...args } }) => {
   try {
     postMessage({ id, result: await steps[step](args) });
   } catch (error) {
-    postMessage({ id, error: sentence(error) });
+    const memory = error instanceof RangeError || /memory|alloc/i.test(error.message ?? error);
+    postMessage({ id, error: memory
+      ? "The memory of the browser is not enough: cut a part of the picture."
+      : error.message ?? `The network could not be run (${error}).` });
   }
 };
 
-/** Say in one sentence what went wrong. */
-function sentence(error) {
-  const memory = error instanceof RangeError || /memory|alloc/i.test(error.message ?? error);
-  if (memory) return "The memory of the browser is not enough: cut a part of the picture.";
-  return error.message ?? `The network could not be run (${error}).`;
-}
-
 const steps = {
   async runtime({ folder, files: [script, wasm], plan }) {
-    const wasmBinary = await fetched(folder + wasm), any = await fetched(`${folder}../steps/sum.onnx`);
+    const wasmBinary = await fetched(folder + wasm);
+    const any = await fetched(`${folder}../steps/sum.onnx`);
     Object.assign(state, { folder, plan, files: [script, wasm] });
     try {
       state.ort = await import(folder + script);
@@ -40,30 +34,28 @@ const steps = {
   },
   async network({ url, bytes, about }) {
     const graph = new Uint8Array(bytes ?? (await fetched(url)));
-    const providers = state.plan.kind === "webgpu" ? ["webgpu", "wasm"] : ["wasm"];
-    const session = await open(graph, providers).catch(() => null);
-    if (!session?.inputNames.includes("least")) {
-      throw new Error(session
-        ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
-        : "This is no ONNX file that onnxruntime can read: export the network anew.");
-    }
-    const shape = (entries, name) => entries.find((entry) => entry.name === name).shape;
-    const count = shape(session.outputMetadata, "logits")[1];
-    const classes = note(graph, "classes") ?? Array.from(every(count).data, (_, k) => `class ${k}`);
+    const kinds = [...new Set([state.plan.kind, "wasm"])];
+    const session = await open(graph, kinds).catch(() => null);
+    if (!session?.inputNames.includes("least")) throw new Error(session
+      ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
+      : "This is no ONNX file that onnxruntime can read: export the network anew.");
     await state.session?.release();
-    const planes = shape(session.inputMetadata, "image")[1];
+    const { num_input_images: planes, num_classes: count } = note(graph, "settings");
+    const classes = note(graph, "classes") ?? [...Array(count).keys()];
     const known = { planes, classes, ...note(graph, "usage"), ...about };
     known.least = Float32Array.from(classes, (_, k) => known.least?.[k] ?? 0);
-    return Object.assign(state, { session, graph, about: known }).about;
+    Object.assign(state, { session, graph, about: known });
+    await tile({ data: new Float32Array(planes * 128 ** 2), tall: 128, wide: 128 }); // warms up
+    return known;
   },
   async picture({ url, bytes }) {
-    state.image = await decode(new Uint8Array(bytes ?? (await fetched(url))), state.folder);
-    return { height: state.image.height, width: state.image.width };
+    const { height, width } = state.image = await decode(
+      new Uint8Array(bytes ?? (await fetched(url))), state.folder);
+    state.run += 1; // maps of another picture are of no use any more
+    return { height, width };
   },
+  ...{ maps, tile, draw },
   cancel: () => void (state.run += 1),
-  maps,
-  tile,
-  draw,
   save: ({ kind, ...args }) =>
     save[kind]({ ...args, ...state.found, ...state.image }, state.folder),
 };
@@ -71,7 +63,7 @@ const steps = {
 const open = (graph, executionProviders = ["wasm"]) =>
   state.ort.InferenceSession.create(graph, { executionProviders });
 const tensor = (data, ...sides) => new state.ort.Tensor(data, sides.length ? sides : [data.length]);
-const every = (count, value = false) => tensor(Array(count).fill(value));
+const flag = (value) => tensor([value]);
 
 /** Run one of the small graphs and return its outputs. */
 async function compute(name, inputs) {
@@ -100,7 +92,7 @@ async function scaled({ planes, height, width }, how, below, right) {
       + "minmax or standard, whichever the network was trained with.");
   }
   const image = tensor(data, planes.length, height, width), most = bytes ? 255 : words ? 65535 : 1;
-  [state.picture] = await compute("visible", { image, bytes: every(1, bytes) });
+  [state.picture] = await compute("visible", { image, bytes: flag(bytes) });
   const [offset, factor] = (how === "range" ? [about.offset, about.factor] : [[0], [1 / most]])
     .map((numbers) => tensor(Float32Array.from(numbers)));
   const pads = tensor(BigInt64Array.from([0, 0, 0, 0, below, right].map(BigInt)));
@@ -114,6 +106,9 @@ async function maps({ side, scaling }) {
   if (Math.min(height, width) <= (whole ? 8 : side / 2)) {
     throw new Error(`The picture of ${height} × ${width} px is too small for tiles of ${side} px.`);
   }
+  // Tiles begin every three quarters of their side; the last may reach over the edge.
+  const starts = (length, size, stride = Math.max(Math.floor((size * 3) / 32) * 8, 8)) =>
+    Array.from({ length: Math.ceil((length - size) / stride) + 1 }, (_, i) => i * stride);
   const [tall, wide] = whole ? [height, width].map((n) => Math.ceil(n / 8) * 8) : [side, side];
   const corners = starts(height, tall).flatMap((y) => starts(width, wide).map((x) => [y, x]));
   const total = corners.length, [down, across] = corners.at(-1);
@@ -131,7 +126,7 @@ async function maps({ side, scaling }) {
       const data = cut(seen, corner, tall, wide), found = await explain({ data, tall, wide });
       found.logits.forEach((value, k) => (best[k] = Math.max(best[k], value)));
       for (const k of found.shown.filter((k) => !sums.has(k))) {
-        if (32 * weights.length * (sums.size + 1) > MOST_BYTES) throw new RangeError();
+        if (32 * weights.length * (sums.size + 1) > 1.5e9) throw new RangeError(); // bytes
         sums.set(k, new Float32Array(8 * weights.length));
       }
       blend(corner, tall, wide, width, weights, found.shown.map((k) => sums.get(k)), found.maps);
@@ -148,12 +143,6 @@ async function maps({ side, scaling }) {
   chances.sort((a, b) => b[1] - a[1]);
   return { note: image.note ?? "", most: chances[0],
     predicted: chances.filter(([k]) => sums.has(k)) };
-}
-
-/** Find where tiles begin: steps of three quarters of a tile; the last may reach over the edge. */
-function starts(length, side) {
-  const stride = Math.max(Math.floor((side * 3) / 32) * 8, 8), beyond = Math.max(length - side, 0);
-  return Array.from({ length: Math.ceil(beyond / stride) + 1 }, (_, i) => i * stride);
 }
 
 /** Give another worker the network, and return how it is asked for a tile. */
@@ -209,22 +198,21 @@ function remembered(name, choices, work) {
 /** Find the objects by what is chosen, and paint all pictures. */
 async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, colour }) {
   const { height, width } = state.image, maps = tensor(state.maps.get(+cls), 8, height, width);
-  const chosen = tensor(LAYERS.map((layer) => layers.includes(layer)));
-  const [combined] = await remembered("combined", [cls, layers, how],
-    () => compute(how, { maps, chosen }));
-  const [score] = await remembered("score", [cls, layers, how, sigma],
-    () => compute("smoothed", { score: combined, sigma: tensor(Float32Array.of(sigma)) }));
   const heat = (values, step) =>
     compute("heat", { maps: values, step: tensor(BigInt64Array.of(BigInt(step))) });
-  const [{ data: [above] }] = await remembered("level", [cls, layers, how, sigma, threshold, level],
-    () => compute(threshold, { score, q: tensor(Float64Array.of(level)) }));
-  const found = remembered("found", [cls, layers, how, sigma, threshold, level, area],
-    () => numbered(score.data, width, above, area));
-  const [hot] = await remembered("hot", [cls, layers, how, sigma],
-    () => heat(score.reshape([1, height, width]), 1));
   const [small] = await remembered("small", [cls], () => heat(maps, Math.ceil(width / 96)));
+  const chosen = tensor(layers), first = [cls, layers, how];
+  const [combined] = await remembered("combined", first, () => compute(how, { maps, chosen }));
+  const [score] = await remembered("score", [first, sigma],
+    () => compute("smoothed", { score: combined, sigma: tensor(Float32Array.of(sigma)) }));
+  const [hot] = await remembered("hot", [first, sigma],
+    () => heat(score.reshape([1, height, width]), 1));
+  const [{ data: [above] }] = await remembered("level", [first, sigma, threshold, level],
+    () => compute(threshold, { score, q: tensor(Float64Array.of(level)) }));
+  const found = remembered("found", [above, area, first, sigma],
+    () => numbered(score.data, width, above, area));
   const all = threshold === "none"; // then the score lies over the whole picture
-  const [picture] = await compute("overlaid", { picture: state.picture, everywhere: every(1, all),
+  const [picture] = await compute("overlaid", { picture: state.picture, everywhere: flag(all),
     above: all ? hot.reshape([height, width, 4]) : tensor(Uint8Array.of(...colour, 255), 1, 1, 4),
     labels: tensor(found.labels, height, width), opacity: tensor(Float32Array.of(opacity)) });
   state.found = { ...found, score: score.data };
