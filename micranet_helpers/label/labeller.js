@@ -52,7 +52,7 @@ function render({ model, el }) {
   const zoomOut = button("zoom out", () => send("set", { zoom: 2 }), "-");
   const grid = button("grid of crops", () => send("set", { grid: !view().grid }));
   const measure = button("measure an object", () => { ends = ends ? null : []; show(); });
-  const train = button("Train now", () => send("train"));
+  const train = button("Train now", () => send("start"));
   const classes = make("select", {
     onchange: () => send("set", { cls: classes.selectedIndex }),
   });

@@ -1,7 +1,7 @@
 """The reader's own images: what is in a folder, and a dataset made of it.
 
 - ``images``: survey a folder, report what was found, build a dataset.
-- ``annotations``: read tables, masks, boxes, polygons and ROIs.
+- ``annotations``: read tables, masks, boxes, polygons and ROIs; ``crops_table``: labels of crops.
 - ``answers``: read yes and no about images and boxes.
 """
 
