@@ -120,7 +120,9 @@ def labeller(browser: Any, tree: Path, folder: Path) -> None:
         page.set_viewport_size({"width": 1000, "height": 1600})
         found = page.locator(".micranet-labeller")
         found.evaluate("shown => shown.scrollIntoView()")
-        found.get_by_label("class").wait_for()
+        # The widget shows what it knew when it was made, until something is asked of it.
+        found.get_by_role("button", name="zoom out").click()
+        found.get_by_text("60 answers").wait_for()
         pack(found.screenshot(), folder / "label.png", 700)
 
 

@@ -62,9 +62,8 @@ def read(path: str | Path) -> list[Answer]:
     """
     if not Path(path).is_file():
         return []
-    whole, end, _ = Path(path).read_bytes().rpartition(b"\n")
-    text = io.StringIO((whole + end).decode("utf-8-sig"), newline="")
-    rows, stacks = csv.reader(text), {}
+    text = Path(path).read_bytes().decode("utf-8-sig", "replace")
+    rows, stacks = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")), {}
     if tuple(next(rows, FIELDS)) != FIELDS:
         raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
     for row in rows:

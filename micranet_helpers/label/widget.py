@@ -19,6 +19,7 @@ import traitlets
 from PIL import Image
 
 from micranet_helpers.data.own.annotations import image_files
+from micranet_helpers.explore.picture import png
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.plots.images import on_screen, outlined
@@ -26,7 +27,6 @@ from micranet_helpers.plots.sliders import data_url
 from micranet_helpers.zoo import Usage
 
 ONE, SMALL, GRID = 448, 144, 12  # sides of pictures, px of the screen; crops in a grid
-YELLOW = 255, 230, 0
 
 
 class Labeller(anywidget.AnyWidget):
@@ -131,13 +131,14 @@ class Labeller(anywidget.AnyWidget):
         left, top, px = box.left - reach, box.top - reach, box.side + 2 * reach
         window = left, top, left + px, top + px
         picture = _shown(self.paths[box.file]).crop(window).resize((size, size))
-        return {"box": box, "px": px, "inset": reach / px, "src": data_url(np.asarray(picture)),
+        url = data_url(png(np.asarray(picture)))
+        return {"box": box, "px": px, "inset": reach / px, "src": url,
                 "alt": f"{box.file}, {box.side} px from row {box.top}, column {box.left}"}
 
     def _marked(self, file: str) -> dict[str, str]:
         masks = loop.masks_of(self.trained, self.paths[file])
-        picture = outlined(read_image(self.paths[file]), masks, [YELLOW] * len(masks))
-        return {"src": data_url(picture), "alt": f"{file}: outlines of what the network marks"}
+        picture = outlined(read_image(self.paths[file]), masks, [(255, 230, 0)] * len(masks))
+        return {"src": data_url(png(picture)), "alt": f"{file}: outlines of what the network marks"}
 
 
 @lru_cache(8)

@@ -93,7 +93,7 @@ def _slider(name: str, words: list[str], at: int) -> str:
 
 def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str, shown: bool) -> str:
     hidden = "" if shown else " hidden"
-    url = data_url(picture)
+    url = data_url(_png(picture))
     return (
         f'<figure data-at="{",".join(map(str, place))}" style="margin: 0"{hidden}>'
         f'<img src="{url}" alt="{escape(text)}" style="width: 100%; image-rendering: pixelated">'
@@ -101,9 +101,9 @@ def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str, shown:
     )
 
 
-def data_url(picture: NDArray[np.uint8]) -> str:
-    """Pack a picture, (H, W, 3), as the address of an image in a page."""
-    return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
+def data_url(png: bytes) -> str:
+    """Write a PNG file as the address of an image in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
