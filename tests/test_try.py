@@ -27,6 +27,7 @@ from micranet_helpers.maps import combine, gaussian, grad_cam, otsu, percentile,
 from micranet_helpers.maps.detect import table
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.zoo import Usage
 from micranet_helpers.zoo.export import to_onnx
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -42,7 +43,7 @@ ROUNDING = 1e-3  # share of pixels that may fall on the other side of the thresh
 def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small seeded network with its maps."""
     path = tmp_path_factory.mktemp("network") / "small.onnx"
-    to_onnx(path, MODEL, CLASSES, maps=True)
+    to_onnx(path, MODEL, CLASSES, maps="predicted", usage=Usage(CLASSES, side=SIDE))
     return path
 
 
@@ -52,16 +53,16 @@ def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     place = folder / browser.PLACE
     place.mkdir(parents=True)
-    for file in STATIC.iterdir():
+    for file in STATIC.glob("*.*"):
         (place / file.name).write_bytes(file.read_bytes())
-    browser.write(folder, place)
+    browser.write(folder, place, [])
     about = json.loads((place / "networks.json").read_text())
-    if about["runtime_mb"] is None:
+    if about["runtimes"] is None:
         leave_out(f"{npm.registry()} cannot be reached")
     (place / "small.onnx").write_bytes(onnx.read_bytes())
     browser.write_picture(place / "small.png", pixels(120, 150))
     about["networks"] = [{
-        "name": "small", "file": "small.onnx", "classes": CLASSES, "side": SIDE,
+        "id": "small", "name": "small", "file": "small.onnx", "classes": CLASSES, "side": SIDE,
         "scaling": "fixed", "sigma": 1, "area": 4, "pixel_size_um": 0.5,
         "sample": {"file": "small.png", "name": "noise"},
     }]  # fmt: skip
@@ -297,7 +298,7 @@ def test_nothing_outside_the_folder_is_asked(page: Any, address: str) -> None:
     elsewhere = Faults({"x": b"x"})
     with serve_faults(elsewhere) as other:
         assert page.evaluate(ask, f"{other}/x") == "refused"
-        assert [worker.evaluate(ask, f"{other}/x") for worker in page.workers] == ["refused"]
+        assert {worker.evaluate(ask, f"{other}/x") for worker in page.workers} == {"refused"}
     assert not elsewhere.requests
     assert page.evaluate(ask, address) == "answered"
 
@@ -317,11 +318,11 @@ def test_a_missing_runtime_is_said_and_can_be_tried_again(
         message(page, "could not be loaded (404)")
         expect(button).to_be_enabled()
         settings = tmp_path / browser.PLACE / "networks.json"
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"runtime_mb": None}))
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"runtimes": None}))
         page.close()
         page = chromium.new_page()  # without a cache: the file may be of the same second
         page.goto(f"{url}/try.html")
-        message(page, "built without a network")
+        message(page, "Built without a network")
     page.close()
 
 
@@ -368,7 +369,7 @@ def test_without_the_runtime_the_build_goes_on(
     for files in ({}, {archive: b"another content"}):
         with serve_faults(Faults(files)) as url:
             monkeypatch.setenv("npm_config_registry", url)
-            browser.write(tmp_path, tmp_path)
+            browser.write(tmp_path, tmp_path, [])
         about = json.loads((tmp_path / "networks.json").read_text())
-        assert about["runtime_mb"] is None
+        assert about["runtimes"] is None
         assert about["networks"] == []

@@ -110,7 +110,7 @@ class Usage:
                 f"{path} does not say how its images were scaled: build it again, or give Usage "
                 "the scaling."
             )
-        return cls(about.classes, **{**known, **more})
+        return cls(**{"classes": about.classes, **known, **more})
 
     @classmethod
     def of_text(cls, text: str) -> "Usage":

@@ -9,24 +9,30 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import tifffile
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import logit
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from micranet_book import npm
-from micranet_helpers.data import actin, ctc, dataset, digits, pvivax
+from micranet_book import npm, record, steps
+from micranet_book.networks import SHIPPED
+from micranet_helpers import zoo
+from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES
+from micranet_helpers.networks.micranet import LAYERS, MICRANet
+from micranet_helpers.plots.colours import CLASS_COLOURS
 from micranet_helpers.train import load
+from micranet_helpers.zoo import Usage
 from micranet_helpers.zoo.export import to_onnx
 
 PLACE = Path("_static", "try")
@@ -36,93 +42,91 @@ _log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """Say how the networks of a chapter are found in ``runs/`` and used."""
+    """Say what a network looks for, how a picture for it is drawn, and which controls suit it."""
 
-    name: str
-    run: str  # name of the folder, a pattern; its group is the side of a crop, px
-    classes: Sequence[str]
-    scaling: str
-    which: str = "best"
+    title: str
+    draw: Callable[..., list[dataset.Sample]]
+    size: int = 256  # of the picture, px
+    tile: int = 256  # px, where the network does not say its own
     sigma: float = 1
-    area: int = 1
-    tile: int = 0  # px; 0: the side of a crop
+    area: int = 20
 
 
 KINDS = {
-    "digits": Kind("handwritten digits", r"digits-(\d+)-\d+-\d+-\d+", [*map(str, range(10))],
-                   "fixed", area=10),
-    "ctc": Kind("cells of three lines, simulated", r"ctc-simulated-\d+-\d+-(\d+)(-\d+)+-train",
-                ctc.RULE.classes, "minmax", sigma=3, area=100, tile=320),
-    "pvivax": Kind("blood smears, simulated", r"pvivax-simulated-\d+-\d+-(\d+)-\d+-\d+",
-                   pvivax.RULE.classes, "standard", sigma=2, area=20),
-    "actin": Kind("F-actin, simulated", r"actin-simulated-\d+-\d+-(\d+)-\d+-\d+",
-                  actin.RULE.classes, "fixed", "last", area=20),
+    "digits": Kind("handwritten digits", mnist.simulate, 128, 64, area=10),
+    "cells": Kind("cells in phase contrast", partial(ctc.simulate, lines=["Usiigaci"]), 320, 320,
+                  sigma=3, area=100),
+    "smears": Kind("malaria in blood smears", pvivax.simulate, sigma=2),
+    "neuropil": Kind("mitochondria in electron micrographs", em.simulate),
+    "actin": Kind("F-actin of neurons, STED", actin.simulate),
 }  # fmt: skip
-"""Networks that are offered, by the chapter that trains them."""
+"""What the page offers: networks that ship, or while there are none those of the chapters."""
+
+DEFAULTS = {"side": 256, "scaling": "fixed", "layers": LAYERS[:7], "how": "pca", "sigma": 1,
+            "threshold": "otsu", "area": 1, "pixel_size_um": ""}  # fmt: skip
+"""Controls as the explorer begins, for a reader's own network."""
 
 
-def write(tree: Path, target: Path) -> None:
-    """Write runtime, networks, samples and ``networks.json``; ``tree`` is the executed book."""
-    networks = [about for kind in KINDS if (about := _network(kind, tree, target))]
-    colours = {
-        "map": mpl.colormaps[SCORES](np.arange(256), bytes=True)[:, :3].tolist(),
-        "classes": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
-    }
-    text = json.dumps({"runtime_mb": _runtime(target), "colours": colours, "networks": networks})
-    (target / "networks.json").write_text(text, encoding="utf-8")
+def write(tree: Path, target: Path, names: Iterable[str] = KINDS) -> None:
+    """Write all that the page loads, and ``networks.json``; ``tree`` is the executed book."""
+    steps.write(target / "steps")
+    about = {
+        "runtimes": _runtimes(target / "runtime"),
+        "colours": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
+        "defaults": DEFAULTS,
+        "networks": [_network(name, *found, target) for name in names
+                     if (found := _find(name, tree))],
+    }  # fmt: skip
+    (target / "networks.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def _runtime(target: Path) -> float | None:
-    """Fetch the runtime and return the size of what is always loaded, MB; None if it fails."""
+def _runtimes(target: Path) -> dict[str, dict[str, Any]] | None:
+    """Fetch the runtimes and return their files and sizes, MB; None if it fails."""
     try:
-        for package in npm.RUNTIME:
-            npm.fetch(package, target / "runtime")
+        for package in npm.PACKAGES:
+            npm.fetch(package, target)
     except (OSError, ValueError) as error:  # the page says so, too
         _log.info("The page `try` has no runtime: %s", error)
         return None
-    loaded = npm.RUNTIME[0].files
-    return round(sum((target / "runtime" / name).stat().st_size for name in loaded) / 1e6, 1)
+    sizes = {kind: sum((target / name).stat().st_size for name in files) / 1e6
+             for kind, files in npm.RUNTIMES.items()}  # fmt: skip
+    return {kind: {"files": npm.RUNTIMES[kind], "mb": round(mb, 1)} for kind, mb in sizes.items()}
 
 
-def _network(kind: str, tree: Path, target: Path) -> dict[str, Any] | None:
-    """Write the newest network of a kind and a sample; return what the page must know of them."""
-    how = KINDS[kind]
-    runs = [path for path in tree.glob("work/*/runs/*") if re.fullmatch(how.run, path.name)
-            and (path / f"{how.which}.ckpt").is_file()]  # fmt: skip
-    if not runs:
-        return None
-    run = max(runs, key=lambda path: path.stat().st_mtime)
-    graph = target / f"{kind}.onnx"
-    to_onnx(graph, load(run, how.which), how.classes, maps=True)
-    without_evidence(graph)
-    image, pixel_size, name = _sample(kind, tree)
-    file = f"{kind}.png" if image.dtype == np.uint8 else f"{kind}.tif"
-    write_picture(target / file, image)
-    side = int(re.fullmatch(how.run, run.name)[1])
-    return {"name": how.name, "file": f"{kind}.onnx", "classes": list(how.classes),
-            "side": how.tile or side, "scaling": how.scaling, "sigma": how.sigma, "area": how.area,
-            "pixel_size_um": pixel_size, "sample": {"file": file, "name": name}}  # fmt: skip
+def _find(name: str, tree: Path) -> tuple[MICRANet, Usage, list[float] | None] | None:
+    """Load a network that ships, or that of its chapter: its use, its least logits."""
+    if ships := zoo.shipped().get(name):
+        entry = zoo.load(ships, "MICRANet")
+        least = entry.class_thresholds
+        return entry.models[0], entry.usage, None if least is None else logit(least).tolist()
+    chapter, rule = SHIPPED[name]
+    # The names of runs that go on from a classifier begin with that of its run.
+    found = record.work_folder(tree, chapter).glob("runs/*/best.ckpt")
+    runs = sorted(found, key=lambda path: len(path.parent.name))
+    for run in [] if zoo.shipped() else runs[:1]:
+        model, files = load(run.parent), run.parents[2].glob("data/*.h5")
+        data = next(path for path in files if run.parent.name.startswith(path.stem))
+        if model.num_classes == len(rule.classes):
+            return model, Usage.of_dataset(data, classes=rule.classes), None
+    return None
 
 
-def without_evidence(path: Path) -> None:
-    """Leave out what only the evidence needs, which the page does not show: half of the time."""
-    import onnx
-
-    graph = onnx.utils.Extractor(onnx.load(path)).extract_model(["image"], ["logits", "maps"])
-    onnx.save(graph, path)
-
-
-def _sample(kind: str, tree: Path) -> tuple[NDArray[Any], float | None, str]:
-    """Find or draw a picture (C, H, W) that the network has not seen: pixels, µm, name."""
-    if kind == "digits":
-        *_, test = digits.split(digits.load(), 0)
-        canvas = digits.make_canvases(test, 1, 128, num_digits=(8, 8), seed=3)
-        return (canvas.images[0].numpy() * 255).round().astype(np.uint8), None, "a canvas"
-    drawn = tree.glob(f"work/*/data/{kind}-simulated-*.h5")
-    path = max(drawn, key=lambda file: file.stat().st_mtime)
-    about, _ = dataset.describe(path)
-    sample = next(dataset.read(path, "testing"))
-    return sample.image, about.pixel_size_um, f"simulated: {sample.name}"
+def _network(
+    name: str, model: MICRANet, usage: Usage, least: list[float] | None, target: Path
+) -> dict[str, Any]:
+    """Write a network and a sample; return what the page must know of them."""
+    how = KINDS[name]
+    to_onnx(target / f"{name}.onnx", model, usage.classes, maps="predicted", usage=usage)
+    image = how.draw(1, how.size, seed=3)[0].image
+    sample = f"{name}.{'png' if image.dtype == np.uint8 else 'tif'}"
+    write_picture(target / sample, image)
+    origin = "ships with the package" if zoo.shipped() else "was trained by a chapter of this book"
+    known = (asdict(usage) | {"least": least}).items()
+    return {**{key: value for key, value in known if value not in (None, ())}, "id": name,
+            "name": how.title, "file": f"{name}.onnx", "sigma": how.sigma, "area": how.area,
+            "side": usage.side or how.tile,
+            "about": f"This network {origin}. It tells: {', '.join(usage.classes)}.",
+            "sample": {"file": sample, "name": "a drawn picture"}}  # fmt: skip
 
 
 def write_picture(path: Path, image: NDArray[Any]) -> None:
