@@ -114,8 +114,8 @@ def _fit(train: TensorDataset, left_out: TensorDataset, seed: int, epochs: int) 
     labels = train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
     with tempfile.TemporaryDirectory() as folder:
-        fit(train, left_out, folder, epochs, batch_size=16, pos_weight=weight.tolist(),
-            seed=seed, **POOL)  # fmt: skip
+        fit(train, left_out, folder, epochs, batch_size=16, learning_rate=2e-3,
+            pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
         return load(folder, "last")
 
 
