@@ -5,10 +5,12 @@ import hashlib
 import logging
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,15 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from micranet_helpers.data.content import examine
+from micranet_helpers.files.lock import alone
+from micranet_helpers.files.signals import stoppable
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.checkpoints import (
     AtomicCheckpointIO,
     EpochCheckpoint,
+    check_sibling,
+    epochs_done,
     read_checkpoint,
 )
 from micranet_helpers.networks.learner import (
@@ -33,6 +40,7 @@ from micranet_helpers.networks.learner import (
     choose_precision,
 )
 from micranet_helpers.networks.micranet import check_evaluating
+from micranet_helpers.networks.wrapped import unwrapped
 
 BATCH = 64  # of `logits_of`
 
@@ -67,12 +75,11 @@ def fit(
     Parameters
     ----------
     train, validation : Dataset
-        Items are (image (C, H, W) float32, labels float32 of 0, 1 and, where unknown, NaN):
-        (num_classes,) for MICRA-Net, (num_classes, H, W) for a U-Net. All labels, or for pixels
-        which classes each image shows, (N, num_classes), must be available as
-        ``dataset.labels`` or as the second tensor of a ``TensorDataset``.
+        Items are (image (C, H, W) float32, labels of 0, 1 and, where unknown, NaN, of any type):
+        (num_classes,) for MICRA-Net, (num_classes, H, W) for a U-Net. Each is read once before
+        the first epoch, to check it and to know the run by its data.
     folder : path
-        Where the run lives. One run a folder.
+        Where the run lives. One run a folder; ``~`` is the home folder.
     epochs : int
         Epochs in all.
     batch_size : int
@@ -110,32 +117,35 @@ def fit(
 
     Raises
     ------
-    ValueError
-        If there is no training image, none is positive for some class or, for MICRA-Net, all
-        are; labels do not fit the network; an option does not exist; or the folder holds another
-        run.
+    TypeError, ValueError
+        If an image or label is not as above, none is positive for some class or, for MICRA-Net,
+        all are; an option does not exist; or the folder holds a run of other settings or data, or
+        one at which another process is working.
     RuntimeError
         If ``start`` has other channels or classes.
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
-    check_labels(train, negatives=network == "MICRANet")
-    image, labels = train[0]
+    if network not in NETWORKS:
+        raise ValueError(f"The network must be one of {', '.join(NETWORKS)}, not {network!r}.")
+    start = None if start is None else unwrapped(start)
+    if start is not None and type(start).__name__ != network:
+        raise ValueError(f"The start is a {type(start).__name__}: give a {network}.")
+    check_numbers(epochs, batch_size, learning_rate, pos_weight)
+    image, data = check_data(train, validation, network)
     settings = {
         "in_channels": len(image),
-        "num_classes": len(labels),
+        "num_classes": len(train[0][1]),
         "learning_rate": learning_rate,
         "schedule": schedule,
         "pos_weight": None if pos_weight is None else [float(weight) for weight in pos_weight],
         "channels_last": channels_last,
-        "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
+        "run": {"seed": seed, "batch_size": batch_size, "images": len(train), **data},
         "network": network,
         "frozen": sorted(frozen),
         "options": options or None,
     }
     if start is not None:
-        if type(start).__name__ != network:
-            raise ValueError(f"The start is a {type(start).__name__}: give a {network}.")
         settings["run"]["start"] = _digest(start)
 
     def make() -> Learner:
@@ -164,26 +174,30 @@ def advance(
     ``make`` makes the module with its first weights; its hyper-parameters are the ``settings``,
     which identify the run; ``settings["run"]`` holds ``seed`` and ``batch_size``.
     """
-    folder, run = Path(folder), settings["run"]
-    done = _epochs_done(folder, settings)
-    if done >= epochs:
+    folder, run = Path(folder).expanduser(), settings["run"]
+    if epochs_done(folder, settings) >= epochs:
         return
     with isolate_rng(), _quiet():
         pl.seed_everything(run["seed"], verbose=False)
-        order = Shuffle(train, run["seed"])
-        # A resumed trainer starts the workers before it tells the epoch.
-        order.set_epoch(done)
-        batches = partial(
-            DataLoader, batch_size=run["batch_size"], num_workers=num_workers, collate_fn=collate
-        )
-        learner = make()
-        _trainer(folder, epochs, precision, learner.monitor).fit(
-            learner,
-            batches(train, sampler=order),
-            batches(validation),
-            ckpt_path=folder / "last.ckpt" if done else None,
-            weights_only=True,
-        )
+        learner = make()  # refuses what is wrong before there is a folder
+        with alone(folder), stoppable():
+            done = epochs_done(folder, settings)
+            if done == 0:  # what a run whose checkpoint was deleted has left
+                shutil.rmtree(folder / "log", ignore_errors=True)
+            order = Shuffle(train, run["seed"])
+            # A resumed trainer starts the workers before it tells the epoch.
+            order.set_epoch(done)
+            batches = partial(
+                DataLoader, batch_size=run["batch_size"], num_workers=num_workers,
+                collate_fn=collate,
+            )  # fmt: skip
+            _trainer(folder, epochs, precision, learner.monitor).fit(
+                learner,
+                batches(train, sampler=order),
+                batches(validation),
+                ckpt_path=folder / "last.ckpt" if done else None,
+                weights_only=True,
+            )
 
 
 def load(folder: Path | str, which: str = "best") -> Network:
@@ -194,7 +208,7 @@ def load(folder: Path | str, which: str = "best") -> Network:
     network.
     """
     return restore(
-        Path(folder) / f"{which}.ckpt",
+        Path(folder).expanduser() / f"{which}.ckpt",
         lambda hyper: NETWORKS[hyper["network"]](
             hyper["in_channels"], hyper["num_classes"], **(hyper.get("options") or {})
         ),
@@ -215,6 +229,7 @@ def restore(path: Path, make: Callable[[dict[str, Any]], nn.Module], name: str) 
         model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is no checkpoint of {name}: train again.") from error
+    check_sibling(path, checkpoint)
     return model.eval()
 
 
@@ -228,7 +243,7 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     not log.
     """
     epochs: dict[int, dict[str, float]] = {}
-    logs = (Path(folder) / "log").glob("version_*/metrics.csv")
+    logs = (Path(folder).expanduser() / "log").glob("version_*/metrics.csv")
     for log in sorted(logs, key=lambda path: int(path.parent.name.removeprefix("version_"))):
         with log.open(newline="") as lines:
             for row in csv.DictReader(lines):
@@ -260,45 +275,47 @@ def _trainer(folder: Path, epochs: int, precision: str, monitor: str) -> pl.Trai
     )
 
 
-def check_labels(train: Dataset, negatives: bool = False) -> None:
-    """Refuse a training set that is empty, or of which some class cannot be learnt.
+def check_numbers(
+    epochs: int, batch_size: int, learning_rate: float, pos_weight: Sequence[float] | None = None
+) -> None:
+    """Refuse numbers with which nothing can be trained."""
+    if not all(isinstance(n, Integral) and n >= 1 for n in (epochs, batch_size)):
+        raise ValueError(
+            f"Epochs and batch_size are whole numbers from 1 on, not {epochs} and {batch_size}."
+        )
+    rates = [learning_rate, *(() if pos_weight is None else map(float, pos_weight))]
+    if not all(0 < rate < math.inf for rate in rates):
+        raise ValueError(
+            f"The learning rate and pos_weight are above 0 and finite, not {rates}: leave out a "
+            "class that no image shows."
+        )
 
-    A classifier needs negatives, too: it would say "yes" to everything.
+
+def check_data(
+    train: Dataset, validation: Dataset, network: str
+) -> tuple[Tensor, dict[str, str]]:
+    """Check the data of a training: return the first image and the fingerprints of both sets.
+
+    Every class must be positive somewhere and, for a classifier, negative: it would say "yes" to
+    everything.
     """
-    if len(train) == 0:
-        raise ValueError("The training set is empty: give at least one image.")
-    labels = train.tensors[1] if hasattr(train, "tensors") else train.labels
-    shown = (torch.as_tensor(labels) > 0.5).movedim(1, 0).flatten(1)  # (K, ...)
-    never, always = ~shown.any(1), shown.all(1) & negatives
-    if never.any():
+    learn, check = examine(train, "training", network), examine(validation, "validation", network)
+    for found, words in ((learn.positive, "No training image is positive for"),
+                         (learn.negative, "All training images are positive for")):  # fmt: skip
+        if not found.all() and (network == "MICRANet" or found is learn.positive):
+            classes = ", ".join(map(str, (~found).nonzero().flatten().tolist()))
+            raise ValueError(
+                f"{words} class {classes}: add the other kind of image, or leave the class out."
+            )
+    sizes = [(len(each.image), len(each.positive)) for each in (learn, check)]
+    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"No training image is positive for class {_listed(never)}: "
-            "add images that show it, or leave the class out."
+            "Training and validation images differ in channels or classes: "
+            f"{sizes[0]} and {sizes[1]}."
         )
-    if always.any():
-        raise ValueError(
-            f"All training images are positive for class {_listed(always)}: "
-            "add images that do not show it, or leave the class out."
-        )
-
-
-def _listed(classes: Tensor) -> str:
-    return ", ".join(map(str, classes.nonzero().flatten().tolist()))
-
-
-def _epochs_done(folder: Path, settings: dict) -> int:
-    """Count the whole epochs in the folder's last checkpoint; refuse that of another run."""
-    path = folder / "last.ckpt"
-    if not path.exists():
-        return 0
-    checkpoint = read_checkpoint(path)
-    stored = {name: checkpoint["hyper_parameters"].get(name) for name in settings}
-    other = [f"{name} = {value}" for name, value in stored.items() if value != settings[name]]
-    if other:
-        raise ValueError(
-            f"{folder} holds another run ({'; '.join(other)}): choose another folder or delete it."
-        )
-    return checkpoint["epoch"] + 1
+    if not (check.positive | check.negative).any():
+        raise ValueError("All validation labels are unknown: give some that are 0 or 1.")
+    return learn.image, {"training": learn.digest, "validation": check.digest}
 
 
 def _digest(model: nn.Module) -> str:

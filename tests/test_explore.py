@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from micranet_helpers import zoo
-from micranet_helpers.data.own.annotations import read_rois
+from micranet_helpers.data.own import read_rois
 from micranet_helpers.explore import (
     Session,
     numbered,
@@ -29,7 +29,6 @@ from micranet_helpers.explore import (
     save_objects,
     save_recipe,
     save_rois,
-    saving,
     scaled,
     show,
 )
@@ -38,6 +37,7 @@ from micranet_helpers.files.images import read_mask
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.detect import drop_small
+from micranet_helpers.maps.outlines import rois
 from micranet_helpers.maps.segmentation import Recipe, from_maps, segment
 from micranet_helpers.maps.thresholds import otsu
 from micranet_helpers.networks.micranet import MICRANet
@@ -244,7 +244,7 @@ def test_rois_read_back_give_the_same_objects(tmp_path_factory, mask: np.ndarray
     """Also with holes, at borders and where objects touch at corners."""
     labels = numbered(mask)
     folder = tmp_path_factory.mktemp("rois")
-    for roi in saving.rois(labels, "cell"):
+    for roi in rois(labels, "cell"):
         roi.tofile(folder / "a.zip")
     [label], _ = read_rois(folder).images["a"](*mask.shape) if mask.any() else ([labels], None)
     np.testing.assert_array_equal(label > 0, labels > 0)

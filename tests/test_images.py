@@ -2,6 +2,8 @@
 
 import io
 import logging
+import struct
+import zlib
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 from damage import damaged
-from PIL import Image
+from PIL import Image, ImageOps
 
-from micranet_helpers.files.images import SUFFIXES, read_image, read_mask
+from micranet_helpers.files.images import SUFFIXES, read_image, read_mask, read_noted
 
 GREY = (np.arange(20 * 30) % 97).astype(np.uint8).reshape(20, 30)
 PAIR = np.stack([GREY, GREY[::-1] + 1]).astype(np.uint16)
@@ -67,7 +69,7 @@ STORED = {
         tiff(np.dstack([RGB, 0 * GREY + 255]), photometric="rgb", extrasamples=["unassalpha"]),
         np.moveaxis(RGB, -1, 0),
     ),
-    "bits": (tiff(GREY > 40), np.uint8(GREY > 40)[None]),
+    "bits": (tiff(GREY > 40, photometric="minisblack"), np.uint8(GREY > 40)[None]),
     "int16": (tiff(GREY.astype(np.int16)), GREY.astype(np.float32)[None]),
     "uint16": (tiff(GREY.astype(">u2")), GREY.astype(np.uint16)[None]),
     "empty deflate": (tiff(np.zeros((2048, 2048), np.uint8), compression="zlib"),
@@ -95,11 +97,54 @@ def test_images_come_out_as_stored(kind, file) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_of_a_telephone_the_first_picture_is_read_and_not_turned(file) -> None:
+def test_of_a_telephone_the_first_picture_is_read(file) -> None:
     small, exif = Image.fromarray(RGB[:8, :8]), Image.Exif()
     exif[0x0112] = 6  # turn by 90°
     data = other(RGB, "MPO", save_all=True, append_images=[small], exif=exif)
-    assert read_image(file(data)).shape == (3, 20, 30)
+    assert read_image(file(data)).shape == (3, 30, 20)
+    assert read_noted(file(data))[1] == ("turned (orientation 6)",)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_that_of_every_viewer(orientation, file) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.open(io.BytesIO(other(GREY, "PNG", exif=exif)))
+    shown = np.asarray(ImageOps.exif_transpose(image))
+    tag = [(0x0112, "H", 1, orientation, True)]
+    for data in (other(GREY, "PNG", exif=exif), tiff(GREY, extratags=tag)):
+        np.testing.assert_array_equal(read_image(file(data)), shown[None])
+        np.testing.assert_array_equal(read_mask(file(data)), shown)
+        assert len(read_noted(file(data))[1]) == (orientation > 1)
+
+
+@pytest.mark.parametrize("values", [GREY, PAIR[0], GREY > 40], ids=["8", "16", "1"])
+def test_inverted_greys_are_put_right_and_refused_in_masks(values, file) -> None:
+    path = file(tiff(values, photometric="miniswhite"))
+    most = 1 if values.dtype == bool else np.iinfo(values.dtype).max
+    np.testing.assert_array_equal(read_image(path)[0], most - values.astype(int))
+    assert read_noted(path)[1] == ("inverted greys (white is 0)",)
+    if values.dtype == bool:
+        np.testing.assert_array_equal(read_mask(path), values)
+    else:
+        with pytest.raises(ValueError, match="unclear which values are objects"):
+            read_mask(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_counted_as_they_are(bits, file) -> None:
+    values = (GREY % 2**bits).astype(np.uint8)
+    packed = np.packbits(
+        np.unpackbits(np.pad(values, ((0, 0), (0, 2)))[..., None], axis=-1)[..., -bits:]
+        .reshape(20, -1), axis=-1)  # fmt: skip
+    rows = zlib.compress(b"".join(b"\0" + row[: -(-30 * bits // 8)].tobytes() for row in packed))
+    head = struct.pack(">IIBBBBB", 30, 20, bits, 0, 0, 0, 0)
+    path = file(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+    ))  # fmt: skip
+    np.testing.assert_array_equal(read_mask(path), values)
+    np.testing.assert_array_equal(read_image(path)[0], values)
 
 
 def palette() -> Image.Image:
@@ -112,6 +157,19 @@ def test_palette_is_colours_in_an_image_and_indices_in_a_mask(file) -> None:
     path = file(other(palette(), "PNG"))
     np.testing.assert_array_equal(read_mask(path), GREY % 4)
     np.testing.assert_array_equal(read_image(path)[0], 255 * (GREY % 4 == 1))
+    assert read_noted(path)[1] == ("palette",)
+
+
+def test_palette_of_tiff_is_colours_but_that_of_imagej_is_for_display(file) -> None:
+    colours = (np.arange(3)[:, None] + np.arange(256) * 257) % 2**16
+    plain, imagej = (file(tiff(GREY, photometric="palette", colormap=colours.astype(np.uint16))),
+                     tiff(GREY, imagej=True, colormap=colours.astype(np.uint16)))
+    expected = (colours // 257)[:, GREY]
+    np.testing.assert_array_equal(read_image(plain), expected)
+    np.testing.assert_array_equal(read_mask(plain), GREY)
+    if tifffile.TiffFile(io.BytesIO(imagej)).pages[0].photometric.name == "PALETTE":
+        np.testing.assert_array_equal(read_image(file(imagej))[0], GREY)
+        assert read_noted(file(imagej))[1] == ("look-up table of ImageJ, ignored",)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +201,9 @@ MISFITS = {
     "nan": (tiff(np.where(GREY, GREY, np.nan)), "NaN"),
     "large": (tiff(GREY.astype(np.int64) << 40), "too large"),
     "complex": (tiff(GREY.astype(np.complex64)), "complex64"),
+    "print tiff": (tiff(np.dstack([GREY] * 4), photometric="separated"), "SEPARATED"),
+    "lab": (tiff(RGB, photometric="cielab"), "CIELAB"),
+    "inverted float": (tiff(GREY / 7, photometric="miniswhite"), "no end"),
     "print": (other(Image.new("CMYK", (9, 9)), "JPEG"), "for print"),
     "film": (other(Image.new("L", (9, 9)), "PNG", save_all=True,
                    append_images=[Image.new("L", (9, 9), 1)]), "film"),

@@ -25,7 +25,7 @@ from micranet_helpers.metrics.masks import as_labels
 from micranet_helpers.networks.learner import Repeatable
 from micranet_helpers.networks.mask_rcnn import build, torchvision
 from micranet_helpers.networks.micranet import check_evaluating, check_finite, check_images
-from micranet_helpers.train import advance, check_labels, restore
+from micranet_helpers.train import advance, check_data, check_numbers, restore
 
 SMALLEST = 4
 """Least width and height of an object's box, px, as in the paper's code for F-actin."""
@@ -88,6 +88,8 @@ class ObjectCrops(PixelCrops):
         If images and labels do not belong together, labels hold no object numbers, or the side
         or the number of crops is less than 1.
     """
+
+    _most = 2**24  # highest number of an object
 
     def __init__(
         self,
@@ -199,14 +201,14 @@ def fit(
     OSError
         If a checkpoint cannot be written; the earlier ones are intact.
     """
-    check_labels(train)
-    image, _ = train[0]
+    check_numbers(epochs, batch_size, learning_rate)
+    image, data = check_data(train, validation, "MaskRCNN")
     settings = {
         "in_channels": len(image),
         "num_classes": train.labels.shape[1],
         "crop": image.shape[-1],
         "learning_rate": learning_rate,
-        "run": {"seed": seed, "batch_size": batch_size, "images": len(train)},
+        "run": {"seed": seed, "batch_size": batch_size, "images": len(train), **data},
         "network": "MaskRCNN",
     }
 

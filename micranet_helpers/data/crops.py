@@ -5,7 +5,7 @@ much larger than the memory.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,9 @@ class CropDataset(Dataset):
 
     The last crops reach over the far edges of an image and hold zeros there, after
     normalisation, as in the original. An image smaller than a crop gives one crop. Where the
-    dataset holds image-level labels, there is one item an image, padded to the side; of the rule
-    only the classes apply then. A crop takes some 30 bytes of memory until it is read.
+    dataset holds image-level labels, there is one item an image, padded to the side; where it holds
+    labels of crops, these are the items. Of the rule only the classes apply then. A crop takes some
+    30 bytes of memory until it is read.
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ class CropDataset(Dataset):
     Attributes
     ----------
     labels : Tensor, float32, (N, K)
-        1 where a class of the rule is present.
+        1 where a class of the rule is present, NaN where that is unknown.
     positions : ndarray, int64, (N, 3)
         Number of the image, top and left of each crop, px.
     every : (ndarray, Tensor)
@@ -211,6 +212,20 @@ class CropDataset(Dataset):
             pixels = augmented(pixels, np.random.default_rng([self._seed, self._epoch, i]))
         return torch.from_numpy(pixels), self.labels[i]
 
+    def content(self) -> Iterator[NDArray[Any]]:
+        """Yield what defines the crops: positions, labels, settings, and images and their scale.
+
+        :func:`micranet_helpers.train.fit` knows a run by it. Images that cannot be read, or are not
+        finite, raise a ValueError that names them.
+        """
+        positions, labels = self.every
+        settings = self._ratio or (), self._redraw, self._augment, self._seed
+        yield from (positions, labels.numpy(), str((self.side, *settings)))
+        with explaining(self._path, f"the images of {self.split!r}"):
+            images = self._images()
+            for number in np.unique(positions[:, 0]).tolist():
+                yield from (images.image_of(number), images.scale[number])
+
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations, and other crops if asked to, from now on.
 
@@ -223,7 +238,7 @@ class CropDataset(Dataset):
     def _choose(self) -> None:
         if self._ratio is not None:
             positions, labels = self.every
-            chosen = _draw(labels.any(1).numpy(), self._ratio, [self._seed, self._epoch])
+            chosen = _draw((labels > 0).any(1).numpy(), self._ratio, [self._seed, self._epoch])
             self.positions, self.labels = positions[chosen], labels[chosen]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -264,6 +279,8 @@ def _index(
     """Find positions (n, 3) and labels (n, K) of the crops that are kept, image by image."""
     positions, labels = [], []
     planes = [names.index(name) for name in rule.classes]
+    if images.crops is not None:
+        return _labelled(images.crops, side, planes)
     for number, shape in enumerate(images.shapes):
         label = images.label_of(number)
         if label.ndim == 1:
@@ -273,7 +290,7 @@ def _index(
                     f"whole image, which a crop of {side} px does not show: take a larger side."
                 )
             positions.append(np.array([[number, 0, 0]]))
-            labels.append(label[None, planes] > 0)
+            labels.append(np.where(np.isnan(label), np.nan, label > 0)[None, planes])
             continue
         tops, lefts = (crop_grid(length, side, stride) for length in shape)
         present, kept = label_crops(label, tops, lefts, side, rule, names)
@@ -281,6 +298,18 @@ def _index(
         positions.append(np.stack([np.full(len(rows), number), tops[rows], lefts[columns]], 1))
         labels.append(present[kept])
     return positions, labels
+
+
+def _labelled(
+    crops: NDArray[np.float32], side: int, planes: list[int]
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+    """Take positions and labels of the crops that a dataset lists, but for those of unknown."""
+    sides, labels = np.unique(crops[:, 3]), crops[:, 4:][:, planes]
+    if (sides != side).any():
+        listed = ", ".join(f"{each:g}" for each in sides)
+        raise ValueError(f"its labels are of crops of {listed} px: take one side, not {side}.")
+    some = ~np.isnan(labels).all(1)
+    return [crops[some, :3].astype(np.int64)], [labels[some]]
 
 
 def _draw(

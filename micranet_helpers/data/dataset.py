@@ -7,13 +7,16 @@ each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 ``data``           (N, H, W) or (N, C, H, W)              images as published, padded with zeros to
                                                           one size
 ``label``          (N, K, H, W) or (N, K)                 object numbers (0: none), one plane for
-                                                          each class, or image-level labels 0 and 1;
+                                                          each class, or image-level labels 0 and 1,
+                                                          NaN where unknown;
                                                           its attribute ``shapes`` (N, 2) holds the
                                                           true height and width of each image
 ``name``           (N,), optional                         names of the images
 ``normalization``  (N, C, 2), optional                    offset o and factor f: the network sees
                                                           (image - o) f
 ``boxes``          (M, 6), optional                       image, class, top, left, bottom, right, px
+``crops``          (M, 4 + K), optional                   image, top, left, side of a crop, px; 0, 1
+                                                          or, where unknown, NaN of each class
 =================  =====================================  =========================================
 
 The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``scaling`` (of each image
@@ -60,11 +63,14 @@ class Sample:
     image : ndarray, uint8, uint16 or float32, (C, H, W)
         As published.
     label : ndarray, uint8 or uint16, (K, H, W) or (K,)
-        For each class the objects, numbered from 1, or a mask of 0 and 1; or image-level labels.
+        For each class the objects, numbered from 1, or a mask of 0 and 1; or image-level labels,
+        where some are unknown float32 with NaN.
     offset, factor : ndarray, float32, (C,)
         The network sees ``(image - offset) * factor``.
     boxes : ndarray, float32, (M, 5), or None
         Class, top, left, bottom, right of annotated boxes, px, the last two exclusive.
+    crops : ndarray, float32, (M, 3 + K), or None
+        Top, left and side of labelled crops, px; of each class 0, 1 or, where unknown, NaN.
     """
 
     name: str
@@ -73,6 +79,7 @@ class Sample:
     offset: Any = 0.0
     factor: Any = 1.0
     boxes: NDArray[np.float32] | None = None
+    crops: NDArray[np.float32] | None = None
 
     @property
     def pixels(self) -> NDArray[np.float32]:
@@ -81,7 +88,7 @@ class Sample:
 
     @property
     def present(self) -> NDArray[np.uint8]:
-        """Image-level labels: uint8 (K,), 1 where the class is present."""
+        """Image-level labels: uint8 (K,), 1 where the class is known to be present."""
         return (self.label.reshape(len(self.label), -1) > 0).any(1).astype(np.uint8)
 
 
@@ -202,7 +209,7 @@ def _describe(file: h5py.File, about: About) -> None:
 
 def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> None:
     group.attrs["split"] = np.bytes_(group.name.strip("/").encode())
-    shapes, names, normalization, boxes = [], [], [], []
+    shapes, names, normalization, boxes, crops = [], [], [], [], []
     for number, sample in enumerate(samples):
         _check(sample, about)
         channels = len(sample.image)
@@ -215,6 +222,8 @@ def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> 
         normalization.append(np.broadcast_to(scale, (channels, 2)))
         if sample.boxes is not None:
             boxes += [(number, *box) for box in sample.boxes]
+        if sample.crops is not None:
+            crops += [(number, *crop) for crop in sample.crops]
     if not shapes:
         raise ValueError(f"The split {group.name!r} would hold no image: give at least one.")
     group["label"].attrs["shapes"] = np.asarray(shapes, np.int32)
@@ -222,6 +231,8 @@ def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> 
     _checked(group, "normalization", np.asarray(normalization, np.float32))
     if boxes:
         _checked(group, "boxes", np.asarray(boxes, np.float32))
+    if crops:
+        _checked(group, "crops", np.asarray(crops, np.float32))
 
 
 def _check(sample: Sample, about: About) -> None:
@@ -230,7 +241,10 @@ def _check(sample: Sample, about: About) -> None:
     wrong = None
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         wrong = f"its image is {image.dtype} {image.shape}, not uint8, uint16 or float32 (C, H, W)"
-    elif label.dtype not in (np.uint8, np.uint16) or len(label) != len(about.classes):
+    elif (
+        label.dtype not in (np.uint8, np.uint16, *([np.float32] if label.ndim == 1 else []))
+        or len(label) != len(about.classes)
+    ):
         wrong = f"its label is {label.dtype} {label.shape} for {len(about.classes)} classes"
     elif label.shape[1:] not in ((), image.shape[1:]):
         wrong = f"its label {label.shape} is of another size than its image {image.shape}"
@@ -238,6 +252,8 @@ def _check(sample: Sample, about: About) -> None:
         wrong = f"its image {image.shape} or label {label.shape} is empty"
     elif boxes.shape[1:] != (5,):
         wrong = f"its boxes are {boxes.shape}, not (M, 5)"
+    elif sample.crops is not None and sample.crops.shape[1:] != (3 + len(about.classes),):
+        wrong = f"its crops are {sample.crops.shape} for {len(about.classes)} classes"
     elif not all(
         np.isfinite(np.asarray(values, np.float32)).all()
         for values in (image, sample.offset, sample.factor, boxes)
@@ -335,7 +351,8 @@ class Split:
 
     ``shapes``, int64 (N, 2), holds the true height and width of each image, px, and ``names``
     their names; ``label`` is the stack of labels, (N, K, H, W) or (N, K); ``scale``, float32
-    (N, C, 2), the offset and factor of each, and ``dtype`` the type of their pixels.
+    (N, C, 2), the offset and factor of each, and ``dtype`` the type of their pixels; ``crops`` the
+    labels of crops, float32 (M, 4 + K), or None.
     """
 
     def __init__(self, group: h5py.Group) -> None:
@@ -359,27 +376,36 @@ class Split:
         self.scale, self.dtype = scale, self._data.dtype
         self._offset, self._factor = np.moveaxis(scale, -1, 0)
         self._boxes = _optional(group, "boxes", (None, 6), "f")
+        width = 4 + self.label.shape[1]
+        self.crops = _optional(group, "crops", (None, width), "f", finite=False)
 
     def __len__(self) -> int:
         return self._data.shape[0]
 
     def sample(self, number: int) -> Sample:
         """Read a whole image with its label, at their true size."""
+        image = self.image_of(number)
+        boxes, crops = (rows if rows is None else rows[rows[:, 0] == number, 1:]
+                        for rows in (self._boxes, self.crops))  # fmt: skip
+        name, offset, factor = self.names[number], self._offset[number], self._factor[number]
+        return Sample(name, image, self.label_of(number), offset, factor, boxes, crops)
+
+    def image_of(self, number: int) -> NDArray[Any]:
+        """Read an image as published, (C, H, W) at its true size."""
         height, width = self.shapes[number]
         image = self._data[number, ..., :height, :width].reshape(self._channels, height, width)
-        boxes = None
-        if self._boxes is not None:
-            boxes = self._boxes[self._boxes[:, 0] == number, 1:]
-        name, offset, factor = self.names[number], self._offset[number], self._factor[number]
         self._check_finite(image, number)
-        return Sample(name, image, self.label_of(number), offset, factor, boxes)
+        return image
 
     def label_of(self, number: int) -> NDArray[Any]:
-        """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,)."""
+        """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,).
+
+        Where image-level labels are unknown, it is float32 with NaN.
+        """
         height, width = self.shapes[number]
         inside = (..., slice(height), slice(width)) if self.label.ndim == 4 else ()
         label = self.label[(number, *inside)]
-        if label.dtype in (np.uint8, np.uint16):
+        if label.dtype in (np.uint8, np.uint16) or (label.ndim == 1 and np.isnan(label).any()):
             return label
         with np.errstate(invalid="ignore"):
             numbers = label.astype(np.uint16)
@@ -426,7 +452,7 @@ def _largest_part(stack: h5py.Dataset) -> int:
 
 
 def _optional(
-    group: h5py.Group, name: str, shape: tuple[int | None, ...], kind: str
+    group: h5py.Group, name: str, shape: tuple[int | None, ...], kind: str, finite: bool = True
 ) -> NDArray[Any] | None:
     """Read a small member if it is there: of this shape (None: any length) and kind of dtype."""
     if name not in group:
@@ -438,6 +464,6 @@ def _optional(
     if not fits or found.dtype.kind != kind or found.nbytes > MOST_PIXELS:
         raise ValueError(f"{found.name} is {found.dtype} {found.shape}, expected is {shape}.")
     values = found[()]
-    if kind == "f" and not np.isfinite(values).all():
+    if kind == "f" and finite and not np.isfinite(values).all():
         raise ValueError(f"{found.name} holds NaN or infinite numbers.")
     return values

@@ -3,22 +3,20 @@
 Numbers, places and outlines are those of the whole image, not of the crop.
 """
 
-import csv
 import io
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import roifile
 import tifffile
 from numpy.typing import NDArray
 
 from micranet_helpers.explore.session import Session
 from micranet_helpers.files.atomic import named, write_atomically
+from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.detect import table
+from micranet_helpers.maps.outlines import roi_set, rois
 from micranet_helpers.networks.micranet import LAYERS
-from micranet_helpers.plots.images import contours
 
 VERSION = version("micranet-helpers")
 
@@ -61,55 +59,18 @@ def save_objects(path: str | Path, session: Session, overwrite: bool = False) ->
     rows = table(_whole(session, session.labels), score, session.choice.pixel_size_um)
     one = np.ones((1, 1), int)  # an empty table has columns, too
     columns = list(table(one, one, session.choice.pixel_size_um)[0])
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(named(path, ".csv", overwrite), text.getvalue().encode())
+    write_atomically(named(path, ".csv", overwrite), csv_bytes(rows, columns))
 
 
 def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> None:
     """Save the outlines of the objects for ImageJ's ROI manager, in a file ``*.zip``.
 
     The ROIs are named ``class2-1``, ``class2-2``, … by class and number;
-    :func:`micranet_helpers.data.own.annotations.read_rois` reads them back. Session, ``overwrite``
+    :func:`micranet_helpers.data.own.read_rois` reads them back. Session, ``overwrite``
     and errors are as in :func:`save_mask`.
     """
     found = rois(_whole(session, session.labels), f"class{session.cls}")
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for roi in found:
-            archive.writestr(f"{roi.name}.roi", roi.tobytes())
-    write_atomically(named(path, ".zip", overwrite), data.getvalue())
-
-
-def rois(labels: NDArray[np.integer], name: str) -> list[roifile.ImagejRoi]:
-    """Outline each object of a label image by a polygon with the centres of just its pixels inside.
-
-    They are named ``<name>-<number>``. ImageJ's coordinates: the first pixel covers 0 to 1. An
-    object with holes, or of several parts, is a compound ROI.
-    """
-    # A pixel's centre is 0 in scikit-image and 0.5 in ImageJ, whose outlines close by themselves.
-    return [_roi([line[:-1, ::-1] + 0.5 for line in lines], f"{name}-{number}")
-            for number, lines in contours(labels)]  # fmt: skip
-
-
-def _roi(loops: list[NDArray[np.float64]], name: str) -> roifile.ImagejRoi:
-    roi = roifile.ImagejRoi.frompoints(np.concatenate(loops).astype(np.float32), name=name)
-    if len(loops) == 1:
-        roi.roitype = roifile.ROI_TYPE.POLYGON
-        return roi
-    move, line, close = 0, 1, 4
-    steps = []
-    for loop in loops:
-        kinds = np.r_[move, np.full(len(loop) - 1, line)]
-        steps += [np.c_[kinds, loop].ravel(), [close]]
-    path = np.concatenate(steps).astype(np.float32)
-    edges = {side: getattr(roi, side) for side in ("top", "left", "bottom", "right")}
-    return roifile.ImagejRoi(
-        roitype=roifile.ROI_TYPE.RECT, name=name, multi_coordinates=path,
-        shape_roi_size=len(path), **edges,
-    )  # fmt: skip
+    write_atomically(named(path, ".zip", overwrite), roi_set(found))
 
 
 def recipe(session: Session) -> str:

@@ -2,6 +2,7 @@
 
 - ``atomic``: write whole files or none.
 - ``hdf5``: open HDF5 files from strangers.
-- ``images``: read images and masks.
+- ``images``: read images and masks; ``series``: stacks plane by plane.
+- ``tables``: write CSV that is safe to open.
 - ``archives``: unpack archives inside one folder.
 """

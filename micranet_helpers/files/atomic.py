@@ -1,6 +1,7 @@
 """Write files atomically: the whole file or none."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The folder must exist. An old file is replaced; after an error it is as before.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield part
         with part.open("rb+") as file:
@@ -39,7 +40,7 @@ def named(path: str | Path, suffix: str, overwrite: bool = True) -> Path:
 
     Raises ValueError if it ends otherwise, FileExistsError if it exists and must not be replaced.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix != suffix:
         raise ValueError(f"The name of such a file ends in {suffix}: rename {path.name}.")
     if path.exists() and not overwrite:

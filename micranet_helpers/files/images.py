@@ -26,6 +26,9 @@ MOST_BYTES = 2**31  # of a file, and of the image in it
 MOST_PACKED = 2000  # bytes of an image : its file; deflate reaches 1,032, LZW about 1,400
 UNSUSPECTED = 2**26  # bytes of an image, however small its file is: that of an empty mask is tiny
 JPEG = 7
+ORIENTATION = 0x0112  # tag of EXIF
+INVERTED = "inverted greys (white is 0)"
+KINDS = ("MINISBLACK", "RGB", "MASK", "PALETTE")  # of TIFF, the meaning of its values
 COMPRESSIONS = (1, 5, JPEG, 8, 32773, 32946, 50000)  # none, LZW, JPEG, deflate ×2, PackBits, zstd
 
 
@@ -36,9 +39,10 @@ class _Unusable(ValueError):
 def read_image(path: str | Path) -> NDArray[Any]:
     """Read an image as its file stores it, channels first.
 
-    Palettes of PNG and BMP files are turned into RGB. Display settings of TIFF files (look-up
-    table, inverted or calibrated greys) and the EXIF orientation are not applied. Images of one
-    bit give 0 and 1. An alpha channel that is opaque everywhere is left out.
+    What the file says about its pixels is applied: the orientation of EXIF and TIFF, inverted greys
+    (white is 0), palettes, which become RGB. Only the look-up table of ImageJ, which colours a
+    display, and its calibration are not. Images of one, two or four bits give 0 to 1, 3 or 15. An
+    alpha channel that is opaque everywhere is left out. :func:`read_noted` says what was found.
 
     Parameters
     ----------
@@ -57,11 +61,20 @@ def read_image(path: str | Path) -> NDArray[Any]:
         If there is no such file.
     ValueError
         If it is damaged, no image, a stack in time or depth, larger than 2 GiB (PNG, JPEG and
-        BMP: 89 million pixels), or holds NaN. Changed values of TIFF, JPEG and BMP pass: these
-        files have no checksums.
+        BMP: 89 million pixels), made for print (CMYK, Lab), or holds NaN. Changed values of TIFF,
+        JPEG and BMP pass: these files have no checksums.
+    """
+    return read_noted(path)[0]
+
+
+def read_noted(path: str | Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read an image as :func:`read_image` does, and what its file says beside the values.
+
+    E.g. ``("palette", "turned (orientation 6)")``: what was applied, or ignored.
     """
     with _reading(path) as data:
-        return _usual(_planes(data, palette=False))
+        planes, said = _planes(data, as_mask=False)
+        return _usual(planes), tuple(said)
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:
@@ -85,7 +98,7 @@ def read_mask(path: str | Path) -> NDArray[Any]:
         If it is damaged, no image, in colours, or holds negative or broken numbers.
     """
     with _reading(path) as data:
-        planes = _planes(data, palette=True)
+        planes, _ = _planes(data, as_mask=True)
         mask = planes[0]
         if not ((mask >= 0) & (mask < 2**32) & (mask % 1 == 0)).all():
             raise _Unusable("a mask holds whole numbers from 0 on: save it as 8 or 16 bit.")
@@ -113,17 +126,30 @@ def _reading(path: str | Path) -> Iterator[bytes]:
         ) from error
 
 
-def _planes(data: bytes, palette: bool) -> NDArray[Any]:
-    """Decode to (C, H, W) in the file's own type; with ``palette``, indices stay indices."""
+def _planes(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
+    """Decode to (C, H, W) in the file's own type; ``as_mask``, indices stay indices.
+
+    Also list what the file says of its pixels.
+    """
     is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    planes, alpha = _tiff(data) if is_tiff else _pillow(data, palette)
+    planes, alpha, orientation, said = _tiff(data, as_mask) if is_tiff else _pillow(data, as_mask)
     if 0 in planes.shape:
         raise _Unusable("it has no pixel.")
+    if orientation in range(2, 9):
+        said = [*said, f"turned (orientation {orientation})"]
+        planes = _upright(planes, orientation)
     opaque = alpha and (planes[-1] == np.iinfo(planes.dtype).max).all()
-    return planes[:-1] if opaque else planes
+    return planes[:-1] if opaque else planes, said
 
 
-def _tiff(data: bytes) -> tuple[NDArray[Any], bool]:
+def _upright(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn and mirror an image as the tag Orientation of TIFF and EXIF says."""
+    planes = planes.swapaxes(1, 2) if orientation > 4 else planes
+    down, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return planes[:, :: -1 if down else 1, :: -1 if right else 1]
+
+
+def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
     # From memory: so tifffile has no folder in which to look for other files. Closed, or it would
     # stay there for long: tifffile's objects hold each other.
     with _complaints() as complaints, io.BytesIO(data) as memory, tifffile.TiffFile(memory) as file:
@@ -149,8 +175,41 @@ def _tiff(data: bytes) -> tuple[NDArray[Any], bool]:
             )
         if complaints:
             raise ValueError(complaints[0])
-        alpha = values.dtype.kind == "u" and bool({1, 2} & {*series[0].keyframe.extrasamples})
-    return (np.moveaxis(values, axes.find(rest), 0), alpha) if rest else (values[None], False)
+        page = series[0].keyframe
+        alpha = values.dtype.kind == "u" and bool({1, 2} & {*page.extrasamples})
+        orientation = page.tags.valueof("Orientation", 1)
+        planes = np.moveaxis(values, axes.find(rest), 0) if rest else values[None]
+        shown, said = _shown(planes, page, file.is_imagej, as_mask)
+    return shown, alpha and bool(rest), orientation, said
+
+
+def _shown(
+    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool
+) -> tuple[NDArray[Any], list[str]]:
+    """Apply what a TIFF says about the meaning of its values."""
+    kind = page.photometric.name if page.photometric is not None else "MINISBLACK"
+    if kind == "MINISWHITE" and as_mask:
+        if page.bitspersample > 1:
+            raise _Unusable(
+                "white is 0 in it, so it is unclear which values are objects: save it with 0 as "
+                "black (in Fiji, Image > Lookup Tables > Invert LUT)."
+            )
+        return planes, []  # ink on paper, and how tifffile writes bool
+    if kind == "MINISWHITE":
+        if planes.dtype.kind not in "bu":
+            raise _Unusable("white is 0 in it, but its numbers have no end: save it as 16 bit.")
+        most = True if planes.dtype.kind == "b" else 2**page.bitspersample - 1
+        return most ^ planes, [INVERTED]
+    if kind == "PALETTE" and page.colormap is not None:
+        if of_imagej:
+            return planes, ["look-up table of ImageJ, ignored"]
+        if as_mask:
+            return planes, ["palette"]
+        colours = np.asarray(page.colormap)[:, planes[0]]
+        return (colours // 257).astype(np.uint8), ["palette"]
+    if kind not in KINDS and not (kind == "YCBCR" and page.compression == JPEG):
+        raise _Unusable(f"its colours are {kind}, made for print or raw: save it grey or in RGB.")
+    return planes, []
 
 
 @contextmanager
@@ -212,7 +271,7 @@ def _open(data: bytes, *kinds: str) -> Image.Image:
             raise ValueError("unknown format") from None
 
 
-def _pillow(data: bytes, palette: bool) -> tuple[NDArray[Any], bool]:
+def _pillow(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
     with _open(data, "PNG", "JPEG", "BMP") as file:
         file.verify()  # the checksums of PNG, which decoding skips
     with _open(data, "PNG", "JPEG", "BMP") as file:
@@ -221,13 +280,18 @@ def _pillow(data: bytes, palette: bool) -> tuple[NDArray[Any], bool]:
             raise _Unusable("it is a film: save single pictures.")
         if file.mode == "CMYK":
             raise _Unusable("it is made for print (CMYK): save it grey or in RGB.")
-        if file.format == "PNG" and data[24] == 16:
+        orientation = int(file.getexif().get(ORIENTATION, 1))
+        bits = data[24] if file.format == "PNG" else 8
+        if bits == 16:
             values = imagecodecs.png_decode(data)  # Pillow would cut colours to 8 bits
         else:
-            indices = file.mode == "P" and not palette
+            indices = file.mode == "P" and not as_mask
             values = np.asarray(file.convert("RGBA") if indices else file)
+        if bits in (2, 4) and file.mode == "L":  # which Pillow spreads over 8
+            values = values // (255 // (2**bits - 1))
+        said = ["palette"] if file.mode == "P" else []
     planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
-    return planes, len(planes) in (2, 4)
+    return planes, len(planes) in (2, 4), orientation, said
 
 
 def _usual(planes: NDArray[Any]) -> NDArray[Any]:

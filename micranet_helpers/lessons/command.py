@@ -1,16 +1,20 @@
 """Run the command ``micranet-book``.
 
-``data`` and ``publish-weights`` work wherever the package is installed. ``run``, ``build``,
-``list`` and ``networks`` need a clone of the repository, which holds the chapters and the package
-``micranet_book``.
+``predict``, ``data`` and ``publish-weights`` work wherever the package is installed. ``run``,
+``build``, ``list`` and ``networks`` need a clone of the repository, which holds the chapters and
+the package ``micranet_book``.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
+
+from micranet_helpers.files.signals import TERMINATED, stoppable
 
 USAGE = """\
-usage: micranet-book {data,publish-weights,run,build,list,networks} ...
+usage: micranet-book {predict,data,publish-weights,run,build,list,networks} ...
 
+  predict           find and measure objects in all images of a folder
   data              list, fetch and remove the data sets of the book
   publish-weights   write trained networks to a zoo file, with a model card
   run, build, list  execute chapters, build the pages, show parameters (in a clone)
@@ -21,7 +25,8 @@ usage: micranet-book {data,publish-weights,run,build,list,networks} ...
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C.
+    0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C, 143:
+    stopped by SIGTERM (``data``, ``predict``, ``publish-weights``).
     """
     argv = sys.argv[1:] if argv is None else argv
     name, rest = (argv or [""])[0], argv[1:]
@@ -31,9 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     if name == "data":
         from micranet_helpers.data.fetch import cli
 
-        return cli.main(rest)
-    if name == "publish-weights":
-        return _publish(rest)
+        with stoppable():
+            return cli.main(rest)
+    if name in ("predict", "publish-weights"):
+        return _guarded(_predict if name == "predict" else _publish, rest)
     try:
         from micranet_book import runner
     except ImportError:
@@ -42,18 +48,65 @@ def main(argv: list[str] | None = None) -> int:
     return runner.main(argv)
 
 
-def _publish(argv: list[str]) -> int:
-    args = _publish_parser().parse_args(argv)
-    from micranet_helpers.zoo.model_card import publish_weights  # loads torch
-
+def _guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Run a command; what goes wrong is one sentence and an exit code."""
     try:
-        for path in publish_weights(args.result, _runs(args.models), args.out):
-            print(path)
-    except (ValueError, ImportError, FileNotFoundError, FileExistsError) as error:
+        with stoppable():
+            command(argv)
+    except (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError) as error:
         return _complain(error)
     except OSError as error:
         return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command continues from here.", 130)
+    except SystemExit as end:  # argparse ends so, too
+        if end.code != TERMINATED:
+            raise
+        return _complain("stopped; the same command continues from here.", TERMINATED)
     return 0
+
+
+def _predict(argv: list[str]) -> None:
+    args = vars(_predict_parser().parse_args(argv))
+    from micranet_helpers.predict import predict  # loads torch
+
+    given = {name: value for name, value in args.items() if value is not None}
+    report = predict(given.pop("folder"), given.pop("model"), given.pop("out"), **given)
+    if report:
+        print(f"Open {report}")
+
+
+def _predict_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="micranet-book predict",
+        description="Find and measure objects in all images of a folder. The same command "
+        "continues where it was stopped.",
+    )
+    parser.add_argument("folder", help="images: TIFF (stacks, too), OME-TIFF, PNG, JPEG, BMP")
+    parser.add_argument("--model", required=True, metavar="zoo",
+                        help="file of networks, or shipped:NAME")  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="folder", help="where to write")
+    parser.add_argument("--group", metavar="name", help="of the zoo, where it holds several")
+    parser.add_argument(
+        "--answers", nargs="+", metavar="csv",
+        help="your yes and no about some of the images: they choose the way",
+    )  # fmt: skip
+    parser.add_argument("--scaling", choices=("fixed", "minmax", "standard"),
+                        help="of the images, where the zoo does not say it")  # fmt: skip
+    parser.add_argument("--magnification", type=float, metavar="times",
+                        help="how much the network sees the images enlarged")  # fmt: skip
+    parser.add_argument("--pixel-size-um", type=float, metavar="um",
+                        help="side of a pixel of images that do not say it")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    return parser
+
+
+def _publish(argv: list[str]) -> None:
+    args = _publish_parser().parse_args(argv)
+    from micranet_helpers.zoo.model_card import publish_weights  # loads torch
+
+    for path in publish_weights(args.result, _runs(args.models), args.out):
+        print(path)
 
 
 def _publish_parser() -> argparse.ArgumentParser:

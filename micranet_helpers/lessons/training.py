@@ -10,8 +10,10 @@ from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
 from micranet_helpers.data import ctc, em, mnist, pvivax
+from micranet_helpers.data.content import digest
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.lessons.machine import best_device
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
 from micranet_helpers.networks import MICRANet, UNet
@@ -165,10 +167,16 @@ def self_train(
         In evaluation mode, on the GPU if there is one.
     """
     run = {"seed": seed, "batch_size": batch_size, "images": num_crops}
-    if _is_complete(Path(folder, "last.ckpt"), run, epochs):  # painting takes long
+    weights = (value.cpu() for value in model.state_dict().values())
+    painter = digest([*train.content(), *validation.content(), *weights]).encode()
+    of_run = Path(folder, "painter")
+    same = of_run.is_file() and of_run.read_bytes() == painter
+    if same and _is_complete(Path(folder, "last.ckpt"), run, epochs):  # painting takes long
         return load(folder).to(best_device())
     painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
-    return fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
+    unet = fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
+    write_atomically(of_run, painter)
+    return unet
 
 
 def _is_complete(last: Path, run: dict[str, int], epochs: int) -> bool:
@@ -176,4 +184,5 @@ def _is_complete(last: Path, run: dict[str, int], epochs: int) -> bool:
     if not last.is_file():
         return False
     checkpoint = read_checkpoint(last)
-    return checkpoint["epoch"] + 1 >= epochs and checkpoint["hyper_parameters"]["run"] == run
+    same = run.items() <= checkpoint["hyper_parameters"]["run"].items()
+    return same and checkpoint["epoch"] + 1 >= epochs

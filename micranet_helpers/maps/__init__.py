@@ -1,7 +1,8 @@
 """From a trained classifier to masks and objects.
 
 - ``cam``: maps of eight layers, and evidence; ``combination``: maps into one, by PCA.
-- ``thresholds``: a score into a mask; ``detect``: a score or a mask into points and objects.
+- ``thresholds``: a score into a mask; ``detect``: a score or a mask into points and objects;
+  ``outlines``: objects into lines and ROIs.
 - ``segmentation``: the whole way, for images of any size (``tiles``); ``recipes``: the way of each
   dataset.
 - ``selftraining``: masks for a second network, made of labels and evidence.

@@ -3,10 +3,13 @@
 Points are rows and columns of pixels; the centre of the first pixel is (0, 0).
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.feature import peak_local_max
+from skimage.filters import threshold_otsu
 from skimage.morphology import local_maxima
 from skimage.segmentation import watershed
 
@@ -84,6 +87,24 @@ def pieces(mask: ArrayLike, area: float = 1) -> NDArray[np.int32]:
     if mask.dtype != bool or mask.ndim != 2:
         raise ValueError(f"Give a bool mask (height, width), not {mask.dtype} {mask.shape}.")
     return drop_small(ndimage.label(mask)[0], area)
+
+
+def refined(mask: NDArray[np.bool_], image: NDArray[Any], reach: float) -> NDArray[np.bool_]:
+    """Follow the contrast of an image near a coarse mask: both (H, W).
+
+    Otsu's threshold of the pixels within ``reach`` px of the mask divides these in two; the side
+    that the mask's pixels are on, compared with those farther away, replaces it where it touches
+    it. So objects may be dark or bright, and get their own outlines.
+    """
+    if not mask.any():
+        return mask
+    near = ndimage.distance_transform_edt(~mask) <= reach
+    if np.ptp(image[near]) == 0:
+        return mask
+    around = image if near.all() else image[~near]
+    bright = image[mask].mean() >= around.mean()
+    parts, _ = ndimage.label(near & ((image > threshold_otsu(image[near])) == bright))
+    return np.isin(parts, np.setdiff1d(parts[mask], [0]))
 
 
 def drop_small(labels: ArrayLike, area: float) -> NDArray[np.int32]:

@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.networks.wrapped import unwrapped
+
+TILE, AT_ONCE = 512, 4  # px, and how many at a time, for the memory of a laptop
 
 Decide = Callable[[Tensor], Tensor]
 """Function that decides which classes are predicted: logits (B, K) -> bool (B, K)."""
@@ -129,7 +135,7 @@ def segment(
     """
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
-    models = [model] if isinstance(model, nn.Module) else list(model)
+    models = [unwrapped(each) for each in ([model] if isinstance(model, nn.Module) else model)]
     if not models:
         raise ValueError("Give at least one model.")
 
@@ -151,6 +157,44 @@ def segment(
     with _exact(images):
         masks = recipe.mask(scores.float(), images) & decide(logits)[:, :, None, None]
     return Segments(masks, scores, logits.sigmoid())
+
+
+@torch.no_grad()
+def pixel_scores(
+    models: Sequence[nn.Module], image: NDArray[np.float32], recipe: Recipe,
+    magnification: float = 1.0,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Compute the scores of a recipe for all classes, whatever is predicted of the whole image.
+
+    The image, (C, H, W), of any size, is as the networks see it, but for the magnification. Large
+    ones are worked through in tiles of :data:`TILE` px, on a GPU if torch can use one. The scores,
+    (K, H, W), are the means over the networks. Raises TypeError or ValueError if the image does not
+    fit the networks.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    models = [model.to(device) for model in models]
+
+    def score(part: Tensor) -> tuple[Tensor, Tensor]:
+        found = [recipe.score(model, few, lambda logits: logits > -torch.inf)
+                 for model in models for few in part.split(AT_ONCE)]  # fmt: skip
+        scores, logits = (torch.cat(x).unflatten(0, (len(models), -1)).mean(0)
+                          for x in zip(*found, strict=True))  # fmt: skip
+        return scores, logits
+
+    seen = torch.from_numpy(image)[None].to(device)
+    if magnification != 1:
+        seen = F.interpolate(seen, scale_factor=magnification, mode="bilinear",
+                             antialias=magnification < 1)  # fmt: skip
+    height, width = seen.shape[2:]
+    if min(height, width) > TILE // 2 and max(height, width) > TILE:
+        scores, _ = over_tiles(seen, score, TILE, (TILE - 2 * recipe.margin) // 16 * 16,
+                               recipe.margin)  # fmt: skip
+    else:
+        step = max(16, 2 ** len(getattr(models[0], "contractingPath", ())))
+        scores = score(padded(seen, step))[0][..., :height, :width]
+    if magnification != 1:
+        scores = F.interpolate(scores, image.shape[1:], mode="bilinear")
+    return scores[0].float().cpu().numpy()
 
 
 def crop_by_crop(

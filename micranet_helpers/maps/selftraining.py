@@ -4,8 +4,9 @@ No label of a pixel is used. In a crop labelled "absent" no pixel shows the clas
 pixel of high score is taken to show it. Between, the target is unknown, and nothing is learnt.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,6 +196,8 @@ class PixelCrops(Dataset):
     image has a pixel of the class.
     """
 
+    _most = 1  # highest target
+
     def __init__(
         self,
         images: Sequence[NDArray[np.float32]],
@@ -242,6 +245,17 @@ class PixelCrops(Dataset):
             both = turned(np.concatenate([image, target]), rng)
             image, target = toned(both[: len(image)], rng), both[len(image) :]
         return torch.from_numpy(image), torch.from_numpy(target)
+
+    def content(self) -> Iterator[NDArray[Any]]:
+        """Yield what defines the crops; a ValueError names what cannot be learnt from."""
+        yield str((self._side, self._seed, self._augment))
+        for number, (image, target) in enumerate(zip(self._images, self._targets, strict=True)):
+            if not np.isfinite(image).all() or (target < 0).any() or (target > self._most).any():
+                raise ValueError(
+                    f"Image {number} is not finite, or its targets are not 0 to {self._most} or "
+                    "NaN (unknown): divide masks of 255 by 255."
+                )
+            yield from (image, target)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other crops from now on; :func:`micranet_helpers.train.fit` calls this."""

@@ -139,7 +139,7 @@ def from_labels(
     image, present = torch.from_numpy(crops.positions[:, 0]), crops.labels > 0
     thresholds = torch.zeros(present.shape[1])
     for k, (reached, shown) in enumerate(zip(torch.cat(highest).T, present.T, strict=True)):
-        where = torch.isin(image, image[shown])
+        where = torch.isin(image, image[shown]) & ~crops.labels[:, k].isnan()
         if not shown[where].all():
             thresholds[k] = metrics.best_threshold(reached[where], shown[where])
     return thresholds

@@ -31,6 +31,10 @@ class Repeatable(pl.LightningModule):
         seed = (self.hparams.run or {}).get("seed", 0)
         torch.manual_seed(seed * 1_000_003 + self.global_step)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the score of the epoch, by which the best one is known."""
+        checkpoint["score"] = float(self.trainer.callback_metrics[self.monitor])
+
     def on_train_epoch_start(self) -> None:
         """Start the clock."""
         self._start = time.perf_counter()
@@ -75,8 +79,6 @@ class Learner(Repeatable):
             raise ValueError(f'The schedule must be "cosine" or "plateau", not "{schedule}".')
         if pos_weight is not None and len(pos_weight) != num_classes:
             raise ValueError(f"pos_weight needs {num_classes} values, not {len(pos_weight)}.")
-        if network not in NETWORKS:
-            raise ValueError(f"The network must be one of {', '.join(NETWORKS)}, not {network!r}.")
         if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
             raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
         self.save_hyperparameters()
@@ -100,7 +102,7 @@ class Learner(Repeatable):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of a batch of images (B, C, H, W) and labels of 0, 1 and NaN, as the logits."""
-        loss = self._loss(self(batch[0]), batch[1])
+        loss = self._loss(self(batch[0]), batch[1].float())
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
@@ -109,7 +111,7 @@ class Learner(Repeatable):
 
         With labels of pixels, pixels count in place of images. Only what is labelled counts.
         """
-        logits, labels = self(batch[0]).float(), batch[1]
+        logits, labels = self(batch[0]).float(), batch[1].float()
         if labels.ndim == 2:
             self._answers.append((logits, labels))
         loss = self._loss(logits, labels)
@@ -169,12 +171,6 @@ class Learner(Repeatable):
         return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if logits.shape != labels.shape:
-            raise ValueError(
-                f"{self.hparams.network} needs labels of the shape {tuple(logits.shape)}, not "
-                f"{tuple(labels.shape)}: MICRANet learns from one label per image and class, "
-                "U-Nets from one per pixel and class."
-            )
         known, weight = ~labels.isnan(), self.pos_weight
         if weight is not None:
             weight = weight.reshape(-1, *[1] * (labels.ndim - 2))

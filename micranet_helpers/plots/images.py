@@ -1,7 +1,7 @@
 """Draw images, masks, maps and detections."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,12 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import find_objects
-from skimage.measure import find_contours
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.maps.outlines import contours
 from micranet_helpers.metrics.boxes import ignored, match_boxes
 from micranet_helpers.metrics.masks import as_array
 from micranet_helpers.networks.micranet import LAYERS, STRIDES
@@ -237,18 +236,29 @@ DASHED = (
 """Two lines that make one, visible on every grey."""
 
 
-def contours(
-    labels: NDArray[np.integer],
-) -> Iterator[tuple[int, list[NDArray[np.float64]]]]:
-    """Yield the number of each object of a label image (H, W) and its outlines, row and column.
+LARGEST = 1024  # px, longest side of a picture of outlines
 
-    Outlines are closed, run between pixels, and also where an object touches another or the border.
+
+def on_screen(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Show an image, (C, H, W), as (H, W, 3): each channel between its percentiles 0.5 and 99.5."""
+    shown = (image if len(image) == 3 else image[:1]).astype(np.float32)
+    low, high = np.percentile(shown, (0.5, 99.5), axis=(1, 2), keepdims=True)
+    grey = ((shown - low) / np.where(high > low, high - low, 1)).clip(0, 1) * 255
+    return np.broadcast_to(grey.astype(np.uint8), (3, *grey.shape[1:])).transpose(1, 2, 0).copy()
+
+
+def outlined(
+    image: NDArray[Any], labels: NDArray[np.integer], colours: Sequence[Sequence[int]]
+) -> NDArray[np.uint8]:
+    """Draw the outlines of objects on an image, (H, W, 3); of a large one, every n-th pixel.
+
+    ``image`` is (C, H, W), ``labels`` (K, H, W); ``colours`` are numbers up to 255 for each class.
     """
-    for number, place in enumerate(find_objects(labels), 1):
-        if place:
-            corner = place[0].start - 1, place[1].start - 1
-            inside = np.pad(labels[place] == number, 1)
-            yield number, [line + corner for line in find_contours(inside, 0.5)]
+    step = -(-max(image.shape[1:]) // LARGEST)
+    picture = on_screen(image[:, ::step, ::step])
+    for colour, plane in zip(colours, labels[:, ::step, ::step], strict=True):
+        picture[find_boundaries(plane, mode="inner")] = colour
+    return picture
 
 
 def _draw_contours(axis: Axes, plane: NDArray[Any] | Tensor, style: dict[str, Any]) -> None:

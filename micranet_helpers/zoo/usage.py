@@ -110,7 +110,7 @@ class Usage:
                 f"{path} does not say how its images were scaled: build it again, or give Usage "
                 "the scaling."
             )
-        return cls(about.classes, **{**known, **more})
+        return cls(**{"classes": about.classes, **known, **more})
 
     @classmethod
     def of_text(cls, text: str) -> "Usage":
@@ -156,6 +156,55 @@ def facts(usage: Usage) -> list[tuple[str, str]]:
         if value not in (None, ())
         for several in [isinstance(value, tuple)]
     ]
+
+
+FITTING = 0.25, 0.5
+"""Share of the side of a crop that an object should be wide."""
+
+
+def check(usage: Usage, image: NDArray[Any], channels: int) -> None:
+    """Refuse an image, (C, H, W), that a network of so many channels cannot use, in one sentence.
+
+    By the scaling "fixed", 16 bits say nothing unless the network learned from such.
+    """
+    if len(image) != channels:
+        raise ValueError(
+            f"The image has {len(image)} channels and the network takes {channels}: save those "
+            "that it learned from, without transparency (alpha)."
+        )
+    if usage.scaling == "fixed" and image.dtype == np.uint16 and usage.dtype != "uint16":
+        raise ValueError(
+            "The image has 16 bits, and the zoo does not say how such are scaled: give the scaling "
+            "minmax or standard, whichever the network was trained with."
+        )
+
+
+def misfit(usage: Usage, image: NDArray[Any], pixel_size_um: float | None) -> str:
+    """Say where an image, (C, H, W), differs from those of the training; "" if it does not."""
+    learned, notes = usage.pixel_size_um, []
+    if usage.scaling == "range" and usage.dtype not in (None, str(image.dtype)):
+        notes.append(f"The image is {image.dtype}, those of the training were {usage.dtype}, and "
+                     "the scale is theirs.")  # fmt: skip
+    if learned and pixel_size_um and not 0.8 < pixel_size_um / learned < 1.25:
+        times = usage.magnification * pixel_size_um / learned
+        notes.append(f"Pixels are {pixel_size_um:g} µm wide, those of the training {learned:g} µm: "
+                     f"try the magnification {times:.3g}.")  # fmt: skip
+    return " ".join(notes)
+
+
+def wrong_size(usage: Usage, width: float) -> str:
+    """Advise where objects, of ``width`` px of the image, do not fit the crops; "" if they do."""
+    if not width:
+        return ("No object was found: look at an image in the explorer, or answer yes and no about "
+                "some of these images.")  # fmt: skip
+    share = width * usage.magnification / usage.side if usage.side else FITTING[0]
+    if FITTING[0] <= share <= FITTING[1]:
+        return ""
+    return (
+        f"Objects are about {width:.0f} px wide, {share:.0%} of the side of the crops that the "
+        f"network learned from; a quarter to a half is best. Try the magnification "
+        f"{usage.side / 3 / width:.2g}, or train on crops of {3 * width:.0f} px."
+    )
 
 
 def _short(value: Any) -> str:

@@ -20,6 +20,7 @@ from micranet_helpers.maps.cam import evidence, grad_cam
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.maps import maps_graph
 from micranet_helpers.zoo.export.shared import check_exportable, extra
@@ -100,6 +101,7 @@ def graph(
 ) -> bytes:
     """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
     onnx, _ = extra("onnx"), extra("onnxscript")
+    model = unwrapped(model)
     check_exportable(model)
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):

@@ -1,0 +1,61 @@
+"""Advise on the size of crops, the share of positives, and whether a network is needed at all.
+
+An object should fill a quarter to a half of a crop's side, and be three steps of map 4b (8 px) wide
+or more: enlarging images of nuclei of 12 px by 2 gained 0.15 to 0.2 in F1.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from micranet_helpers import metrics
+from micranet_helpers.maps.thresholds import otsu
+
+LEAST, MOST = 24, 64  # px, width of an object that needs no change of size
+ENOUGH = 0.9  # F1 on crops from which on a plain threshold will do
+
+
+def diameter(objects: NDArray[np.integer]) -> float:
+    """Measure the median width of numbered objects (H, W), px: that of discs of their areas."""
+    areas = np.bincount(objects.ravel())[1:]
+    return float(np.sqrt(4 / np.pi * np.median(areas[areas > 0])))
+
+
+def for_size(object_px: float) -> tuple[int, float, str]:
+    """Choose the side of a crop for objects of a width, px: they fill a third of it.
+
+    Returns the side, px of the image; the magnification, a power of 2, that makes it a multiple of
+    8 px; and both as a sentence. Raises ValueError for a width below 2 px.
+    """
+    if not 2 <= object_px < np.inf:
+        raise ValueError(f"An object is 2 px wide or more, not {object_px:g}: click on its ends.")
+    larger, smaller = np.ceil(np.log2(LEAST / object_px)), np.floor(np.log2(MOST / object_px))
+    times = float(2 ** (max(larger, 0) + min(smaller, 0)))
+    side = round(round(3 * object_px * times / 8) * 8 / times)
+    enlarged = "" if times == 1 else f", magnified × {times:g} for the network"
+    return side, times, f"Objects of {object_px:.0f} px: take crops of {side} px{enlarged}."
+
+
+def on_labels(images: Mapping[str, NDArray], labels: Mapping[str, NDArray], side: int) -> str:
+    """Say what labels of crops tell about their size, and about a threshold without a network.
+
+    ``images``, (C, H, W), and ``labels``, (rows, columns) of 0, 1 and NaN, are by file name. Otsu's
+    threshold of an image's first channel is judged by the labels: a crop is positive by the share
+    of its pixels above the threshold, or below; the least share is chosen on the same crops.
+    """
+    shares, shown = [], []
+    for file, grid in labels.items():
+        mask = otsu(torch.as_tensor(images[file][:1], dtype=torch.float32))[0].numpy()
+        for row, column in np.argwhere(~np.isnan(grid)):
+            shares.append(mask[row * side :, column * side :][:side, :side].mean())
+            shown.append(grid[row, column] > 0)
+    bright, shown, text = np.array(shares), np.array(shown), ""
+    if len(shown) >= 20 and not 0.05 <= shown.mean() <= 0.9:
+        then = "smaller ones" if shown.mean() > 0.5 else "larger ones, or other images"
+        text = f"{shown.mean():.0%} of these crops are positive: take {then}. "
+    f1, kind = max((metrics.dice(score >= metrics.best_threshold(score, shown), shown), kind)
+                   for kind, score in {"bright": bright, "dark": -bright}.items())  # fmt: skip
+    verdict = "this already does it, without a network" if f1 >= ENOUGH else "a network is needed"
+    return f"{text}Otsu's threshold ({kind} pixels): F1 {f1:.2f} by your own answers; {verdict}."

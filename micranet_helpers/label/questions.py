@@ -1,0 +1,137 @@
+"""Ask about boxes of an image, from the whole of it down to one crop, for one class.
+
+Crops lie side by side. A question is about a square of 1, 4, 16, … of them. *No* makes all of them
+negative, at no further cost; *yes* opens the quarters, and so does *cannot tell*, as a nearer look
+may help. Of a single crop, *cannot tell* leaves the label unknown.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from micranet_helpers.data.crops import Rule, crop_grid, label_crops
+
+YES, NO, UNKNOWN = "yes", "no", "cannot tell"
+
+SECONDS = 1.0
+"""Time for a yes or no, s: of 20 classes in 20 s, Bearman et al. 2016,
+doi 10.1007/978-3-319-46478-7_34."""
+
+Shapes = Mapping[str, tuple[int, int]]  # height and width of each image, px, by file name
+Grids = Mapping[str, NDArray[Any]]  # a value for each crop, (rows, columns), by file name
+
+
+class Question(NamedTuple):
+    """Hold the box that is asked about: name of the file, and top, left and side, px."""
+
+    file: str
+    top: int
+    left: int
+    side: int
+
+
+def whole(file: str, shape: tuple[int, int], side: int) -> Question:
+    """Ask about a whole image: the smallest box of 1, 4, 16, … crops that covers it."""
+    crops = max(len(crop_grid(length, side, side)) for length in shape)
+    return Question(file, 0, 0, side * 2 ** (crops - 1).bit_length())
+
+
+def open_questions(
+    shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
+) -> Iterator[Question]:
+    """Yield what can be asked now, image after image, the quarters of a box one after the other.
+
+    Boxes larger than ``largest`` px are opened unasked.
+    """
+    for file, (height, width) in shapes.items():
+        boxes = [whole(file, (height, width), side)]
+        while boxes:
+            box = boxes.pop()
+            if box not in answers and (largest is None or box.side <= max(largest, side)):
+                yield box
+                if box not in answers:  # nor answered meanwhile
+                    continue
+            if answers.get(box) != NO and box.side > side:
+                half = box.side // 2
+                boxes += [Question(file, y, x, half)
+                          for y in (box.top + half, box.top) if y < height
+                          for x in (box.left + half, box.left) if x < width]  # fmt: skip
+
+
+def crops_in(box: Question, side: int) -> tuple[slice, slice]:
+    """Find rows and columns of the crops of a box in the grid of its image."""
+    top, left, number = box.top // side, box.left // side, box.side // side
+    return slice(top, top + number), slice(left, left + number)
+
+
+def known(shapes: Shapes, side: int, answers: Mapping[Question, str]) -> dict[str, NDArray]:
+    """Conclude the labels of crops from answers.
+
+    They are float32 (rows, columns) of 1, 0 or NaN for each image with an answer. The answer about
+    a smaller box overrules that about a larger one; boxes that do not fit the crops are left out.
+    """
+    labels: dict[str, NDArray] = {}
+    for box, answer in sorted(answers.items(), key=lambda item: -item[0].side):
+        if box.file not in shapes or any(px % side for px in box[1:]):
+            continue
+        shape = tuple(len(crop_grid(length, side, side)) for length in shapes[box.file])
+        grid = labels.setdefault(box.file, np.full(shape, np.nan, np.float32))
+        if answer == NO or box.side == side:
+            grid[crops_in(box, side)] = {YES: 1, NO: 0}.get(answer, np.nan)
+    return labels
+
+
+def most_useful(
+    boxes: Sequence[Question], chance: Grids, side: int, number: int = 1
+) -> list[Question]:
+    """Choose the questions that a network doubts most, spread over the images.
+
+    ``chance`` holds how probably each crop shows the class (other images: 0.5), a box as its most
+    probable crop. Doubt is greatest at 0.5; it counts by half for an image's second question, by a
+    third for its third.
+    """
+
+    def doubt(box: Question) -> float:
+        grid = chance.get(box.file)
+        return 1 - abs(2 * (0.5 if grid is None else grid[crops_in(box, side)].max()) - 1)
+
+    worth, times = {}, Counter()
+    for box in sorted(boxes, key=doubt, reverse=True):
+        times[box.file] += 1
+        worth[box] = doubt(box) / times[box.file]
+    return sorted(worth, key=worth.get, reverse=True)[:number]
+
+
+def crops_of_mask(mask: NDArray[Any], side: int, share: float = 0.05) -> NDArray[np.bool_]:
+    """Mark the crops, (rows, columns), of which a mask, (H, W), covers more than a share."""
+    tops, lefts = (crop_grid(length, side, side) for length in mask.shape)
+    rule = Rule(("object",), positive_share=share)
+    return label_crops(mask[None], tops, lefts, side, rule, rule.classes)[0][..., 0]
+
+
+def simulate(
+    present: Grids, shapes: Shapes, side: int, number: int,
+    answers: Mapping[Question, str] | None = None, *, largest: int | None = None,
+    chance: Grids | None = None, error: float = 0, seed: int = 0,
+) -> dict[Question, str]:  # fmt: skip
+    """Simulate who answers up to ``number`` questions; return all answers, former ones included.
+
+    Yes if a crop of the box shows the class (``present``, by :func:`crops_of_mask`); a share
+    ``error`` is wrong. In plain order or, by ``chance``, the :func:`most_useful` ones at once.
+    """
+    answers, rng = dict(answers or {}), np.random.default_rng([seed, len(answers or {})])
+
+    def reply(box: Question) -> str:
+        shown = present[box.file][crops_in(box, side)].any()
+        return YES if shown ^ (rng.random() < error) else NO
+
+    if chance is not None:
+        boxes = list(open_questions(shapes, side, answers, largest))
+        return answers | {box: reply(box) for box in most_useful(boxes, chance, side, number)}
+    for box in islice(open_questions(shapes, side, answers, largest), number):
+        answers[box] = reply(box)
+    return answers

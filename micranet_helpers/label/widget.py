@@ -1,0 +1,145 @@
+"""Show questions and take answers, in JupyterLab, VS Code and Colab, without a network.
+
+``labeller.js`` shows :attr:`Labeller.view` and sends what was clicked, with the box that was seen.
+An answer is in the file before the next question is shown.
+"""
+
+import base64
+import getpass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+from numpy.typing import NDArray
+from PIL import Image
+
+from micranet_helpers.data.own.annotations import image_files
+from micranet_helpers.explore.picture import png
+from micranet_helpers.files.images import read_image
+from micranet_helpers.label import advice, answers, loop, questions
+from micranet_helpers.plots.images import on_screen, outlined
+from micranet_helpers.zoo import Usage
+
+ONE, SMALL, GRID = 448, 144, 12  # sides of pictures, px of the screen; crops in a grid
+YELLOW = 255, 230, 0
+
+
+class Labeller(anywidget.AnyWidget):
+    """Ask about the images of a folder, keep the answers, train when asked to.
+
+    ``usage`` names classes and scaling; its ``side``, px of the network, and ``magnification`` make
+    the crops. Answers of ``who``, by default the user, are added to ``file``; "Train now" trains
+    for ``epochs`` and stores networks in ``zoo``. Raises ValueError if ``folder`` holds no image,
+    or a broken one.
+    """
+
+    _esm = Path(__file__).with_name("labeller.js")
+    _css = Path(__file__).with_name("labeller.css")
+    view = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, folder: str | Path, usage: Usage, file: str | Path = "answers.csv",
+        zoo: str | Path = "labelled.hdf5", who: str | None = None, epochs: int = 40,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.paths = {path.relative_to(folder).as_posix(): path for path in image_files(folder)}
+        self.shapes = {name: read_image(path).shape[1:] for name, path in self.paths.items()}
+        if not self.shapes:
+            raise ValueError(f"{folder} holds no image: check the path.")
+        self.side = round(usage.side / usage.magnification)
+        self.usage, self.file, self.zoo, self.epochs = usage, Path(file), zoo, epochs
+        self.who, self.cls, self.grid, self.around = who or getpass.getuser(), 0, False, 2.0
+        self.trained, self.results, self.message, self.busy = None, [], "", False
+        self.on_msg(lambda _, said, __: self.act(**said))
+        self._show()
+
+    def act(self, do: str, value: Any = None) -> None:
+        """Do what was clicked: answer, undo, set, measure, train; say in a sentence why not."""
+        self.message = ""
+        try:
+            getattr(self, f"_{do}")(value)
+        except (OSError, ValueError) as error:
+            self.message = str(error)
+        self._show()
+
+    def _answer(self, given: list[tuple[list, str]]) -> None:
+        cls = self.usage.classes[self.cls]
+        rows = [(questions.Question(*box), cls, word) for box, word in given]
+        answers.append(self.file, rows, self.who)
+
+    def _undo(self, _: Any) -> None:
+        mine = [each for each in answers.read(self.file) if each.who == self.who]
+        last = max((each.time for each in mine), default="")  # of all answers about a grid
+        rows = [(each.box, each.cls, answers.UNDO) for each in mine if each.time == last]
+        answers.append(self.file, rows, self.who)
+
+    def _set(self, changes: dict[str, Any]) -> None:
+        self.cls, self.grid = changes.get("cls", self.cls), changes.get("grid", self.grid)
+        self.around = min(max(self.around * changes.get("zoom", 1), 1), 64)
+
+    def _measure(self, px: float) -> None:
+        self.message = advice.for_size(px)[2]
+
+    def _train(self, _: Any) -> None:
+        self.busy, self.message = True, "Training on all answers so far; go on answering."
+        Thread(target=self.act, args=["learn"], daemon=True).start()
+
+    def _learn(self, _: Any) -> None:
+        try:
+            labels = answers.labels(self.file, self.shapes, self.side, self.usage.classes)
+            self.trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
+            self.results = [self._marked(file) for file in [*labels][:3]]
+            images = {file: read_image(self.paths[file]) for file in labels}
+            for k, cls in enumerate(self.usage.classes):
+                known = {file: grid[..., k] for file, grid in labels.items()}
+                self.message += (f"{cls}: crop AUC {self.trained.auc[k]:.2f} on images left out. "
+                                 f"{advice.on_labels(images, known, self.side)} ")  # fmt: skip
+        finally:
+            self.busy = False
+
+    def _show(self) -> None:
+        given, number = answers.read(self.file), GRID if self.grid else 1
+        mine = answers.of_class(given, self.usage.classes[self.cls])
+        # A network knows which crops are worth a question: no larger box then.
+        largest = self.side if self.grid or self.trained else None
+        boxes = questions.open_questions(self.shapes, self.side, mine, largest)
+        if self.trained:
+            chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
+            boxes = questions.most_useful([*boxes], chance, self.side, number)
+        yes = sum(each.answer == questions.YES for each in given)
+        self.view = {
+            "classes": self.usage.classes, "cls": self.cls, "grid": self.grid, "busy": self.busy,
+            "tiles": [self._tile(box) for box in islice(boxes, number)],
+            "progress": f"{len(given)} answers, {yes} yes, "
+                        f"about {answers.minutes(given):.0f} minutes",
+            "message": self.message, "results": self.results,
+        }  # fmt: skip
+
+    def _tile(self, box: questions.Question) -> dict[str, Any]:
+        """Show a box and what is around it; black is outside the image."""
+        around = self.around if box.side < max(self.shapes[box.file]) else 1
+        reach, size = round(box.side * (around - 1) / 2), SMALL if self.grid else ONE
+        left, top, px = box.left - reach, box.top - reach, box.side + 2 * reach
+        window = left, top, left + px, top + px
+        picture = _shown(self.paths[box.file]).crop(window).resize((size, size))
+        return {"box": box, "px": px, "inset": reach / px, "src": _url(np.asarray(picture)),
+                "alt": f"{box.file}, {box.side} px from row {box.top}, column {box.left}"}
+
+    def _marked(self, file: str) -> dict[str, str]:
+        masks = loop.masks_of(self.trained.models, self.paths[file], self.usage)
+        picture = outlined(read_image(self.paths[file]), masks, [YELLOW] * len(masks))
+        return {"src": _url(picture), "alt": f"{file}: outlines of what the network marks"}
+
+
+def _url(picture: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+
+
+@lru_cache(8)
+def _shown(path: Path) -> Image.Image:
+    return Image.fromarray(on_screen(read_image(path)))

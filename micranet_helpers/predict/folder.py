@@ -1,0 +1,260 @@
+"""Find objects in all images of a folder; a run that was stopped goes on where it was."""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from micranet_helpers import zoo
+from micranet_helpers.data.own.annotations import image_files
+from micranet_helpers.data.own.answers import Answer, matched, read_answers
+from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.lock import alone
+from micranet_helpers.files.series import Plane, axes_of, pixel_size, planes
+from micranet_helpers.files.tables import csv_bytes
+from micranet_helpers.maps.outlines import geojson, roi_set, rois
+from micranet_helpers.plots.colours import class_colours
+from micranet_helpers.plots.images import outlined
+from micranet_helpers.predict import objects, report, ways
+from micranet_helpers.results import provenance
+from micranet_helpers.zoo.usage import check, facts, misfit, wrong_size
+
+LEAST, SHARE = 9, 0.1  # area of an object, px, and as share of the usual area, where it is known
+STATE = "done.json"  # of a file: its rows of the summary, and what they depend on
+FAILURES = (ValueError, TypeError, RuntimeError, MemoryError, PermissionError, FileNotFoundError)
+"""What a broken image raises; a full disk is another OSError."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Hold what a run needs to know."""
+
+    out: Path
+    files: dict[str, Path]
+    networks: ways.Networks
+    said: dict[str, list[Answer]]
+    source: str  # checksum of the zoo
+    pixel_size_um: float | None  # of images that do not say it
+
+    def place(self, name: str) -> Path:
+        """Return the folder of the results of a file."""
+        return self.out / "images" / name
+
+    @property
+    def width(self) -> float | None:
+        """Usual width of an object, px."""
+        usage = self.networks.usage
+        return usage.object_px and usage.object_px / usage.magnification
+
+    @property
+    def area(self) -> int:
+        """Least area of an object, px."""
+        return max(4, round(SHARE * np.pi / 4 * self.width**2)) if self.width else LEAST
+
+    def key(self, *more: object) -> str:
+        """Make a checksum of all that a result depends on."""
+        own = self.source, self.networks.usage.text, self.area, version("micranet-helpers"), more
+        return hashlib.sha256(json.dumps(own, default=str).encode()).hexdigest()
+
+
+def predict(
+    folder: str | Path, model: str | Path, out: str | Path, *, group: str | None = None,
+    answers: Iterable[str | Path] = (), pixel_size_um: float | None = None,
+    dry_run: bool = False, **changes: Any,
+) -> Path | None:  # fmt: skip
+    """Find the objects in all images of a folder, and write them for other programs.
+
+    Each image, and each plane of a stack, gets under ``out/images/``: a label mask (OME-TIFF), its
+    objects (CSV, ROIs of ImageJ, GeoJSON of QuPath) and an overlay (PNG). The run gets
+    ``summary.csv``, ``least-certain.png``, ``provenance.json`` and ``report.html``. Called again,
+    it does only what is new or has changed.
+
+    Parameters
+    ----------
+    folder : path
+        Images: TIFF, also stacks, OME-TIFF, PNG, JPEG or BMP, also in sub-folders.
+    model : path or str
+        A zoo, or ``"shipped:NAME"``, see :func:`micranet_helpers.zoo.shelf.locate`.
+    out : path
+        Folder of the results.
+    group : str, optional
+        Of the zoo; by default the first MICRANet, and the first U-Net as its self-trained student.
+    answers : iterable of path
+        Yes and no about some images, as :func:`micranet_helpers.data.own.answers.read_answers`
+        reads them: the way that agrees best is used. Else it is that of the zoo.
+    pixel_size_um : float, optional
+        Side of a pixel, µm, of images that do not say it.
+    dry_run : bool
+        Only say what would be done, and write nothing.
+    **changes
+        What the zoo does not say, or what is to be otherwise: fields of
+        :class:`~micranet_helpers.zoo.usage.Usage`, e.g. ``scaling`` or ``magnification``.
+
+    Returns
+    -------
+    Path or None
+        The report; None for a dry run.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no image, no such zoo or no usable answer, or another run has the folder.
+    OSError
+        If a result cannot be written.
+    """
+    folder, out = Path(folder).expanduser(), Path(out).expanduser()
+    inside = out.resolve()
+    files = {path.relative_to(folder).as_posix(): path for path in image_files(folder)
+             if inside not in path.resolve().parents}  # fmt: skip
+    if not files:
+        raise ValueError(f"{folder} holds no image: give a folder of TIFF, PNG or JPEG files.")
+    path = zoo.locate(model)
+    networks = ways.open_zoo(path, group, **changes)
+    said = matched(read_answers(answers), networks.usage.classes, files)
+    job = Job(out, files, networks, said, _digest(path), pixel_size_um)
+    if dry_run:
+        _tell(job)
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        return _run(job)
+
+
+def _tell(job: Job) -> None:
+    """Say what would be done."""
+    networks, count = job.networks, sum(map(len, job.said.values()))
+    begun = sum((job.place(name) / STATE).is_file() for name in job.files)
+    print(f"{len(job.files)} images into {job.out}; {begun} of them have results there already")
+    chosen = f"chosen by {count} answers among {', '.join(networks.ways)}"
+    print(f"way: {chosen if count else networks.ways[0]}")
+    for name, value in facts(networks.usage):
+        print(f"{name}: {value}")
+    for name, path in job.files.items():
+        if axes := axes_of(path):
+            print(f"{name} is a stack along {axes}: each plane is an image")
+
+
+def _run(job: Job) -> Path:
+    job, judged = _judged(job)
+    way = judged[0]["way"] if judged else job.networks.ways[0]
+    rows = [row for name in tqdm(job.files, "Finding objects", unit=" images")
+            for row in _image(job, way, name)]  # fmt: skip
+    areas = [row["median area, px"] for row in rows if row.get("objects")]
+    width = float(2 * np.sqrt(np.median(areas or [0]) / np.pi))
+    notes = [wrong_size(job.networks.usage, width), *(row.get("note") for row in rows)]
+    notes = [f"{note} ({count} ×)" if count > 1 else note
+             for note, count in Counter(notes).items() if note]  # fmt: skip
+    about = [("way", way), ("least area, px", str(job.area)),
+             ("width found, px", f"{width:.3g}"), *facts(job.networks.usage)]  # fmt: skip
+    made = {"parameters": dict(about), "network": job.source, **provenance(),
+            "images": {row["file"]: row.get("sha256") for row in rows}}  # fmt: skip
+    write_atomically(job.out / "provenance.json", json.dumps(made, indent=1).encode())
+    shown = [{name: row[name] for name in row if name != "sha256"} for row in rows]
+    return report.write(job.out, shown, notes, about, judged)
+
+
+def _judged(job: Job) -> tuple[Job, list[dict[str, Any]]]:
+    """Choose levels and compare the ways by the answers, or read what was found before."""
+    if not job.said:
+        return job, []
+    key = job.key(job.said, [_digest(job.files[name]) for name in job.said])
+    stored = _stored(job.out / "ways.json", key)
+    if not stored:
+        networks = ways.with_levels(job.networks, _answered(job), job.said)
+        rows = ways.judge(networks, _answered(job), job.said, job.area)
+        stored = {"key": key, "levels": networks.usage.levels, "rows": rows}
+        write_atomically(job.out / "ways.json", json.dumps(stored).encode())
+    usage = replace(job.networks.usage, levels=stored["levels"])
+    return replace(job, networks=replace(job.networks, usage=usage)), stored["rows"]
+
+
+def _answered(job: Job) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Read the images about which there are answers; those that are broken are said later."""
+    for name in tqdm(job.said, "Comparing ways", unit=" images"):
+        with suppress(*FAILURES):
+            image = next(planes(job.files[name])).image
+            check(job.networks.usage, image, job.networks.channels)
+            yield name, image
+
+
+def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
+    """Find the objects of a file, unless it is done; a row for each plane, and for a failure."""
+    state: dict[str, Any] = {"rows": {}}
+    try:
+        digest = _digest(job.files[name])
+        key = job.key(way, digest, job.pixel_size_um)
+        path = job.place(name) / STATE
+        state = _stored(path, key) or state
+        if not all((job.out / row["picture"]).is_file() for row in state["rows"].values()):
+            state = {"rows": {}}
+        for plane in () if state.get("complete") else planes(job.files[name]):
+            if plane.name not in state["rows"]:
+                state["rows"][plane.name] = {**_plane(job, way, name, plane), "sha256": digest}
+                write_atomically(path, json.dumps({**state, "key": key}).encode())
+        if not state.get("complete"):
+            write_atomically(path, json.dumps({**state, "key": key, "complete": True}).encode())
+    except FAILURES as error:
+        return [*state["rows"].values(), {"file": name, "error": " ".join(str(error).split())}]
+    return list(state["rows"].values())
+
+
+def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
+    """Find and write the objects of a plane; its row of the summary."""
+    usage, image, place = job.networks.usage, plane.image, job.place(name)
+    check(usage, image, job.networks.channels)
+    masks, scores = ways.find(job.networks, image, [way])[way]
+    own = pixel_size(job.files[name])
+    size = own or job.pixel_size_um
+    labels = objects.numbered(masks, job.area, job.width)
+    rows = objects.measure(labels, scores, image, usage.classes, usage.channels, size)
+    measured = {row["id"]: {k: row[k] for k in row if k not in ("id", "class")} for row in rows}
+    colours = [[round(255 * x) for x in to_rgb(each)] for each in class_colours(usage.classes)]
+    outlines = [roi for each in zip(labels, usage.classes, strict=True) for roi in rois(*each)]
+    Image.fromarray(outlined(image, labels, colours)).save(picture := io.BytesIO(), "PNG")
+    stem = f"{Path(name).stem.removesuffix('.ome')}{plane.name and '-'}{plane.name}"
+    place.mkdir(parents=True, exist_ok=True)
+    for end, data in {
+        "mask.ome.tif": objects.mask_bytes(labels, usage.classes, size),
+        "objects.csv": csv_bytes(rows, ["id", "class", "area_px"]),
+        "rois.zip": roi_set(outlines),
+        "objects.geojson": geojson(labels, usage.classes, colours, measured),
+        "overlay.png": picture.getvalue(),
+    }.items():  # fmt: skip
+        write_atomically(place / f"{stem}-{end}", data)
+    counts = {f"objects, {cls}": sum(row["class"] == cls for row in rows) for cls in usage.classes}
+    areas = [row["area_px"] for row in rows]
+    sure = [abs(row["score"]) for row in rows] or [-float(scores.max())]
+    return {
+        "file": f"{name} {plane.name}".strip(), "error": "", "objects": len(rows),
+        **(counts if len(counts) > 1 else {}),
+        "covered, %": 100 * float((labels > 0).any(0).mean()),
+        "median area, px": float(np.median(areas or [0])), "certainty": float(np.median(sure)),
+        "note": misfit(usage, image, own),
+        "picture": (place / f"{stem}-overlay.png").relative_to(job.out).as_posix(),
+    }  # fmt: skip
+
+
+def _stored(path: Path, key: str) -> dict[str, Any] | None:
+    """Read what an earlier run found, if it still holds."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("key") == key else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

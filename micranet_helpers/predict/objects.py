@@ -1,0 +1,67 @@
+"""Number the objects of an image, measure them, and write them for other programs."""
+
+import io
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from skimage.measure import regionprops_table
+
+from micranet_helpers.maps.detect import drop_small, instances, pieces
+
+
+def numbered(masks: NDArray[np.bool_], area: int, width: float | None) -> NDArray[np.int32]:
+    """Number the objects of each class, (K, H, W), on from those of the class before.
+
+    Objects of fewer pixels than ``area`` are left out. With the usual ``width`` of an object, px,
+    parts that touch are split where they bulge (watershed of the distance from the background).
+    """
+    labels, count = np.zeros(masks.shape, np.int32), 0
+    for plane, mask in zip(labels, masks, strict=True):
+        found = pieces(mask)
+        if width and mask.any():
+            found = instances(mask, distance_transform_edt(mask), max(1, round(width / 2)))
+        found = drop_small(found, area)
+        plane[:] = np.where(found, found + count, 0)
+        count += int(found.max())
+    return labels
+
+
+def measure(
+    labels: NDArray[np.int32], scores: NDArray[np.float32], image: NDArray[Any],
+    classes: Sequence[str], channels: Sequence[str], pixel_um: float | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """List the objects as rows: place in px, mean score, mean of each channel; with µm, size."""
+    wanted = ("label", "area", "centroid", "bbox", "intensity_mean")
+    names = ["id", "area_px", "row", "column", "top", "left", "bottom", "right", "score"]
+    names += [f"intensity_{name}" for name in channels or range(1, len(image) + 1)]
+    rows = []
+    for name, plane, score in zip(classes, labels, scores, strict=True):
+        values = np.moveaxis(np.concatenate([score[None], image]).astype(np.float32), 0, -1)
+        table = regionprops_table(plane, values, wanted).values()
+        for line in zip(*(column.tolist() for column in table), strict=True):
+            row = dict(zip(names, line, strict=True))
+            row = {"id": row.pop("id"), "class": name, **row}
+            if pixel_um:
+                row["area_um2"] = row["area_px"] * pixel_um**2
+                row |= {f"{side}_um": row[side] * pixel_um for side in ("row", "column")}
+            rows.append(row)
+    return rows
+
+
+def mask_bytes(
+    labels: NDArray[np.int32], classes: Sequence[str], pixel_um: float | None
+) -> bytes:
+    """Write the numbers of the objects as OME-TIFF, a channel for each class."""
+    kind = np.uint16 if labels.max(initial=0) < 2**16 else np.float32  # readers know no uint32
+    about = {"axes": "CYX", "Channel": {"Name": list(classes)}, "UUID": str(uuid.UUID(int=0))}
+    if pixel_um:
+        about |= {"PhysicalSizeX": pixel_um, "PhysicalSizeXUnit": "µm",
+                  "PhysicalSizeY": pixel_um, "PhysicalSizeYUnit": "µm"}  # fmt: skip
+    tifffile.imwrite(data := io.BytesIO(), labels.astype(kind), ome=True, metadata=about,
+                     compression="zlib", photometric="minisblack")  # fmt: skip
+    return data.getvalue()

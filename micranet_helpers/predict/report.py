@@ -1,0 +1,54 @@
+"""Write what a run found as a page that opens offline, a table and a contact sheet."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from PIL import Image, ImageDraw, ImageOps
+
+from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.tables import csv_bytes
+
+SHEET, THUMB = 12, 240  # pictures of the contact sheet; px
+
+
+def write(
+    out: Path, rows: Sequence[Mapping[str, Any]], notes: Sequence[str],
+    facts: Sequence[tuple[str, str]], ways: Sequence[Mapping[str, Any]],
+) -> Path:  # fmt: skip
+    """Write ``summary.csv``, ``least-certain.png`` and ``report.html``; return the last.
+
+    Each row is an image: ``file``, ``picture`` (its overlay, relative to ``out``, or ""), ``error``
+    and what was counted.
+    """
+    columns = ["file", "error"]
+    shown = [{name: row[name] for name in row if name != "picture"} for row in rows]
+    write_atomically(out / "summary.csv", csv_bytes(shown, columns))
+    sound = sorted((row for row in rows if not row["error"]), key=lambda row: row["certainty"])
+    write_atomically(out / "least-certain.png", _sheet(out, sound[:SHEET]))
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {"link": quote, "short": lambda x: f"{x:.4g}" if isinstance(x, float) else x}
+    template = page.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
+    numbers = [name for name in dict.fromkeys(name for row in sound for name in row)
+               if name not in ("file", "error", "note", "picture")]  # fmt: skip
+    text = template.render(rows=rows, notes=notes, facts=facts, ways=ways, numbers=numbers,
+                           sheet=sound[:SHEET])  # fmt: skip
+    write_atomically(out / "report.html", text.encode())
+    return out / "report.html"
+
+
+def _sheet(out: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw the overlays of some images side by side, with their names."""
+    columns = min(4, max(1, len(rows)))
+    page = Image.new("RGB", (columns * THUMB, max(1, -(-len(rows) // columns)) * THUMB), "white")
+    for number, row in enumerate(rows):
+        corner = number % columns * THUMB, number // columns * THUMB
+        with Image.open(out / row["picture"]) as picture:
+            page.paste(ImageOps.contain(picture, (THUMB - 6, THUMB - 20)), corner)
+        place = corner[0], corner[1] + THUMB - 18
+        ImageDraw.Draw(page).text(place, row["file"][-36:].encode("ascii", "replace"), "black")
+    page.save(data := io.BytesIO(), "PNG")
+    return data.getvalue()

@@ -1,0 +1,173 @@
+"""The ways from a network and an image to masks, and the one that a user's own answers favour.
+
+A way is judged by nothing but yes and no: whether whole images or boxes show a class.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.filters import threshold_otsu
+
+from micranet_helpers import metrics, zoo
+from micranet_helpers.data.own.answers import Said
+from micranet_helpers.maps.detect import refined
+from micranet_helpers.maps.recipes import EVIDENCE, SELF_TRAINED
+from micranet_helpers.maps.segmentation import Recipe, pixel_scores
+from micranet_helpers.maps.thresholds import RIM
+from micranet_helpers.networks.micranet import MICRANet
+
+WAYS = ("evidence", "Otsu inside evidence", "self-trained", "plain, bright", "plain, dark")
+"""Evidence from its level on; Otsu's threshold of the image near that; the logits of a U-Net of
+the same zoo; Otsu's threshold of the whole image without a network, above it or below."""
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Hold a MICRANet and a U-Net of the same classes, of which one may be missing."""
+
+    entry: zoo.ZooEntry | None
+    student: zoo.ZooEntry | None
+    usage: zoo.Usage
+
+    @property
+    def channels(self) -> int:
+        """How many the networks take."""
+        return _size(self.entry or self.student)[0]
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways that there are, that of the zoo first: it is taken without answers."""
+        there = [way for way in WAYS if way.startswith("plain")
+                 or (self.student if way == "self-trained" else self.entry)]  # fmt: skip
+        return tuple(sorted(there, key=lambda way: way != self.usage.recipe))
+
+
+def open_zoo(path: str | Path, group: str | None = None, **changes: Any) -> Networks:
+    """Load the first MICRANet of a zoo, and the first U-Net of the same classes; or a ``group``.
+
+    ``changes`` replace what the zoo says of their usage.
+    """
+    names = [row["group"] for row in zoo.contents(path) if row["folds"]]
+    entry, students = None, []
+    for name in dict.fromkeys(names) if group is None else (group,):
+        found = zoo.load(path, name)
+        if isinstance(found.models[0], MICRANet):
+            entry = entry or found
+        elif hasattr(found.models[0], "in_channels"):  # not a Mask R-CNN
+            students.append(found)
+    main = entry or next(iter(students), None)
+    if main is None:
+        raise ValueError(f"{path} holds no MICRANet and no U-Net: choose another zoo.")
+    student = next((each for each in students if _size(each) == _size(main)), None)
+    classes = [f"class {number}" for number in range(_size(main)[1])]
+    usage = main.usage or zoo.Usage(classes, dtype="uint8")
+    times = changes.get("magnification", usage.magnification) / usage.magnification
+    if usage.pixel_size_um:  # of images that look as those of the training then
+        changes = {"pixel_size_um": usage.pixel_size_um * times, **changes}
+    usage = replace(usage, **changes)
+    if usage.recipe == "evidence" and entry is None:
+        usage = replace(usage, recipe="self-trained")
+    return Networks(entry, student, usage)
+
+
+def _size(entry: zoo.ZooEntry) -> tuple[int, int]:
+    return entry.models[0].in_channels, entry.models[0].num_classes
+
+
+class Found(NamedTuple):
+    """Hold the masks of an image, and scores that are 0 at the border of an object: (K, H, W)."""
+
+    masks: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+
+
+def find(networks: Networks, image: NDArray[Any], ways: Sequence[str]) -> dict[str, Found]:
+    """Find the pixels of each class in an image, (C, H, W) as its file stores it, in some ways.
+
+    The levels alone decide: whether the network says that the whole image shows a class does not,
+    as its pool has never seen an image so large.
+    """
+    usage, found = networks.usage, {}
+    if {"evidence", "Otsu inside evidence"} & {*ways}:
+        scores = _above(networks.entry, usage, EVIDENCE, image)
+        reach = (usage.object_px or 16) / usage.magnification / 2
+        masks = scores >= 0
+        near = np.stack([refined(mask, image.mean(0), reach) for mask in masks])
+        found["evidence"] = Found(masks, scores)
+        found["Otsu inside evidence"] = Found(near, scores)
+    if "self-trained" in ways:
+        own = networks.student.usage if networks.entry else usage  # with levels of its own
+        levels = own.levels if own else None
+        scores = _above(networks.student, replace(usage, levels=levels), SELF_TRAINED, image)
+        found["self-trained"] = Found(scores > 0, scores)
+    for way, sign in (("plain, bright", 1), ("plain, dark", -1)):
+        if way in ways:
+            grey = sign * image.mean(0, dtype=np.float32)
+            scores = (grey - threshold_otsu(grey)) / (grey.std() or 1)
+            scores = np.repeat(scores[None], len(usage.classes), 0)
+            found[way] = Found(scores > 0, scores)
+    return {way: found[way] for way in ways}
+
+
+def _above(
+    entry: zoo.ZooEntry, usage: zoo.Usage, recipe: Recipe, image: NDArray[Any]
+) -> NDArray[np.float32]:
+    scores = pixel_scores(entry.models, usage.scaled(image), recipe, usage.magnification)
+    return scores - np.float32(usage.levels or [0] * len(scores))[:, None, None]
+
+
+def with_levels(
+    networks: Networks, images: Iterable[tuple[str, NDArray[Any]]], said: Said
+) -> Networks:
+    """Choose levels of evidence by the answers where the zoo has none: those of highest F1.
+
+    ``images`` are keys of ``said`` and images. A class without both yes and no keeps 0.
+    """
+    classes = networks.usage.classes
+    if networks.usage.levels or networks.entry is None:
+        return networks
+    reached: dict[str, list[tuple[float, bool]]] = {cls: [] for cls in classes}
+    for name, image in images:
+        scores = find(networks, image, ["evidence"])["evidence"].scores
+        for cls, box, yes in said[name]:
+            off_rim = [slice(s.start + RIM, s.stop - RIM) if s.stop - s.start > 3 * RIM else s
+                       for s in box or ()]  # fmt: skip
+            inside = scores[(classes.index(cls), *off_rim)]
+            reached[cls].append((float(inside.max(initial=-1e6)), yes))
+    levels = [metrics.best_threshold(*map(np.array, zip(*pairs, strict=True)))
+              if len({yes for _, yes in pairs}) == 2 else 0.0
+              for pairs in reached.values()]  # fmt: skip
+    return replace(networks, usage=replace(networks.usage, levels=tuple(levels)))
+
+
+def judge(
+    networks: Networks, images: Iterable[tuple[str, NDArray[Any]]], said: Said, area: int
+) -> list[dict[str, Any]]:
+    """Compare the ways by the answers: a box shows a class where ``area`` px of it are marked.
+
+    Each row has way, answers, F1 and balanced accuracy, both means over the classes; the best by
+    balanced accuracy, then by F1, then the way of the zoo, comes first.
+    """
+    votes: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
+    for name, image in images:
+        for way, found in find(networks, image, networks.ways).items():
+            for cls, box, yes in said[name]:
+                mask = found.masks[(networks.usage.classes.index(cls), *(box or ()))]
+                votes.setdefault((way, cls), []).append((mask.sum() >= area, yes))
+    rows = []
+    for way in networks.ways if votes else ():
+        measures = [_measures(np.array(pairs)) for (each, _), pairs in votes.items() if each == way]
+        f1, balanced = np.mean(measures, 0).tolist()
+        count = sum(len(pairs) for (each, _), pairs in votes.items() if each == way)
+        rows.append({"way": way, "answers": count, "F1": f1, "balanced accuracy": balanced})
+    return sorted(rows, key=lambda row: (-row["balanced accuracy"], -row["F1"]))
+
+
+def _measures(pairs: NDArray[np.bool_]) -> tuple[float, float]:
+    said, yes = pairs.T
+    shares = [(said == yes)[yes == each].mean() for each in (True, False) if (yes == each).any()]
+    return metrics.dice(said, yes), float(np.mean(shares))

@@ -1,0 +1,334 @@
+"""The labeller without a browser: answers on disk, agreement, advice, training, the widget."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import draw
+
+from micranet_helpers import zoo
+from micranet_helpers.label import advice, answers, loop, questions
+from micranet_helpers.label.questions import NO, UNKNOWN, YES, Question
+from micranet_helpers.label.widget import Labeller
+
+BOX = Question("a, b.png", 0, 64, 32)
+OTHER = Question("a, b.png", 32, 0, 32)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "answers.csv"
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+def test_an_answer_is_a_line_of_the_file(file: Path) -> None:
+    answers.append(file, [(BOX, "cell", YES), (OTHER, "cell", NO)], "ann")
+    first, *rows = csv.reader(file.open(newline=""))
+    assert ",".join(first) == "file,top,left,side,class,answer,time,who"
+    assert [row[:6] for row in rows] == [["a, b.png", "0", "64", "32", "cell", "yes"],
+                                         ["a, b.png", "32", "0", "32", "cell", "no"]]  # fmt: skip
+    assert [each.answer for each in answers.read(file)] == [YES, NO]
+    assert {each.who for each in answers.read(file)} == {"ann"}
+    assert not answers.read(file.parent / "none.csv")
+
+
+def test_the_last_answer_stands_and_undo_brings_back_the_one_before(file: Path) -> None:
+    for word in (YES, NO, answers.UNDO):
+        answers.append(file, [(BOX, "cell", word)], "ann")
+    assert answers.of_class(answers.read(file), "cell") == {BOX: YES}
+    for _ in range(2):
+        answers.append(file, [(BOX, "cell", answers.UNDO)], "ann")
+    assert not answers.read(file)
+    assert len(file.read_text().splitlines()) == 6, "nothing is deleted"
+
+
+def test_two_people_and_two_classes_do_not_mix(file: Path) -> None:
+    answers.append(file, [(BOX, "cell", YES), (OTHER, "cell", YES)], "ann")
+    answers.append(file, [(BOX, "cell", NO), (BOX, "dirt", YES)], "bob")
+    given = answers.read(file)
+    assert answers.of_class(given, "cell") == {BOX: UNKNOWN, OTHER: YES}
+    assert answers.of_class(given, "cell", "bob") == {BOX: NO}
+    assert answers.of_class(given, "dirt") == {BOX: YES}
+
+
+@pytest.mark.parametrize("torn", [1, 30, 200])
+def test_half_a_last_line_is_no_answer_and_spoils_none(file: Path, torn: int) -> None:
+    answers.append(file, [(BOX, "cell", YES)], "ann")
+    whole = file.read_bytes()
+    answers.append(file, [(OTHER, "cell", NO)], "a name of many, many letters" * 9)
+    file.write_bytes(file.read_bytes()[: len(whole) + torn])
+    assert answers.of_class(answers.read(file), "cell") == {BOX: YES}
+    answers.append(file, [(OTHER, "cell", UNKNOWN)], "ann")
+    assert file.read_bytes().startswith(whole)
+    assert answers.of_class(answers.read(file), "cell") == {BOX: YES, OTHER: UNKNOWN}
+
+
+ANSWER = """
+import os, signal, sys
+from micranet_helpers.label import answers
+for n in range(5):
+    answers.append(sys.argv[1], [(("a.png", 0, 32 * n, 32), "cell", "yes")], "ann")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_no_answer(file: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ANSWER, file], env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    assert [each.box.left for each in answers.read(file)] == [0, 32, 64, 96, 128]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("a.png,0,0,32,cell,maybe,2026-01-01,ann", "line 2, is no answer"),
+     ("a.png,0,x,32,cell,yes,2026-01-01,ann", "line 2, is no answer"),
+     ("a.png,0,0,32,cell,yes,today,ann", "line 2, is no answer"), ("a.png,0", "line 2, is no")],
+)  # fmt: skip
+def test_what_is_no_answer_is_named_by_its_line(file: Path, line: str, message: str) -> None:
+    answers.append(file, [], "ann")
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        answers.read(file)
+    file.write_text("file,cell\na.png,1\n")
+    with pytest.raises(ValueError, match="no file of answers: its first line must be file,top"):
+        answers.read(file)
+
+
+def test_what_could_not_be_written_is_a_sentence_and_does_not_count(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    answers.append(file, [(BOX, "cell", YES)], "ann")
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"could not be written: free some space \(No space"):
+            answers.append(file, [(OTHER, "cell", YES)], "ann")
+    assert file.read_bytes() == before
+
+
+def test_minutes_are_measured_and_pauses_left_out() -> None:
+    times = ("10:00:00", "10:00:03", "10:00:05", "11:30:00", "11:30:01")
+    given = [answers.Answer(BOX, "cell", YES, f"2026-01-01T{time}+00:00", "ann") for time in times]
+    assert answers.minutes(given) == pytest.approx(6 / 60)
+    assert answers.minutes(given[:1]) == answers.minutes([]) == 0
+
+
+def test_agreement_of_two_people(file: Path) -> None:
+    nan = np.nan
+    one = {"a": np.array([[1, 0, 1, nan]]), "b": np.zeros((1, 2))}
+    other = {"a": np.array([[1, 0, 0, 1]]), "c": np.ones((1, 2))}
+    kappa, differ = answers.agreement(one, other, 32)
+    assert kappa == pytest.approx(0.4)  # 2 of 3 agree, 4 of 9 by chance
+    assert differ == [Question("a", 0, 64, 32)]
+    assert answers.agreement(one, one, 32) == (1.0, [])
+    assert np.isnan(answers.agreement(one, {}, 32)[0])
+
+
+# --- advice ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "side", "times"), [(12, 36, 2), (24, 72, 1), (40, 120, 1), (100, 304, 0.5)]
+)
+def test_objects_fill_a_third_of_a_crop(width: float, side: int, times: float) -> None:
+    assert advice.for_size(width)[:2] == (side, times)
+    assert side * times % 8 == 0 and 1 / 4 <= width / side <= 1 / 2
+    assert f"crops of {side} px" in advice.for_size(width)[2]
+    assert ("magnified" in advice.for_size(width)[2]) == (times != 1)
+
+
+def test_an_object_of_no_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 px wide or more, not 1"):
+        advice.for_size(1)
+
+
+def test_the_width_of_objects_is_that_of_discs() -> None:
+    objects = np.zeros((100, 100), int)
+    for number, radius in ((2, 10), (3, 11), (7, 30)):
+        objects[draw.disk((35 + radius, 12 * number), radius, shape=objects.shape)] = number
+    assert advice.diameter(objects) == pytest.approx(22, rel=0.03)
+
+
+def scene(seed: int, size: int = 128, bright: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with up to five discs, and their mask."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((size, size), bool)
+    for _ in range(rng.integers(1, 5)):
+        mask[draw.disk(rng.uniform(8, size - 8, 2), rng.uniform(6, 9), shape=mask.shape)] = True
+    return (100 + 8 * rng.standard_normal(mask.shape) + bright * mask).astype(np.uint8), mask
+
+
+def known(mask: np.ndarray, side: int = 32) -> np.ndarray:
+    return questions.crops_of_mask(mask, side).astype(np.float32)
+
+
+def test_where_a_plain_threshold_does_it_no_network_is_needed() -> None:
+    pairs = {str(n): scene(n) for n in range(6)}
+    images = {name: image[None] for name, (image, _) in pairs.items()}
+    labels = {name: known(mask) for name, (_, mask) in pairs.items()}
+    assert "bright pixels): F1 1.00 by your own answers; this already" in advice.on_labels(
+        images, labels, 32)  # fmt: skip
+    dark = {name: 255 - image for name, image in images.items()}
+    assert "dark pixels" in advice.on_labels(dark, labels, 32)
+    noise = {name: np.random.default_rng(3).normal(size=(1, 128, 128)) for name in images}
+    assert "a network is needed" in advice.on_labels(noise, labels, 32)
+
+
+@pytest.mark.parametrize(("share", "then"), [(0.94, "94% .* take smaller"), (0.02, "larger ones")])
+def test_shares_of_positive_crops_that_teach_little_are_said(share: float, then: str) -> None:
+    labels = (np.arange(100).reshape(10, 10) < 100 * share).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(1, 320, 320))
+    text = advice.on_labels({"a": image}, {"a": labels}, 32)
+    assert re.search(then, text)
+    assert "of these crops" not in advice.on_labels({"a": image}, {"a": np.eye(10)}, 32)
+
+
+# --- training and widget -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """A folder of images, and where their discs are."""
+    folder, masks = tmp_path_factory.mktemp("scenes"), {}
+    for seed in range(12):
+        image, masks[f"{seed:02}.tif"] = scene(seed, bright=24)
+        tifffile.imwrite(folder / f"{seed:02}.tif", image)
+    return folder, masks
+
+
+USAGE = zoo.Usage(("disc",), "minmax", side=32)
+
+
+@pytest.fixture
+def labeller(scenes: tuple, tmp_path: Path) -> Labeller:
+    return Labeller(scenes[0], USAGE, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann", epochs=2)
+
+
+def click(labeller: Labeller, word: str) -> Question:
+    """Answer as the front end does."""
+    box = labeller.view["tiles"][0]["box"]
+    labeller.act("answer", [[list(box), word]])
+    return Question(*box)
+
+
+def test_answers_lead_from_the_whole_image_to_crops_and_to_the_next_one(labeller: Labeller) -> None:
+    words = [YES, YES, NO, UNKNOWN, YES, NO, NO, NO, NO]
+    boxes = [click(labeller, word) for word in words]
+    assert [box.side for box in boxes] == [128, 64, 32, 32, 32, 32, 64, 64, 64]
+    assert labeller.view["tiles"][0]["box"] == Question("01.tif", 0, 0, 128)
+    assert labeller.view["progress"].startswith("9 answers, 3 yes, about 0 minutes")
+    labels = answers.labels(labeller.file, labeller.shapes, 32, ["disc"])["00.tif"][..., 0]
+    np.testing.assert_array_equal(labels[:2, :2], [[0, np.nan], [1, 0]])
+    assert not labels[2:].any() and not labels[:, 2:].any()
+
+
+def test_undo_takes_answers_back_one_by_one_also_after_a_restart(
+    labeller: Labeller, scenes: tuple
+) -> None:
+    boxes = [click(labeller, YES) for _ in range(3)]
+    again = Labeller(scenes[0], USAGE, labeller.file, who="ann")
+    for box in boxes[::-1]:
+        again.act("undo")
+        assert again.view["tiles"][0]["box"] == box
+    again.act("undo")
+    assert again.view["progress"].startswith("0 answers") and not again.view["message"]
+
+
+def test_a_grid_of_crops_is_answered_and_taken_back_as_a_whole(labeller: Labeller) -> None:
+    labeller.act("set", {"grid": True})
+    boxes = [tile["box"] for tile in labeller.view["tiles"]]
+    assert len(boxes) == 12 and {box.side for box in boxes} == {32}
+    labeller.act("answer", [[list(box), YES if n == 4 else NO] for n, box in enumerate(boxes)])
+    assert labeller.view["progress"].startswith("12 answers, 1 yes")
+    assert labeller.view["tiles"][0]["box"] not in boxes
+    labeller.act("undo")
+    assert [tile["box"] for tile in labeller.view["tiles"]] == boxes
+
+
+def test_zooming_out_shows_more_around_the_box(labeller: Labeller) -> None:
+    for _ in range(2):
+        click(labeller, YES)
+    near = labeller.view["tiles"][0]
+    assert (near["px"], near["inset"]) == (64, 1 / 4)
+    labeller.act("set", {"zoom": 2})
+    assert labeller.view["tiles"][0]["px"] == 128
+    for _ in range(9):
+        labeller.act("set", {"zoom": 0.5})
+    assert (labeller.view["tiles"][0]["px"], labeller.view["tiles"][0]["inset"]) == (32, 0)
+
+
+def test_classes_are_asked_for_one_by_one(scenes: tuple, tmp_path: Path) -> None:
+    usage = zoo.Usage(("disc", "dirt"), "minmax", side=32)
+    labeller = Labeller(scenes[0], usage, tmp_path / "a.csv", who="ann")
+    first = click(labeller, NO)
+    labeller.act("set", {"cls": 1})
+    assert click(labeller, YES) == first
+    assert {each.cls: each.answer for each in answers.read(labeller.file)} == {
+        "disc": NO, "dirt": YES}  # fmt: skip
+    labels = answers.labels(labeller.file, labeller.shapes, 32, usage.classes)["00.tif"]
+    assert labels.shape == (4, 4, 2) and not labels[..., 0].any() and np.isnan(labels[..., 1]).all()
+
+
+def test_what_goes_wrong_is_a_sentence_in_the_widget(labeller: Labeller) -> None:
+    labeller.act("measure", 1.2)
+    assert "click on its ends" in labeller.view["message"]
+    labeller.act("learn")
+    assert labeller.view["message"] == "Answer yes about crops with disc in two images or more."
+    assert not labeller.view["busy"]
+    labeller.act("measure", 30)
+    assert "crops of 88 px" in labeller.view["message"]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no image: check the path"):
+        Labeller(tmp_path, USAGE)
+
+
+def answer_all(labeller: Labeller, masks: dict[str, np.ndarray], number: int) -> None:
+    """Let a simulated annotator answer."""
+    present = {name: questions.crops_of_mask(mask, 32) for name, mask in masks.items()}
+    before = answers.of_class(answers.read(labeller.file), "disc")
+    chance = labeller.trained and {f: g[..., 0] for f, g in labeller.trained.chance.items()}
+    given = questions.simulate(
+        present, labeller.shapes, 32, number, before, chance=chance,
+        largest=32 if chance else None,
+    )  # fmt: skip
+    new = [(box, "disc", word) for box, word in given.items() if box not in before]
+    answers.append(labeller.file, new, "ann")
+
+
+@pytest.mark.slow
+def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(
+    scenes: tuple, tmp_path: Path
+) -> None:
+    """90 answers, a minute and a half at 1 s each: crop AUC and pixel F1."""
+    folder, masks = scenes
+    labeller = Labeller(folder, USAGE, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann", epochs=4)
+    answer_all(labeller, masks, 70)
+    labeller.act("learn")
+    answer_all(labeller, masks, 20)
+    labeller.epochs = 15
+    labeller.act("learn")
+    [auc], models = labeller.trained.auc, labeller.trained.models
+    found = {f: loop.masks_of(models, labeller.paths[f], USAGE)[0] for f in masks}
+    hits = sum((found[f] & masks[f]).sum() for f in masks)
+    f1 = 2 * hits / sum(found[f].sum() + masks[f].sum() for f in masks)
+    print(auc, f1)
+    assert len(answers.read(labeller.file)) == 90
+    assert auc > 0.9 and f1 > 0.6
+    stored = zoo.load(tmp_path / "a.hdf5", "MICRANet")
+    assert len(stored.models) == 3 and stored.usage.levels == (0,) and stored.usage.side == 32
+    assert [picture["alt"][:6] for picture in labeller.view["results"]] == [*masks][:3]

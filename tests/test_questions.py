@@ -1,0 +1,141 @@
+"""Questions about boxes: what follows from answers, what they cost, and what to ask next."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micranet_helpers.label.questions import (
+    NO,
+    UNKNOWN,
+    YES,
+    Question,
+    crops_of_mask,
+    known,
+    most_useful,
+    open_questions,
+    simulate,
+    whole,
+)
+
+SIDE = 16
+SHAPES = {"a.png": (64, 64), "b.png": (40, 100)}
+
+
+def asked(answers: dict, **options) -> list[Question]:
+    return list(open_questions(SHAPES, SIDE, answers, **options))
+
+
+def truth(seed: int, share: float = 0.2) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return {"a.png": draw.random((4, 4)) < share, "b.png": draw.random((3, 7)) < share}
+
+
+def test_the_first_question_is_about_the_whole_image() -> None:
+    assert asked({}) == [Question("a.png", 0, 0, 64), Question("b.png", 0, 0, 128)]
+    assert whole("c.png", (9, 16), SIDE) == Question("c.png", 0, 0, SIDE)
+
+
+def test_no_ends_a_branch_and_makes_all_its_crops_negative_at_no_cost() -> None:
+    answers = {Question("a.png", 0, 0, 64): NO}
+    assert [box.file for box in asked(answers)] == ["b.png"]
+    labels = known(SHAPES, SIDE, answers)
+    assert list(labels) == ["a.png"] and labels["a.png"].shape == (4, 4)
+    assert not labels["a.png"].any()
+
+
+@pytest.mark.parametrize("answer", [YES, UNKNOWN])
+def test_yes_and_cannot_tell_open_the_quarters(answer: str) -> None:
+    box = Question("a.png", 0, 0, 64)
+    corners = [(0, 0), (0, 32), (32, 0), (32, 32)]
+    assert asked({box: answer})[:4] == [Question("a.png", *corner, 32) for corner in corners]
+    assert np.isnan(known(SHAPES, SIDE, {box: answer})["a.png"]).all()
+
+
+def test_quarters_outside_the_image_are_not_asked() -> None:
+    box = whole("b.png", SHAPES["b.png"], SIDE)
+    halves = [Question("b.png", 0, left, 64) for left in (0, 64)]
+    assert asked({box: YES})[1:] == halves
+    inner = asked({box: YES, halves[1]: YES})[2:]
+    assert inner == [Question("b.png", y, x, 32) for y in (0, 32) for x in (64, 96)]
+    crop = Question("b.png", 32, 96, SIDE)
+    assert known(SHAPES, SIDE, {crop: YES})["b.png"][2, 6] == 1
+
+
+def test_a_crop_is_positive_negative_or_unknown() -> None:
+    crops = [Question("a.png", 16, left, SIDE) for left in (0, 16, 32)]
+    labels = known(SHAPES, SIDE, dict(zip(crops, (YES, NO, UNKNOWN), strict=True)))["a.png"]
+    np.testing.assert_array_equal(labels[1, :3], [1, 0, np.nan])
+    assert np.isnan(labels).sum() == 14
+
+
+def test_the_answer_about_the_smaller_box_counts() -> None:
+    answers = {Question("a.png", 0, 0, SIDE): YES, Question("a.png", 0, 0, 64): NO,
+               Question("a.png", 16, 16, SIDE): UNKNOWN}  # fmt: skip
+    labels = known(SHAPES, SIDE, answers)["a.png"]
+    assert labels[0, 0] == 1 and np.isnan(labels[1, 1]) and np.nansum(labels) == 1
+
+
+def test_answers_about_other_crops_or_files_are_left_out() -> None:
+    places = [("a.png", 0, 0, 8), ("a.png", 8, 0, SIDE), ("c.png", 0, 0, 64)]
+    others = [Question(*place) for place in places]
+    assert not known(SHAPES, SIDE, dict.fromkeys(others, NO))
+
+
+def test_boxes_larger_than_asked_for_are_opened() -> None:
+    assert {box.side for box in asked({}, largest=SIDE)} == {SIDE}
+    assert len(asked({}, largest=SIDE)) == 16 + 21
+    done = {Question("a.png", 0, 0, 64): NO}
+    assert len(asked(done, largest=SIDE)) == 21, "what a no has settled is not asked again"
+
+
+@given(st.integers(0, 99), st.floats(0, 1))
+def test_answers_without_errors_give_the_true_label_of_every_crop(seed: int, share: float) -> None:
+    present = truth(seed, share)
+    answers = simulate(present, SHAPES, SIDE, 999)
+    assert not asked(answers)
+    for file, labels in known(SHAPES, SIDE, answers).items():
+        np.testing.assert_array_equal(labels, present[file])
+
+
+def test_where_objects_are_rare_few_questions_are_needed() -> None:
+    shapes = {f"{n}.png": (128, 128) for n in range(20)}
+    present = {file: np.zeros((8, 8), bool) for file in shapes}
+    present["3.png"][5, 2] = present["7.png"][0, 0] = True
+    tree, plain = (simulate(present, shapes, SIDE, 9999, largest=largest)
+                   for largest in (None, SIDE))  # fmt: skip
+    assert len(tree) == 20 + 2 * 12 and len(plain) == 20 * 64
+
+
+def test_wrong_answers_are_as_frequent_as_asked_for_and_repeatable() -> None:
+    shapes = {f"{n}.png": (256, 256) for n in range(20)}
+    present = {file: np.zeros((16, 16), bool) for file in shapes}
+    runs = [simulate(present, shapes, SIDE, 5000, largest=SIDE, error=0.05, seed=1)
+            for _ in range(2)]  # fmt: skip
+    assert runs[0] == runs[1] and len(runs[0]) == 5000
+    assert np.mean([answer == YES for answer in runs[0].values()]) == pytest.approx(0.05, abs=0.01)
+
+
+def test_what_the_network_doubts_most_is_asked_first_and_images_take_turns() -> None:
+    chance = {"a.png": np.full((4, 4), 0.05), "b.png": np.full((3, 7), 0.85)}
+    chance["a.png"][0, :3] = 0.5, 0.45, 0.4
+    boxes = asked({}, largest=SIDE)
+    first = most_useful(boxes, chance, SIDE, 3)
+    assert first[0] == Question("a.png", 0, 0, SIDE)
+    assert [box.file for box in first].count("a.png") == 2, "not three of one image"
+    assert most_useful(asked({}), {}, SIDE) == asked({})[:1], "0.5 where nothing is known"
+
+
+def test_the_network_chooses_whom_to_ask_the_simulated_annotator() -> None:
+    present, chance = truth(0), {"a.png": np.full((4, 4), 0.5), "b.png": np.zeros((3, 7))}
+    answers = simulate(present, SHAPES, SIDE, 5, largest=SIDE, chance=chance)
+    assert len(answers) == 5 and {box.file for box in answers} == {"a.png"}
+    more = simulate(present, SHAPES, SIDE, 5, answers, largest=SIDE, chance=chance)
+    assert len(more) == 10 and answers.items() <= more.items()
+
+
+def test_crops_of_a_mask_are_positive_above_a_share() -> None:
+    mask = np.zeros((32, 40), np.uint8)
+    mask[:4, :4], mask[20:, 34:] = 1, 2  # 16 px of 256; 72 px, partly outside the image
+    np.testing.assert_array_equal(crops_of_mask(mask, SIDE), [[1, 0, 0], [0, 0, 1]])
+    assert not crops_of_mask(mask, SIDE, share=0.1)[0, 0]

@@ -1,0 +1,84 @@
+"""Image files plane by plane, and what they say about the size of a pixel."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from micranet_helpers.files.images import read_image
+from micranet_helpers.files.series import axes_of, pixel_size, planes
+
+STACK = np.random.default_rng(0).integers(0, 60000, (3, 2, 2, 9, 12), np.uint16)  # T, Z, C, Y, X
+
+
+def test_stacks_are_read_plane_by_plane_with_their_channels(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "TZCYX"})
+    found = list(planes(path))
+    assert axes_of(path) == "TZ" and [plane.name for plane in found][:3] == ["t0z0", "t0z1", "t1z0"]
+    np.testing.assert_array_equal([plane.image for plane in found], STACK.reshape(6, 2, 9, 12))
+
+
+@pytest.mark.parametrize(
+    ("stack", "how", "shape"),
+    [
+        (STACK[:, 0, 0], {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}, (1, 9, 12)),
+        (np.zeros((5, 9, 12, 3), np.uint8), {"photometric": "rgb"}, (3, 9, 12)),
+        (np.zeros((6, 9, 12), bool), {"photometric": "minisblack"}, (1, 9, 12)),
+        (np.zeros((5, 9, 12), np.int32), {"photometric": "minisblack"}, (1, 9, 12)),
+    ],
+    ids=["depth", "colours", "bits", "int32"],
+)
+def test_other_stacks(tmp_path: Path, stack: np.ndarray, how: dict, shape: tuple) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, **how)
+    found = list(planes(path))
+    assert len(found) == len(stack) and {plane.image.shape for plane in found} == {shape}
+    assert {str(plane.image.dtype) for plane in found} <= {"uint8", "uint16", "float32"}
+
+
+def test_single_images_are_what_read_image_reads(tmp_path: Path) -> None:
+    Image.fromarray(STACK[0, 0, 0].astype(np.uint8)).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", STACK[0, 0], photometric="minisblack")  # two channels
+    for path in (tmp_path / "a.png", tmp_path / "b.tif"):
+        [plane] = planes(path)
+        assert plane.name == ""
+        np.testing.assert_array_equal(plane.image, read_image(path))
+
+
+def test_damaged_stacks_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    values = np.full((5, 9, 12), np.nan, np.float32)
+    tifffile.imwrite(path, values, photometric="minisblack")
+    with pytest.raises(ValueError, match="stack.tif, .0 holds NaN"):
+        list(planes(path))
+    tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "TZCYX"}, compression="zlib")
+    path.write_bytes(path.read_bytes()[:-800])
+    with pytest.raises(ValueError, match="stack.tif cannot be"):
+        list(planes(path))
+
+
+@pytest.mark.parametrize(
+    ("how", "size"),
+    [
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um"}}, 0.25),
+        ({"imagej": True, "resolution": (4, 4), "metadata": {"unit": "pixel"}}, None),
+        ({"ome": True, "metadata": {"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm"}}, 0.25),
+        ({"ome": True, "metadata": {"PhysicalSizeX": 0.25}}, 0.25),
+        ({"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}, 0.25),
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"resolution": (28, 28), "resolutionunit": "CENTIMETER"}, None),
+        ({}, None),
+    ],
+)
+def test_size_of_a_pixel(tmp_path: Path, how: dict, size: float | None) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0, 0, 0], **how)
+    assert pixel_size(path) == (size if size is None else pytest.approx(size))
+
+
+def test_what_is_no_tiff_does_not_say_the_size_of_a_pixel(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0")
+    assert pixel_size(tmp_path / "a.tif") is None and axes_of(tmp_path / "a.tif") == ""
