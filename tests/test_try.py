@@ -57,7 +57,7 @@ def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place.mkdir(parents=True)
     for file in STATIC.glob("*.*"):
         (place / file.name).write_bytes(file.read_bytes())
-    browser.write(folder, place, [])
+    browser.write(place, [])
     about = json.loads((place / "networks.json").read_text())
     if about["runtimes"] is None:
         leave_out(f"{npm.registry()} cannot be reached")
@@ -456,7 +456,7 @@ def test_without_the_runtime_the_build_goes_on(
     for files in ({}, {archive: b"another content"}):
         with serve_faults(Faults(files)) as url:
             monkeypatch.setenv("npm_config_registry", url)
-            browser.write(tmp_path, tmp_path, [])
+            browser.write(tmp_path, [])
         about = json.loads((tmp_path / "networks.json").read_text())
         assert about["runtimes"] is None
         assert about["networks"] == []

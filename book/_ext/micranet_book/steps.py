@@ -16,8 +16,6 @@ from onnxscript import opset17 as op
 from micranet_helpers.plots.colours import SCORES
 
 TABLE = onnx.numpy_helper.from_array(mpl.colormaps[SCORES](np.arange(256), bytes=True))
-NO_COUNTS = onnx.numpy_helper.from_array(np.zeros(256, np.float32))
-BINS = onnx.numpy_helper.from_array(np.arange(256, dtype=np.float32))
 
 
 @script()
@@ -105,10 +103,9 @@ def histogram(score: FLOAT[...]):
     width = (high - low) / 256.0
     values = op.Reshape(score, [-1])
     bins = op.Cast((values - low) / op.Max(width, 1.2e-38), to=INT64.dtype)
-    ones = op.Expand(1.0, op.Shape(values))
-    empty = op.Constant(value=NO_COUNTS)
+    ones, empty = op.Expand(1.0, op.Shape(values)), op.Expand(0.0, [256])
     counts = op.ScatterElements(empty, op.Min(bins, 255), ones, axis=0, reduction="add")
-    centres = low + width * (op.Constant(value=BINS) + 0.5)
+    centres = low + width * (op.Range(0.0, 256.0, 1.0) + 0.5)
     return counts, centres
 
 
@@ -126,7 +123,7 @@ def otsu(score: FLOAT[...], q: DOUBLE[1]):
 @script()
 def triangle(score: FLOAT[...], q: DOUBLE[1]):
     counts, centres = histogram(score)
-    bins = op.Constant(value=BINS)
+    bins = op.Range(0.0, 256.0, 1.0)
     filled = counts > 0.0
     low = op.ReduceMin(op.Where(filled, bins, 256.0), keepdims=0)
     high = op.ReduceMax(op.Where(filled, bins, 0.0), keepdims=0)

@@ -5,7 +5,6 @@ import { fetched, startWorker } from "./asking.mjs";
 import { numbered } from "./objects.mjs";
 import { decode, fitted } from "./pixels.mjs";
 import { save } from "./saving.mjs";
-
 const state = { run: 0, graphs: new Map(), memory: new Map(), others: [] };
 
 onmessage = async ({ data: { id, step, ...args } }) => {
@@ -39,12 +38,13 @@ const steps = {
     if (!session?.inputNames.includes("least")) throw new Error(session
       ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
       : "This is no ONNX file that onnxruntime can read: export the network anew.");
-    await state.session?.release();
     const { num_input_images: planes, num_classes: count } = note(graph, "settings");
     const classes = note(graph, "classes") ?? [...Array(count).keys()];
     const known = { planes, classes, ...note(graph, "usage"), ...about };
     known.least = Float32Array.from(classes, (_, k) => known.least?.[k] ?? 0);
-    Object.assign(state, { session, graph, about: known });
+    const old = state.session, run = state.run + 1; // maps of the old one are not wanted any more
+    Object.assign(state, { session, graph, about: known, run });
+    await old?.release();
     await tile({ data: new Float32Array(planes * 128 ** 2), tall: 128, wide: 128 }); // warms up
     return known;
   },
