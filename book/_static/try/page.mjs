@@ -40,8 +40,8 @@ async function takeNetwork(bytes) {
   for (const name of Object.keys(all.defaults)) if (form[name]) form[name].value = about[name];
   for (const tick of form.layer) tick.checked = about.layers.includes(tick.value);
   find("about").textContent = about.about ?? "";
-  find("sample").textContent = about.sample?.name ?? "none";
-  find("sample").disabled = !about.sample;
+  const textContent = about.sample?.name ?? "none", disabled = !about.sample;
+  Object.assign(find("sample"), { textContent, disabled });
   if (opened && sampled && about.sample) await takeSample();
   else if (opened) await explain();
   else say("Choose a picture, drop one here, or paste one.");
