@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from micranet_helpers.data.own.annotations import (
+from micranet_helpers.data.own import (
     Annotations,
-    image_key,
     read_boxes,
     read_coco,
+    read_geojson,
+    read_labelme,
     read_masks,
     read_rois,
     read_table,
 )
+from micranet_helpers.data.own.annotations import image_key
 
 SIZE = (12, 16)
 ROW = "file,class,left,top,right,bottom\n"
@@ -85,7 +87,26 @@ def as_rois(folder: Path) -> Annotations:
     return read_rois(folder)
 
 
-FORMATS: list[Callable[[Path], Annotations]] = [as_boxes, as_coco, as_coco_polygons, as_rois]
+def as_labelme(folder: Path) -> Annotations:
+    shapes = [{"label": kind, "points": [[right, bottom], [left, top]], "shape_type": "rectangle"}
+              for kind, left, top, right, bottom in BOXES]
+    write(folder / "a.json", json.dumps({"shapes": shapes, "imageHeight": 12, "imageWidth": 16}))
+    write(folder / "none.json", json.dumps({"shapes": []}))
+    return read_labelme(folder)
+
+
+def as_geojson(folder: Path) -> Annotations:
+    features = [{"type": "Feature", "properties": {"classification": {"name": kind}},
+                 "geometry": {"type": "MultiPolygon", "coordinates": [[corners(*edges)]]}}
+                for kind, *edges in BOXES]
+    write(folder / "a.geojson", json.dumps({"type": "FeatureCollection", "features": features}))
+    write(folder / "none.geojson", "[]")
+    return read_geojson(folder)
+
+
+FORMATS: list[Callable[[Path], Annotations]] = [
+    as_boxes, as_coco, as_coco_polygons, as_rois, as_labelme, as_geojson,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
@@ -95,7 +116,7 @@ def test_every_format_gives_the_same_objects(make, tmp_path) -> None:
     assert {name.removesuffix(".tif") for name in found.images} == {"a", "none"}
     label, boxes = next(draw for name, draw in found.images.items() if name[0] == "a")(*SIZE)
     np.testing.assert_array_equal(label, drawn())
-    if make is as_rois:
+    if make in (as_rois, as_geojson):
         assert boxes is None
     else:
         expected = [(int(kind == "ring"), top, left, bottom, right)
@@ -121,6 +142,29 @@ def test_boxes_fill_the_pixels_whose_centre_they_hold(
     else:
         with pytest.raises(ValueError, match="covers no pixel"):
             make(16, 16)
+
+
+@given(st.lists(st.tuples(*[st.integers(-20, 100)] * 2), min_size=3, max_size=12))
+def test_outlines_fill_what_a_ray_from_the_left_finds_inside(
+    tmp_path_factory: pytest.TempPathFactory, points: list[tuple[int, int]]
+) -> None:
+    """Corners at thirds of pixels, so that no centre lies on an edge that is a rounding away."""
+    corners = np.asarray(points) / 3 + 0.01
+    folder = tmp_path_factory.mktemp("labelme")
+    shape = {"label": "ring", "points": corners.tolist(), "shape_type": "polygon"}
+    write(folder / "a.json", json.dumps({"shapes": [shape]}))
+    y, x = np.mgrid[:24, :24] + 0.5
+    crossings = np.zeros((24, 24), int)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, 0), strict=True):
+        between = (y0 <= y) != (y1 <= y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossings += between & (x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x)
+    make = read_labelme(folder).images["a"]
+    if (crossings % 2).any():
+        np.testing.assert_array_equal(make(24, 24)[0][0], crossings % 2)
+    else:
+        with pytest.raises(ValueError, match="covers no pixel"):
+            make(24, 24)
 
 
 # --- image-level labels and masks --------------------------------------------------------------
@@ -267,7 +311,11 @@ WRONG = [
     (read_coco, json.dumps(coco(False)).replace('"bbox": [2', '"bbox": [NaN'), "no usable number"),
     (read_coco, json.dumps(coco(True)).replace('"segmentation": [[', '"segmentation": [[1,'),
      "a coordinate too much"),
-    (read_coco, json.dumps(coco(False)).replace("[]", '{"counts": [5]}'), "run-length"),
+    (read_coco, json.dumps(coco(False)).replace("[]", '{"counts": [5]}'), "0 lacks 'size'"),
+    (read_coco, json.dumps(coco(False)).replace("[]", '{"counts": [5, -5], "size": [1, 0]}'),
+     "runs that do not fill"),
+    (read_coco, json.dumps(coco(False)).replace("[]", '{"counts": "zzzz", "size": [12, 16]}'),
+     "runs that do not fill|not of the expected form"),
 ]
 
 
@@ -279,10 +327,34 @@ def test_wrong_entries_are_named(reader, text, words, tmp_path) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("edges", ["-3,1,5,5", "1,1,5,14", "20,1,25,5", "1,1,18,5"])
+def test_all_faults_of_a_file_are_listed(tmp_path) -> None:
+    rows = "a.tif,2\nb.tif,1\nc.tif,yes\nd.tif\nb.tif,0\n"
+    with pytest.raises(ValueError) as caught:
+        read_table(write(tmp_path / "t.csv", "file,ring\n" + rows))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5 and all(any(f"line {n}" in line for line in lines) for n in (2, 4, 5, 6))
+    content = coco(True)
+    content["annotations"][0]["category_id"] = 9
+    del content["annotations"][2]["image_id"]
+    with pytest.raises(ValueError, match="annotation 0 names(.|\n)*annotation 2 lacks 'image_id'"):
+        read_coco(write(tmp_path / "c.json", json.dumps(content)))
+    with pytest.raises(ValueError, match="… and 80 more"):
+        read_boxes(write(tmp_path / "b.csv", ROW + "a.tif,ring,5,5,4,9\n" * 100))
+
+
+@pytest.mark.parametrize(("edges", "area"), [("-3,1,5,5", 20), ("1,1,5,14", 44), ("1,1,18,5", 60),
+                                             ("-9,-9,99,99", 192)])
+def test_of_boxes_over_the_border_the_inner_part_counts(edges, area, tmp_path) -> None:
+    found = read_boxes(write(tmp_path / "b.csv", f"{ROW}a.tif,ring,{edges}\n"))
+    label, boxes = found.images["a.tif"](*SIZE)
+    _, top, left, bottom, right = boxes[0]
+    assert label.sum() == area == (bottom - top) * (right - left)
+
+
+@pytest.mark.parametrize("edges", ["-5,1,0,5", "1,12,5,14", "20,1,25,5"])
 def test_boxes_outside_the_image_are_refused(edges, tmp_path) -> None:
     found = read_boxes(write(tmp_path / "b.csv", f"{ROW}a.tif,ring,{edges}\n"))
-    with pytest.raises(ValueError, match=r"a\.tif: the ring at row 1, .* outside the image"):
+    with pytest.raises(ValueError, match=r"a\.tif: the ring at row .* outside the image"):
         found.images["a.tif"](*SIZE)
 
 
@@ -291,7 +363,8 @@ def test_images_of_another_size_than_annotated_are_refused(tmp_path) -> None:
         as_coco(tmp_path).images["a.tif"](16, 12)
 
 
-@pytest.mark.parametrize("reader", [read_table, read_boxes, read_coco, read_rois,
+@pytest.mark.parametrize("reader", [read_table, read_boxes, read_coco, read_rois, read_labelme,
+                                    read_geojson,
                                     lambda path: read_masks(path, ["a"])])
 def test_missing_files_and_folders(reader, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="check the path"):
@@ -300,18 +373,186 @@ def test_missing_files_and_folders(reader, tmp_path) -> None:
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
 def test_damaged_files_give_an_error_or_a_label(make, tmp_path) -> None:
-    """800 damaged files."""
+    """1,200 damaged files."""
     make(tmp_path)
     path = next(path for path in tmp_path.iterdir() if "none" not in path.name)
-    reader = {".csv": read_boxes, ".json": read_coco, ".zip": read_rois}[path.suffix]
+    reader = {as_boxes: read_boxes, as_rois: read_rois, as_labelme: read_labelme,
+              as_geojson: read_geojson}.get(make, read_coco)
     before, errors = sorted(tmp_path.iterdir()), 0
     for changed in damaged(path.read_bytes(), 200):
         path.write_bytes(changed)
         try:
-            found = reader(tmp_path if reader is read_rois else path)
+            found = reader(path if reader in (read_boxes, read_coco) else tmp_path)
             for draw in found.images.values():
                 label, _ = draw(*SIZE)
                 assert label.shape == (len(found.classes), *SIZE) and label.dtype == np.uint16
         except ValueError:
             errors += 1
     assert errors > 20 and sorted(tmp_path.iterdir()) == before
+
+
+# --- overlaps ----------------------------------------------------------------------------------
+
+
+@given(st.permutations([(0, 0, 16, 12), (2, 2, 10, 10), (3, 3, 6, 6), (12, 1, 15, 4)]))
+def test_an_object_within_another_is_not_lost(
+    tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[int, ...]]
+) -> None:
+    rows = "".join("a.tif,ring,{},{},{},{}\n".format(*box) for box in boxes)
+    found = read_boxes(write(tmp_path_factory.getbasetemp() / "nested.csv", ROW + rows))
+    [label], drawn_boxes = found.images["a.tif"](*SIZE)
+    areas = {(0, 0, 16, 12): 192 - 64 - 9, (2, 2, 10, 10): 64 - 9, (3, 3, 6, 6): 9,
+             (12, 1, 15, 4): 9}
+    assert np.bincount(label.ravel()).tolist() == [0, *(areas[box] for box in boxes)]
+    assert len(drawn_boxes) == 4
+
+
+def test_doubles_are_a_fault(tmp_path) -> None:
+    rows = "a.tif,ring,2,2,6,6\na.tif,fibre,2,2,6,6\na.tif,ring,2,2,6,6\n"
+    with pytest.raises(ValueError, match=r"a\.tif: the ring at row 2, column 2 lies there twice"):
+        read_boxes(write(tmp_path / "b.csv", ROW + rows)).images["a.tif"](*SIZE)
+
+
+# --- layouts that people have ------------------------------------------------------------------
+
+
+def test_empty_cells_are_unknown(tmp_path) -> None:
+    rows = "file,ring,fibre\na.tif,1,\nb.tif,0,1\nc.tif,,\nd.tif,,0\n"
+    found = read_table(write(tmp_path / "t.csv", rows))
+    labels = {name: make(9, 9)[0] for name, make in found.images.items()}
+    assert {*labels} == {"a.tif", "b.tif", "d.tif"}
+    np.testing.assert_array_equal(labels["a.tif"], np.float32([1, np.nan]))
+    np.testing.assert_array_equal(labels["b.tif"], np.float32([0, 1]))
+    assert all(label.dtype == np.float32 for label in labels.values())
+
+
+@pytest.mark.parametrize("ending", ["_masks", "_cp_masks", "_mask", "_label"])
+def test_masks_among_the_images(ending, tmp_path) -> None:
+    for name in ("a", "b.c"):
+        Image.fromarray(np.full(SIZE, 9, np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray(np.eye(*SIZE, dtype=np.uint8)).save(tmp_path / f"{name}{ending}.png")
+    found = read_masks(tmp_path, ["ring"])
+    assert {*found.images} == {"a", "b.c"} and len(found.files) == 2
+    assert found.images["a"](*SIZE)[0].sum() == 12
+
+
+def test_one_file_for_each_object(tmp_path) -> None:
+    """As in the Data Science Bowl 2018."""
+    for name in ("x1", "x2"):
+        for kind, number, place in (("images", 0, None), ("masks", 1, np.s_[0:4, 0:4]),
+                                    ("masks", 2, np.s_[2:4, 2:4])):
+            pixels = np.zeros(SIZE, np.uint8)
+            if place:
+                pixels[place] = 255
+            path = tmp_path / name / kind / f"{name if kind == 'images' else number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    found = read_masks(tmp_path, ["ring"])
+    assert {*found.images} == {"x1/images/x1", "x2/images/x2"} and len(found.files) == 4
+    label, _ = found.images["x1/images/x1"](*SIZE)
+    assert np.bincount(label.ravel()).tolist() == [12 * 16 - 16, 12, 4]
+    with pytest.raises(ValueError, match="one class"):
+        read_masks(tmp_path, ["ring", "fibre"])
+
+
+def test_folders_of_masks_beside_folders_of_images(tmp_path) -> None:
+    for place in ("day1/images", "day1/masks", "day2/images", "day2/masks"):
+        (tmp_path / place).mkdir(parents=True)
+        for name in ("a", "b"):
+            Image.fromarray(np.eye(*SIZE, dtype=np.uint8)).save(tmp_path / place / f"{name}.png")
+    found = read_masks(tmp_path, ["ring"])
+    assert {*found.images} == {f"day{n}/images/{name}" for n in (1, 2) for name in "ab"}
+    assert {path.parent.name for path in found.files} == {"masks"} and len(found.files) == 4
+
+
+def test_cellpose_is_told_how_to_export(tmp_path) -> None:
+    np.save(tmp_path / "a_seg.npy", {"masks": 1}, allow_pickle=True)
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="Save masks as PNG"):
+        read_masks(tmp_path, ["ring"])
+
+
+def compressed(runs: list[int]) -> str:
+    """COCO's packing of runs, by its description."""
+    text = ""
+    for n, run in enumerate(runs):
+        value = run - runs[n - 2] if n > 2 else run
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+    return text
+
+
+@given(st.lists(st.booleans(), min_size=192, max_size=192), st.booleans())
+def test_run_length_encoded_masks(
+    tmp_path_factory: pytest.TempPathFactory, pixels: list[bool], packed: bool
+) -> None:
+    mask = np.reshape(pixels, SIZE)
+    flat = np.concatenate([[False], mask.T.ravel(), [not mask[-1, -1]]])
+    runs = np.diff(np.flatnonzero(np.diff(flat)), prepend=0).tolist()
+    content = coco(False) | {"annotations": [
+        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 0, 0],
+         "segmentation": {"size": SIZE, "counts": compressed(runs) if packed else runs}}]}
+    path = write(tmp_path_factory.getbasetemp() / "rle.json", json.dumps(content))
+    make = read_coco(path).images["a.tif"]
+    if mask.any():
+        np.testing.assert_array_equal(make(*SIZE)[0][1], mask)
+    else:
+        with pytest.raises(ValueError, match="covers no pixel"):
+            make(*SIZE)
+
+
+@pytest.mark.parametrize(("stored", "key"), [
+    ("/data/local-files/?d=set/a%20b.png", "set/a b.png"), ("s3://bucket/set/a.png", "set/a.png"),
+    ("https://host/set/a.png?token=1", "set/a.png"), ("C:\\set\\a.png", "C:/set/a.png"),
+    ("set/a?.png", "set/a?.png"),
+])  # fmt: skip
+def test_addresses_in_stores(stored, key, tmp_path) -> None:
+    content = coco(False)
+    content["images"][0]["file_name"] = stored
+    assert key in read_coco(write(tmp_path / "c.json", json.dumps(content))).images
+
+
+def test_labelme_circles_and_what_is_no_area(tmp_path) -> None:
+    circle = {"label": "ring", "points": [[8, 6], [8, 1]], "shape_type": "circle"}
+    write(tmp_path / "a.json", json.dumps({"shapes": [circle]}))
+    [label], _ = read_labelme(tmp_path).images["a"](*SIZE)
+    y, x = np.mgrid[:12, :16] + 0.5
+    np.testing.assert_array_equal(label, (y - 6) ** 2 + (x - 8) ** 2 < 25)
+    line = {"label": "ring", "points": [[1, 1], [2, 2]], "shape_type": "line"}
+    write(tmp_path / "a.json", json.dumps({"shapes": [line, line, circle | {"label": " "}]}))
+    with pytest.raises(ValueError, match="shape 1 is a line(.|\n)*shape 2(.|\n)*3 has no label"):
+        read_labelme(tmp_path)
+
+
+def test_geojson_has_holes(tmp_path) -> None:
+    rings = [corners(1, 1, 9, 9), corners(3, 3, 6, 6)]
+    item = {"geometry": {"type": "Polygon", "coordinates": rings}, "properties": {"name": "ring"}}
+    write(tmp_path / "a.geojson", json.dumps([item]))
+    [label], _ = read_geojson(tmp_path).images["a"](*SIZE)
+    assert label.sum() == 64 - 9 and not label[3:6, 3:6].any()
+    write(tmp_path / "a.geojson", json.dumps([item | {"properties": None}]))
+    with pytest.raises(ValueError, match="feature 1 has no classification"):
+        read_geojson(tmp_path)
+    assert read_geojson(tmp_path, "cell").classes == ("cell",)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"options": roifile.ROI_OPTIONS.SPLINE_FIT}, "fitted spline"),
+    ({"rounded_rect_arc_size": 3}, "rounded corners"), ({"z_position": 2}, "another plane"),
+])  # fmt: skip
+def test_what_a_roi_says_of_its_shape_is_not_dropped(options, words, tmp_path) -> None:
+    edges = {"top": 1, "left": 1, "bottom": 9, "right": 9}
+    roi("RECT", **edges, **options).tofile(tmp_path / "a.roi")
+    with pytest.raises(ValueError, match=words):
+        read_rois(tmp_path)
+
+
+def test_one_class_in_two_spellings_is_one(tmp_path) -> None:
+    rows = "a.tif,größe,1,1,4,4\na.tif,gro\u0308ße,5,5,8,8\n"
+    found = read_boxes(write(tmp_path / "b.csv", ROW + rows))
+    assert found.classes == ("größe",) and found.images["a.tif"](*SIZE)[0].max() == 2
+    with pytest.raises(ValueError, match="a name of its own"):
+        read_table(write(tmp_path / "t.csv", "file,größe,gro\u0308ße\na.tif,1,0\n"))

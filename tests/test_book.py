@@ -12,8 +12,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import open_browser, pages_of, settle
 from bs4 import BeautifulSoup
-from micranet_book import runner
+from micranet_book import networks, runner
 from servers import serve_folder
+
+from micranet_helpers import zoo
 
 pytestmark = pytest.mark.slow
 browser = pytest.mark.browser
@@ -66,6 +68,14 @@ def test_every_figure_is_followed_by_its_caption(tree: Path) -> None:
             if drawn and not re.match(r"\*[^*\s]", after.source):
                 bare.append(f"{name}: {cell.source}")
     assert not bare, "\n\n".join(["write a caption in italics below", *bare])
+
+
+def test_networks_to_ship_are_published_from_the_chapters(tree: Path, tmp_path: Path) -> None:
+    networks.make(ROOT, "smoke", tmp_path)
+    for name in networks.SHIPPED:
+        entry = zoo.load(tmp_path / f"{name}.hdf5", "MICRANet")
+        assert len(entry.usage.levels) == len(entry.usage.classes) == entry.params["num_classes"]
+        assert f"# Weights: {name}\n" in (tmp_path / f"{name}.md").read_text()
 
 
 @browser

@@ -43,6 +43,7 @@ PROBE = "import micranet_helpers\nprint(micranet_helpers.__file__)"
 # What modules need beyond the dependencies: in a clone, the extra "book" installs it.
 EXTRAS = {
     "micranet_helpers.explore.widgets": "ipywidgets",
+    "micranet_helpers.label.widget": "anywidget",
     "micranet_helpers.metrics.cost": "psutil",
 }
 IMPORTS = """
@@ -142,8 +143,8 @@ def colab(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     present = reached(PRESENT)
     environment = make_environment(folder / "env", present.values())
     index.mkdir()
-    # papermill is no part of Colab, nor of the helper: the chapter on sweeps installs it.
-    needed = reached([*PROJECT["project"]["dependencies"], "papermill"])
+    # No part of Colab, nor of the helper: the chapters on sweeps and on labels install them.
+    needed = reached([*PROJECT["project"]["dependencies"], "papermill", "anywidget"])
     missing = {name: package for name, package in needed.items() if name not in present}
     # pip builds a project in an environment of its own, where nothing is present.
     for package in (missing | reached(PROJECT["build-system"]["requires"])).values():

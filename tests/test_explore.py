@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from micranet_helpers import zoo
-from micranet_helpers.data.own.annotations import read_rois
+from micranet_helpers.data.own import read_rois
 from micranet_helpers.explore import (
     Session,
     numbered,

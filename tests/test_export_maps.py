@@ -23,13 +23,16 @@ from micranet_helpers.zoo.export.maps import maps_graph
 pytestmark = pytest.mark.slow
 
 
-def run(graph: bytes | Path, images: Tensor) -> dict[str, Tensor]:
+def run(graph: bytes | Path, images: Tensor, least: Tensor | None = None) -> dict[str, Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     data = graph.read_bytes() if isinstance(graph, Path) else graph
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    found = session.run(names, {"image": images.numpy()})
+    feeds = {"image": images.numpy()}
+    if least is not None:
+        feeds["least"] = np.full(session.get_outputs()[0].shape[1], least, np.float32)
+    found = session.run(names, feeds)
     return {name: torch.from_numpy(values) for name, values in zip(names, found, strict=True)}
 
 
@@ -83,6 +86,26 @@ def test_outputs_are_those_of_torch_also_with_ties(
     images = (levels * images).floor()  # one level: all pixels are alike
     found = run(maps_graph(model).SerializeToString(), images)
     assert_as_ours(found, model, images, tolerance=1e-4)
+
+
+@settings(max_examples=20)
+@given(
+    st.integers(0, 99), st.integers(1, 4), st.integers(1, 4),
+    st.integers(2, 6), st.sampled_from([2, 3, 5, 20]), st.integers(1, 3), st.sampled_from(POOLS),
+)  # fmt: skip
+def test_for_browsers_only_predicted_classes_are_explained(
+    seed: int, channels: int, classes: int, rows: int, columns: int, levels: int,
+    pool: dict[str, Any],
+) -> None:  # fmt: skip
+    model = model_of_integers(channels, classes, seed, pool)
+    image = (levels * random_images(1, channels, 8 * rows, 8 * columns, seed=seed)).floor()
+    expected = grad_cam(model, image)
+    least = expected.logits[0].median()  # at least one class is not above it
+    found = run(maps_graph(model, predicted=True).SerializeToString(), image, least=least)
+    torch.testing.assert_close(found["logits"], expected.logits, atol=1e-4, rtol=1e-4)
+    shown = (found["logits"][0] > least).nonzero().flatten()
+    torch.testing.assert_close(found["shown"], shown)
+    torch.testing.assert_close(found["maps"], expected.maps[:, shown], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

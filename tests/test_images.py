@@ -15,7 +15,7 @@ import tifffile
 from damage import damaged
 from PIL import Image, ImageOps
 
-from micranet_helpers.files.images import SUFFIXES, notes, read_image, read_mask
+from micranet_helpers.files.images import SUFFIXES, read_image, read_mask, read_noted
 
 GREY = (np.arange(20 * 30) % 97).astype(np.uint8).reshape(20, 30)
 PAIR = np.stack([GREY, GREY[::-1] + 1]).astype(np.uint16)
@@ -102,7 +102,7 @@ def test_of_a_telephone_the_first_picture_is_read(file) -> None:
     exif[0x0112] = 6  # turn by 90°
     data = other(RGB, "MPO", save_all=True, append_images=[small], exif=exif)
     assert read_image(file(data)).shape == (3, 30, 20)
-    assert notes(file(data)) == ["turned (orientation 6)"]
+    assert read_noted(file(data))[1] == ("turned (orientation 6)",)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -115,7 +115,7 @@ def test_orientation_is_that_of_every_viewer(orientation, file) -> None:
     for data in (other(GREY, "PNG", exif=exif), tiff(GREY, extratags=tag)):
         np.testing.assert_array_equal(read_image(file(data)), shown[None])
         np.testing.assert_array_equal(read_mask(file(data)), shown)
-        assert len(notes(file(data))) == (orientation > 1)
+        assert len(read_noted(file(data))[1]) == (orientation > 1)
 
 
 @pytest.mark.parametrize("values", [GREY, PAIR[0], GREY > 40], ids=["8", "16", "1"])
@@ -123,7 +123,7 @@ def test_inverted_greys_are_put_right_and_refused_in_masks(values, file) -> None
     path = file(tiff(values, photometric="miniswhite"))
     most = 1 if values.dtype == bool else np.iinfo(values.dtype).max
     np.testing.assert_array_equal(read_image(path)[0], most - values.astype(int))
-    assert notes(path) == ["inverted greys (white is 0)"]
+    assert read_noted(path)[1] == ("inverted greys (white is 0)",)
     if values.dtype == bool:
         np.testing.assert_array_equal(read_mask(path), values)
     else:
@@ -157,7 +157,7 @@ def test_palette_is_colours_in_an_image_and_indices_in_a_mask(file) -> None:
     path = file(other(palette(), "PNG"))
     np.testing.assert_array_equal(read_mask(path), GREY % 4)
     np.testing.assert_array_equal(read_image(path)[0], 255 * (GREY % 4 == 1))
-    assert notes(path) == ["palette"]
+    assert read_noted(path)[1] == ("palette",)
 
 
 def test_palette_of_tiff_is_colours_but_that_of_imagej_is_for_display(file) -> None:
@@ -169,7 +169,7 @@ def test_palette_of_tiff_is_colours_but_that_of_imagej_is_for_display(file) -> N
     np.testing.assert_array_equal(read_mask(plain), GREY)
     if tifffile.TiffFile(io.BytesIO(imagej)).pages[0].photometric.name == "PALETTE":
         np.testing.assert_array_equal(read_image(file(imagej))[0], GREY)
-        assert notes(file(imagej)) == ["look-up table of ImageJ, ignored"]
+        assert read_noted(file(imagej))[1] == ("look-up table of ImageJ, ignored",)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_card_says_what_result_registry_and_file_say(tmp_path, runs, result):
         f"commit {made['commit']}", made["device"], f"torch {made['versions']['torch']}",
         "| MICRANet | MICRANet | – | 1,173,857 | 4 | 2 | 0.001 | 1 | random numbers |",
         "| MICRANet-finetuned | MICRANet | – | 1,173,857 | 4 | 2 | 0.0001 | 1 | an earlier run |",
-        "masks are made of its maps", "Thresholds of classes are not\nstored",
+        "masks are made of its maps", "are not stored",
         "terms that you must keep: CC BY-NC-SA 3.0",
     ):  # fmt: skip
         assert words in text, words

@@ -11,9 +11,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micranet_helpers.data import dataset
-from micranet_helpers.data.own import images as own
-from micranet_helpers.data.own.annotations import Annotations, read_boxes, read_masks, read_table
+from micranet_helpers.data import dataset, own
+from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.data.own import Annotations, read_boxes, read_masks, read_table
 
 ABOUT = {"source": "our microscope", "licence": "CC0"}
 
@@ -99,7 +99,8 @@ def test_survey_names_what_is_wrong(folder) -> None:
 
 def test_labels_that_do_not_fit_their_image_are_errors(folder) -> None:
     path = folder.parent / "boxes.csv"
-    rows = [f"{name},ring,1,1,5,{40 if n == 3 else 5}" for n, name in enumerate(names(folder))]
+    rows = [f"{name},ring,1,{30 if n == 3 else 1},5,{40 if n == 3 else 5}"
+            for n, name in enumerate(names(folder))]
     path.write_text("\n".join(["file,class,left,top,right,bottom", *rows]))
     found = own.survey(folder, read_boxes(path))
     assert list(found.contradictory) == [names(folder)[3]] and len(found.labelled) == 19
@@ -289,3 +290,100 @@ def test_masks_belong_to_ome_tiffs_of_the_same_name(tmp_path) -> None:
     tifffile.imwrite(tmp_path / "masks" / "b.ome.tif", np.eye(16, dtype=np.uint8))
     found = own.survey(tmp_path / "images", read_masks(tmp_path / "masks", ["cell"]))
     assert len(found.labelled) == 2 and not found.missing
+
+
+def test_masks_among_the_images_are_no_images(tmp_path) -> None:
+    for n in range(6):
+        tifffile.imwrite(tmp_path / f"{n}.tif", picture(n))
+        tifffile.imwrite(tmp_path / f"{n}_masks.tif", np.eye(20, 24, dtype=np.uint16) * (n % 2))
+    found = own.survey(tmp_path, read_masks(tmp_path, ["cell"], instances=True))
+    assert not found.errors and {item.name: item.objects for item in found.images} == {
+        f"{n}.tif": (n % 2,) for n in range(6)
+    }
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_masks_that_are_the_images_are_an_error(copied, folder, tmp_path) -> None:
+    masks = shutil.copytree(folder, tmp_path / "masks") if copied else folder
+    found = own.survey(folder, read_masks(masks, ["cell"], instances=True))
+    assert len(found.contradictory) == 20 and not found.labelled
+    assert any("is the image" in error for error in found.errors)
+
+
+def test_unknown_labels_are_kept_and_counted(folder, tmp_path) -> None:
+    rows = {name: f"{n % 2},{'' if n % 4 else n % 8 // 4}" for n, name in enumerate(names(folder))}
+    found = own.survey(folder, labels(folder, rows))
+    assert found.objects.min() == -1 and (found.objects[:, 1] >= 0).sum() == 5
+    np.testing.assert_allclose(found.pos_weight, [1, 3 / 2])
+    path = own.build(tmp_path / "own.hdf5", found, **ABOUT)
+    made = {item.name: item.label for items in splits(path).values() for item in items}
+    for n, name in enumerate(names(folder)):
+        expected = [n % 2, np.nan if n % 4 else n % 8 // 4]
+        np.testing.assert_array_equal(made[name], np.float32(expected))
+    crops = CropDataset(path, "training", 24, 24, Rule(("fibre", "ring")))
+    assert crops.labels[:, 0].isnan().any() and not crops.labels[:, 1].isnan().any()
+
+
+def test_what_files_say_is_listed(tmp_path) -> None:
+    for n in range(2):
+        tifffile.imwrite(tmp_path / f"{n}.tif", picture(n), photometric="miniswhite")
+    found = own.survey(tmp_path, labels(tmp_path / "x", {f"{n}.tif": f"{n},1" for n in range(2)}))
+    assert "files say  inverted greys (white is 0) (2 images)" in own.report(found)
+
+
+@pytest.mark.parametrize(("name", "label"), [
+    ("a.tif", "gs/set/a.png"), ("sub/a.tif", "a"), ("set/sub/a.tif", "sub/a.tif"),
+])  # fmt: skip
+def test_labels_made_elsewhere_find_their_image(name, label, tmp_path) -> None:
+    (tmp_path / "i" / name).parent.mkdir(parents=True)
+    tifffile.imwrite(tmp_path / "i" / name, picture(0))
+    tifffile.imwrite(tmp_path / "i" / "b.tif", picture(1))
+    found = own.survey(tmp_path / "i", labels(tmp_path / "i", {label: "1,0", "b.tif": "0,1"}))
+    assert len(found.labelled) == 2 and not found.missing
+
+
+def test_a_label_that_may_belong_to_two_images_is_given_to_none(tmp_path) -> None:
+    for name in ("x/a.tif", "y/a.tif"):
+        (tmp_path / "i" / name).parent.mkdir(parents=True)
+        tifffile.imwrite(tmp_path / "i" / name, picture(len(name)))
+    found = own.survey(tmp_path / "i", labels(tmp_path / "i", {"a.tif": "1,0"}))
+    assert found.missing == ("a.tif",) and not found.labelled
+
+
+@pytest.mark.parametrize("positive", [1, 19])
+def test_classes_too_rare_for_three_splits(positive, folder) -> None:
+    rows = {name: f"1,{int(n < positive)}" for n, name in enumerate(names(folder))}
+    found = own.survey(folder, labels(folder, rows))
+    [warning] = [text for text in found.warnings if "show fibre" in text]
+    assert f"{positive} of 20" in warning and "each of three splits" in warning
+
+
+@pytest.mark.parametrize(("sizes", "given", "expected"), [
+    ((0.1, 0.1), None, 0.1), ((0.1, 0.1), 0.1, 0.1), ((0.1, 0.2), None, None), ((0.1, 0.1), 0.5, 0),
+])  # fmt: skip
+def test_pixel_sizes_of_files_are_taken_or_refused(sizes, given, expected, tmp_path) -> None:
+    (tmp_path / "i").mkdir()
+    for n, size in enumerate(sizes):
+        tifffile.imwrite(tmp_path / "i" / f"{n}.tif", picture(n), ome=True, metadata={
+            "axes": "YX", "PhysicalSizeX": size, "PhysicalSizeXUnit": "µm"})  # fmt: skip
+    rows = {f"{n}.tif": f"{n},1" for n in range(2)}
+    found = own.survey(tmp_path / "i", labels(tmp_path / "i", rows))
+    assert f"pixel      {sizes[0]} µm" in own.report(found)
+    assert any("different sizes" in text for text in found.warnings) == (len({*sizes}) == 2)
+    options = ABOUT | {"shares": (1, 0, 0), "pixel_size_um": given}
+    if expected == 0:
+        with pytest.raises(ValueError, match="pixels of .0.1. µm, not 0.5"):
+            own.build(tmp_path / "own.hdf5", found, **options)
+    else:
+        path = own.build(tmp_path / "own.hdf5", found, **options)
+        assert dataset.describe(path)[0].pixel_size_um == expected
+
+
+@pytest.mark.parametrize("twins", [("é.tif", "e\u0301.tif"), ("a.tif", "a.png")])
+def test_one_name_of_two_files_is_an_error(twins, tmp_path) -> None:
+    (tmp_path / "i").mkdir()
+    for n, name in enumerate(twins):
+        data = picture(n)
+        tifffile.imwrite(tmp_path / "i" / name, data)  # known by its content, not its ending
+    found = own.survey(tmp_path / "i", labels(tmp_path / "i", {twins[0].split(".")[0]: "1,0"}))
+    assert len(found.contradictory) == 2 and "spelling of accents" in found.errors[0]

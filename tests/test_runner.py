@@ -22,6 +22,7 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 PARAMETERS = """\
 steps: int = 5  # number of steps
 rate: float = 0.1  # step size
+sides: list = [8, 16]  # px
 """
 ZETA = ["derived = steps * 10", "open('derived.txt', 'w').write(f'{steps} {derived} {rate}');"]
 ALPHA = ["print(open('derived.txt').read())", "open('alpha.txt', 'w').close()"]
@@ -244,6 +245,10 @@ def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path)
         (["-p", "steps=1"], "chapter:name=value"),
         (["-p", "zeta:steps=1.5"], "zeta:steps must be int, not 1.5"),
         (["-p", "zeta:rate=1e-3"], "YAML wants 1.0e-3"),
+        (["-p", "zeta:sides=8"], "zeta:sides must be list of int, not 8"),
+        (["-p", "zeta:sides=[8, 1.5]"], "zeta:sides must be list of int, not [8, 1.5]"),
+        (["-p", "zeta:sides=[8"], "cannot read -p zeta:sides=[8 as YAML"),
+        (["-p", "zeta:steps=~"], f"zeta:steps must be int, not {str(Path.home())!r}"),
     ],
 )
 def test_bad_usage_runs_nothing(untouched: Path, argv: list[str], message: str) -> None:
@@ -265,6 +270,7 @@ def test_list(book: Path) -> None:
         "chapter  parameter  type   default  quick  meaning",
         "zeta     steps      int    5        2      number of steps",
         "zeta     rate       float  0.1      0.5    step size",
+        "zeta     sides      list   [8, 16]         px",
     ]
 
 

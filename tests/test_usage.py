@@ -14,9 +14,8 @@ from bright import bright_model
 from conftest import random_images, random_model
 
 from micranet_helpers import zoo
-from micranet_helpers.data import ctc, dataset, em, mnist, pvivax
-from micranet_helpers.data.own import images as own
-from micranet_helpers.data.own.annotations import read_table
+from micranet_helpers.data import ctc, dataset, em, mnist, own, pvivax
+from micranet_helpers.data.own import read_table
 from micranet_helpers.data.scaling import scale_of
 from micranet_helpers.explore import Session, recipe
 from micranet_helpers.predict import find, open_zoo

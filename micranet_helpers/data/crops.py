@@ -224,7 +224,7 @@ class CropDataset(Dataset):
         with explaining(self._path, f"the images of {self.split!r}"):
             images = self._images()
             for number in np.unique(positions[:, 0]).tolist():
-                yield from (images.image_of(number), images.scale_of(number))
+                yield from (images.image_of(number), images.scale[number])
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations, and other crops if asked to, from now on.
@@ -290,7 +290,7 @@ def _index(
                     f"whole image, which a crop of {side} px does not show: take a larger side."
                 )
             positions.append(np.array([[number, 0, 0]]))
-            labels.append(label[None, planes] > 0)
+            labels.append(np.where(np.isnan(label), np.nan, label > 0)[None, planes])
             continue
         tops, lefts = (crop_grid(length, side, stride) for length in shape)
         present, kept = label_crops(label, tops, lefts, side, rule, names)

@@ -7,7 +7,8 @@ each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 ``data``           (N, H, W) or (N, C, H, W)              images as published, padded with zeros to
                                                           one size
 ``label``          (N, K, H, W) or (N, K)                 object numbers (0: none), one plane for
-                                                          each class, or image-level labels 0 and 1;
+                                                          each class, or image-level labels 0 and 1,
+                                                          NaN where unknown;
                                                           its attribute ``shapes`` (N, 2) holds the
                                                           true height and width of each image
 ``name``           (N,), optional                         names of the images
@@ -62,7 +63,8 @@ class Sample:
     image : ndarray, uint8, uint16 or float32, (C, H, W)
         As published.
     label : ndarray, uint8 or uint16, (K, H, W) or (K,)
-        For each class the objects, numbered from 1, or a mask of 0 and 1; or image-level labels.
+        For each class the objects, numbered from 1, or a mask of 0 and 1; or image-level labels,
+        where some are unknown float32 with NaN.
     offset, factor : ndarray, float32, (C,)
         The network sees ``(image - offset) * factor``.
     boxes : ndarray, float32, (M, 5), or None
@@ -86,7 +88,7 @@ class Sample:
 
     @property
     def present(self) -> NDArray[np.uint8]:
-        """Image-level labels: uint8 (K,), 1 where the class is present."""
+        """Image-level labels: uint8 (K,), 1 where the class is known to be present."""
         return (self.label.reshape(len(self.label), -1) > 0).any(1).astype(np.uint8)
 
 
@@ -239,7 +241,10 @@ def _check(sample: Sample, about: About) -> None:
     wrong = None
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16, np.float32):
         wrong = f"its image is {image.dtype} {image.shape}, not uint8, uint16 or float32 (C, H, W)"
-    elif label.dtype not in (np.uint8, np.uint16) or len(label) != len(about.classes):
+    elif (
+        label.dtype not in (np.uint8, np.uint16, *([np.float32] if label.ndim == 1 else []))
+        or len(label) != len(about.classes)
+    ):
         wrong = f"its label is {label.dtype} {label.shape} for {len(about.classes)} classes"
     elif label.shape[1:] not in ((), image.shape[1:]):
         wrong = f"its label {label.shape} is of another size than its image {image.shape}"
@@ -392,16 +397,15 @@ class Split:
         self._check_finite(image, number)
         return image
 
-    def scale_of(self, number: int) -> NDArray[np.float32]:
-        """Read offset and factor of each channel of an image, (2, C)."""
-        return np.stack([self._offset[number], self._factor[number]])
-
     def label_of(self, number: int) -> NDArray[Any]:
-        """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,)."""
+        """Read the label of an image: uint8 or uint16, (K, H, W) at its true size, or (K,).
+
+        Where image-level labels are unknown, it is float32 with NaN.
+        """
         height, width = self.shapes[number]
         inside = (..., slice(height), slice(width)) if self.label.ndim == 4 else ()
         label = self.label[(number, *inside)]
-        if label.dtype in (np.uint8, np.uint16):
+        if label.dtype in (np.uint8, np.uint16) or (label.ndim == 1 and np.isnan(label).any()):
             return label
         with np.errstate(invalid="ignore"):
             numbers = label.astype(np.uint16)

@@ -40,7 +40,7 @@ def named(path: str | Path, suffix: str, overwrite: bool = True) -> Path:
 
     Raises ValueError if it ends otherwise, FileExistsError if it exists and must not be replaced.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix != suffix:
         raise ValueError(f"The name of such a file ends in {suffix}: rename {path.name}.")
     if path.exists() and not overwrite:

@@ -42,7 +42,7 @@ def read_image(path: str | Path) -> NDArray[Any]:
     What the file says about its pixels is applied: the orientation of EXIF and TIFF, inverted greys
     (white is 0), palettes, which become RGB. Only the look-up table of ImageJ, which colours a
     display, and its calibration are not. Images of one, two or four bits give 0 to 1, 3 or 15. An
-    alpha channel that is opaque everywhere is left out. :func:`notes` says what was found.
+    alpha channel that is opaque everywhere is left out. :func:`read_noted` says what was found.
 
     Parameters
     ----------
@@ -64,17 +64,17 @@ def read_image(path: str | Path) -> NDArray[Any]:
         BMP: 89 million pixels), made for print (CMYK, Lab), or holds NaN. Changed values of TIFF,
         JPEG and BMP pass: these files have no checksums.
     """
-    with _reading(path) as data:
-        return _usual(_planes(data, as_mask=False)[0])
+    return read_noted(path)[0]
 
 
-def notes(path: str | Path) -> list[str]:
-    """List what a file says of its pixels beside their values, and so was applied, or ignored.
+def read_noted(path: str | Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read an image as :func:`read_image` does, and what its file says beside the values.
 
-    E.g. ``["turned (orientation 6)", "palette"]``. Errors are those of :func:`read_image`.
+    E.g. ``("palette", "turned (orientation 6)")``: what was applied, or ignored.
     """
     with _reading(path) as data:
-        return _planes(data, as_mask=False)[1]
+        planes, said = _planes(data, as_mask=False)
+        return _usual(planes), tuple(said)
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:

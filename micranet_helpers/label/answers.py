@@ -1,8 +1,7 @@
 """Keep every answer in a file at once, and compare those of two people.
 
-The file is CSV with the columns ``file,top,left,side,class,answer,time,who`` and grows only: an
-answer is taken back by the answer ``undo`` about the same box. A line is on the disk before
-:func:`append` returns, so a kernel that is killed loses none.
+The file is CSV and grows only: an answer is taken back by the answer ``undo`` about the same box.
+A line is on the disk before :func:`append` returns, so a kernel that is killed loses none.
 """
 
 import csv
@@ -21,7 +20,6 @@ from micranet_helpers.label.questions import NO, UNKNOWN, YES, Question, Shapes,
 
 FIELDS = ("file", "top", "left", "side", "class", "answer", "time", "who")
 UNDO = "undo"
-PAUSE = 60  # seconds between two answers after which the annotator was away
 
 
 class Answer(NamedTuple):
@@ -37,13 +35,13 @@ class Answer(NamedTuple):
 def append(path: str | Path, given: Iterable[tuple[Question, str, str]], who: str) -> None:
     """Add answers (box, class, answer) to a file, and wait until they are on the disk.
 
-    Half a line that a crash has left is removed. Two people who answer at the same time need a file
-    each. Raises OSError if the answers could not be written: none of them counts then.
+    Half a line that a crash has left is removed. People who answer at the same time need a file
+    each. Raises OSError if nothing could be written.
     """
     now, text = datetime.now(UTC).isoformat(timespec="milliseconds"), io.StringIO()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+", buffering=0) as file:
-        file.truncate(whole := _whole_lines(path))
+        file.truncate(whole := Path(path).read_bytes().rfind(b"\n") + 1)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerows([] if whole else [FIELDS])
         rows.writerows((*box, cls, answer, now, who) for box, cls, answer in given)
@@ -56,11 +54,6 @@ def append(path: str | Path, given: Iterable[tuple[Question, str, str]], who: st
             raise OSError(f"{path} could not be written: free some space ({error}).") from error
 
 
-def _whole_lines(path: str | Path) -> int:
-    """Count the bytes up to the last end of a line."""
-    return Path(path).read_bytes().rfind(b"\n") + 1
-
-
 def read(path: str | Path) -> list[Answer]:
     """Read the answers that stand, in their order: each person's last one about a box and class.
 
@@ -69,8 +62,8 @@ def read(path: str | Path) -> list[Answer]:
     """
     if not Path(path).is_file():
         return []
-    text = Path(path).read_bytes()[: _whole_lines(path)].decode("utf-8-sig")
-    rows, stacks = csv.reader(io.StringIO(text, newline="")), {}
+    text = Path(path).read_bytes().decode("utf-8-sig", "replace")
+    rows, stacks = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")), {}
     if tuple(next(rows, FIELDS)) != FIELDS:
         raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
     for row in rows:
@@ -107,12 +100,9 @@ def labels(
 
 
 def minutes(answers: Iterable[Answer]) -> float:
-    """Measure the time that answers have taken, min, by their own times; pauses do not count."""
-    times: dict[str, list[float]] = {}
-    for given in answers:
-        times.setdefault(given.who, []).append(datetime.fromisoformat(given.time).timestamp())
-    gaps = np.concatenate([[0], *(np.diff(sorted(each)) for each in times.values())])
-    return float(gaps[gaps < PAUSE].sum() / 60)
+    """Measure the time that answers have taken, min, but for pauses of a minute or more."""
+    gaps = np.diff(sorted(datetime.fromisoformat(each.time).timestamp() for each in answers))
+    return float(gaps[gaps < 60].sum() / 60)
 
 
 def agreement(
@@ -130,5 +120,4 @@ def agreement(
         places = np.argwhere(np.abs(both[0] - both[1]) == 1) * side
         differ += [Question(file, top, left, side) for top, left in places.tolist()]
     first, second = np.concatenate(pairs, 1)
-    varied = len({*first, *second}) > 1
-    return float(cohen_kappa_score(first, second)) if varied else np.nan, differ
+    return cohen_kappa_score(first, second) if len({*first, *second}) > 1 else np.nan, differ

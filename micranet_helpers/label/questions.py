@@ -1,13 +1,13 @@
 """Ask about boxes of an image, from the whole of it down to one crop, for one class.
 
-The crops of an image lie side by side from its top left corner. A question is about a square of
-1, 4, 16, … crops. *No* makes all its crops negative and ends there, at no further cost; *yes* opens
-its quarters, and so does *cannot tell*, as a nearer look may help. Of a single crop, *cannot tell*
-leaves the label unknown. Nothing here reads or shows an image.
+Crops lie side by side. A question is about a square of 1, 4, 16, … of them. *No* makes all of them
+negative, at no further cost; *yes* opens the quarters, and so does *cannot tell*, as a nearer look
+may help. Of a single crop, *cannot tell* leaves the label unknown.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +17,7 @@ from micranet_helpers.data.crops import Rule, crop_grid, label_crops
 
 YES, NO, UNKNOWN = "yes", "no", "cannot tell"
 
-SECONDS = 1.0
-"""Time for a yes or no, s: 20 s for 20 classes in Bearman et al. 2016, doi
-10.1007/978-3-319-46478-7_34. One's own is measured by :mod:`micranet_helpers.label.answers`."""
+SECONDS = 1.0  # for a yes or no: Bearman et al. 2016, doi 10.1007/978-3-319-46478-7_34
 
 Shapes = Mapping[str, tuple[int, int]]  # height and width of each image, px, by file name
 Grids = Mapping[str, NDArray[Any]]  # a value for each crop, (rows, columns), by file name
@@ -40,30 +38,26 @@ def whole(file: str, shape: tuple[int, int], side: int) -> Question:
     return Question(file, 0, 0, side * 2 ** (crops - 1).bit_length())
 
 
-def quarters(box: Question, shape: tuple[int, int]) -> list[Question]:
-    """List the quarters of a box that begin inside the image."""
-    half = box.side // 2
-    return [Question(box.file, y, x, half) for y in (box.top, box.top + half) if y < shape[0]
-            for x in (box.left, box.left + half) if x < shape[1]]  # fmt: skip
-
-
 def open_questions(
     shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
 ) -> Iterator[Question]:
     """Yield what can be asked now, image after image, the quarters of a box one after the other.
 
-    Boxes larger than ``largest`` px are opened unasked. An image's shape is looked up only when its
-    turn has come.
+    Boxes larger than ``largest`` px are opened unasked; answers that are added meanwhile count.
     """
-    for file in shapes:
-        boxes = [whole(file, shapes[file], side)]
+    for file, (height, width) in shapes.items():
+        boxes = [whole(file, (height, width), side)]
         while boxes:
             box = boxes.pop()
-            answer = answers.get(box)
-            if answer is None and (largest is None or box.side <= max(largest, side)):
+            if box not in answers and (largest is None or box.side <= max(largest, side)):
                 yield box
-            elif answer != NO and box.side > side:
-                boxes += reversed(quarters(box, shapes[file]))
+                if box not in answers:  # nor answered meanwhile
+                    continue
+            if answers.get(box) != NO and box.side > side:
+                half = box.side // 2
+                boxes += [Question(file, y, x, half)
+                          for y in (box.top + half, box.top) if y < height
+                          for x in (box.left + half, box.left) if x < width]  # fmt: skip
 
 
 def crops_in(box: Question, side: int) -> tuple[slice, slice]:
@@ -75,9 +69,8 @@ def crops_in(box: Question, side: int) -> tuple[slice, slice]:
 def known(shapes: Shapes, side: int, answers: Mapping[Question, str]) -> dict[str, NDArray]:
     """Conclude the labels of crops from answers.
 
-    They are float32 (rows, columns) of 1, 0 or, where it is not known, NaN, for each image with an
-    answer. The answer about a smaller box overrules that about a larger one. Boxes that do not fit
-    crops of this side are left out.
+    They are float32 (rows, columns) of 1, 0 or NaN for each image with an answer. The answer about
+    a smaller box overrules that about a larger one; boxes that do not fit the crops are left out.
     """
     labels: dict[str, NDArray] = {}
     for box, answer in sorted(answers.items(), key=lambda item: -item[0].side):
@@ -95,9 +88,9 @@ def most_useful(
 ) -> list[Question]:
     """Choose the questions that a network doubts most, spread over the images.
 
-    ``chance`` holds how probably each crop shows the class, 0 to 1 (other images: 0.5); a box shows
-    it as probably as its most probable crop. Doubt is greatest at 0.5. It counts in full for the
-    first question of an image, by half for the second, by a third for the third.
+    ``chance`` holds how probably each crop shows the class (other images: 0.5), a box as its most
+    probable crop. Doubt is greatest at 0.5; it counts by half for an image's second question, by a
+    third for its third.
     """
 
     def doubt(box: Question) -> float:
@@ -119,25 +112,15 @@ def crops_of_mask(mask: NDArray[Any], side: int, share: float = 0.05) -> NDArray
 
 
 def simulate(
-    present: Grids, shapes: Shapes, side: int, number: int,
-    answers: Mapping[Question, str] | None = None, *, largest: int | None = None,
-    chance: Grids | None = None, error: float = 0, seed: int = 0,
-) -> dict[Question, str]:  # fmt: skip
-    """Simulate who answers up to ``number`` questions; return all answers, former ones included.
+    present: Grids, side: int, boxes: Iterable[Question], answers: dict[Question, str],
+    number: int, error: float = 0, seed: int = 0,
+) -> None:  # fmt: skip
+    """Simulate who answers up to ``number`` questions, and add the answers.
 
-    The answer is yes if a crop of the box shows the class (``present``, of :func:`crops_of_mask`);
-    a share ``error`` of the answers is wrong. Questions come in plain order or, by ``chance``, the
-    :func:`most_useful` ones at once.
+    Yes if a crop of the box shows the class (``present``, by :func:`crops_of_mask`); a share
+    ``error`` of the answers, drawn from ``seed``, is wrong.
     """
-    answers, rng = dict(answers or {}), np.random.default_rng([seed, len(answers or {})])
-
-    def reply(box: Question) -> str:
+    rng = np.random.default_rng([seed, len(answers)])
+    for box in islice(boxes, number):
         shown = present[box.file][crops_in(box, side)].any()
-        return YES if shown ^ (rng.random() < error) else NO
-
-    if chance is not None:
-        boxes = list(open_questions(shapes, side, answers, largest))
-        return answers | {box: reply(box) for box in most_useful(boxes, chance, side, number)}
-    while number and (box := next(open_questions(shapes, side, answers, largest), None)):
-        answers[box], number = reply(box), number - 1
-    return answers
+        answers[box] = YES if shown ^ (rng.random() < error) else NO

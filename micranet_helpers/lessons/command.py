@@ -9,6 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from micranet_helpers.files.signals import TERMINATED, stoppable
+
 USAGE = """\
 usage: micranet-book {predict,data,publish-weights,run,build,list,networks} ...
 
@@ -23,7 +25,8 @@ usage: micranet-book {predict,data,publish-weights,run,build,list,networks} ...
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C.
+    0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C, 143:
+    stopped by SIGTERM (``data``, ``predict``, ``publish-weights``).
     """
     argv = sys.argv[1:] if argv is None else argv
     name, rest = (argv or [""])[0], argv[1:]
@@ -33,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     if name == "data":
         from micranet_helpers.data.fetch import cli
 
-        return cli.main(rest)
+        with stoppable():
+            return cli.main(rest)
     if name in ("predict", "publish-weights"):
         return _guarded(_predict if name == "predict" else _publish, rest)
     try:
@@ -47,13 +51,18 @@ def main(argv: list[str] | None = None) -> int:
 def _guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
     """Run a command; what goes wrong is one sentence and an exit code."""
     try:
-        command(argv)
+        with stoppable():
+            command(argv)
     except (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError) as error:
         return _complain(error)
     except OSError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
         return _complain("stopped; the same command continues from here.", 130)
+    except SystemExit as end:  # argparse ends so, too
+        if end.code != TERMINATED:
+            raise
+        return _complain("stopped; the same command continues from here.", TERMINATED)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Judge: a classifier by the labels of crops, detections by the objects that they match."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -46,20 +46,27 @@ def judge(model: nn.Module, validation: Dataset, testing: Dataset) -> Verdict:
         If there is no crop, or the validation crops show a class always or never.
     """
     thresholds = thresholds_of(logits_of(model, validation), validation.labels)
-    logits, present = logits_of(model, testing), testing.labels > 0
-    yes = logits >= thresholds
-    f1 = [metrics.dice(*pair) for pair in zip(yes.T, present.T, strict=True)]
-    return Verdict(thresholds, metrics.roc_areas(logits, present), f1)
+    columns = list(_known(logits_of(model, testing), testing.labels))
+    f1 = [metrics.dice(logits >= threshold, present)
+          for threshold, (logits, present) in zip(thresholds, columns, strict=True)]
+    areas = [metrics.roc_areas(*(part[:, None] for part in pair))[0] for pair in columns]
+    return Verdict(thresholds, areas, f1)
 
 
 def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:
     """Choose for each class the threshold of highest F1: float32 (K,).
 
-    Scores of N crops and their labels, above 0 for yes, are (N, K); see
+    Scores of N crops and their labels, above 0 for yes, NaN for unknown, are (N, K); see
     :func:`micranet_helpers.metrics.labels.best_threshold`.
     """
-    pairs = zip(scores.T, labels.T > 0, strict=True)
-    return torch.tensor([metrics.best_threshold(*pair) for pair in pairs])
+    return torch.tensor([metrics.best_threshold(*pair) for pair in _known(scores, labels)])
+
+
+def _known(scores: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scores and presence of each class, of the crops of which it is known."""
+    for column, label in zip(scores.T, labels.T, strict=True):
+        known = ~label.isnan()
+        yield column[known], label[known] > 0
 
 
 def scores_of(matchings: Iterable[metrics.Matching]) -> dict[str, float]:

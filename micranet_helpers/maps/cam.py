@@ -22,6 +22,7 @@ from micranet_helpers.networks.micranet import (
     check_finite,
     check_images,
 )
+from micranet_helpers.networks.wrapped import classifier
 
 Targets = Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 
@@ -69,7 +70,7 @@ def grad_cam(
     Parameters
     ----------
     model : MICRANet
-        The classifier.
+        The classifier, perhaps compiled or made parallel.
     images : Tensor, float, (B, C, H, W)
         Finite values; H and W multiples of 8.
     targets : optional
@@ -102,6 +103,7 @@ def grad_cam(
     >>> cams.maps.shape, cams.logits.shape
     (torch.Size([3, 2, 8, 64, 64]), torch.Size([3, 2]))
     """
+    model = classifier(model)
     check_images(images, model)
     check_finite(images)
     if not layers or not set(layers) <= set(LAYERS):
@@ -338,6 +340,7 @@ def evidence(
     off the far borders, unshifted evidence equals b plus H·W / 64 times map 4b of
     :func:`grad_cam`.
     """
+    model = classifier(model)
     check_images(images, model)
     check_evaluating(model)
     if min(images.shape[2:]) < 16:

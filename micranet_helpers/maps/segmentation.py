@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.networks.wrapped import unwrapped
 
 TILE, AT_ONCE = 512, 4  # px, and how many at a time, for the memory of a laptop
 
@@ -134,7 +135,7 @@ def segment(
     """
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
-    models = [model] if isinstance(model, nn.Module) else list(model)
+    models = [unwrapped(each) for each in ([model] if isinstance(model, nn.Module) else model)]
     if not models:
         raise ValueError("Give at least one model.")
 

@@ -239,6 +239,14 @@ DASHED = (
 LARGEST = 1024  # px, longest side of a picture of outlines
 
 
+def on_screen(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Show an image, (C, H, W), as (H, W, 3): each channel between its percentiles 0.5 and 99.5."""
+    shown = (image if len(image) == 3 else image[:1]).astype(np.float32)
+    low, high = np.percentile(shown, (0.5, 99.5), axis=(1, 2), keepdims=True)
+    grey = ((shown - low) / np.where(high > low, high - low, 1)).clip(0, 1) * 255
+    return np.broadcast_to(grey.astype(np.uint8), (3, *grey.shape[1:])).transpose(1, 2, 0).copy()
+
+
 def outlined(
     image: NDArray[Any], labels: NDArray[np.integer], colours: Sequence[Sequence[int]]
 ) -> NDArray[np.uint8]:
@@ -247,10 +255,7 @@ def outlined(
     ``image`` is (C, H, W), ``labels`` (K, H, W); ``colours`` are numbers up to 255 for each class.
     """
     step = -(-max(image.shape[1:]) // LARGEST)
-    small = (image if len(image) == 3 else image[:1])[:, ::step, ::step].astype(np.float32)
-    low, high = np.percentile(small, (0.5, 99.5), axis=(1, 2), keepdims=True)
-    grey = ((small - low) / np.where(high > low, high - low, 1)).clip(0, 1) * 255
-    picture = np.broadcast_to(grey.astype(np.uint8), (3, *grey.shape[1:])).transpose(1, 2, 0).copy()
+    picture = on_screen(image[:, ::step, ::step])
     for colour, plane in zip(colours, labels[:, ::step, ::step], strict=True):
         picture[find_boundaries(plane, mode="inner")] = colour
     return picture

@@ -4,12 +4,13 @@ Settings are read only where no shape decides, which is the pool of MICRA-Net, a
 those published with the U-Net for MNIST contradict its weights.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.micranet import MICRANet
@@ -107,13 +108,16 @@ def settings(model: nn.Module) -> dict[str, Any]:
 
 
 def shapes_of(model: nn.Module) -> Shapes:
-    """Return the shape of each array of a network by its name."""
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    """Return the shape of each array of a network by its name; refuse quantised weights."""
+    state = model.state_dict()
+    if not all(isinstance(value, Tensor) and not value.is_quantized for value in state.values()):
+        raise TypeError("Only float weights can be written: take the network before quantisation.")
+    return {key: tuple(value.shape) for key, value in state.items()}
 
 
 def check_numbers(models: Iterable[nn.Module]) -> None:
     """Refuse folds of a model that hold more than `NUMBERS` numbers together."""
-    count = sum(value.numel() for model in models for value in model.state_dict().values())
+    count = sum(math.prod(shape) for model in models for shape in shapes_of(model).values())
     if count > NUMBERS:
         raise ValueError(f"The weights are {count} numbers, at most {NUMBERS} are expected.")
 

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
+from micranet_helpers.files.lock import alone
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
 from micranet_helpers.zoo.usage import Usage
 from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
@@ -95,28 +97,19 @@ def save(
     TypeError
         If a model is none of these.
     ValueError
-        If the input is contradictory or cannot be stored as JSON and finite numbers.
+        If the input is contradictory or cannot be stored as JSON and finite numbers, or another
+        program keeps writing to the zoo.
     OSError
         If the file cannot be written, e.g. because the disk is full, or the old one not read.
     """
-    path = Path(path).resolve()
-    models = [models] if isinstance(models, nn.Module) else list(models)
+    path = Path(path).expanduser().resolve()
+    models = [unwrapped(each) for each in ([models] if isinstance(models, nn.Module) else models)]
     attributes = _attributes(models, params, class_thresholds, usage)
     weights = [taken(model, half) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
-    try:
-        # In memory first: after a failed write to disk, HDF5 crashes when the program ends.
-        with h5py.File(image := io.BytesIO(), "w") as file:
-            if path.exists():
-                _copy_others(path, file, group)
-            _write(file.create_group(group), weights, attributes)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise OSError(
-            f"The zoo {path} could not be written and is as before; "
-            f"make sure that the old file is sound ({error})."
-        ) from error
-    write_atomically(path, image.getbuffer())
+    with alone(path.parent, path.name, wait=60):  # two programs would each drop the other's group
+        _replace(path, group, weights, attributes)
 
 
 def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
@@ -243,6 +236,23 @@ def extract_ilastik(
     with reading(zoo_path, "the Ilastik project") as zoo:
         image = standalone(member(zoo, _project_name(zoo) if group is None else group))
     write_atomically(out, image.getbuffer())
+
+
+def _replace(
+    path: Path, group: str, weights: list[dict[str, Tensor]], attributes: dict[str, Any]
+) -> None:
+    try:
+        # In memory first: after a failed write to disk, HDF5 crashes when the program ends.
+        with h5py.File(image := io.BytesIO(), "w") as file:
+            if path.exists():
+                _copy_others(path, file, group)
+            _write(file.create_group(group), weights, attributes)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise OSError(
+            f"The zoo {path} could not be written and is as before; "
+            f"make sure that the old file is sound ({error})."
+        ) from error
+    write_atomically(path, image.getbuffer())
 
 
 def _attributes(

@@ -89,7 +89,7 @@ def publish_weights(
             for key, folds in models.items():
                 zoo.save(part, key, [fold.model for fold in folds], _params(folds, record),
                          usage=usages.get(key), half=half)  # fmt: skip
-            about = {"name": weights.name, "usage": _usage(usages, half)}
+            about = {"name": weights.name, "title": weights.stem, "usage": _usage(usages, half)}
             text.write_text(_card(record, data, models, part, about), encoding="utf-8")
     except OSError as error:
         with suppress(OSError):  # it took its place before the card, or is not there
@@ -170,7 +170,7 @@ def _params(folds: Sequence[_Run], record: Mapping[str, Any]) -> dict[str, Any]:
 # --- the model card ----------------------------------------------------------------------------
 
 
-_CARD = """# Weights: {dataset}
+_CARD = """# Weights: {title}
 
 Networks of the MICRA-Net book, trained by its package `micranet_helpers`: a new implementation
 of the method of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w. No weights of the original
@@ -189,8 +189,8 @@ project are in this file.
 {networks}
 
 *Parameters* are the learnt numbers of one network; *epoch* is the one that was kept, the best on
-validation images; *began with* names the weights before training. Thresholds of classes are not
-stored, as no run keeps them: choose them on validation images of your own.
+validation images; *began with* names the weights before training. Probabilities
+from which a class counts as present are not stored, as no run keeps them.
 
 ## Load
 
@@ -202,7 +202,8 @@ for row in zoo.contents("{name}"):
     print(row["group"], [type(model).__name__ for model in entry.models], entry.params)
 ```
 
-{usage} For more see the chapter `{chapter}`.
+{usage}
+For more see the chapter `{chapter}`.
 
 ## Data
 

@@ -1,32 +1,34 @@
 """Sphinx extension: give the page `try` what it runs in the reader's browser.
 
-Its scripts are in ``book/_static/try/``. Here they get the runtime from npm, the networks that the
-chapters have trained, a picture for each, and a content policy: the page asks for nothing outside
-its own folder.
+Its scripts are in ``book/_static/try/``. Here they get the runtime from npm, the networks that
+ship, a picture for each, and a content policy: the page asks for nothing outside its own folder.
 """
 
 import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import tifffile
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import logit
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from micranet_book import npm
-from micranet_helpers.data import actin, ctc, dataset, digits, pvivax
+from micranet_book import npm, steps
+from micranet_helpers import zoo
+from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES
-from micranet_helpers.train import load
+from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.plots.colours import CLASS_COLOURS
 from micranet_helpers.zoo.export import to_onnx
 
 PLACE = Path("_static", "try")
@@ -36,93 +38,73 @@ _log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """Say how the networks of a chapter are found in ``runs/`` and used."""
+    """Say what a network looks for, how a picture for it is drawn, and which controls suit it."""
 
-    name: str
-    run: str  # name of the folder, a pattern; its group is the side of a crop, px
-    classes: Sequence[str]
-    scaling: str
-    which: str = "best"
-    sigma: float = 1
-    area: int = 1
-    tile: int = 0  # px; 0: the side of a crop
+    title: str
+    draw: Callable[..., list[dataset.Sample]]
+    size: int = 256  # of the picture, px
+    seed: int = 3
+    controls: dict[str, Any] = {}  # noqa: RUF012
 
 
 KINDS = {
-    "digits": Kind("handwritten digits", r"digits-(\d+)-\d+-\d+-\d+", [*map(str, range(10))],
-                   "fixed", area=10),
-    "ctc": Kind("cells of three lines, simulated", r"ctc-simulated-\d+-\d+-(\d+)(-\d+)+-train",
-                ctc.RULE.classes, "minmax", sigma=3, area=100, tile=320),
-    "pvivax": Kind("blood smears, simulated", r"pvivax-simulated-\d+-\d+-(\d+)-\d+-\d+",
-                   pvivax.RULE.classes, "standard", sigma=2, area=20),
-    "actin": Kind("F-actin, simulated", r"actin-simulated-\d+-\d+-(\d+)-\d+-\d+",
-                  actin.RULE.classes, "fixed", "last", area=20),
+    "digits": Kind("handwritten digits", mnist.simulate, 128, 5, {"area": 10}),
+    "cells": Kind("cells in phase contrast", partial(ctc.simulate, lines=["Usiigaci"]), 320,
+                  controls={"side": 320, "sigma": 3, "area": 100}),
+    "smears": Kind("malaria in blood smears", pvivax.simulate,
+                   controls={"side": 256, "sigma": 2, "area": 50, "threshold": "percentile",
+                             "level": 95}),
+    "neuropil": Kind("mitochondria in electron micrographs", em.simulate, seed=4,
+                     controls={"side": 256, "sigma": 2, "area": 100, "threshold": "percentile",
+                               "level": 95}),
+    "actin": Kind("F-actin of neurons, STED", actin.simulate, controls={"side": 256, "area": 20}),
 }  # fmt: skip
-"""Networks that are offered, by the chapter that trains them."""
+"""Networks that ship with the package."""
+
+DEFAULTS = {"side": 256, "scaling": "fixed", "layers": LAYERS[:7], "how": "pca", "sigma": 1,
+            "threshold": "otsu", "level": 80, "area": 1, "pixel_size_um": ""}  # fmt: skip
+"""Controls as the explorer begins, for a reader's own network."""
 
 
-def write(tree: Path, target: Path) -> None:
-    """Write runtime, networks, samples and ``networks.json``; ``tree`` is the executed book."""
-    networks = [about for kind in KINDS if (about := _network(kind, tree, target))]
-    colours = {
-        "map": mpl.colormaps[SCORES](np.arange(256), bytes=True)[:, :3].tolist(),
-        "classes": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
+def write(target: Path, names: Iterable[str] = KINDS) -> None:
+    """Write all that the page loads, and ``networks.json``, which names it."""
+    steps.write(target / "steps")
+    about = {
+        "runtimes": _runtimes(target / "runtime"),
+        "colours": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
+        "defaults": DEFAULTS,
+        "networks": [_network(name, target) for name in names],
     }
-    text = json.dumps({"runtime_mb": _runtime(target), "colours": colours, "networks": networks})
-    (target / "networks.json").write_text(text, encoding="utf-8")
+    (target / "networks.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def _runtime(target: Path) -> float | None:
-    """Fetch the runtime and return the size of what is always loaded, MB; None if it fails."""
+def _runtimes(target: Path) -> dict[str, dict[str, Any]] | None:
+    """Fetch the runtimes and return their files and sizes, MB; None if it fails."""
     try:
-        for package in npm.RUNTIME:
-            npm.fetch(package, target / "runtime")
+        for package in npm.PACKAGES:
+            npm.fetch(package, target)
     except (OSError, ValueError) as error:  # the page says so, too
         _log.info("The page `try` has no runtime: %s", error)
         return None
-    loaded = npm.RUNTIME[0].files
-    return round(sum((target / "runtime" / name).stat().st_size for name in loaded) / 1e6, 1)
+    sizes = {kind: sum((target / name).stat().st_size for name in files) / 1e6
+             for kind, files in npm.RUNTIMES.items()}  # fmt: skip
+    return {kind: {"files": npm.RUNTIMES[kind], "mb": round(mb, 1)} for kind, mb in sizes.items()}
 
 
-def _network(kind: str, tree: Path, target: Path) -> dict[str, Any] | None:
-    """Write the newest network of a kind and a sample; return what the page must know of them."""
-    how = KINDS[kind]
-    runs = [path for path in tree.glob("work/*/runs/*") if re.fullmatch(how.run, path.name)
-            and (path / f"{how.which}.ckpt").is_file()]  # fmt: skip
-    if not runs:
-        return None
-    run = max(runs, key=lambda path: path.stat().st_mtime)
-    graph = target / f"{kind}.onnx"
-    to_onnx(graph, load(run, how.which), how.classes, maps=True)
-    without_evidence(graph)
-    image, pixel_size, name = _sample(kind, tree)
-    file = f"{kind}.png" if image.dtype == np.uint8 else f"{kind}.tif"
-    write_picture(target / file, image)
-    side = int(re.fullmatch(how.run, run.name)[1])
-    return {"name": how.name, "file": f"{kind}.onnx", "classes": list(how.classes),
-            "side": how.tile or side, "scaling": how.scaling, "sigma": how.sigma, "area": how.area,
-            "pixel_size_um": pixel_size, "sample": {"file": file, "name": name}}  # fmt: skip
-
-
-def without_evidence(path: Path) -> None:
-    """Leave out what only the evidence needs, which the page does not show: half of the time."""
-    import onnx
-
-    graph = onnx.utils.Extractor(onnx.load(path)).extract_model(["image"], ["logits", "maps"])
-    onnx.save(graph, path)
-
-
-def _sample(kind: str, tree: Path) -> tuple[NDArray[Any], float | None, str]:
-    """Find or draw a picture (C, H, W) that the network has not seen: pixels, µm, name."""
-    if kind == "digits":
-        *_, test = digits.split(digits.load(), 0)
-        canvas = digits.make_canvases(test, 1, 128, num_digits=(8, 8), seed=3)
-        return (canvas.images[0].numpy() * 255).round().astype(np.uint8), None, "a canvas"
-    drawn = tree.glob(f"work/*/data/{kind}-simulated-*.h5")
-    path = max(drawn, key=lambda file: file.stat().st_mtime)
-    about, _ = dataset.describe(path)
-    sample = next(dataset.read(path, "testing"))
-    return sample.image, about.pixel_size_um, f"simulated: {sample.name}"
+def _network(name: str, target: Path) -> dict[str, Any]:
+    """Write a network and a sample; return what the page must know of them."""
+    how, entry = KINDS[name], zoo.load(zoo.shipped()[name], "MICRANet")
+    usage, thresholds = entry.usage, entry.class_thresholds
+    to_onnx(target / f"{name}.onnx", entry.models[0], usage.classes, maps="predicted", usage=usage)
+    image = how.draw(1, how.size, seed=how.seed)[0].image
+    sample = f"{name}.{'png' if image.dtype == np.uint8 else 'tif'}"
+    write_picture(target / sample, image)
+    least = None if thresholds is None else logit(thresholds).tolist()
+    known = (asdict(usage) | {"least": least} | how.controls).items()
+    return {**{key: value for key, value in known if value not in (None, ())}, "id": name,
+            "name": how.title, "file": f"{name}.onnx",
+            "about": f"This network ships with the package. It tells: {', '.join(usage.classes)}.",
+            "sample": {"file": sample, "name": "a drawn picture"}}  # fmt: skip
 
 
 def write_picture(path: Path, image: NDArray[Any]) -> None:
@@ -156,7 +138,7 @@ def policy(page: str) -> str:
 def _finish(app: Sphinx, error: Exception | None) -> None:
     page = Path(app.outdir, "try.html")
     if error is None and app.builder.name == "html" and page.is_file():
-        write(Path(app.srcdir), Path(app.outdir) / PLACE)
+        write(Path(app.outdir) / PLACE)
         write_atomically(page, policy(page.read_text(encoding="utf-8")).encode())
 
 

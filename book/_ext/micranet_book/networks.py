@@ -1,10 +1,9 @@
 """Make the networks that ship with the package, and their model cards, from their chapters."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import torch
 
 from micranet_book import record, runner
 from micranet_helpers import results, train, zoo
@@ -14,59 +13,54 @@ from micranet_helpers.maps.thresholds import from_labels
 from micranet_helpers.zoo.model_card import publish_weights
 from micranet_helpers.zoo.shelf import SHELF
 
-SHIPPED: dict[str, tuple[str, Rule]] = {
-    "digits": ("mnist", mnist.RULE),
-    "neuropil": ("em", em.RULE),
-    "smears": ("pvivax", pvivax.RULE),
-    "cells": ("ctc", ctc.rule(["Usiigaci"])),
-    "actin": ("actin", actin.RULE),
-}
-"""Name of each network, the chapter that trains it, and the rule of its labels."""
+SHIPPED = {"digits": "mnist", "neuropil": "em", "smears": "pvivax", "cells": "ctc",
+           "actin": "actin"}  # fmt: skip
+"""Names of the networks, and the chapter that trains each."""
 
 
-def make(root: Path, target: Path = SHELF) -> None:
+def make(root: Path, profile: str = "networks", target: Path = SHELF) -> None:
     """Train, measure and publish all of them: about half an hour on two cores.
 
-    The chapters run with the profile ``networks``; what has run already is taken as it is. Raises
-    ``runner.ChapterError`` if a chapter fails, ``runner.UsageError`` if files have changed since
-    the last commit: the cards name the commit that made them.
+    Chapters that have run already are taken as they are. Raises ``runner.ChapterError`` if one
+    fails.
     """
-    if str(results.provenance()["commit"]).endswith("changes"):
-        raise runner.UsageError("commit the changes first: the model cards name the commit.")
-    tree = runner.run_book(root, "networks", names=[chapter for chapter, _ in SHIPPED.values()])
+    tree = runner.run_book(root, profile, names=[*SHIPPED.values()])
     target.mkdir(exist_ok=True)
-    for name, (chapter, rule) in SHIPPED.items():
+    for name, chapter in SHIPPED.items():
         with TemporaryDirectory() as folder:
-            files = _publish(name, record.work_folder(tree, chapter), rule, Path(folder))
-            for file in files:
+            for file in _publish(name, record.work_folder(tree, chapter), Path(folder)):
                 shutil.move(file, target / file.name)
                 print(target / file.name, flush=True)
 
 
-def _publish(name: str, work: Path, rule: Rule, folder: Path) -> tuple[Path, Path]:
-    [result] = work.glob("results/*.json")
+def rule_of(chapter: str, lines: Sequence[str] = ()) -> Rule:
+    """Return the rule of the labels of crops in a chapter; ``lines`` are of ctc."""
+    rules = {"mnist": mnist.RULE, "em": em.RULE, "pvivax": pvivax.RULE, "actin": actin.RULE}
+    return rules.get(chapter) or ctc.rule(lines or ctc.DRAWN)
+
+
+def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
+    chapter = SHIPPED[name]
+    [result] = work.glob(f"results/{chapter}-*.json")
     about = results.load(result)
-    [data] = work.glob(f"data/{about['dataset']}-{_trained_on(about)}*.h5")
-    # The names of runs that go on from a classifier begin with that of its run.
-    classifier, *others = sorted(work.glob(f"runs/{data.stem}-*"), key=lambda run: len(run.name))
-    runs = {"MICRANet": classifier}
+    given = about["parameters"]
+    # The names of runs begin with that of their dataset; shorter is that of the classifier, from
+    # which the others went on.
+    classifier, *others = sorted(work.glob("runs/*"), key=lambda run: len(run.name))
+    [data] = (path for path in work.glob("data/*.h5") if classifier.name.startswith(path.stem))
+    runs = {"MICRANet": [classifier]}
     if students := [run for run in others if "-unet" in run.name]:
-        runs["UNet-self"] = students[0]
-    side, stride = (about["parameters"][key] for key in ("side", "stride"))
-    known = {"classes": rule.classes, "side": side}
-    crops = CropDataset(data, "validation", side, stride, rule)
+        runs["UNet-self"] = students[:1]
+    rule = rule_of(chapter, given.get("lines", ()))
+    crops = CropDataset(data, "validation", given["side"], given["stride"], rule)
     levels = from_labels(train.load(classifier), crops)
+    known = {"classes": rule.classes, "side": given["side"]}
     usages = {
         "MICRANet": zoo.Usage.of_dataset(data, **known, levels=levels.tolist()),
         "UNet-self": zoo.Usage.of_dataset(
-            data, **known, recipe="self-trained", levels=torch.zeros(len(levels)).tolist()
+            data, **known, recipe="self-trained", levels=[0.0] * len(levels)
         ),
     }
     return publish_weights(
-        result, {group: [run] for group, run in runs.items()}, folder,
-        {group: usages[group] for group in runs}, half=True, name=name,
-    )  # fmt: skip
-
-
-def _trained_on(about: dict) -> str:
-    return "simulated" if about["dataset"] == "actin" else about["source"]
+        result, runs, folder, {group: usages[group] for group in runs}, half=True, name=name
+    )

@@ -8,6 +8,7 @@ nor the pages.
 """
 
 import argparse
+import ast
 import importlib.util
 import os
 import re
@@ -31,7 +32,10 @@ AT_ONCE = 2
 Parameters = dict[str, dict[str, Any]]  # chapter -> parameter -> value
 
 # Types that a value from YAML must have, by the annotation in the parameters cell.
-_ACCEPTED = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
+_ACCEPTED = {
+    "bool": (bool,), "int": (int,), "float": (int, float),
+    "str": (str,), "list": (list,), "dict": (dict,),
+}  # fmt: skip
 
 
 class UsageError(Exception):
@@ -124,7 +128,10 @@ def _list(root: Path, args: argparse.Namespace) -> None:
 
 def _networks(root: Path, args: argparse.Namespace) -> None:
     from micranet_book import networks  # loads torch
+    from micranet_helpers.results import provenance
 
+    if str(provenance()["commit"]).endswith("+changes"):
+        raise UsageError("commit your changes first: the model cards name the commit.")
     networks.make(root)
 
 
@@ -177,7 +184,13 @@ def _parse_overrides(texts: list[str]) -> Parameters:
         if match is None:
             raise UsageError(f"cannot read -p {text}; write -p chapter:name=value.")
         chapter, name, value = match.groups()
-        parsed.setdefault(chapter, {})[name] = yaml.safe_load(value)
+        try:
+            read = value if value.startswith("~") else yaml.safe_load(value)  # "~" alone is null
+        except yaml.YAMLError as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"cannot read -p {text} as YAML ({reason}).") from None
+        read = os.path.expanduser(read) if isinstance(read, str) else read
+        parsed.setdefault(chapter, {})[name] = read
     return parsed
 
 
@@ -193,9 +206,25 @@ def _check_parameters(notebooks: dict[str, Path], parameters: Parameters) -> Non
                     f"it has: {', '.join(declared) or 'none'}."
                 )
             kind = declared[name]["inferred_type_name"]
-            if type(value) not in _ACCEPTED.get(kind, (type(value),)):
+            items = _kinds(declared[name]["default"]) if kind == "list" else set()
+            if not _fits(value, kind, items):
+                kind += f" of {', '.join(sorted(items))}" if items else ""
                 hint = " (YAML wants 1.0e-3, not 1e-3)" if kind == "float" else ""
                 raise UsageError(f"{chapter}:{name} must be {kind}, not {value!r}{hint}.")
+
+
+def _kinds(default: str) -> set[str]:
+    """Name the types of the items of a list, from the source of a parameter's default."""
+    return {type(item).__name__ for item in ast.literal_eval(default)}
+
+
+def _fits(value: Any, kind: str, items: set[str]) -> bool:
+    """Compare a value with the type of a parameter, and those of a list with its default's."""
+    if kind == "list" and items:
+        return type(value) is list and all(
+            any(_fits(item, each, set()) for each in items) for item in value
+        )
+    return type(value) in _ACCEPTED.get(kind, (type(value),))
 
 
 def _check_chapters(names: list[str], notebooks: dict[str, Path]) -> None:

@@ -1,33 +1,14 @@
 // The page "Try it": its controls, its pictures, and what it asks of the worker.
-
-import { LAYERS } from "./maps.mjs";
+import { plan, startWorker } from "./asking.mjs";
 
 const here = (file) => new URL(file, import.meta.url).href;
 const find = (id) => document.getElementById(`try-${id}`);
 const form = find("form").elements;
 const all = await (await fetch(here("networks.json"))).json();
-const waiting = new Map(), ticks = new Map(), thumbs = new Map();
-let about = null, opened = "", sampled = false, cls = null, drawing = false, changed = false;
-let turn = 0;
-
-// A worker made from a blob is bound by the content policy of the page.
-const start = new Blob([`import ${JSON.stringify(here("worker.mjs"))};`],
-  { type: "text/javascript" });
-const worker = new Worker(URL.createObjectURL(start), { type: "module" });
-
-worker.onmessage = ({ data: { id, result, error, progress, total } }) => {
-  if (total) return Object.assign(find("progress"), { value: progress, max: total });
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  return error ? reject(new Error(error)) : resolve(result);
-};
-worker.onerror = () => say("The scripts of this page could not be loaded: load it anew.", true);
-
-function ask(step, args = {}, transfer = []) {
-  const id = crypto.getRandomValues(new Uint32Array(1))[0];
-  worker.postMessage({ id, step, ...args }, transfer);
-  return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
-}
+const ask = startWorker(({ progress, total }) =>
+  Object.assign(find("progress"), { value: progress, max: total }));
+let about = null, opened = "", told = "", sampled = false, drawing = false, changed = false;
+let turn = 0, running = 0;
 
 function say(text, wrong = false) {
   find("message").textContent = text;
@@ -38,40 +19,29 @@ function say(text, wrong = false) {
 async function attempt(doing, work) {
   const mine = (turn += 1);
   say(doing);
-  try {
-    await work();
-  } catch (error) {
-    if (mine === turn) say(error.message, true);
-  }
+  await work().catch((error) => mine === turn && say(error.message, true));
 }
 
-const load = () => attempt("Loading the runtime …", async () => {
+const load = (how) => attempt("Loading the runtime …", async () => {
   find("load").disabled = true;
-  try {
-    await ask("runtime", { folder: here("runtime/") });
-  } catch (error) {
-    find("load").disabled = false;
-    throw error;
-  }
+  await ask("runtime", { folder: here("runtime/"), files: all.runtimes[how.kind].files, plan: how })
+    .finally(() => (find("load").disabled = false));
   find("load").hidden = true;
   for (const part of document.querySelectorAll("#try fieldset")) part.disabled = false;
   say("The runtime is here. Choose a network and a picture.");
-  if (all.networks.length) await takeNetwork({});
+  if (all.networks.length) await takeNetwork();
 });
 
 /** Take a network: one of the book's, or an ONNX file of the reader's. */
-async function takeNetwork({ bytes }) {
-  const chosen = all.networks[form.network.value];
+async function takeNetwork(bytes) {
+  const chosen = all.networks.find(({ id }) => id === form.network.value);
   const args = bytes ? { bytes } : { url: here(chosen.file), about: chosen };
-  about = { side: 256, scaling: "fixed", layers: LAYERS.slice(0, 7), how: "pca", sigma: 1,
-    threshold: "otsu", area: 1, pixel_size_um: null, ...(await ask("network", args)) };
-  for (const name of ["side", "scaling", "how", "sigma", "threshold", "area"]) {
-    form[name].value = about[name];
-  }
-  form.pixel.value = about.pixel_size_um ?? "";
-  for (const [layer, tick] of ticks) tick.checked = about.layers.includes(layer);
-  find("sample").textContent = about.sample?.name ?? "";
-  find("sample").disabled = !about.sample;
+  about = { ...all.defaults, ...(await ask("network", args)) };
+  for (const name of Object.keys(all.defaults)) if (form[name]) form[name].value = about[name];
+  for (const tick of form.layer) tick.checked = about.layers.includes(tick.value);
+  find("about").textContent = about.about ?? "";
+  const textContent = about.sample?.name ?? "none", disabled = !about.sample;
+  Object.assign(find("sample"), { textContent, disabled });
   if (opened && sampled && about.sample) await takeSample();
   else if (opened) await explain();
   else say("Choose a picture, drop one here, or paste one.");
@@ -84,32 +54,33 @@ const takePicture = (source, name) => attempt(`Reading ${name} …`, async () =>
   opened = `${name}, ${height} × ${width} px`;
   await explain();
 });
-
 const takeSample = () => takePicture({ url: here(about.sample.file) }, about.sample.name);
+
+async function takeFile(file) {
+  const bytes = await file?.arrayBuffer().catch(() =>
+    say("The file could not be read: it may be too large or have moved.", true));
+  if (bytes && !/\.onnx$/i.test(file.name)) await takePicture({ bytes }, file.name);
+  else if (bytes) await attempt(`Reading ${file.name} …`, () => takeNetwork(bytes));
+}
 
 /** Run the network on the picture, with progress; what follows is drawn. */
 async function explain() {
-  const mine = turn;
+  running += 1;
   find("results").hidden = true;
   find("running").hidden = false;
   say(`Computing the maps of ${opened} …`);
-  try {
-    offer(await ask("maps", { side: +form.side.value, scaling: form.scaling.value }));
-  } finally {
-    if (mine === turn) find("running").hidden = true;
-  }
-  await draw();
-}
-
-function offer({ predicted, most, note }) {
+  const { predicted, most, note } = await ask("maps", { side: +form.side.value,
+    scaling: form.scaling.value }).finally(() => (find("running").hidden = (running -= 1) === 0));
   const named = ([k, chance]) => `${about.classes[k]} (probability ${chance.toFixed(2)})`;
   if (!predicted.length) {
     throw new Error(`No class is predicted in ${opened}. The most probable: ${named(most)}.`);
   }
+  const cls = form.cls.value;
   form.cls.replaceChildren(...predicted.map((each) => new Option(named(each), each[0])));
-  if (predicted.some(([k]) => k === cls)) form.cls.value = cls;
+  if (predicted.some(([k]) => `${k}` === cls)) form.cls.value = cls;
   find("results").hidden = false;
-  say(`${note}${opened}.`);
+  told = `${note}${opened}.`;
+  await draw();
 }
 
 /** Draw what is chosen; what is chosen meanwhile, afterwards. */
@@ -120,93 +91,67 @@ async function draw() {
   while (changed && !find("results").hidden) {
     changed = false;
     form.level.disabled = form.threshold.value !== "percentile";
-    await attempt(find("message").textContent, async () => show(await ask("draw", choice())));
+    await attempt(told, async () => {
+      const chosen = new FormData(find("form")), layers = [...form.layer].map((tick) => tick.checked);
+      if (!layers.includes(true)) throw new Error("Choose at least one layer.");
+      const colour = all.colours[chosen.get("cls") % all.colours.length];
+      show(await ask("draw", { ...Object.fromEntries(chosen), layers, colour }));
+    });
   }
   drawing = false;
 }
 
-function choice() {
-  cls = +form.cls.value;
-  const layers = [...ticks].filter(([, tick]) => tick.checked).map(([layer]) => layer);
-  if (!layers.length) throw new Error("Choose at least one layer.");
-  const numbers = ["sigma", "level", "area", "opacity"].map((name) => [name, +form[name].value]);
-  return { cls, layers, how: form.how.value, threshold: form.threshold.value,
-    colours: all.colours, ...Object.fromEntries(numbers) };
-}
-
-function show({ picture, combined, small, count, area, size }) {
-  const put = (canvas, image) => {
-    Object.assign(canvas, { width: image.width, height: image.height });
-    canvas.getContext("2d").putImageData(image, 0, 0);
-  };
-  put(find("picture"), picture);
-  put(find("combined"), combined);
-  small.forEach((image, k) => put(thumbs.get(LAYERS[k]), image));
-  const share = ((100 * area) / size).toFixed(1), pixel = +form.pixel.value;
+function show({ pictures, count, area, size }) {
+  const small = find("layers").querySelectorAll("canvas");
+  [find("picture"), find("combined"), ...small].forEach((canvas, k) => {
+    Object.assign(canvas, { width: pictures[k].width, height: pictures[k].height });
+    canvas.getContext("2d").putImageData(pictures[k], 0, 0);
+  });
+  const share = ((100 * area) / size).toFixed(1), pixel = +form.pixel_size_um.value;
   const inUm = pixel ? `, ${(area * pixel ** 2).toFixed(1)} µm²` : "";
   const text = form.threshold.value === "none" ? "no threshold"
     : `${count} object${count === 1 ? "" : "s"}, ${area} px (${share} %)${inUm}`;
   find("summary").textContent = text;
   find("picture").setAttribute("aria-label", `The picture with its objects: ${text}`);
-  for (const [name, unit] of [["sigma", "px"], ["level", "%"], ["opacity", ""]]) {
-    form[name].nextElementSibling.textContent = `${form[name].value} ${unit}`;
+  for (const output of document.querySelectorAll("#try output")) {
+    output.value = `${output.previousElementSibling.value} ${output.dataset.unit}`;
   }
 }
 
 const save = (kind) => attempt("Saving …", async () => {
-  const blob = await ask("save", { kind, cls, pixelSize: +form.pixel.value || null });
-  const link = Object.assign(document.createElement("a"),
-    { href: URL.createObjectURL(blob), download: `objects.${kind}` });
-  link.click();
+  const args = { kind, cls: form.cls.value, pixel: +form.pixel_size_um.value };
+  const href = URL.createObjectURL(await ask("save", args));
+  Object.assign(document.createElement("a"), { href, download: `objects.${kind}` }).click();
   say(`Saved objects.${kind}.`);
 });
 
-const takeFile = async (file) => {
-  if (!file) return;
-  const bytes = await file.arrayBuffer().catch(() => null);
-  if (!bytes) say("The file could not be read: it may be too large or have moved.", true);
-  else if (/\.onnx$/i.test(file.name)) {
-    await attempt(`Reading ${file.name} …`, () => takeNetwork({ bytes }));
-  } else await takePicture({ bytes }, file.name);
-};
-
-function connect() {
-  all.networks.forEach(({ name }, k) => form.network.append(new Option(name, k)));
-  for (const layer of LAYERS) {
-    const [canvas, label] = [document.createElement("canvas"), document.createElement("label")];
-    const tick = Object.assign(document.createElement("input"), { type: "checkbox" });
-    canvas.setAttribute("aria-hidden", "true");
-    label.append(canvas, tick, ` ${layer}`);
-    find("layers").append(label);
-    ticks.set(layer, tick);
-    thumbs.set(layer, canvas);
-  }
-  const take = { network: () => attempt("Loading the network …", () => takeNetwork({})),
-    own: () => takeFile(form.own.files[0]), file: () => takeFile(form.file.files[0]) };
+function connect(how) {
+  form.network.append(...all.networks.map(({ name, id }) => new Option(name, id)));
+  const named = () => all.networks.some(({ id }) => location.hash.slice(9) === id)
+    && (form.network.value = location.hash.slice(9)); // after #network= or, in the book, #network-
+  named();
+  addEventListener("hashchange", () =>
+    named() && about && attempt("Loading the network …", () => takeNetwork()));
+  const take = { network: () => (location.hash = `network=${form.network.value}`),
+    own: () => takeFile(form.own.files[0]), file: () => takeFile(form.file.files[0]),
+    side: () => opened && attempt("", explain), scaling: () => opened && attempt("", explain) };
   for (const [name, work] of Object.entries(take)) form[name].addEventListener("change", work);
   find("results").addEventListener("input", draw);
-  for (const name of ["side", "scaling"]) {
-    form[name].addEventListener("change", () => opened && attempt("", explain));
-  }
-  find("form").addEventListener("submit", (event) => event.preventDefault());
-  find("load").addEventListener("click", load);
+  find("load").addEventListener("click", () => load(how));
   find("cancel").addEventListener("click", () => ask("cancel"));
   find("sample").addEventListener("click", takeSample);
   find("saves").addEventListener("click", ({ target }) => target.value && save(target.value));
-  document.addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    takeFile(event.dataTransfer.files[0]);
-  });
+  addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
+  for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
+  addEventListener("drop", ({ dataTransfer }) => takeFile(dataTransfer.files[0]));
 }
 
-connect();
-if (all.runtime_mb) {
-  find("load").textContent = `Load the runtime, ${all.runtime_mb} MB`;
-  find("load").hidden = false;
-  say("Nothing is loaded before you ask for it, and your picture stays on this machine.");
-} else {
-  say("These pages were built without a network, so the runtime is missing: build them again "
-    + "where registry.npmjs.org can be reached.", true);
-}
+const how = await plan(), runtime = all.runtimes?.[how.kind];
+const lacking = typeof WebAssembly === "undefined"
+  ? "This browser has no WebAssembly, or it is switched off: try another one." : runtime ? ""
+    : "Built without a network, these pages lack the runtime: build them where npm can be reached.";
+connect(how);
+find("load").textContent = `Load the runtime, ${runtime?.mb} MB`;
+find("load").hidden = lacking !== "";
+say(lacking || "Nothing is loaded before you ask for it, and your picture stays on this machine.",
+  lacking !== "");

@@ -1,239 +1,228 @@
-// Run the network and all that follows from it, away from the page, so that it never freezes.
-// A message {id, step, ...} is answered by {id, result} or {id, error}.
+// Do the work away from the page, so that it never freezes: read, run the network on tiles, draw,
+// save. The arithmetic is in graphs, which book/_ext/micranet_book/steps.py writes.
 
-import { LAYERS, combine, gaussian, level } from "./maps.mjs";
-import { edges, numbered, outlines, table } from "./objects.mjs";
-import { decode, fitted, levels, scaled, visible } from "./pixels.mjs";
-import { csv, rois, tiff } from "./saving.mjs";
-
-const MOST_BYTES = 1.5e9; // of maps
-const state = { run: 0, memory: new Map() };
+import { fetched, startWorker } from "./asking.mjs";
+import { numbered } from "./objects.mjs";
+import { decode, fitted } from "./pixels.mjs";
+import { save } from "./saving.mjs";
+const state = { run: 0, graphs: new Map(), memory: new Map(), others: [] };
 
 onmessage = async ({ data: { id, step, ...args } }) => {
   try {
     postMessage({ id, result: await steps[step](args) });
   } catch (error) {
-    postMessage({ id, error: sentence(error) });
+    const memory = error instanceof RangeError || /memory|alloc/i.test(error.message ?? error);
+    postMessage({ id, error: memory
+      ? "The memory of the browser is not enough: cut a part of the picture."
+      : error.message ?? `The network could not be run (${error}).` });
   }
 };
 
 const steps = {
-  async runtime({ folder }) {
-    if (typeof WebAssembly === "undefined") {
-      throw new Error("This browser has no WebAssembly, or it is switched off: try another one.");
+  async runtime({ folder, files: [script, wasm], plan }) {
+    const wasmBinary = await fetched(folder + wasm);
+    const any = await fetched(`${folder}../steps/sum.onnx`);
+    Object.assign(state, { folder, plan, files: [script, wasm] });
+    try {
+      state.ort = await import(folder + script);
+      Object.assign(state.ort.env.wasm, { wasmBinary, numThreads: plan.threads });
+      await open(any);
+    } catch {
+      throw new Error("The runtime does not start: load this page anew, or use another browser.");
     }
-    state.folder = folder;
-    const wasmBinary = await fetched(`${folder}ort-wasm-simd-threaded.wasm`);
-    state.ort = await import(`${folder}ort.wasm.bundle.min.mjs`);
-    const threads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
-    Object.assign(state.ort.env.wasm, { wasmBinary, numThreads: threads });
   },
   async network({ url, bytes, about }) {
-    const graph = bytes ?? (await fetched(url));
-    const session = await state.ort.InferenceSession.create(new Uint8Array(graph)).catch(() => {
-      throw new Error("This is no ONNX file that onnxruntime can read: export the network anew.");
-    });
-    if (!session.inputNames.includes("image") || !session.outputNames.includes("maps")) {
-      throw new Error("This network gives no maps: export it by to_onnx(path, model, maps=True).");
-    }
-    const shape = (entries, name) => entries.find((entry) => entry.name === name).shape;
-    const count = shape(session.outputMetadata, "logits")[1];
-    const classes = JSON.parse(metadata(new Uint8Array(graph)).classes ?? "null");
-    const names = classes ?? Array.from({ length: count }, (_, k) => `class ${k}`);
-    await state.session?.release();
-    state.session = session;
-    state.about = { channels: shape(session.inputMetadata, "image")[1], classes: names, ...about };
-    return state.about;
+    const graph = new Uint8Array(bytes ?? (await fetched(url)));
+    const kinds = [...new Set([state.plan.kind, "wasm"])];
+    const session = await open(graph, kinds).catch(() => null);
+    if (!session?.inputNames.includes("least")) throw new Error(session
+      ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
+      : "This is no ONNX file that onnxruntime can read: export the network anew.");
+    const { num_input_images: planes, num_classes: count } = note(graph, "settings");
+    const classes = note(graph, "classes") ?? [...Array(count).keys()];
+    const known = { planes, classes, ...note(graph, "usage"), ...about };
+    known.least = Float32Array.from(classes, (_, k) => known.least?.[k] ?? 0);
+    const old = state.session, run = state.run + 1; // maps of the old one are not wanted any more
+    Object.assign(state, { session, graph, about: known, run });
+    await old?.release();
+    await tile({ data: new Float32Array(planes * 128 ** 2), tall: 128, wide: 128 }); // warms up
+    return known;
   },
   async picture({ url, bytes }) {
-    const read = new Uint8Array(bytes ?? (await fetched(url)));
-    state.image = await decode(read, async () => {
-      await import(`${state.folder}geotiff.js`);
-      return globalThis.GeoTIFF;
-    });
-    return { height: state.image.height, width: state.image.width };
+    const { height, width } = state.image = await decode(
+      new Uint8Array(bytes ?? (await fetched(url))), state.folder);
+    state.run += 1; // maps of another picture are of no use any more
+    return { height, width };
   },
+  ...{ maps, tile, draw },
   cancel: () => void (state.run += 1),
-  maps,
-  draw,
-  save({ kind, cls, pixelSize }) {
-    const { height, width } = state.image, { found, score } = state;
-    const columns = Object.keys(table({ labels: [1], count: 1 }, [0], 1, pixelSize)[0]);
-    if (kind === "tif") return new Blob([tiff(found, height, width)]);
-    if (kind === "csv") return new Blob([csv(table(found, score, width, pixelSize), columns)]);
-    if (kind === "zip") return rois(outlines(found, height, width), `class${cls}`);
-    const canvas = new OffscreenCanvas(width, height);
-    const mask = painted(found.labels.map((label) => Math.min(label, 1)), BINARY, height, width);
-    canvas.getContext("2d").putImageData(mask, 0, 0);
-    return canvas.convertToBlob({ type: "image/png" });
-  },
+  save: ({ kind, ...args }) =>
+    save[kind]({ ...args, ...state.found, ...state.image }, state.folder),
 };
 
-const BINARY = [[0, 0, 0], [255, 255, 255]];
+const open = (graph, executionProviders = ["wasm"]) =>
+  state.ort.InferenceSession.create(graph, { executionProviders });
+const tensor = (data, ...sides) => new state.ort.Tensor(data, sides.length ? sides : [data.length]);
+const flag = (value) => tensor([value]);
+const int64 = (...values) =>
+  tensor(BigInt64Array.from(values, (value) => BigInt(Math.floor(value) || 0)));
 
-async function fetched(url) {
-  const reply = await fetch(url).catch(() => ({ status: "no answer" }));
-  if (reply.ok) return reply.arrayBuffer();
-  throw new Error(`${url.split("/").pop()} could not be loaded (${reply.status}): try again.`);
-}
-
-/** Say in one sentence what went wrong. */
-function sentence(error) {
-  const memory = error instanceof RangeError || /memory|alloc/i.test(error.message ?? error);
-  if (memory) return "The memory of the browser is not enough: cut a part of the picture.";
-  return error.message ?? `The network could not be run (${error}).`;
-}
-
-/** Read the metadata of an ONNX file: pairs of texts in field 14 of its protocol buffer. */
-function metadata(bytes) {
-  const found = {};
-  let at = 0;
-  const number = () => {
-    for (let value = 0, unit = 1; ; unit *= 128) {
-      value += (bytes[at] & 127) * unit;
-      if (bytes[at++] < 128) return value;
-    }
-  };
-  const text = () => {
-    number(); // which field
-    const size = number();
-    return new TextDecoder().decode(bytes.subarray(at, (at += size)));
-  };
-  while (at < bytes.length) {
-    const field = number(), value = number(); // a number, or how many bytes follow
-    if (field % 8 === 0) continue;
-    const end = at + value;
-    if (field === 8 * 14 + 2) found[text()] = text();
-    at = end;
+/** Run one of the small graphs and return its outputs. */
+async function compute(name, inputs) {
+  if (!state.graphs.has(name)) {
+    state.graphs.set(name, await open(await fetched(`${state.folder}../steps/${name}.onnx`)));
   }
-  return found;
+  return Object.values(await state.graphs.get(name).run(inputs));
+}
+
+/** Read a note, JSON text, from the metadata of an ONNX file: a name, a length, the text. */
+function note(graph, key) {
+  const field = `\n${String.fromCharCode(key.length)}${key}\x12`, { length } = field;
+  let at = new TextDecoder("latin1").decode(graph).lastIndexOf(field) + length, size = 0, unit = 1;
+  if (at < length) return null;
+  do size += (graph[at] & 127) * unit, unit *= 128; while (graph[at++] > 127);
+  return JSON.parse(new TextDecoder().decode(graph.subarray(at, at + size)));
+}
+
+/** Scale the picture as the network's images were, and mirror it until its tiles fit. */
+async function scaled({ planes, height, width }, how, below, right) {
+  const data = new Float32Array(planes.length * height * width), { about } = state;
+  planes.forEach((plane, k) => data.set(plane, k * height * width));
+  const [bytes, words] = [Uint8Array, Uint16Array].map((kind) => planes[0] instanceof kind);
+  if (how === "fixed" && words && about.dtype !== "uint16") {
+    throw new Error("The picture has 16 bits, whose full range says nothing: choose the scaling "
+      + "minmax or standard, whichever the network was trained with.");
+  }
+  const image = tensor(data, planes.length, height, width), most = bytes ? 255 : words ? 65535 : 1;
+  [state.picture] = await compute("visible", { image, bytes: flag(bytes) });
+  const [offset, factor] = (how === "range" ? [about.offset, about.factor] : [[0], [1 / most]])
+    .map((numbers) => tensor(Float32Array.from(numbers)));
+  const pads = int64(0, 0, 0, 0, below, right);
+  return (await compute(how, { image, offset, factor, pads }))[0];
 }
 
 /** Compute the maps of the predicted classes, blended as micranet_helpers.maps.tiles does. */
 async function maps({ side, scaling }) {
-  const run = (state.run += 1), { height, width } = state.image, { about } = state;
-  const image = fitted(state.image, about.channels), whole = Math.max(height, width) <= side;
-  const input = image.planes.map((plane) => scaled(plane, scaling));
-  const multiple = (length) => Math.ceil(length / 8) * 8;
+  const run = (state.run += 1), { about } = state, image = fitted(state.image, about.planes);
+  const { height, width } = image, whole = Math.max(height, width) <= side;
   if (Math.min(height, width) <= (whole ? 8 : side / 2)) {
     throw new Error(`The picture of ${height} × ${width} px is too small for tiles of ${side} px.`);
   }
-  const [tall, wide] = whole ? [multiple(height), multiple(width)] : [side, side];
+  // Tiles begin every three quarters of their side; the last may reach over the edge.
+  const starts = (length, size, stride = Math.max(Math.floor((size * 3) / 32) * 8, 8)) =>
+    Array.from({ length: Math.ceil((length - size) / stride) + 1 }, (_, i) => i * stride);
+  const [tall, wide] = whole ? [height, width].map((n) => Math.ceil(n / 8) * 8) : [side, side];
   const corners = starts(height, tall).flatMap((y) => starts(width, wide).map((x) => [y, x]));
-  const weights = new Float32Array(height * width), sums = new Map();
+  const total = corners.length, [down, across] = corners.at(-1);
+  const seen = await scaled(image, scaling, down + tall - height, across + wide - width);
+  const sums = new Map(), weights = new Float32Array(height * width);
   const best = new Float32Array(about.classes.length).fill(-Infinity);
   state.memory.clear();
-  for (const [done, corner] of corners.entries()) {
-    postMessage({ progress: done, total: corners.length });
-    await new Promise((resolve) => setTimeout(resolve)); // lets a cancel through
-    if (run !== state.run) throw new Error("Cancelled.");
-    const { logits, maps } = await state.session.run({ image: tile(input, corner, tall, wide) },
-      ["logits", "maps"]); // not the evidence, which the page has no use for
-    best.forEach((value, k) => (best[k] = Math.max(value, logits.data[k])));
-    const shown = [...best.keys()].filter((k) => isPredicted(logits.data[k], k));
-    shown.filter((k) => !sums.has(k)).forEach((k) => sums.set(k, emptyMaps(sums.size + 1)));
-    blend(corner, tall, wide, weights, shown.map((k) => [k, sums.get(k)]), maps.data);
-  }
-  for (const map of [...sums.values()].flat()) map.forEach((v, i) => (map[i] = v / weights[i]));
-  Object.assign(state, { sums, picture: visible(image) });
-  const chances = [...best].map((logit, k) => [k, 1 / (1 + Math.exp(-logit)), logit]);
+  let done = 0;
+  const lane = async (explain) => {
+    for (;;) {
+      await new Promise((resolve) => setTimeout(resolve)); // lets a cancel through, and answers
+      if (run !== state.run) throw new Error("Cancelled.");
+      const corner = corners.shift();
+      if (!corner) return;
+      const data = cut(seen, corner, tall, wide), found = await explain({ data, tall, wide });
+      found.logits.forEach((value, k) => (best[k] = Math.max(best[k], value)));
+      for (const k of found.shown.filter((k) => !sums.has(k))) {
+        if (32 * weights.length * (sums.size + 1) > 1.5e9) throw new RangeError(); // bytes
+        sums.set(k, new Float32Array(8 * weights.length));
+      }
+      blend(corner, tall, wide, width, weights, found.shown.map((k) => sums.get(k)), found.maps);
+      postMessage({ progress: (done += 1), total });
+    }
+  };
+  postMessage({ progress: 0, total });
+  const others = Array.from({ length: Math.min(state.plan.workers, total) - 1 }, (_, i) => i);
+  await Promise.all([...others.map((i) => other(i).then(lane)), lane(tile)]);
+  const area = weights.length;
+  for (const sum of sums.values()) sum.forEach((value, i) => (sum[i] = value / weights[i % area]));
+  state.maps = sums;
+  const chances = [...best].map((logit, k) => [k, 1 / (1 + Math.exp(-logit))]);
   chances.sort((a, b) => b[1] - a[1]);
   return { note: image.note ?? "", most: chances[0],
-    predicted: chances.filter(([k, , logit]) => isPredicted(logit, k)) };
+    predicted: chances.filter(([k]) => sums.has(k)) };
 }
 
-/** Find where tiles begin: steps of three quarters of a tile; the last may reach over the edge. */
-export function starts(length, side) {
-  const stride = Math.max(Math.floor((side * 3) / 32) * 8, 8), beyond = Math.max(length - side, 0);
-  return Array.from({ length: Math.ceil(beyond / stride) + 1 }, (_, i) => i * stride);
+/** Give another worker the network, and return how it is asked for a tile. */
+async function other(number) {
+  const { folder, files, plan, graph, about } = state;
+  const one = (state.others[number] ??= { ask: startWorker() });
+  await (one.ready ??= one.ask("runtime", { folder, files, plan }));
+  if (one.graph !== graph) await one.ask("network", { bytes: graph, about });
+  one.graph = graph;
+  return (args) => one.ask("tile", args);
 }
 
-function isPredicted(logit, k) {
-  const { thresholds } = state.about;
-  return thresholds ? 1 / (1 + Math.exp(-logit)) >= thresholds[k] : logit > 0;
+/** Explain the classes that the network predicts in a tile. */
+async function tile({ data, tall, wide }) {
+  const { least, planes } = state.about, size = 8 * tall * wide;
+  const { logits, shown, maps } = await state.session.run(
+    { image: tensor(data, 1, planes, tall, wide), least: tensor(least) });
+  return { logits: logits.data, shown: Array.from(shown.data, Number),
+    maps: Array.from(shown.data, (_, i) => maps.data.subarray(i * size, (i + 1) * size)) };
 }
 
-function emptyMaps(classes) {
-  const { height, width } = state.image;
-  if (32 * height * width * classes > MOST_BYTES) throw new RangeError();
-  return LAYERS.map(() => new Float32Array(height * width));
-}
-
-function tile(planes, [top, left], tall, wide) {
-  const { height, width } = state.image, data = new Float32Array(planes.length * tall * wide);
-  const inside = (i, length) => (i < length ? i : 2 * (length - 1) - i); // mirrored beyond
-  let at = 0;
-  for (const plane of planes) {
-    for (let y = 0; y < tall; y++) {
-      const row = inside(top + y, height) * width;
-      for (let x = 0; x < wide; x++) data[at++] = plane[row + inside(left + x, width)];
-    }
+function cut({ data, dims: [channels, height, width] }, [top, left], tall, wide) {
+  const part = new Float32Array(channels * tall * wide);
+  for (let row = 0; row < channels * tall; row++) {
+    const from = (Math.floor(row / tall) * height + top + (row % tall)) * width + left;
+    part.set(data.subarray(from, from + wide), row * wide);
   }
-  return new state.ort.Tensor("float32", data, [1, planes.length, tall, wide]);
+  return part;
 }
 
-function blend([top, left], tall, wide, weights, shown, data) {
-  const { height, width } = state.image;
+function blend([top, left], tall, wide, width, weights, sums, maps) {
+  const area = weights.length, height = area / width;
   const ramp = (i, side) => Math.max(1 - Math.abs(i - (side - 1) / 2) / (side / 2), 1e-9);
   for (let y = 0; y < Math.min(tall, height - top); y++) {
     for (let x = 0; x < Math.min(wide, width - left); x++) {
       const at = (top + y) * width + left + x, weight = ramp(y, tall) * ramp(x, wide);
       weights[at] += weight;
-      for (const [k, sum] of shown) {
-        for (let layer = 0; layer < 8; layer++) {
-          sum[layer][at] += weight * data[((k * 8 + layer) * tall + y) * wide + x];
-        }
+      for (let i = 0; i < 8 * sums.length; i++) {
+        const layer = i % 8, k = (i - layer) / 8;
+        sums[k][layer * area + at] += weight * maps[k][(layer * tall + y) * wide + x];
       }
     }
   }
 }
 
-/** Compute a step anew only if what it depends on has changed. */
-function remembered(name, key, compute) {
-  const text = JSON.stringify(key), old = state.memory.get(name);
-  if (old?.text === text) return old.value;
-  const value = compute();
-  state.memory.set(name, { text, value });
-  return value;
+/** Compute anew only what depends on a changed choice. */
+function remembered(name, choices, work) {
+  const key = JSON.stringify(choices), old = state.memory.get(name);
+  if (old?.key !== key) state.memory.set(name, { key, value: work() });
+  return state.memory.get(name).value;
 }
 
-/** Combine, smooth, mark, number and paint what was chosen. */
-function draw({ cls, layers, how, sigma, threshold, level: q, area, opacity, colours }) {
-  const { height, width } = state.image, all = state.sums.get(cls);
-  const combined = remembered("combined", [cls, layers, how], () => combine(all, how, layers));
-  const score = remembered("score", [cls, layers, how, sigma],
-    () => gaussian(combined, height, width, sigma));
-  const found = remembered("found", [cls, layers, how, sigma, threshold, q, area],
-    () => numbered(score, height, width, level(score, threshold, q), area));
-  const colour = colours.classes[cls % colours.classes.length], step = Math.ceil(width / 96);
-  const map = (values, h, w) => painted(levels(values), colours.map, h, w);
-  const rows = Math.ceil(height / step), columns = Math.ceil(width / step);
-  const small = all.map((each) => map(Float32Array.from({ length: rows * columns }, (_, i) =>
-    each[Math.floor(i / columns) * step * width + (i % columns) * step]), rows, columns));
-  const top = threshold === "none" ? map(score, height, width).data : null;
-  Object.assign(state, { found, score });
-  return { picture: overlaid(found.labels, colour, opacity, top), small, count: found.count,
-    combined: map(score, height, width), size: height * width,
-    area: found.labels.reduce((sum, label) => sum + (label > 0), 0) };
+/** Find the objects by what is chosen, and paint all pictures. */
+async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, colour }) {
+  const { height, width } = state.image, maps = tensor(state.maps.get(+cls), 8, height, width);
+  const heat = (values, step) => compute("heat", { maps: values, step: int64(step) });
+  const [small] = await remembered("small", [cls], () => heat(maps, Math.ceil(width / 96)));
+  const chosen = tensor(layers), first = [cls, layers, how];
+  const [combined] = await remembered("combined", first, () => compute(how, { maps, chosen }));
+  const [score] = await remembered("score", [first, sigma],
+    () => compute("smoothed", { score: combined, sigma: tensor(Float32Array.of(sigma)) }));
+  const [hot] = await remembered("hot", [first, sigma],
+    () => heat(score.reshape([1, height, width]), 1));
+  const [{ data: [above] }] = await remembered("level", [first, sigma, threshold, level],
+    () => compute(threshold, { score, rank: int64((level / 100) * (score.size - 1)) }));
+  const found = remembered("found", [above, area, first, sigma],
+    () => numbered(score.data, width, above, area));
+  const all = threshold === "none"; // then the score lies over the whole picture
+  const [picture] = await compute("overlaid", { picture: state.picture, everywhere: flag(all),
+    above: all ? hot.reshape([height, width, 4]) : tensor(Uint8Array.of(...colour, 255), 1, 1, 4),
+    labels: tensor(found.labels, height, width), opacity: tensor(Float32Array.of(opacity)) });
+  state.found = { ...found, score: score.data };
+  return { pictures: [picture, hot, small].flatMap(painted), count: found.areas.length,
+    area: found.areas.reduce((a, b) => a + b, 0), size: height * width };
 }
 
-function overlaid(labels, colour, opacity, top) {
-  const { data, height, width } = state.picture, picture = new ImageData(width, height);
-  const edge = edges(labels, width);
-  for (let i = 0; i < labels.length; i++) {
-    const weight = edge[i] ? 1 : labels[i] || top ? opacity : 0;
-    for (let k = 0; k < 3; k++) {
-      const above = top ? top[4 * i + k] : colour[k];
-      picture.data[4 * i + k] = data[4 * i + k] * (1 - weight) + above * weight;
-    }
-    picture.data[4 * i + 3] = 255;
-  }
-  return picture;
-}
-
-function painted(values, colours, height, width) {
-  const picture = new ImageData(width, height), pixels = new Uint32Array(picture.data.buffer);
-  const opaque = colours.map(([red, green, blue]) => red + (green << 8) + (blue << 16) - 2 ** 24);
-  values.forEach((value, i) => (pixels[i] = opaque[value]));
-  return picture;
+function painted({ data, dims }) {
+  const [height, width] = dims.slice(-3), size = 4 * height * width;
+  return Array.from({ length: data.length / size }, (_, k) =>
+    new ImageData(new Uint8ClampedArray(data.slice(k * size, (k + 1) * size)), width, height));
 }

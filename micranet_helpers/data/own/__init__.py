@@ -1,10 +1,24 @@
 """The reader's own images: what is in a folder, and a dataset made of it.
 
-- ``images``: survey a folder, report what was found, build a dataset.
-- ``annotations``: read tables, masks, boxes, polygons and ROIs.
-- ``answers``: read yes and no about images and boxes.
+- ``read_table``, ``read_crops``, ``read_boxes``, ``read_masks``, ``read_coco``, ``read_labelme``,
+  ``read_geojson``, ``read_rois``: read labels of all usual kinds.
+- ``survey``, ``report``: look at images and labels, and say what was found.
+- ``build``, ``check_split``: make a dataset, and check it.
+- ``read_answers``: read yes and no about images and boxes.
 """
 
-from micranet_helpers.data.own.images import Facts, Survey, build, check_split, report, survey
+from micranet_helpers.data.own.annotations import Annotations
+from micranet_helpers.data.own.coco import read_coco
+from micranet_helpers.data.own.crops_table import read_crops
+from micranet_helpers.data.own.images import build, check_split
+from micranet_helpers.data.own.masks import read_masks
+from micranet_helpers.data.own.outlines import read_geojson, read_labelme
+from micranet_helpers.data.own.rois import read_rois
+from micranet_helpers.data.own.survey import Facts, Survey, report, survey
+from micranet_helpers.data.own.tables import read_boxes, read_table
 
-__all__ = ["Facts", "Survey", "build", "check_split", "report", "survey"]
+__all__ = [
+    "Annotations", "Facts", "Survey", "build", "check_split", "read_boxes", "read_coco",
+    "read_crops", "read_geojson", "read_labelme", "read_masks", "read_rois", "read_table",
+    "report", "survey",
+]  # fmt: skip

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from micranet_helpers.data.own.annotations import (
     Annotations,
     Label,
-    _reading,
-    _table,
     image_key,
+    reading,
+    table,
 )
 from micranet_helpers.files.atomic import write_atomically
 
@@ -31,15 +31,17 @@ def read_crops(path: str | Path) -> Annotations:
     The image-level label of an image is 1 for the classes that one of its crops shows. Raises
     FileNotFoundError, or ValueError, which names the line, as the other readers do.
     """
-    with _reading(path):
-        (_, header), *lines = _table(path)
+    with reading(path) as faults:
+        (_, header), *lines = table(path, faults)
         if tuple(name.casefold() for name in header[:4]) != HEADER or not all(header[4:] or [""]):
             raise ValueError("the first line must be: file,top,left,side, then the classes.")
         crops: dict[str, dict[tuple, list[float]]] = {}
         for number, (name, *cells) in lines:
-            place, labels = _crop(cells, f"line {number}")
-            if crops.setdefault(image_key(name), {}).setdefault(place, labels) is not labels:
-                raise ValueError(f"line {number}: this crop was named before: keep one of them.")
+            with faults.noted():
+                place, labels = _crop(cells, f"line {number}")
+                known = crops.setdefault(image_key(name), {})
+                if known.setdefault(place, labels) is not labels:
+                    raise ValueError(f"line {number}: this crop was named before: keep one.")
         arrays = {name: np.array([[*place, *labels] for place, labels in found.items()], np.float32)
                   for name, found in crops.items()}  # fmt: skip
         images = {name: partial(_present, rows) for name, rows in arrays.items()}

@@ -20,6 +20,7 @@ from micranet_helpers.data.scaling import normalize
 from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import LAYERS, MICRANet, check_finite, check_images
+from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.onnx import Outputs, check_classes, graph, outputs, side_step
 from micranet_helpers.zoo.export.shared import check_exportable, extra
@@ -118,7 +119,7 @@ def to_bioimageio(
     ----------
     https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102.
     """
-    path = named(path, ".zip")
+    path, model = named(path, ".zip"), unwrapped(model)
     check_exportable(model)
     check_classes(model, classes)
     if isinstance(authors, str) or not authors:

@@ -10,8 +10,13 @@ older programs cannot read. Operators of version 17 in a file of version 8 run i
 
 1.13.1, 1.32 and the web's 1.30 were tried: maps differ from grad_cam's by some 1e-6, and by up to
 1e-3 where rounding decides which pixel a max pool takes.
+
+For browsers there is a second graph. It explains only the classes that it predicts, all of them in
+one way back, and convolves by :mod:`~micranet_helpers.zoo.export.winograd`.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from micranet_helpers.maps.cam import SHIFTS
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 from micranet_helpers.zoo.export.shared import extra
+from micranet_helpers.zoo.export.winograd import convolved, transforms
 
 OPSET, IR_VERSION = 17, 8  # versions of the operators and of the file
 FLOAT, INT64, DOUBLE = 1, 7, 11  # as ONNX numbers types
@@ -28,15 +34,21 @@ POOLED = tuple(layer for layer in range(1, len(LAYERS)) if STRIDES[layer] != STR
 
 Op = Any  # onnxscript's OpBuilder: its methods add operators to the graph
 Value = Any  # an output of an operator
+Group = Any  # numbers of classes whose gradients are computed together: a list, or a Value
+Shares = Callable[[Group], Value]
 
 
 @torch.no_grad()
-def maps_graph(model: MICRANet) -> Any:
+def maps_graph(model: MICRANet, predicted: bool = False) -> Any:
     """Make the graph, an ``onnx.ModelProto``, of any batch and size from 16 px on.
 
     Its outputs, of ``image`` (B, C, H, W), are ``logits`` (B, K) and ``maps`` (B, K, 8, H, W),
     those of :func:`micranet_helpers.maps.cam.grad_cam`, and ``evidence`` (B, K, H, W), that of
     :func:`micranet_helpers.maps.cam.evidence`.
+
+    With ``predicted`` it is the one for browsers, of one image (1, C, H, W). A second input is
+    ``least`` (K,), above which logits predict a class; outputs are ``logits`` (1, K), ``shown``,
+    int64 (N,), the predicted classes by number, and ``maps`` (1, N, 8, H, W).
     """
     script = extra("onnxscript")
     ir = script.ir
@@ -48,15 +60,24 @@ def maps_graph(model: MICRANet) -> Any:
     ]
     op, sides, classes = build.op, ["height", "width"], model.num_classes
     image = build.input("image", ir.DataType.FLOAT, ["batch", model.in_channels, *sides])
-    activations = _forward(op, image, weights)
+    convolve = partial(_winograd, op, transforms(build)) if predicted else partial(_conv, op)
+    activations = _forward(op, image, weights, convolve)
     logits, shares = _pool(op, model, activations[-1], weights[-1])
-    outputs = {
-        "logits": (logits, []),
-        "maps": (_maps(op, activations, shares, weights), [len(LAYERS), *sides]),
-        "evidence": (_evidence(op, image, weights), sides),
-    }
+    outputs = {"logits": (logits, ["batch", classes])}
+    groups, shape = [[cls] for cls in range(classes)], ["batch", classes]
+    if predicted:
+        above = op.Greater(logits, build.input("least", ir.DataType.FLOAT, [classes]))
+        shown = op.Reshape(op.Slice(op.NonZero(above), [1], [2], [0]), [-1])
+        outputs["shown"], shape = (shown, ["shown"]), [1, "shown"]
+        count = op.Shape(shown)  # without any, another stands in: no batch is empty
+        groups = [op.Slice(op.Concat(shown, [0], axis=0), [0], op.Max(count, [1]))]
+    maps = _maps(op, activations, shares, weights, groups, convolve)
+    maps = op.Slice(maps, [0], count, [1]) if predicted else maps
+    outputs["maps"] = maps, [*shape, len(LAYERS), *sides]
+    if not predicted:
+        outputs["evidence"] = _evidence(op, image, weights), [*shape, *sides]
     for name, (value, shape) in outputs.items():
-        value.shape = ir.Shape(["batch", classes, *shape])
+        value.shape = ir.Shape(shape)
         build.add_output(value, name)
     return ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
 
@@ -74,12 +95,21 @@ def _arrays(model: MICRANet) -> list[dict[str, Any]]:
     return [{name: a.float().cpu().numpy() for name, a in each.items()} for each in arrays]
 
 
-def _forward(op: Op, x: Value, weights: list) -> list[Value]:
+def _conv(op: Op, x: Value, weight: Value, *bias: Value) -> Value:
+    return op.Conv(x, weight, *bias, pads=[1] * 4)
+
+
+def _winograd(op: Op, matrices: list[Value], x: Value, weight: Value, *bias: Value) -> Value:
+    found = convolved(op, x, weight, matrices)
+    return op.Add(found, op.Reshape(bias[0], [-1, 1, 1])) if bias else found
+
+
+def _forward(op: Op, x: Value, weights: list, convolve: Callable[..., Value]) -> list[Value]:
     """Compute the activations of each layer, after the ReLU."""
     activations = []
     for layer in range(len(LAYERS)):
         x = _pooled(op, x) if layer in POOLED else x
-        x = op.Relu(op.Conv(x, *weights[layer], pads=[1] * 4))
+        x = op.Relu(convolve(x, *weights[layer]))
         activations.append(x)
     return activations
 
@@ -88,15 +118,16 @@ def _pooled(op: Op, x: Value) -> Value:
     return op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
 
 
-def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Value, list[Value]]:
-    """Compute logits and, for each class, the shares of the pixels of 4b in its gradient.
+def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Value, Shares]:
+    """Compute logits and, for a group of classes, the shares of the pixels of 4b in its gradient.
 
-    A share times the weight of the linear layer is the gradient: (B, 256, h, w).
+    A share times the weight of the linear layer is the gradient: (B·N, 256, h, w).
     """
     active = _flag(op, op.Greater(top, 0.0))
     if model.pool == "channel":
         logits = op.Flatten(op.Conv(op.GlobalMaxPool(top), *linear))
-        return logits, [op.Mul(_peak(op, top), active)] * model.num_classes
+        peaks = op.Mul(_peak(op, top), active)
+        return logits, lambda group: peaks
     each = op.Conv(top, *linear)
     flat, pixels = op.Reshape(each, [0, 0, -1]), _pixels(op, top)
     if model.pool == "top":
@@ -106,8 +137,12 @@ def _pool(op: Op, model: MICRANet, top: Value, linear: list[Value]) -> tuple[Val
         log_mean = op.Sub(op.ReduceLogSumExp(scaled, axes=[2], keepdims=0), op.Log(pixels))
         logits, shares = op.Div(log_mean, model.sharpness), op.Softmax(scaled, axis=2)
     shares = op.Reshape(shares, op.Shape(each))
-    of_class = [op.Slice(shares, [cls], [cls + 1], [1]) for cls in range(model.num_classes)]
-    return logits, [op.Mul(share, active) for share in of_class]
+    shape = op.Concat([-1, 1], op.Shape(top, start=2), axis=0)
+
+    def of_group(group: Group) -> Value:
+        return op.Mul(op.Reshape(op.Gather(shares, group, axis=1), shape), active)
+
+    return logits, of_group
 
 
 def _highest(op: Op, flat: Value, pixels: Value, share: float) -> tuple[Value, Value]:
@@ -122,32 +157,43 @@ def _highest(op: Op, flat: Value, pixels: Value, share: float) -> tuple[Value, V
     return op.ReduceMean(values, axes=[2], keepdims=0), shares
 
 
-def _maps(op: Op, activations: list[Value], shares: list[Value], weights: list) -> Value:
-    """Weight the channels of each layer by their mean gradients, class by class."""
+def _maps(
+    op: Op, activations: list[Value], shares: Shares, weights: list, groups: list[Group],
+    convolve: Callable[..., Value],
+) -> Value:  # fmt: skip
+    """Weight the channels of each layer by their mean gradients, a group of classes at a time."""
     layers = range(1, len(LAYERS))
     passed = {layer: _passed(op, layer, activations[layer - 1]) for layer in layers}
     turned = {layer: _turned(op, weights[layer][0]) for layer in layers}
-    alphas = []
-    for cls, share in enumerate(shares):
-        slopes = op.Slice(weights[-1][0], [cls], [cls + 1], [0])  # (1, 256, 1, 1)
-        alphas.append(_alphas(op, op.Mul(share, slopes), passed, turned))
-    cams = [
-        op.Einsum(op.Concat(*of_layer, axis=2), activation, equation="bckj,bchw->bkhw")
-        for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)
-    ]
+    alphas, last = [], []
+    for group in groups:
+        slopes = op.Gather(weights[-1][0], group)  # (N, 256, 1, 1)
+        alphas.append(_alphas(op, op.Mul(shares(group), slopes), passed, turned, convolve))
+        last.append(op.Conv(activations[-1], slopes))
+    cams = [_weighted(op, of_layer, activation)
+            for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)]
     # The mean gradient of 4b is known, as the shares sum up to 1.
-    last = op.Conv(activations[-1], weights[-1][0])
-    cams.append(op.Relu(op.Div(last, _pixels(op, activations[-1]))))
+    cams.append(op.Relu(op.Div(op.Concat(*last, axis=1), _pixels(op, activations[-1]))))
     scaled = [_scaled(op, cam, stride) for cam, stride in zip(cams, STRIDES, strict=True)]
     return op.Concat(*[op.Unsqueeze(cam, [2]) for cam in scaled], axis=2)
 
 
-def _alphas(op: Op, grad: Value, passed: dict, turned: dict) -> list[Value]:
-    """Go back from the gradient at 4b, before its ReLU: a mean a layer, 1a to 4a, (B, C, 1, 1)."""
+def _weighted(op: Op, alphas: Sequence[Value], activation: Value) -> Value:
+    """Sum channels (B, C, h, w) with weights (B·N, C, 1, 1) of groups, whose B or N is 1."""
+    sizes = op.Shape(activation, end=1), [-1], op.Shape(activation, start=1, end=2)
+    shape = op.Concat(*sizes, axis=0)
+    stacked = op.Concat(*[op.Reshape(alpha, shape) for alpha in alphas], axis=1)
+    return op.Einsum(stacked, activation, equation="bkc,bchw->bkhw")
+
+
+def _alphas(
+    op: Op, grad: Value, passed: dict, turned: dict, convolve: Callable[..., Value]
+) -> list[Value]:
+    """Go back from the gradient at 4b, before its ReLU: means of 1a to 4a, (B·N, C, 1, 1)."""
     alphas = []
     for layer in range(len(LAYERS) - 1, 1, -1):
         # From before the ReLU of this layer to before the ReLU of the layer below.
-        grad = op.Conv(grad, turned[layer], pads=[1] * 4)
+        grad = convolve(grad, turned[layer])
         alphas.append(op.GlobalAveragePool(grad))
         if layer in POOLED:
             grad = op.Mul(op.Concat(*[grad] * 4, axis=1), passed[layer])
@@ -156,7 +202,7 @@ def _alphas(op: Op, grad: Value, passed: dict, turned: dict) -> list[Value]:
             grad = op.Mul(grad, passed[layer])
     # Of 1a only the mean is needed: a position of the kernel sees the gradient without the row
     # and the column that its shift pushes over the border.
-    sums = _without_ends(op, _without_ends(op, grad, 2), 3)  # (B, 32, 3, 3)
+    sums = _without_ends(op, _without_ends(op, grad, 2), 3)  # (B·N, 32, 3, 3)
     alphas.append(op.Div(op.Conv(sums, turned[1]), _pixels(op, grad)))
     return alphas[::-1]
 
@@ -228,7 +274,7 @@ def _evidence(op: Op, image: Value, weights: list) -> Value:
         for right in SHIFTS:
             ends = [-down or FAR, -right or FAR]
             moved = op.Slice(around, [8 - down, 8 - right], ends, [2, 3])
-            coarse = op.Conv(_forward(op, moved, weights)[-1], *weights[-1])
+            coarse = op.Conv(_forward(op, moved, weights, partial(_conv, op))[-1], *weights[-1])
             fine = _enlarged(op, coarse, STRIDES[-1])
             parts.append(op.Slice(fine, [down, right], [down - 8, right - 8], [2, 3]))
     return op.Mean(*parts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from micranet_helpers.maps.cam import evidence, grad_cam
 from micranet_helpers.networks import Network
 from micranet_helpers.networks.micranet import STRIDES, MICRANet
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.maps import maps_graph
 from micranet_helpers.zoo.export.shared import check_exportable, extra
@@ -37,7 +38,7 @@ def to_onnx(
     *,
     offset: ArrayLike = 0.0,
     factor: ArrayLike = 1.0,
-    maps: bool = False,
+    maps: bool | Literal["predicted"] = False,
     usage: Usage | None = None,
 ) -> None:
     """Write a network as an ONNX graph.
@@ -60,10 +61,11 @@ def to_onnx(
         Names of the classes.
     offset, factor : array-like of float, () or (C,)
         The network sees ``(image - offset) * factor``: noted for programs that make the input.
-    maps : bool
+    maps : bool or "predicted"
         Whether the graph of a MICRANet computes the maps of all layers and the evidence; H and W
         are then at least 16. It runs in older programs, too: see
-        :mod:`micranet_helpers.zoo.export.maps`.
+        :mod:`micranet_helpers.zoo.export.maps`. "predicted" is for browsers: the maps of the
+        predicted classes of one image at a time, N = 1, and no evidence.
     usage : Usage, optional
         How the network is to be used, noted as well. The offset and factor are then its own.
 
@@ -94,11 +96,12 @@ def graph(
     classes: Sequence[str] | None = None,
     offset: ArrayLike = 0.0,
     factor: ArrayLike = 1.0,
-    maps: bool = False,
+    maps: bool | Literal["predicted"] = False,
     usage: Usage | None = None,
 ) -> bytes:
     """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
     onnx, _ = extra("onnx"), extra("onnxscript")
+    model = unwrapped(model)
     check_exportable(model)
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):
@@ -112,7 +115,7 @@ def graph(
         **({} if classes is None else {"classes": list(classes)}),
         **({} if usage is None else {"usage": asdict(usage)}),
     }
-    proto = maps_graph(model) if maps else _traced(model)
+    proto = maps_graph(model, maps == "predicted") if maps else _traced(model)
     _tidy(proto, {key: json.dumps(note) for key, note in notes.items()})
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()
@@ -201,12 +204,15 @@ def check_graph(data: bytes, model: Network) -> None:
     step, draw = side_step(model), torch.Generator().manual_seed(0)
     for number, rows, columns in ((1, 3, 2), (3, 2, 4)):
         size = number, model.in_channels, rows * step, columns * step
-        images = torch.rand(size, generator=draw)
-        found = session.run(None, {"image": images.numpy()})
+        images, every = torch.rand(size, generator=draw), {}
+        if "shown" in names:  # every class, and of one image
+            images, every = images[:1], {"least": np.full(model.num_classes, -1e30, np.float32)}
+        found = session.run(None, {"image": images.numpy(), **every})
         expected = outputs(model, images, "maps" in names)
+        expected["shown"] = torch.arange(expected["logits"].shape[1])
         for name, theirs in zip(names, map(torch.from_numpy, found), strict=True):
             differences = (expected[name] - theirs).abs()
-            difference = float(differences.mean() if name == "maps" else differences.max())
+            difference = float(differences.float().mean() if name == "maps" else differences.max())
             tolerance = OF_MAPS if name == "maps" else TOLERANCE
             if not difference <= tolerance * max(1, float(expected[name].abs().max())):
                 raise RuntimeError(

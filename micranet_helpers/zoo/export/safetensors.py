@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from micranet_helpers.files.atomic import named, write_atomically
+from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import check_numbers
 from micranet_helpers.zoo.export.shared import extra
 from micranet_helpers.zoo.weights import settings_text, taken
@@ -46,7 +47,7 @@ def to_safetensors(path: str | Path, model: nn.Module, params: Mapping[str, Any]
     https://huggingface.co/docs/safetensors
     """
     save = extra("safetensors.torch").save
-    path = named(path, ".safetensors")
+    path, model = named(path, ".safetensors"), unwrapped(model)
     settings = settings_text(model, params)
     check_numbers([model])
     notes = {"format": "pt", "settings": settings, "micranet_helpers": version("micranet-helpers")}

@@ -1,0 +1,107 @@
+"""The networks that ship with the package: what is in their files, and the figures on their cards.
+
+Made anew by ``micranet-book networks``.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from micranet_book import networks, runner
+
+from micranet_helpers import metrics, zoo
+from micranet_helpers.data import actin, dataset
+from micranet_helpers.data.crops import CropDataset
+from micranet_helpers.lessons.training import build_dataset
+from micranet_helpers.train import logits_of
+
+BOOK = Path(__file__).parents[1] / "book"
+every_network = pytest.mark.parametrize("name", networks.SHIPPED)
+
+
+def card(name: str) -> str:
+    return zoo.shipped()[name].with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_all_are_there() -> None:
+    assert {*zoo.shipped()} == {*networks.SHIPPED}
+
+
+@every_network
+def test_files_are_small_and_say_how_they_are_used(name: str) -> None:
+    path = zoo.locate(f"shipped:{name}")
+    assert path.stat().st_size < 5e6
+    for group in (row["group"] for row in zoo.contents(path)):
+        usage = zoo.load(path, group).usage
+        assert usage.classes == networks.rule_of(networks.SHIPPED[name], ["Usiigaci"]).classes
+        assert usage.side and len(usage.levels) == len(usage.classes)
+
+
+@every_network
+def test_card_is_of_this_file_from_a_clean_commit(name: str) -> None:
+    text = card(name)
+    assert hashlib.sha256(zoo.shipped()[name].read_bytes()).hexdigest() in text
+    assert re.search(r"commit [0-9a-f]{40}\b", text) and "+changes" not in text
+    assert "no licence" not in text, "what was learnt from these data is not ours to ship"
+
+
+def parameters(chapter: str) -> dict:
+    """Those of the run: the values of the chapter, and of the profile ``networks``."""
+    declared = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
+    profile = runner.load_profile(BOOK, "networks")[1]
+    return {name: yaml.safe_load(item["default"]) for name, item in declared.items()} | profile.get(
+        chapter, {}
+    )
+
+
+def test_crops(name: str, folder: Path) -> CropDataset:
+    chapter = networks.SHIPPED[name]
+    given = parameters(chapter)
+    sizes = given["num_images"], given["size"]
+    if chapter == "actin":
+        path = actin.build(folder / "actin.h5", num_images=sizes[0], size=sizes[1])
+    else:
+        more = {"mnist": {"seed": 0}, "ctc": {"lines": given.get("lines")}}.get(chapter, {})
+        path = build_dataset(chapter, given["source"], given["subset"], *sizes, **more)
+    stride = given.get("test_stride", given["stride"])
+    rule = networks.rule_of(chapter, given.get("lines", ()))
+    return CropDataset(path, "testing", given["side"], stride, rule)
+
+
+test_crops.__test__ = False
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@every_network
+def test_figures_on_the_card_are_measured_again(
+    name: str, tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
+    monkeypatch.chdir(tmp_path)
+    write = dataset.write  # of what is drawn, the test images are enough
+    monkeypatch.setattr(dataset, "write", lambda path, splits, about: write(
+        path, {"testing": splits["testing"]}, about))  # fmt: skip
+    crops = test_crops(name, tmp_path)
+    model = zoo.load(zoo.shipped()[name], "MICRANet").models[0]
+    logits = logits_of(model, crops)
+    if name == "digits":
+        known, right = "labels right", ((logits > 0) == (crops.labels > 0)).double().mean()
+        measured = {known: right.item()}
+    else:
+        areas = metrics.roc_areas(logits, crops.labels)
+        measured = dict(zip(AREAS[name], torch.as_tensor(areas).tolist(), strict=True))
+    for figure, value in measured.items():
+        [said] = re.findall(rf"^\| {re.escape(figure)} \| ([\d.]+) ", card(name), re.MULTILINE)
+        assert abs(float(said) - value) < 0.005, figure
+
+
+AREAS = {
+    "neuropil": ["crop AUC"],
+    "smears": ["crop AUC"],
+    "cells": ["Usiigaci cell: crop AUC", "Usiigaci contact: crop AUC"],
+    "actin": ["crop AUC, rings", "crop AUC, fibres"],
+}
