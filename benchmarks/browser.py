@@ -58,7 +58,7 @@ def write_site(folder: Path) -> None:
     """Write the page without the theme around it, with a network of two classes."""
     place = folder / browser.PLACE
     shutil.copytree(STATIC, place)
-    browser.write(folder, place, [])
+    browser.write(place, [])
     torch.manual_seed(0)
     usage = Usage(["one", "two"], "minmax", side=256)
     to_onnx(place / "two.onnx", MICRANet(1, 2).eval(), usage.classes, maps="predicted", usage=usage)

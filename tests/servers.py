@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,9 +44,16 @@ class _QuietFiles(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve_folder(folder: Path) -> Iterator[str]:
-    """Address under which the files of a folder can be fetched."""
-    with serving(partial(_QuietFiles, directory=str(folder))) as url:
+def serve_folder(folder: Path, headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Address under which the files of a folder can be fetched, with more headers."""
+
+    class Files(_QuietFiles):
+        def end_headers(self) -> None:
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            super().end_headers()
+
+    with serving(partial(Files, directory=str(folder))) as url:
         yield url
 
 

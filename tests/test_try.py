@@ -36,6 +36,7 @@ STATIC = Path(__file__).parents[1] / "book" / "_static" / "try"
 MODEL = random_model(1, 2, seed=1)
 CLASSES = ["odd", "even"]
 SIDE = 64  # of a tile, px
+DEEP = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x09\0\0\0\x09\x10" + bytes(40)  # cut short, 16 bits
 ROUNDING = 1e-3  # share of pixels that may fall on the other side of the threshold
 
 
@@ -55,7 +56,7 @@ def site(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place.mkdir(parents=True)
     for file in STATIC.glob("*.*"):
         (place / file.name).write_bytes(file.read_bytes())
-    browser.write(folder, place, [])
+    browser.write(place, [])
     about = json.loads((place / "networks.json").read_text())
     if about["runtimes"] is None:
         leave_out(f"{npm.registry()} cannot be reached")
@@ -196,12 +197,15 @@ def test_masks_and_tables_are_those_of_python(page: Any, site: Path, tmp_path: P
 def test_every_way_gives_the_mask_of_python(
     page: Any, tmp_path: Path, how: str, layers: tuple, threshold: str, mark: Callable
 ) -> None:
-    image = pixels(70, 61, high=2**16)
-    tifffile.imwrite(tmp_path / "deep.tif", image[0], compression="lzw", predictor=2)
+    image, name = pixels(70, 61, high=2**16), "deep.png" if how == "mean" else "deep.tif"
+    if how == "mean":
+        Image.fromarray(image[0]).save(tmp_path / name)
+    else:
+        tifffile.imwrite(tmp_path / name, image[0], compression="lzw", predictor=2)
     page.get_by_label("tile, px").fill("128")
     page.get_by_label("tile, px").press("Enter")
     page.get_by_label("scaling").select_option("minmax")
-    take(page, tmp_path / "deep.tif")
+    take(page, tmp_path / name)
     expect(summary(page)).to_contain_text("object")
     for layer in LAYERS:
         page.get_by_label(layer, exact=True).set_checked(layer in layers)
@@ -242,14 +246,18 @@ def test_a_colour_picture_is_read_and_an_own_network_named(
         ("small.png", "small", "too small"),
         ("deep.tif", "deep", "choose the scaling"),
         ("two.tif", "two", "has 2 channels"),
+        ("deep.png", DEEP, "damaged"),
         ("words.onnx", b"no network", "no ONNX file"),
+        ("plain.onnx", "plain", 'use to_onnx(path, model, maps="predicted")'),
     ],
 )
 def test_what_cannot_be_used_is_said_and_the_page_goes_on(
     page: Any, tmp_path: Path, name: str, content: bytes | str, sentence: str
 ) -> None:
     path = tmp_path / name
-    if content == "huge":
+    if content == "plain":
+        to_onnx(path, MODEL, maps=True)
+    elif content == "huge":
         tifffile.imwrite(path, np.zeros((60_000, 1000), np.uint8), compression="zlib")
     elif isinstance(content, bytes):
         path.write_bytes(content)
@@ -326,6 +334,82 @@ def test_a_missing_runtime_is_said_and_can_be_tried_again(
     page.close()
 
 
+def test_the_address_names_the_network_and_follows_it(page: Any, site: Path, address: str) -> None:
+    settings = site / browser.PLACE / "networks.json"
+    about = json.loads(settings.read_text())
+    other = about["networks"][0] | {"id": "other", "name": "another", "sigma": 2}
+    page.route("**/networks.json", lambda route: route.fulfill(
+        json=about | {"networks": [*about["networks"], other]}))  # fmt: skip
+    page.goto("about:blank")
+    load(page, f"{address}#network=other")
+    network = page.get_by_role("combobox", name="network")
+    expect(network).to_have_value("other")
+    expect(page.get_by_label("smoothing")).to_have_value("2")
+    network.select_option("small")
+    expect(page.get_by_label("smoothing")).to_have_value("1")
+    assert page.url.endswith("#network=small")
+
+
+def test_a_broken_download_is_said_and_can_be_tried_again(
+    chromium: Any, site: Path, address: str
+) -> None:
+    place = browser.PLACE.as_posix()
+    files = {path.relative_to(site).as_posix(): path.read_bytes()
+             for path in site.rglob("*") if path.is_file()}  # fmt: skip
+    page, network = chromium.new_page(), f"{place}/small.onnx"
+    faulty = Faults({network: files[network]}, always="cut 1000")
+    with serve_faults(faulty) as url:
+        page.route("**/small.onnx", lambda route: route.continue_(url=f"{url}/{network}"))
+        page.goto(address)
+        page.get_by_role("button", name="Load the runtime").click()
+        message(page, "small.onnx could not be loaded (the connection broke): try again.")
+    page.close()
+
+
+def test_too_little_memory_is_said(chromium: Any, site: Path, address: str) -> None:
+    page = chromium.new_page()
+    worker = (site / browser.PLACE / "worker.mjs").read_text()
+    short = worker.replace("new Float32Array(8 * weights.length)", "new Float32Array(2 ** 52)")
+    assert short != worker
+    page.route("**/worker.mjs", lambda route: route.fulfill(
+        body=short, content_type="text/javascript"))  # fmt: skip
+    load(page, address)
+    page.get_by_role("button", name="noise").click()
+    message(page, "The memory of the browser is not enough")
+    page.close()
+
+
+def test_without_webassembly_the_page_says_so(chromium: Any, address: str) -> None:
+    page = chromium.new_page()
+    page.add_init_script("delete globalThis.WebAssembly")
+    page.goto(address)
+    message(page, "This browser has no WebAssembly")
+    assert not page.get_by_role("button", name="Load the runtime").is_visible()
+    page.close()
+
+
+def test_an_isolated_page_takes_threads_and_finds_the_same(
+    chromium: Any, page: Any, site: Path
+) -> None:
+    headers = {"Cross-Origin-Opener-Policy": "same-origin",
+               "Cross-Origin-Embedder-Policy": "require-corp"}  # fmt: skip
+    ways, found = [], []
+    isolated = chromium.new_page()
+    with serve_folder(site, headers) as url:
+        load(isolated, f"{url}/try.html")
+        for each in (page, isolated):
+            each.get_by_role("button", name="noise").click()
+            expect(summary(each)).to_contain_text("object")
+            found.append(each.inner_text("#try-summary").split(",")[0])
+            plan = "import('/_static/try/asking.mjs').then(asking => asking.plan())"
+            ways.append(each.evaluate(plan))
+        isolated.close()
+    cores = min(page.evaluate("navigator.hardwareConcurrency"), 4)
+    assert ways[0] == {"kind": "wasm", "threads": 1, "workers": cores}
+    assert ways[1] == {"kind": "wasm", "threads": cores, "workers": 1}
+    assert found[0] == found[1]
+
+
 def test_opened_as_a_file_the_page_says_what_to_do(chromium: Any, site: Path) -> None:
     page = chromium.new_page()
     page.goto((site / "try.html").as_uri())
@@ -369,7 +453,7 @@ def test_without_the_runtime_the_build_goes_on(
     for files in ({}, {archive: b"another content"}):
         with serve_faults(Faults(files)) as url:
             monkeypatch.setenv("npm_config_registry", url)
-            browser.write(tmp_path, tmp_path, [])
+            browser.write(tmp_path, [])
         about = json.loads((tmp_path / "networks.json").read_text())
         assert about["runtimes"] is None
         assert about["networks"] == []

@@ -1,8 +1,7 @@
 """Sphinx extension: give the page `try` what it runs in the reader's browser.
 
-Its scripts are in ``book/_static/try/``. Here they get the runtime from npm, the networks that the
-chapters have trained, a picture for each, and a content policy: the page asks for nothing outside
-its own folder.
+Its scripts are in ``book/_static/try/``. Here they get the runtime from npm, the networks that
+ship, a picture for each, and a content policy: the page asks for nothing outside its own folder.
 """
 
 import base64
@@ -24,15 +23,12 @@ from scipy.special import logit
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
-from micranet_book import npm, record, steps
-from micranet_book.networks import SHIPPED
+from micranet_book import npm, steps
 from micranet_helpers import zoo
 from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.networks.micranet import LAYERS, MICRANet
+from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.plots.colours import CLASS_COLOURS
-from micranet_helpers.train import load
-from micranet_helpers.zoo import Usage
 from micranet_helpers.zoo.export import to_onnx
 
 PLACE = Path("_static", "try")
@@ -47,36 +43,38 @@ class Kind(NamedTuple):
     title: str
     draw: Callable[..., list[dataset.Sample]]
     size: int = 256  # of the picture, px
-    tile: int = 256  # px, where the network does not say its own
-    sigma: float = 1
-    area: int = 20
+    seed: int = 3
+    controls: dict[str, Any] = {}  # noqa: RUF012
 
 
 KINDS = {
-    "digits": Kind("handwritten digits", mnist.simulate, 128, 64, area=10),
-    "cells": Kind("cells in phase contrast", partial(ctc.simulate, lines=["Usiigaci"]), 320, 320,
-                  sigma=3, area=100),
-    "smears": Kind("malaria in blood smears", pvivax.simulate, sigma=2),
-    "neuropil": Kind("mitochondria in electron micrographs", em.simulate),
-    "actin": Kind("F-actin of neurons, STED", actin.simulate),
+    "digits": Kind("handwritten digits", mnist.simulate, 128, 5, {"area": 10}),
+    "cells": Kind("cells in phase contrast", partial(ctc.simulate, lines=["Usiigaci"]), 320,
+                  controls={"side": 320, "sigma": 3, "area": 100}),
+    "smears": Kind("malaria in blood smears", pvivax.simulate,
+                   controls={"side": 256, "sigma": 2, "area": 50, "threshold": "percentile",
+                             "level": 95}),
+    "neuropil": Kind("mitochondria in electron micrographs", em.simulate, seed=4,
+                     controls={"side": 256, "sigma": 2, "area": 100, "threshold": "percentile",
+                               "level": 95}),
+    "actin": Kind("F-actin of neurons, STED", actin.simulate, controls={"side": 256, "area": 20}),
 }  # fmt: skip
-"""What the page offers: networks that ship, or while there are none those of the chapters."""
+"""Networks that ship with the package."""
 
 DEFAULTS = {"side": 256, "scaling": "fixed", "layers": LAYERS[:7], "how": "pca", "sigma": 1,
-            "threshold": "otsu", "area": 1, "pixel_size_um": ""}  # fmt: skip
+            "threshold": "otsu", "level": 80, "area": 1, "pixel_size_um": ""}  # fmt: skip
 """Controls as the explorer begins, for a reader's own network."""
 
 
-def write(tree: Path, target: Path, names: Iterable[str] = KINDS) -> None:
-    """Write all that the page loads, and ``networks.json``; ``tree`` is the executed book."""
+def write(target: Path, names: Iterable[str] = KINDS) -> None:
+    """Write all that the page loads, and ``networks.json``, which names it."""
     steps.write(target / "steps")
     about = {
         "runtimes": _runtimes(target / "runtime"),
         "colours": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
         "defaults": DEFAULTS,
-        "networks": [_network(name, *found, target) for name in names
-                     if (found := _find(name, tree))],
-    }  # fmt: skip
+        "networks": [_network(name, target) for name in names],
+    }
     (target / "networks.json").write_text(json.dumps(about), encoding="utf-8")
 
 
@@ -93,39 +91,19 @@ def _runtimes(target: Path) -> dict[str, dict[str, Any]] | None:
     return {kind: {"files": npm.RUNTIMES[kind], "mb": round(mb, 1)} for kind, mb in sizes.items()}
 
 
-def _find(name: str, tree: Path) -> tuple[MICRANet, Usage, list[float] | None] | None:
-    """Load a network that ships, or that of its chapter: its use, its least logits."""
-    if ships := zoo.shipped().get(name):
-        entry = zoo.load(ships, "MICRANet")
-        least = entry.class_thresholds
-        return entry.models[0], entry.usage, None if least is None else logit(least).tolist()
-    chapter, rule = SHIPPED[name]
-    # The names of runs that go on from a classifier begin with that of its run.
-    found = record.work_folder(tree, chapter).glob("runs/*/best.ckpt")
-    runs = sorted(found, key=lambda path: len(path.parent.name))
-    for run in [] if zoo.shipped() else runs[:1]:
-        model, files = load(run.parent), run.parents[2].glob("data/*.h5")
-        data = next(path for path in files if run.parent.name.startswith(path.stem))
-        if model.num_classes == len(rule.classes):
-            return model, Usage.of_dataset(data, classes=rule.classes), None
-    return None
-
-
-def _network(
-    name: str, model: MICRANet, usage: Usage, least: list[float] | None, target: Path
-) -> dict[str, Any]:
+def _network(name: str, target: Path) -> dict[str, Any]:
     """Write a network and a sample; return what the page must know of them."""
-    how = KINDS[name]
-    to_onnx(target / f"{name}.onnx", model, usage.classes, maps="predicted", usage=usage)
-    image = how.draw(1, how.size, seed=3)[0].image
+    how, entry = KINDS[name], zoo.load(zoo.shipped()[name], "MICRANet")
+    usage, thresholds = entry.usage, entry.class_thresholds
+    to_onnx(target / f"{name}.onnx", entry.models[0], usage.classes, maps="predicted", usage=usage)
+    image = how.draw(1, how.size, seed=how.seed)[0].image
     sample = f"{name}.{'png' if image.dtype == np.uint8 else 'tif'}"
     write_picture(target / sample, image)
-    origin = "ships with the package" if zoo.shipped() else "was trained by a chapter of this book"
-    known = (asdict(usage) | {"least": least}).items()
+    least = None if thresholds is None else logit(thresholds).tolist()
+    known = (asdict(usage) | {"least": least} | how.controls).items()
     return {**{key: value for key, value in known if value not in (None, ())}, "id": name,
-            "name": how.title, "file": f"{name}.onnx", "sigma": how.sigma, "area": how.area,
-            "side": usage.side or how.tile,
-            "about": f"This network {origin}. It tells: {', '.join(usage.classes)}.",
+            "name": how.title, "file": f"{name}.onnx",
+            "about": f"This network ships with the package. It tells: {', '.join(usage.classes)}.",
             "sample": {"file": sample, "name": "a drawn picture"}}  # fmt: skip
 
 
@@ -160,7 +138,7 @@ def policy(page: str) -> str:
 def _finish(app: Sphinx, error: Exception | None) -> None:
     page = Path(app.outdir, "try.html")
     if error is None and app.builder.name == "html" and page.is_file():
-        write(Path(app.srcdir), Path(app.outdir) / PLACE)
+        write(Path(app.outdir) / PLACE)
         write_atomically(page, policy(page.read_text(encoding="utf-8")).encode())
 
 

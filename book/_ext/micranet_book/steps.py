@@ -10,14 +10,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import onnx
-from onnxscript import BOOL, DOUBLE, FLOAT, INT32, INT64, UINT8, script
+from onnxscript import BOOL, FLOAT, INT32, INT64, UINT8, script
 from onnxscript import opset17 as op
 
 from micranet_helpers.plots.colours import SCORES
 
 TABLE = onnx.numpy_helper.from_array(mpl.colormaps[SCORES](np.arange(256), bytes=True))
-NO_COUNTS = onnx.numpy_helper.from_array(np.zeros(256, np.float32))
-BINS = onnx.numpy_helper.from_array(np.arange(256, dtype=np.float32))
 
 
 @script()
@@ -31,19 +29,18 @@ def fixed(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64
 def minmax(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64[6]):
     """Scale each channel from 0 to 1; offset and factor are not used."""
     low, high = op.ReduceMin(image, axes=[1, 2]), op.ReduceMax(image, axes=[1, 2])
-    width = op.Cast(high, to=DOUBLE.dtype) - op.Cast(low, to=DOUBLE.dtype)
-    return fixed(image, low, op.Cast(1.0 / op.Where(width > 0.0, width, 1.0), to=1), pads)
+    return fixed(image, low, 1.0 / op.Where(high > low, high - low, 1.0), pads)
 
 
 @script()
 def standard(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: INT64[6]):
     """Scale each channel to mean 0 and standard deviation 1; offset and factor are not used."""
-    values = op.Cast(image, to=DOUBLE.dtype)
-    mean = op.ReduceMean(values, axes=[1, 2])
-    away = values - mean
+    mean = op.ReduceMean(image, axes=[1, 2])
+    mean = mean + op.ReduceMean(image - mean, axes=[1, 2])  # what rounding had left
+    away = image - mean
     width = op.Sqrt(op.ReduceMean(away * away, axes=[1, 2]))
-    scale = op.Cast(1.0 / op.Where(width > 0.0, width, 1.0), to=1)
-    return fixed(image, op.Cast(mean, to=1), scale, pads)
+    varies = op.ReduceMax(image, axes=[1, 2]) > op.ReduceMin(image, axes=[1, 2])
+    return fixed(image, mean, 1.0 / op.Where(varies, width, 1.0), pads)
 
 
 @script()
@@ -68,7 +65,7 @@ def pca(maps: FLOAT[...], chosen: BOOL[8]):
     points = op.Compress(flat, chosen, axis=0)
     points = points - op.Slice(points, [0], [1], [1])
     points = points - op.ReduceMean(points, axes=[1], keepdims=1)
-    power = op.Cast(op.MatMul(points, op.Transpose(points, perm=[1, 0])), to=DOUBLE.dtype)
+    power = op.MatMul(points, op.Transpose(points, perm=[1, 0]))
     for _ in range(40):
         power = power / op.Max(op.ReduceMax(op.Abs(power), keepdims=1), 1e-30)
         power = op.MatMul(power, power)
@@ -76,7 +73,7 @@ def pca(maps: FLOAT[...], chosen: BOOL[8]):
     lengths = op.ReduceL2(power, axes=[0], keepdims=0)
     longest = op.ArgMax(lengths, axis=0, keepdims=1)
     length = op.Max(op.Gather(lengths, longest), 1e-30)
-    direction = op.Cast(op.Gather(power, longest, axis=1) / length, to=1)
+    direction = op.Gather(power, longest, axis=1) / length
     scores = op.MatMul(op.Transpose(direction, perm=[1, 0]), points)
     reference = op.Slice(flat, [7], [8], [0])
     agreement = op.ReduceSum(scores * (reference - op.ReduceMean(reference, axes=[1])))
@@ -105,15 +102,14 @@ def histogram(score: FLOAT[...]):
     width = (high - low) / 256.0
     values = op.Reshape(score, [-1])
     bins = op.Cast((values - low) / op.Max(width, 1.2e-38), to=INT64.dtype)
-    ones = op.Expand(1.0, op.Shape(values))
-    empty = op.Constant(value=NO_COUNTS)
+    ones, empty = op.Expand(1.0, op.Shape(values)), op.Expand(0.0, [256])
     counts = op.ScatterElements(empty, op.Min(bins, 255), ones, axis=0, reduction="add")
-    centres = low + width * (op.Constant(value=BINS) + 0.5)
+    centres = low + width * (op.Range(0.0, 256.0, 1.0) + 0.5)
     return counts, centres
 
 
 @script()
-def otsu(score: FLOAT[...], q: DOUBLE[1]):
+def otsu(score: FLOAT[...], rank: INT64[1]):
     counts, centres = histogram(score)
     below, above = op.CumSum(counts, 0), op.CumSum(counts, 0, reverse=1)
     of_below = op.Slice(op.CumSum(counts * centres, 0) / below, [0], [-1])
@@ -124,9 +120,9 @@ def otsu(score: FLOAT[...], q: DOUBLE[1]):
 
 
 @script()
-def triangle(score: FLOAT[...], q: DOUBLE[1]):
+def triangle(score: FLOAT[...], rank: INT64[1]):
     counts, centres = histogram(score)
-    bins = op.Constant(value=BINS)
+    bins = op.Range(0.0, 256.0, 1.0)
     filled = counts > 0.0
     low = op.ReduceMin(op.Where(filled, bins, 256.0), keepdims=0)
     high = op.ReduceMax(op.Where(filled, bins, 0.0), keepdims=0)
@@ -142,16 +138,14 @@ def triangle(score: FLOAT[...], q: DOUBLE[1]):
 
 
 @script()
-def percentile(score: FLOAT[...], q: DOUBLE[1]):
+def percentile(score: FLOAT[...], rank: INT64[1]):
     values = op.Reshape(score, [-1])
-    count = op.Shape(values)
-    rank = op.Cast(q / 100.0 * op.Cast(count - 1, to=DOUBLE.dtype), to=INT64.dtype)
-    highest, _ = op.TopK(values, count - rank)
+    highest, _ = op.TopK(values, op.Shape(values) - rank)
     return op.Squeeze(op.Slice(highest, [-1], [9223372036854775807]))
 
 
 @script()
-def none(score: FLOAT[...], q: DOUBLE[1]):
+def none(score: FLOAT[...], rank: INT64[1]):
     return op.Constant(value_float=np.inf)
 
 

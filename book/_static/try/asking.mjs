@@ -27,7 +27,7 @@ export function startWorker(news) {
 export async function plan() {
   const cores = Math.min(navigator.hardwareConcurrency || 1, 4);
   const card = await navigator.gpu?.requestAdapter().catch(() => null);
-  if (card) return { kind: "webgpu", threads: 1, workers: 1 };
+  if (card && !card.info?.isFallbackAdapter) return { kind: "webgpu", threads: 1, workers: 1 };
   const threads = globalThis.crossOriginIsolated ? cores : 1; // else they are not to be had
   return { kind: "wasm", threads, workers: cores / threads };
 }

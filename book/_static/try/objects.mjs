@@ -1,5 +1,4 @@
-// Number the objects of a mask, measure and outline them: micranet_helpers.maps.detect and
-// explore.saving.
+// Number the objects of a mask, measure, outline: micranet_helpers.maps.detect, explore.saving.
 
 /** Number the parts above a level that do not touch (4 neighbours); small ones are left out. */
 export function numbered(score, width, level, area) {

@@ -40,8 +40,8 @@ async function takeNetwork(bytes) {
   for (const name of Object.keys(all.defaults)) if (form[name]) form[name].value = about[name];
   for (const tick of form.layer) tick.checked = about.layers.includes(tick.value);
   find("about").textContent = about.about ?? "";
-  find("sample").textContent = about.sample?.name ?? "none";
-  find("sample").disabled = !about.sample;
+  const textContent = about.sample?.name ?? "none", disabled = !about.sample;
+  Object.assign(find("sample"), { textContent, disabled });
   if (opened && sampled && about.sample) await takeSample();
   else if (opened) await explain();
   else say("Choose a picture, drop one here, or paste one.");
@@ -127,8 +127,8 @@ const save = (kind) => attempt("Saving …", async () => {
 
 function connect(how) {
   form.network.append(...all.networks.map(({ name, id }) => new Option(name, id)));
-  const named = () => all.networks.some(({ id }) => location.hash === `#network=${id}`)
-    && (form.network.value = location.hash.slice(9));
+  const named = () => all.networks.some(({ id }) => location.hash.slice(9) === id)
+    && (form.network.value = location.hash.slice(9)); // after #network= or, in the book, #network-
   named();
   addEventListener("hashchange", () =>
     named() && about && attempt("Loading the network …", () => takeNetwork()));

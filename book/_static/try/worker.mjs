@@ -5,7 +5,6 @@ import { fetched, startWorker } from "./asking.mjs";
 import { numbered } from "./objects.mjs";
 import { decode, fitted } from "./pixels.mjs";
 import { save } from "./saving.mjs";
-
 const state = { run: 0, graphs: new Map(), memory: new Map(), others: [] };
 
 onmessage = async ({ data: { id, step, ...args } }) => {
@@ -39,12 +38,13 @@ const steps = {
     if (!session?.inputNames.includes("least")) throw new Error(session
       ? 'This network gives no maps to browsers: use to_onnx(path, model, maps="predicted").'
       : "This is no ONNX file that onnxruntime can read: export the network anew.");
-    await state.session?.release();
     const { num_input_images: planes, num_classes: count } = note(graph, "settings");
     const classes = note(graph, "classes") ?? [...Array(count).keys()];
     const known = { planes, classes, ...note(graph, "usage"), ...about };
     known.least = Float32Array.from(classes, (_, k) => known.least?.[k] ?? 0);
-    Object.assign(state, { session, graph, about: known });
+    const old = state.session, run = state.run + 1; // maps of the old one are not wanted any more
+    Object.assign(state, { session, graph, about: known, run });
+    await old?.release();
     await tile({ data: new Float32Array(planes * 128 ** 2), tall: 128, wide: 128 }); // warms up
     return known;
   },
@@ -64,6 +64,8 @@ const open = (graph, executionProviders = ["wasm"]) =>
   state.ort.InferenceSession.create(graph, { executionProviders });
 const tensor = (data, ...sides) => new state.ort.Tensor(data, sides.length ? sides : [data.length]);
 const flag = (value) => tensor([value]);
+const int64 = (...values) =>
+  tensor(BigInt64Array.from(values, (value) => BigInt(Math.floor(value) || 0)));
 
 /** Run one of the small graphs and return its outputs. */
 async function compute(name, inputs) {
@@ -95,7 +97,7 @@ async function scaled({ planes, height, width }, how, below, right) {
   [state.picture] = await compute("visible", { image, bytes: flag(bytes) });
   const [offset, factor] = (how === "range" ? [about.offset, about.factor] : [[0], [1 / most]])
     .map((numbers) => tensor(Float32Array.from(numbers)));
-  const pads = tensor(BigInt64Array.from([0, 0, 0, 0, below, right].map(BigInt)));
+  const pads = int64(0, 0, 0, 0, below, right);
   return (await compute(how, { image, offset, factor, pads }))[0];
 }
 
@@ -198,8 +200,7 @@ function remembered(name, choices, work) {
 /** Find the objects by what is chosen, and paint all pictures. */
 async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, colour }) {
   const { height, width } = state.image, maps = tensor(state.maps.get(+cls), 8, height, width);
-  const heat = (values, step) =>
-    compute("heat", { maps: values, step: tensor(BigInt64Array.of(BigInt(step))) });
+  const heat = (values, step) => compute("heat", { maps: values, step: int64(step) });
   const [small] = await remembered("small", [cls], () => heat(maps, Math.ceil(width / 96)));
   const chosen = tensor(layers), first = [cls, layers, how];
   const [combined] = await remembered("combined", first, () => compute(how, { maps, chosen }));
@@ -208,7 +209,7 @@ async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, 
   const [hot] = await remembered("hot", [first, sigma],
     () => heat(score.reshape([1, height, width]), 1));
   const [{ data: [above] }] = await remembered("level", [first, sigma, threshold, level],
-    () => compute(threshold, { score, q: tensor(Float64Array.of(level)) }));
+    () => compute(threshold, { score, rank: int64((level / 100) * (score.size - 1)) }));
   const found = remembered("found", [above, area, first, sigma],
     () => numbered(score.data, width, above, area));
   const all = threshold === "none"; // then the score lies over the whole picture
