@@ -27,6 +27,10 @@ PAGES = ROOT / "book" / "_build" / "html"
 TREE = ROOT / "_build" / "executed" / "quick"
 WIDTHS = {"desktop": 1280, "phone": 390}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+LIVE = {  # chapters that are run for their widgets, and their parameters
+    "explore": {"weights": "digits.hdf5"},
+    "label": {"num_images": 4, "questions": 60, "epochs": 1},
+}
 EXPLORER = ".jp-OutputArea-output:has(img.widget-image)"
 SECONDS = 300
 
@@ -50,15 +54,16 @@ def pages(browser: Any, pages: Path, folder: Path) -> None:
 
 @contextmanager
 def lab(browser: Any, tree: Path, name: str, theme: str) -> Iterator[Any]:
-    """Open a chapter in JupyterLab: the explorer's from its source, others as they were run."""
+    """Open a chapter in JupyterLab: those with widgets from their source, others as they ran."""
     with TemporaryDirectory() as place:
         work, home = Path(place, "work"), Path(place, "home")
         work.mkdir()
-        if name == "explore":
-            shutil.copy(tree / "explored" / "digits.hdf5", work)
+        if name in LIVE:
+            if name == "explore":
+                shutil.copy(tree / "explored" / "digits.hdf5", work)
             papermill.execute_notebook(
-                ROOT / "book" / "explore.ipynb", work / "explore.ipynb",
-                {"weights": "digits.hdf5"}, prepare_only=True, progress_bar=False,
+                ROOT / "book" / f"{name}.ipynb", work / f"{name}.ipynb", LIVE[name],
+                prepare_only=True, progress_bar=False,
             )  # fmt: skip
         else:
             shutil.copy(tree / f"{name}.ipynb", work)
@@ -68,7 +73,7 @@ def lab(browser: Any, tree: Path, name: str, theme: str) -> Iterator[Any]:
             page.goto(f"{url}/doc/tree/{name}.ipynb")
             page.wait_for_selector(".jp-Notebook .jp-Cell")
             page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-            if name == "explore":
+            if name in LIVE:
                 run_all_cells(page)
             yield page
             page.close()
@@ -106,6 +111,19 @@ def readme(browser: Any, pages: Path, tree: Path, folder: Path) -> None:
     with lab(browser, tree, "explore", "light") as page:
         page.set_viewport_size({"width": 1000, "height": 1600})
         pack(explorer(page).screenshot(), folder / "explore.png", 700)
+    labeller(browser, tree, folder)
+
+
+def labeller(browser: Any, tree: Path, folder: Path) -> None:
+    """Take the labeller in JupyterLab, zoomed out once."""
+    with lab(browser, tree, "label", "light") as page:
+        page.set_viewport_size({"width": 1000, "height": 1600})
+        found = page.locator(".micranet-labeller")
+        found.evaluate("shown => shown.scrollIntoView()")
+        # The widget shows what it knew when it was made, until something is asked of it.
+        found.get_by_role("button", name="zoom out").click()
+        found.get_by_text("60 answers").wait_for()
+        pack(found.screenshot(), folder / "label.png", 700)
 
 
 def pack(png: bytes, path: Path, width: int) -> None:

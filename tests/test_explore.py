@@ -285,6 +285,7 @@ def test_nothing_found_is_a_result_too(session: Session, tmp_path: Path) -> None
     {}, {"how": "prod", "layers": ("4b", "3a"), "sigma": 0.0}, {"threshold": "triangle", "cls": 0},
     {"threshold": "percentile", "level": 92.5, "split": 4, "area": 6, "how": "sum"},
     {"scaling": "standard", "side": 24, "top": 99, "how": "mean"},
+    {"how": "evidence", "sigma": 0.0}, {"how": "evidence", "threshold": "stored", "sigma": 0.0},
 ])  # fmt: skip
 def test_the_recipe_pasted_gives_exactly_the_same_objects(session, change, capsys) -> None:
     session.choose(**change)

@@ -155,19 +155,15 @@ def test_an_object_of_no_width_is_refused() -> None:
         advice.for_size(1)
 
 
-def test_the_width_of_objects_is_that_of_discs() -> None:
-    objects = np.zeros((100, 100), int)
-    for number, radius in ((2, 10), (3, 11), (7, 30)):
-        objects[draw.disk((35 + radius, 12 * number), radius, shape=objects.shape)] = number
-    assert advice.diameter(objects) == pytest.approx(22, rel=0.03)
-
-
-def scene(seed: int, size: int = 128, bright: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with up to five discs, and their mask."""
+def scene(
+    seed: int, size: int = 128, bright: int = 60, radius: int = 7
+) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with up to four discs, and their mask."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((size, size), bool)
     for _ in range(rng.integers(1, 5)):
-        mask[draw.disk(rng.uniform(8, size - 8, 2), rng.uniform(6, 9), shape=mask.shape)] = True
+        place = draw.disk(rng.uniform(8, size - 8, 2), rng.uniform(0.9, 1.2) * radius)
+        mask[tuple(each.clip(0, size - 1) for each in place)] = True
     return (100 + 8 * rng.standard_normal(mask.shape) + bright * mask).astype(np.uint8), mask
 
 
@@ -285,7 +281,7 @@ def test_classes_are_asked_for_one_by_one(scenes: tuple, tmp_path: Path) -> None
 def test_what_goes_wrong_is_a_sentence_in_the_widget(labeller: Labeller) -> None:
     labeller.act("measure", 1.2)
     assert "click on its ends" in labeller.view["message"]
-    labeller.act("learn")
+    labeller.train()
     assert labeller.view["message"] == "Answer yes about crops with disc in two images or more."
     assert not labeller.view["busy"]
     labeller.act("measure", 30)
@@ -297,38 +293,44 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         Labeller(tmp_path, USAGE)
 
 
-def answer_all(labeller: Labeller, masks: dict[str, np.ndarray], number: int) -> None:
-    """Let a simulated annotator answer."""
-    present = {name: questions.crops_of_mask(mask, 32) for name, mask in masks.items()}
+def answer_all(labeller: Labeller, present: dict[str, np.ndarray], number: int) -> None:
+    """Let a simulated annotator answer, as the network wishes once there is one."""
     before = answers.of_class(answers.read(labeller.file), "disc")
-    chance = labeller.trained and {f: g[..., 0] for f, g in labeller.trained.chance.items()}
-    given = questions.simulate(
-        present, labeller.shapes, 32, number, before, chance=chance,
-        largest=32 if chance else None,
-    )  # fmt: skip
+    given, side = dict(before), labeller.side
+    if labeller.trained is None:
+        boxes = questions.open_questions(labeller.shapes, side, given)
+    else:
+        chance = {file: grid[..., 0] for file, grid in labeller.trained.chance.items()}
+        crops = questions.open_questions(labeller.shapes, side, given, side)
+        boxes = questions.most_useful([*crops], chance, side, number)
+    questions.simulate(present, side, boxes, given, number)
     new = [(box, "disc", word) for box, word in given.items() if box not in before]
     answers.append(labeller.file, new, "ann")
 
 
 @pytest.mark.slow
-def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(
-    scenes: tuple, tmp_path: Path
-) -> None:
-    """90 answers, a minute and a half at 1 s each: crop AUC and pixel F1."""
-    folder, masks = scenes
-    labeller = Labeller(folder, USAGE, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann", epochs=4)
-    answer_all(labeller, masks, 70)
-    labeller.act("learn")
-    answer_all(labeller, masks, 20)
-    labeller.epochs = 15
-    labeller.act("learn")
-    [auc], models = labeller.trained.auc, labeller.trained.models
-    found = {f: loop.masks_of(models, labeller.paths[f], USAGE)[0] for f in masks}
-    hits = sum((found[f] & masks[f]).sum() for f in masks)
-    f1 = 2 * hits / sum(found[f].sum() + masks[f].sum() for f in masks)
-    print(auc, f1)
+def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(tmp_path: Path) -> None:
+    """90 answers, a minute and a half at 1 s each: crop AUC above 0.9, pixel F1 above 0.6."""
+    folder, masks = tmp_path / "images", {}
+    folder.mkdir()
+    for seed in range(8):
+        image, masks[f"{seed}.tif"] = scene(seed, 192, bright=24, radius=12)
+        tifffile.imwrite(folder / f"{seed}.tif", image)
+    usage = zoo.Usage(("disc",), "minmax", side=48)
+    labeller = Labeller(folder, usage, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann", epochs=3)
+    present = {file: questions.crops_of_mask(mask, 48) for file, mask in masks.items()}
+    answer_all(labeller, present, 70)
+    labeller.train()
+    answer_all(labeller, present, 20)
+    labeller.epochs = 20
+    labeller.train()
+    [auc] = labeller.trained.auc
+    found = {file: loop.masks_of(labeller.trained, labeller.paths[file])[0] for file in masks}
+    hits = sum((found[file] & masks[file]).sum() for file in masks)
+    f1 = 2 * hits / sum(found[file].sum() + masks[file].sum() for file in masks)
     assert len(answers.read(labeller.file)) == 90
-    assert auc > 0.9 and f1 > 0.6
+    assert auc > 0.9 and f1 > 0.6, (auc, f1)
     stored = zoo.load(tmp_path / "a.hdf5", "MICRANet")
-    assert len(stored.models) == 3 and stored.usage.levels == (0,) and stored.usage.side == 32
-    assert [picture["alt"][:6] for picture in labeller.view["results"]] == [*masks][:3]
+    assert len(stored.models) == 3 and stored.usage == labeller.trained.usage
+    assert stored.usage.side == 48 and stored.usage.levels != (0,)
+    assert [picture["alt"][:5] for picture in labeller.view["results"]] == [*masks][:3]

@@ -109,9 +109,9 @@ def test_focus_goes_through_the_controls_in_order(lab: Lab) -> None:
 
 def test_another_class_has_questions_of_its_own(lab: Lab) -> None:
     lab.page.get_by_label("class").select_option("dirt")
-    expect(lab.page.get_by_text("Is there dirt in the frame? 0.tif, 128 px")).to_be_visible()
+    expect(lab.page.get_by_text("Does the frame show “dirt”? 0.tif, 128 px")).to_be_visible()
     lab.button(NO).click()
-    expect(lab.page.get_by_text("Is there dirt in the frame? 1.tif, 128 px")).to_be_visible()
+    expect(lab.page.get_by_text("Does the frame show “dirt”? 1.tif, 128 px")).to_be_visible()
     assert lab.given("dirt") == {Question("0.tif", 0, 0, 128): NO}
     lab.page.get_by_label("class").select_option("disc")
 
@@ -173,7 +173,7 @@ def test_a_killed_kernel_loses_no_answer(lab: Lab) -> None:
     lab.page.get_by_role("button", name="Ok").click()
     run_all_cells(lab.page)
     lab.waits_for("5 answers, 2 yes")
-    expect(lab.page.get_by_text("Is there disc in the frame? 0.tif, 32 px")).to_be_visible()
+    expect(lab.page.get_by_text("Does the frame show “disc”? 0.tif, 32 px")).to_be_visible()
 
 
 def test_the_browser_has_nothing_to_complain_about(lab: Lab) -> None:

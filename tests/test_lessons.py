@@ -20,6 +20,7 @@ from skimage.filters import threshold_li
 
 from micranet_helpers import maps, metrics
 from micranet_helpers.data import ctc
+from micranet_helpers.lessons import training
 from micranet_helpers.lessons.digits import MOST_DIGITS, SIDE, digits_network
 from micranet_helpers.lessons.subjects import SUBJECTS
 from micranet_helpers.maps import detect, recipes, selftraining
@@ -185,11 +186,15 @@ def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Monke
     unet = subject.student(model, path, 0)
     log = Path(f"{subject.folder(path, 0)}-unet", "log")
     assert unet.num_classes == 1 and len(list(log.iterdir())) == 1
-    again = subject.student(random_model(num_classes=1, seed=1), path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "of_split", lambda *_, **options: pytest.fail("paints"))
+        again = subject.student(model, path, 0)
     assert len(list(log.iterdir())) == 1
     assert all(map(torch.equal, unet.parameters(), again.parameters()))
     with pytest.raises(ValueError, match="another run"):
         replace(subject, pixel_crops=16).student(model, path, 0)
+    with pytest.raises(ValueError, match="another run .*training data"):  # of another classifier
+        subject.student(random_model(num_classes=1, seed=1), path, 0)
 
 
 def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(

@@ -377,3 +377,13 @@ def test_pixel_sizes_of_files_are_taken_or_refused(sizes, given, expected, tmp_p
     else:
         path = own.build(tmp_path / "own.hdf5", found, **options)
         assert dataset.describe(path)[0].pixel_size_um == expected
+
+
+@pytest.mark.parametrize("twins", [("é.tif", "e\u0301.tif"), ("a.tif", "a.png")])
+def test_one_name_of_two_files_is_an_error(twins, tmp_path) -> None:
+    (tmp_path / "i").mkdir()
+    for n, name in enumerate(twins):
+        data = picture(n)
+        tifffile.imwrite(tmp_path / "i" / name, data)  # known by its content, not its ending
+    found = own.survey(tmp_path / "i", labels(tmp_path / "i", {twins[0].split(".")[0]: "1,0"}))
+    assert len(found.contradictory) == 2 and "spelling of accents" in found.errors[0]

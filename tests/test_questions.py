@@ -26,6 +26,14 @@ def asked(answers: dict, **options) -> list[Question]:
     return list(open_questions(SHAPES, SIDE, answers, **options))
 
 
+def replied(present: dict, number: int = 9999, shapes=SHAPES, largest=None, **options) -> dict:
+    """The answers of a simulated annotator to the questions in plain order."""
+    answers: dict[Question, str] = {}
+    boxes = open_questions(shapes, SIDE, answers, largest)
+    simulate(present, SIDE, boxes, answers, number, **options)
+    return answers
+
+
 def truth(seed: int, share: float = 0.2) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
     return {"a.png": draw.random((4, 4)) < share, "b.png": draw.random((3, 7)) < share}
@@ -92,7 +100,7 @@ def test_boxes_larger_than_asked_for_are_opened() -> None:
 @given(st.integers(0, 99), st.floats(0, 1))
 def test_answers_without_errors_give_the_true_label_of_every_crop(seed: int, share: float) -> None:
     present = truth(seed, share)
-    answers = simulate(present, SHAPES, SIDE, 999)
+    answers = replied(present)
     assert not asked(answers)
     for file, labels in known(SHAPES, SIDE, answers).items():
         np.testing.assert_array_equal(labels, present[file])
@@ -102,16 +110,14 @@ def test_where_objects_are_rare_few_questions_are_needed() -> None:
     shapes = {f"{n}.png": (128, 128) for n in range(20)}
     present = {file: np.zeros((8, 8), bool) for file in shapes}
     present["3.png"][5, 2] = present["7.png"][0, 0] = True
-    tree, plain = (simulate(present, shapes, SIDE, 9999, largest=largest)
-                   for largest in (None, SIDE))  # fmt: skip
+    tree, plain = (replied(present, shapes=shapes, largest=side) for side in (None, SIDE))
     assert len(tree) == 20 + 2 * 12 and len(plain) == 20 * 64
 
 
 def test_wrong_answers_are_as_frequent_as_asked_for_and_repeatable() -> None:
     shapes = {f"{n}.png": (256, 256) for n in range(20)}
     present = {file: np.zeros((16, 16), bool) for file in shapes}
-    runs = [simulate(present, shapes, SIDE, 5000, largest=SIDE, error=0.05, seed=1)
-            for _ in range(2)]  # fmt: skip
+    runs = [replied(present, 5000, shapes, SIDE, error=0.05, seed=1) for _ in range(2)]
     assert runs[0] == runs[1] and len(runs[0]) == 5000
     assert np.mean([answer == YES for answer in runs[0].values()]) == pytest.approx(0.05, abs=0.01)
 
@@ -124,14 +130,6 @@ def test_what_the_network_doubts_most_is_asked_first_and_images_take_turns() -> 
     assert first[0] == Question("a.png", 0, 0, SIDE)
     assert [box.file for box in first].count("a.png") == 2, "not three of one image"
     assert most_useful(asked({}), {}, SIDE) == asked({})[:1], "0.5 where nothing is known"
-
-
-def test_the_network_chooses_whom_to_ask_the_simulated_annotator() -> None:
-    present, chance = truth(0), {"a.png": np.full((4, 4), 0.5), "b.png": np.zeros((3, 7))}
-    answers = simulate(present, SHAPES, SIDE, 5, largest=SIDE, chance=chance)
-    assert len(answers) == 5 and {box.file for box in answers} == {"a.png"}
-    more = simulate(present, SHAPES, SIDE, 5, answers, largest=SIDE, chance=chance)
-    assert len(more) == 10 and answers.items() <= more.items()
 
 
 def test_crops_of_a_mask_are_positive_above_a_share() -> None:

@@ -18,6 +18,7 @@ from micranet_helpers.data import ctc, dataset, em, mnist, own, pvivax
 from micranet_helpers.data.own import read_table
 from micranet_helpers.data.scaling import scale_of
 from micranet_helpers.explore import Session, recipe
+from micranet_helpers.predict import find, open_zoo
 from micranet_helpers.zoo import Usage, shelf
 from micranet_helpers.zoo.export import to_bioimageio, to_onnx
 from micranet_helpers.zoo.usage import facts
@@ -107,6 +108,7 @@ def test_own_images_are_scaled_alike_in_the_dataset_and_by_the_usage(found, tmp_
                      normalisation=how)  # fmt: skip
     usage = Usage.of_dataset(path)
     assert (usage.scaling, usage.pixel_size_um, usage.dtype) == (how, 0.2, "uint16")
+    assert Usage.of_dataset(path, classes=["dot"], levels=[1]).classes == ("dot",)
     for sample in dataset.read(path, "training"):
         np.testing.assert_allclose(usage.scaled(sample.image), sample.pixels, atol=1e-6)
 
@@ -137,9 +139,13 @@ def test_the_explorer_finds_nothing_on_an_empty_image(found, tmp_path: Path) -> 
         print(empty.count)
     empty.choose(scaling="minmax")
     assert empty.count
-    there: dict = {}
-    exec(recipe(shows), there)
-    np.testing.assert_array_equal(there["labels"], shows.labels)
+    for change in ({}, {"how": "evidence", "threshold": "stored", "sigma": 0.0}):
+        shows.choose(**change)
+        there: dict = {}
+        exec(recipe(shows), there)
+        np.testing.assert_array_equal(there["labels"], shows.labels)
+    masks = find(open_zoo(tmp_path / "zoo.hdf5"), shows.raw, ["evidence"])["evidence"].masks
+    np.testing.assert_array_equal(shows.mask, masks[0], "the explorer marks what predict marks")
 
 
 # --- files of networks -------------------------------------------------------------------------

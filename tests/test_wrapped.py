@@ -76,6 +76,6 @@ def test_home_folder_and_lock_of_a_zoo(tmp_path: Path, monkeypatch) -> None:
     with (
         FileLock(tmp_path / ".zoo.hdf5.lock"),
         pytest.raises(ValueError, match="Another program is writing to .*zoo.hdf5"),
-        alone(tmp_path / "zoo.hdf5"),
+        alone(tmp_path, "zoo.hdf5"),
     ):
         pass

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 BATCH = 64
-SHAPES = "(num_classes, H, W)", "(num_classes,)"
 
 
 class Content(NamedTuple):
@@ -33,23 +32,11 @@ class Content(NamedTuple):
 def examine(data: Dataset, role: str, network: str = "MICRANet") -> Content:
     """Go through a dataset once: check every image and label, and compute its fingerprint.
 
-    Parameters
-    ----------
-    data : Dataset
-        Items (image float32 (C, H, W), labels of 0, 1 and, where unknown, NaN, of any dtype). One
-        with a method ``content``, which yields the arrays that define it, and ``labels`` (N, K),
-        has checked its items itself. Where items are drawn anew each time, only the labels count
-        for the fingerprint.
-    role : str
-        "training" or "validation", for messages.
-    network : str
-        "MICRANet" wants a label for each class, "UNet" and "FalkUNet" for each class and pixel.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no item, or one is of another kind, not finite, or labelled otherwise; the
-        message names it.
+    Items are those of :func:`micranet_helpers.train.fit`. A dataset with a method ``content``,
+    which yields the arrays that define it, and ``labels`` (N, K), has checked its items itself.
+    Where items are drawn anew each time, only the labels count for the fingerprint. ``role`` is
+    "training" or "validation". Raises TypeError or ValueError if there is no item, or one is of
+    another kind, not finite, or labelled otherwise; the message names it.
     """
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(f"The {role} set must be a Dataset of known length: not {type(data)}.")
@@ -75,7 +62,7 @@ def _examined(data: Dataset, role: str, network: str) -> Content:
     parts: list[str] = []
     batches = _batches(data, role, BATCH)
     for images, labels in tqdm(batches, f"Checking the {role} set", delay=3, leave=False):
-        _check_items(images, labels, role, BATCH * len(parts))
+        _check_items(images, labels, f"of the {role} set", BATCH * len(parts))
         planes = labels.movedim(1, 0).flatten(1)
         positive, negative = positive | (planes == 1).any(1), negative | (planes == 0).any(1)
         parts.append(digest([images, labels] if same else [labels]))
@@ -90,7 +77,7 @@ def _batches(data: Dataset, role: str, size: int) -> Iterator[tuple[Tensor, Tens
 def _collate(role: str, items: list[Any]) -> tuple[Tensor, Tensor]:
     try:
         images, labels = default_collate(items)
-        images, labels = images.clone(), labels.float()
+        kind, labels = f"{images.dtype} {tuple(images.shape[1:])}", labels.float()
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(
             f"Items of the {role} set must be (image, labels), tensors alike in size and type: cut "
@@ -98,31 +85,30 @@ def _collate(role: str, items: list[Any]) -> tuple[Tensor, Tensor]:
         ) from error
     if images.dtype != torch.float32 or images.ndim != 4:
         raise TypeError(
-            f"Images of the {role} set are {images.dtype} {tuple(images.shape[1:])}: make them "
-            "float32 (C, H, W), bytes by / 255."
+            f"Images of the {role} set are {kind}: make them float32 (C, H, W), bytes by / 255."
         )
     return images, labels
 
 
 def _check_shape(labels: Tensor, network: str) -> None:
-    if labels.ndim != (2 if network == "MICRANet" else 4):
+    wanted = ["num_classes"] if network == "MICRANet" else ["num_classes", "H", "W"]
+    if labels.ndim - 1 != len(wanted):
         raise ValueError(
-            f"{network} needs labels of the shape {SHAPES[network == 'MICRANet']}, not "
+            f"{network} needs labels of the shape ({', '.join(wanted)}), not "
             f"{tuple(labels.shape[1:])}: MICRANet learns from one label per image and class, "
             "U-Nets from one per pixel and class."
         )
 
 
-def _check_items(images: Tensor, labels: Tensor, role: str, start: int) -> None:
-    for wrong, words in (
-        (~images.isfinite(), "holds NaN or infinite values: replace them or leave the image out"),
-        (~((labels == 0) | (labels == 1) | labels.isnan()),
-         "has labels that are not 0, 1 or NaN (unknown): divide masks of 255 by 255, and turn "
-         "numbers of classes into a 0 or 1 for each class"),
+def _check_items(images: Tensor, labels: Tensor, where: str, start: int) -> None:
+    known = (labels == 0) | (labels == 1) | labels.isnan()
+    for right, words in (
+        (images.isfinite(), "holds NaN or infinite values: replace them or leave the image out"),
+        (known, "has labels that are not 0, 1 or NaN (unknown): divide masks of 255 by 255, and "
+                "turn numbers of classes into a 0 or 1 for each class"),
     ):  # fmt: skip
-        found = wrong.flatten(1).any(1).nonzero()
-        if len(found):
-            raise ValueError(f"Image {start + int(found[0])} of the {role} set {words}.")
+        for number in (~right).flatten(1).any(1).nonzero().flatten().tolist()[:1]:
+            raise ValueError(f"Image {start + number} {where} {words}.")
 
 
 def digest(parts: Iterable[Any]) -> str:

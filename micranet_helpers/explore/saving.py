@@ -82,10 +82,18 @@ def recipe(session: Session) -> str:
     _check_mask(session)
     choice, (rows, columns) = session.choice, session.window
     layers = [LAYERS.index(layer) for layer in choice.layers]
-    level = f", {choice.level}" if choice.threshold == "percentile" else ""
     read = f"read_image({choice.image!r})"
     stored = session.scaling == "stored"
     seen = f"entry.usage.scaled({read})" if stored else f"scaled({read}, {session.scaling!r})"
+    level = f", {choice.level}" if choice.threshold == "percentile" else ""
+    absolute, whole = choice.threshold == "stored", choice.how == "evidence"
+    above = f"score >= {session.stored_level}" if absolute else f"{choice.threshold}(score{level})"
+    steps = ["evidence" if whole else "combine", "gaussian", choice.threshold]
+    steps = steps[:2] if absolute else steps
+    maps = f"predict(entry, crop).maps[{session.cls}]  # layers {' '.join(LAYERS)}"
+    each = f"[evidence(model, crop)[0][0, {session.cls}] for model in entry.models]"
+    score = (f"score = torch.stack({each}).mean(0)" if whole else
+             f"maps = {maps}\nscore = combine(maps, {choice.how!r}, layers={layers})")  # fmt: skip
     return f'''\
 # Made by the explorer of micranet_helpers {VERSION}.
 import numpy as np
@@ -94,14 +102,15 @@ import torch
 from micranet_helpers import zoo
 from micranet_helpers.files.images import read_image
 from micranet_helpers.explore import numbered, predict{"" if stored else ", scaled"}
-from micranet_helpers.maps import combine, gaussian, {choice.threshold}
+from micranet_helpers.maps import {", ".join(steps)}
 
 entry = zoo.load({choice.zoo!r}, {choice.group!r})
 image = torch.from_numpy({seen})
 place = np.s_[{rows.start}:{rows.stop}, {columns.start}:{columns.stop}]  # rows, columns
-maps = predict(entry, image[None, :, *place]).maps[{session.cls}]  # layers {" ".join(LAYERS)}
-score = gaussian(combine(maps, {choice.how!r}, layers={layers}), sigma={choice.sigma})
-labels = numbered({choice.threshold}(score{level}), area={choice.area}, split={choice.split})
+crop = image[None, :, *place]
+{score}
+score = gaussian(score, sigma={choice.sigma})
+labels = numbered({above}, area={choice.area}, split={choice.split})
 mask = labels > 0
 print(f"{{labels.max()}} objects, {{mask.sum()}} px")
 '''

@@ -19,15 +19,18 @@ from micranet_helpers import zoo
 from micranet_helpers.explore import steps
 from micranet_helpers.explore.steps import Prediction, numbered, predict, scaled
 from micranet_helpers.files.images import read_image
+from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.thresholds import otsu, percentile, triangle
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 
-COMBINATIONS = ("pca", "mean", "sum", "prod")
-"""Ways to combine maps, as in :func:`~micranet_helpers.maps.combination.combine`."""
+COMBINATIONS = ("pca", "mean", "sum", "prod", "evidence")
+"""Ways to combine maps, as in :func:`~micranet_helpers.maps.combination.combine`; or, in their
+place, :func:`~micranet_helpers.maps.cam.evidence`."""
 
-THRESHOLDS = ("otsu", "triangle", "percentile", "none")
-"""Ways to make a mask of the combined map; "none" marks nothing."""
+THRESHOLDS = ("otsu", "triangle", "percentile", "stored", "none")
+"""Ways to make a mask of the combined map; "stored" takes the zoo's level of evidence for the
+class, or 0 if it has none; "none" marks nothing."""
 
 SCALINGS = ("stored", *steps.SCALINGS)
 """How an image is scaled; "stored", the default, as the zoo says, or "fixed" if it does not."""
@@ -278,6 +281,9 @@ class Session:
     @_step(*_COMBINED)
     def combined(self) -> Tensor:
         """Tensor, float32, (S, S): the chosen maps, combined."""
+        if self.choice.how == "evidence":
+            each = [evidence(model, self.crop)[0][0, self.cls] for model in self.entry.models]
+            return torch.stack(each).mean(0)
         layers = [LAYERS.index(layer) for layer in self.choice.layers]
         return combine(self.maps, self.choice.how, layers)
 
@@ -286,11 +292,20 @@ class Session:
         """Tensor, float32, (S, S): the combined map, smoothed."""
         return gaussian(self.combined, self.choice.sigma)
 
+    @property
+    def stored_level(self) -> float:
+        """Level of evidence of the class, a logit, that the zoo holds; 0 without one."""
+        usage = self.entry.usage
+        return usage.levels[self.cls] if usage and usage.levels else 0.0
+
     @_step(*_MARKED)
     def marked(self) -> Tensor:
-        """Tensor, bool, (S, S): pixels above the threshold; none if the map is constant."""
+        """Tensor, bool, (S, S): pixels above the threshold; by one of the image's own, none if the
+        map is constant."""
         if self.choice.threshold == "percentile":
             return percentile(self.score, self.choice.level)
+        if self.choice.threshold == "stored":
+            return self.score >= self.stored_level
         if self.choice.threshold == "none":
             return torch.zeros_like(self.score, dtype=torch.bool)
         return {"otsu": otsu, "triangle": triangle}[self.choice.threshold](self.score)

@@ -14,13 +14,6 @@ from micranet_helpers import metrics
 from micranet_helpers.maps.thresholds import otsu
 
 LEAST, MOST = 24, 64  # px, width of an object that needs no change of size
-ENOUGH = 0.9  # F1 on crops from which on a plain threshold will do
-
-
-def diameter(objects: NDArray[np.integer]) -> float:
-    """Measure the median width of numbered objects (H, W), px: that of discs of their areas."""
-    areas = np.bincount(objects.ravel())[1:]
-    return float(np.sqrt(4 / np.pi * np.median(areas[areas > 0])))
 
 
 def for_size(object_px: float) -> tuple[int, float, str]:
@@ -57,5 +50,5 @@ def on_labels(images: Mapping[str, NDArray], labels: Mapping[str, NDArray], side
         text = f"{shown.mean():.0%} of these crops are positive: take {then}. "
     f1, kind = max((metrics.dice(score >= metrics.best_threshold(score, shown), shown), kind)
                    for kind, score in {"bright": bright, "dark": -bright}.items())  # fmt: skip
-    verdict = "this already does it, without a network" if f1 >= ENOUGH else "a network is needed"
+    verdict = "this already does it, without a network" if f1 >= 0.9 else "a network is needed"
     return f"{text}Otsu's threshold ({kind} pixels): F1 {f1:.2f} by your own answers; {verdict}."

@@ -20,7 +20,6 @@ from micranet_helpers.label.questions import NO, UNKNOWN, YES, Question, Shapes,
 
 FIELDS = ("file", "top", "left", "side", "class", "answer", "time", "who")
 UNDO = "undo"
-PAUSE = 60  # seconds between two answers after which the annotator was away
 
 
 class Answer(NamedTuple):
@@ -63,9 +62,8 @@ def read(path: str | Path) -> list[Answer]:
     """
     if not Path(path).is_file():
         return []
-    whole, end, _ = Path(path).read_bytes().rpartition(b"\n")
-    text = io.StringIO((whole + end).decode("utf-8-sig"), newline="")
-    rows, stacks = csv.reader(text), {}
+    text = Path(path).read_bytes().decode("utf-8-sig", "replace")
+    rows, stacks = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")), {}
     if tuple(next(rows, FIELDS)) != FIELDS:
         raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
     for row in rows:
@@ -102,12 +100,9 @@ def labels(
 
 
 def minutes(answers: Iterable[Answer]) -> float:
-    """Measure the time that answers have taken, min, by their own times; pauses do not count."""
-    times: dict[str, list[float]] = {}
-    for given in answers:
-        times.setdefault(given.who, []).append(datetime.fromisoformat(given.time).timestamp())
-    gaps = np.concatenate([[0], *(np.diff(sorted(each)) for each in times.values())])
-    return float(gaps[gaps < PAUSE].sum() / 60)
+    """Measure the time that answers have taken, min, but for pauses of a minute or more."""
+    gaps = np.diff(sorted(datetime.fromisoformat(each.time).timestamp() for each in answers))
+    return float(gaps[gaps < 60].sum() / 60)
 
 
 def agreement(

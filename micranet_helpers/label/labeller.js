@@ -52,7 +52,7 @@ function render({ model, el }) {
   const zoomOut = button("zoom out", () => send("set", { zoom: 2 }), "-");
   const grid = button("grid of crops", () => send("set", { grid: !view().grid }));
   const measure = button("measure an object", () => { ends = ends ? null : []; show(); });
-  const train = button("Train now", () => send("train"));
+  const train = button("Train now", () => send("start"));
   const classes = make("select", {
     onchange: () => send("set", { cls: classes.selectedIndex }),
   });
@@ -115,10 +115,10 @@ function render({ model, el }) {
     if (classes.options.length !== options.length) classes.replaceChildren(...options);
     classes.selectedIndex = now.cls;
     const name = now.classes[now.cls];
-    ask.textContent = !now.tiles.length ? `No question about ${name} is left.`
+    ask.textContent = !now.tiles.length ? `No question about “${name}” is left.`
       : ends ? `Click on both ends of one object (${ends.length} of 2).`
-        : now.grid ? `Mark the crops that show ${name}, in the frame.`
-          : `Is there ${name} in the frame? ${now.tiles[0].alt}`;
+        : now.grid ? `Mark the crops whose frame shows “${name}”.`
+          : `Does the frame show “${name}”? ${now.tiles[0].alt}`;
     for (const node of [yes, no]) node.hidden = now.grid;
     save.hidden = !now.grid;
     for (const node of [yes, no, save, unsure]) node.disabled = !now.tiles.length;

@@ -18,17 +18,19 @@ from micranet_helpers.data.crops import augmented, crop_grid
 from micranet_helpers.files.images import read_image
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import pixel_scores
+from micranet_helpers.maps.thresholds import highest
 from micranet_helpers.networks import MICRANet
 from micranet_helpers.train import fit, load, logits_of
 
-POOL = {"pool": "lse", "sharpness": 4.0}  # so that evidence above 0 means yes
+POOL = {"pool": "lse", "sharpness": 4.0}
 
 
 class Trained(NamedTuple):
-    """Hold the networks, one a fold; the area under the ROC curve of each class, of crops in images
-    that a network had not seen; how probably each crop, (rows, columns, K), shows each class."""
+    """Hold the networks, one a fold; how to use them; the area under the ROC curve of each class,
+    of crops in images not seen; how probably each crop, (rows, columns, K), shows each class."""
 
     models: list[MICRANet]
+    usage: zoo.Usage
     auc: list[float]
     chance: dict[str, NDArray[np.float32]]
 
@@ -56,41 +58,45 @@ def train_now(
     ``paths`` are those of all images, by name; ``labels``, float32 (rows, columns, K), hold 1, 0 or
     NaN for each crop of some of them. ``usage`` says classes, scaling of whole images,
     magnification, and ``side`` of a crop, px of the network. Each crop is seen ``epochs`` times;
-    each of ``folds`` parts of the images is left out once. Raises ValueError if a class lacks a yes
-    or a no in two images.
+    each of ``folds`` parts of the images is left out once; by its answers the level is chosen above
+    which evidence marks a pixel. Raises ValueError if a class lacks a yes or a no in two images.
     """
     for k, cls in enumerate(usage.classes):
         for value, word in ((1, "yes"), (0, "no")):
             if sum((grid[..., k] == value).any() for grid in labels.values()) < 2:
                 raise ValueError(f"Answer {word} about crops with {cls} in two images or more.")
-    # In the order of the share of yes: each part of the images has some of all kinds.
-    order = sorted(labels, key=lambda name: np.nan_to_num(labels[name]).mean())
     data = []
-    for name in order:
-        some = ~np.isnan(labels[name]).all(-1)
-        data.append((_crops(paths[name], usage)[some], torch.from_numpy(labels[name][some])))
+    # In the order of the share of yes: each part of the images has some of all kinds.
+    for name, grid in sorted(labels.items(), key=lambda item: np.nan_to_num(item[1]).mean()):
+        if (some := ~np.isnan(grid).all(-1)).any():
+            data.append((_crops(paths[name], usage)[some], torch.from_numpy(grid[some])))
     models, found = [], []
     for n in range(min(folds, len(data))):
         out = TensorDataset(*map(torch.cat, zip(*data[n::folds], strict=True)))
         rest = [each for i, each in enumerate(data) if i % folds != n]
         models.append(_fit(_Augmented(*map(torch.cat, zip(*rest, strict=True))), out, n, epochs))
-        found.append((logits_of(models[-1], out), out.tensors[1]))
-    logits, truth = map(torch.cat, zip(*found, strict=True))
-    known = zip(logits.T, truth.T, ~truth.isnan().T, strict=True)
-    auc = [metrics.roc_areas(score[k, None], shown[k, None])[0] for score, shown, k in known]
-    usage = replace(usage, recipe="evidence", levels=(0.0,) * len(usage.classes))
+        found.append((logits_of(models[-1], out), highest(models[-1], out), out.tensors[1]))
+    auc, levels, columns = [], [], (torch.cat(each).T for each in zip(*found, strict=True))
+    for logits, reached, truth in zip(*columns, strict=True):
+        known = ~truth.isnan()
+        auc += metrics.roc_areas(logits[known, None], truth[known, None])
+        levels.append(metrics.best_threshold(reached[known], truth[known]))
+    usage = replace(usage, recipe="evidence", levels=levels)
     zoo.save(file, "MICRANet", models, {"size": usage.side}, usage=usage)
-    return Trained(models, auc, {name: _chance(models, paths[name], usage) for name in paths})
+    chance = {name: _chance(models, path, usage) for name, path in paths.items()}
+    return Trained(models, usage, auc, chance)
 
 
-def masks_of(models: Sequence[MICRANet], path: Path, usage: zoo.Usage) -> NDArray[np.bool_]:
-    """Mark the classes of an image by evidence above 0: bool (K, H, W), in its own pixels."""
+def masks_of(trained: Trained, path: Path) -> NDArray[np.bool_]:
+    """Mark the classes of an image by evidence from its level on: bool (K, H, W)."""
+    usage = trained.usage
     seen = usage.scaled(read_image(path))
-    return pixel_scores(models, seen, recipes.EVIDENCE, usage.magnification) > 0
+    scores = pixel_scores(trained.models, seen, recipes.EVIDENCE, usage.magnification)
+    return scores >= np.float32(usage.levels)[:, None, None]
 
 
 def _crops(path: Path, usage: zoo.Usage) -> Tensor:
-    """Scale, magnify and cut an image: crops side by side, (rows, columns, C, side, side)."""
+    """Scale, magnify and cut an image, 0 outside of it: (rows, columns, C, side, side)."""
     image, side = read_image(path), usage.side
     px, size = round(side / usage.magnification), image.shape[1:]
     rows, columns = (len(crop_grid(length, px, px)) for length in size)
@@ -99,7 +105,6 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
         [max(round(length * usage.magnification), 1) for length in size], mode="bilinear",
         antialias=usage.magnification < 1,
     )[0]  # fmt: skip
-    # What lies outside the image is 0, as in other crops.
     seen = F.pad(seen, (0, columns * side - seen.shape[2], 0, rows * side - seen.shape[1]))
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 
@@ -109,8 +114,8 @@ def _fit(train: TensorDataset, left_out: TensorDataset, seed: int, epochs: int) 
     labels = train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
     with tempfile.TemporaryDirectory() as folder:
-        fit(train, left_out, folder, epochs, batch_size=16, pos_weight=weight.tolist(),
-            seed=seed, **POOL)  # fmt: skip
+        fit(train, left_out, folder, epochs, batch_size=16, learning_rate=2e-3,
+            pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
         return load(folder, "last")
 
 

@@ -6,7 +6,7 @@ may help. Of a single crop, *cannot tell* leaves the label unknown.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,9 +17,7 @@ from micranet_helpers.data.crops import Rule, crop_grid, label_crops
 
 YES, NO, UNKNOWN = "yes", "no", "cannot tell"
 
-SECONDS = 1.0
-"""Time for a yes or no, s: of 20 classes in 20 s, Bearman et al. 2016,
-doi 10.1007/978-3-319-46478-7_34."""
+SECONDS = 1.0  # for a yes or no: Bearman et al. 2016, doi 10.1007/978-3-319-46478-7_34
 
 Shapes = Mapping[str, tuple[int, int]]  # height and width of each image, px, by file name
 Grids = Mapping[str, NDArray[Any]]  # a value for each crop, (rows, columns), by file name
@@ -45,7 +43,7 @@ def open_questions(
 ) -> Iterator[Question]:
     """Yield what can be asked now, image after image, the quarters of a box one after the other.
 
-    Boxes larger than ``largest`` px are opened unasked.
+    Boxes larger than ``largest`` px are opened unasked; answers that are added meanwhile count.
     """
     for file, (height, width) in shapes.items():
         boxes = [whole(file, (height, width), side)]
@@ -114,24 +112,15 @@ def crops_of_mask(mask: NDArray[Any], side: int, share: float = 0.05) -> NDArray
 
 
 def simulate(
-    present: Grids, shapes: Shapes, side: int, number: int,
-    answers: Mapping[Question, str] | None = None, *, largest: int | None = None,
-    chance: Grids | None = None, error: float = 0, seed: int = 0,
-) -> dict[Question, str]:  # fmt: skip
-    """Simulate who answers up to ``number`` questions; return all answers, former ones included.
+    present: Grids, side: int, boxes: Iterable[Question], answers: dict[Question, str],
+    number: int, error: float = 0, seed: int = 0,
+) -> None:  # fmt: skip
+    """Simulate who answers up to ``number`` questions, and add the answers.
 
     Yes if a crop of the box shows the class (``present``, by :func:`crops_of_mask`); a share
-    ``error`` is wrong. In plain order or, by ``chance``, the :func:`most_useful` ones at once.
+    ``error`` of the answers, drawn from ``seed``, is wrong.
     """
-    answers, rng = dict(answers or {}), np.random.default_rng([seed, len(answers or {})])
-
-    def reply(box: Question) -> str:
+    rng = np.random.default_rng([seed, len(answers)])
+    for box in islice(boxes, number):
         shown = present[box.file][crops_in(box, side)].any()
-        return YES if shown ^ (rng.random() < error) else NO
-
-    if chance is not None:
-        boxes = list(open_questions(shapes, side, answers, largest))
-        return answers | {box: reply(box) for box in most_useful(boxes, chance, side, number)}
-    for box in islice(open_questions(shapes, side, answers, largest), number):
-        answers[box] = reply(box)
-    return answers
+        answers[box] = YES if shown ^ (rng.random() < error) else NO

@@ -4,8 +4,9 @@
 An answer is in the file before the next question is shown.
 """
 
-import base64
 import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
-from numpy.typing import NDArray
 from PIL import Image
 
 from micranet_helpers.data.own.annotations import image_files
@@ -23,19 +23,18 @@ from micranet_helpers.explore.picture import png
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.plots.images import on_screen, outlined
+from micranet_helpers.plots.sliders import data_url
 from micranet_helpers.zoo import Usage
 
 ONE, SMALL, GRID = 448, 144, 12  # sides of pictures, px of the screen; crops in a grid
-YELLOW = 255, 230, 0
 
 
 class Labeller(anywidget.AnyWidget):
     """Ask about the images of a folder, keep the answers, train when asked to.
 
     ``usage`` names classes and scaling; its ``side``, px of the network, and ``magnification`` make
-    the crops. Answers of ``who``, by default the user, are added to ``file``; "Train now" trains
-    for ``epochs`` and stores networks in ``zoo``. Raises ValueError if ``folder`` holds no image,
-    or a broken one.
+    the crops. Answers of ``who``, by default the user, are added to ``file``; :meth:`train` stores
+    networks in ``zoo``. Raises ValueError if ``folder`` holds no image, or a broken one.
     """
 
     _esm = Path(__file__).with_name("labeller.js")
@@ -59,18 +58,22 @@ class Labeller(anywidget.AnyWidget):
         self._show()
 
     def act(self, do: str, value: Any = None) -> None:
-        """Do what was clicked: answer, undo, set, measure, train; say in a sentence why not."""
+        """Do what was clicked: answer, undo, set, measure or start."""
         self.message = ""
-        try:
+        with self._reporting():
             getattr(self, f"_{do}")(value)
-        except (OSError, ValueError) as error:
-            self.message = str(error)
         self._show()
 
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a traceback would be lost in a log
+            self.message = str(error)
+
     def _answer(self, given: list[tuple[list, str]]) -> None:
-        cls = self.usage.classes[self.cls]
-        rows = [(questions.Question(*box), cls, word) for box, word in given]
-        answers.append(self.file, rows, self.who)
+        cls, ask = self.usage.classes[self.cls], questions.Question
+        answers.append(self.file, [(ask(*box), cls, word) for box, word in given], self.who)
 
     def _undo(self, _: Any) -> None:
         mine = [each for each in answers.read(self.file) if each.who == self.who]
@@ -85,22 +88,23 @@ class Labeller(anywidget.AnyWidget):
     def _measure(self, px: float) -> None:
         self.message = advice.for_size(px)[2]
 
-    def _train(self, _: Any) -> None:
+    def _start(self, _: Any) -> None:
         self.busy, self.message = True, "Training on all answers so far; go on answering."
-        Thread(target=self.act, args=["learn"], daemon=True).start()
+        Thread(target=self.train, daemon=True).start()
 
-    def _learn(self, _: Any) -> None:
-        try:
+    def train(self) -> None:
+        """Train on all answers so far; show AUC, masks of three images and advice."""
+        with self._reporting():
             labels = answers.labels(self.file, self.shapes, self.side, self.usage.classes)
             self.trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
             self.results = [self._marked(file) for file in [*labels][:3]]
             images = {file: read_image(self.paths[file]) for file in labels}
-            for k, cls in enumerate(self.usage.classes):
-                known = {file: grid[..., k] for file, grid in labels.items()}
-                self.message += (f"{cls}: crop AUC {self.trained.auc[k]:.2f} on images left out. "
-                                 f"{advice.on_labels(images, known, self.side)} ")  # fmt: skip
-        finally:
-            self.busy = False
+            self.message = " ".join(
+                f"{cls}: crop AUC {self.trained.auc[k]:.2f} on images left out. "
+                + advice.on_labels(images, {f: g[..., k] for f, g in labels.items()}, self.side)
+                for k, cls in enumerate(self.usage.classes))  # fmt: skip
+        self.busy = False
+        self._show()
 
     def _show(self) -> None:
         given, number = answers.read(self.file), GRID if self.grid else 1
@@ -127,17 +131,14 @@ class Labeller(anywidget.AnyWidget):
         left, top, px = box.left - reach, box.top - reach, box.side + 2 * reach
         window = left, top, left + px, top + px
         picture = _shown(self.paths[box.file]).crop(window).resize((size, size))
-        return {"box": box, "px": px, "inset": reach / px, "src": _url(np.asarray(picture)),
+        url = data_url(png(np.asarray(picture)))
+        return {"box": box, "px": px, "inset": reach / px, "src": url,
                 "alt": f"{box.file}, {box.side} px from row {box.top}, column {box.left}"}
 
     def _marked(self, file: str) -> dict[str, str]:
-        masks = loop.masks_of(self.trained.models, self.paths[file], self.usage)
-        picture = outlined(read_image(self.paths[file]), masks, [YELLOW] * len(masks))
-        return {"src": _url(picture), "alt": f"{file}: outlines of what the network marks"}
-
-
-def _url(picture: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+        masks = loop.masks_of(self.trained, self.paths[file])
+        picture = outlined(read_image(self.paths[file]), masks, [(255, 230, 0)] * len(masks))
+        return {"src": data_url(png(picture)), "alt": f"{file}: outlines of what the network marks"}
 
 
 @lru_cache(8)

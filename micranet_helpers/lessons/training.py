@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.lessons.machine import best_device
 from micranet_helpers.maps.selftraining import PixelCrops, of_split
 from micranet_helpers.networks import MICRANet, UNet
-from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.train import fit, history, load
 
 Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
@@ -166,23 +166,13 @@ def self_train(
     UNet
         In evaluation mode, on the GPU if there is one.
     """
-    run = {"seed": seed, "batch_size": batch_size, "images": num_crops}
     weights = (value.cpu() for value in model.state_dict().values())
-    painter = digest([*train.content(), *validation.content(), *weights]).encode()
-    of_run = Path(folder, "painter")
-    same = of_run.is_file() and of_run.read_bytes() == painter
-    if same and _is_complete(Path(folder, "last.ckpt"), run, epochs):  # painting takes long
+    settings = str((seed, batch_size, num_crops, epochs, getattr(guide, "__name__", None)))
+    parts = chain(train.content(), validation.content(), weights, [settings])
+    painter, of_run = digest(parts).encode(), Path(folder, "painter")
+    if of_run.is_file() and of_run.read_bytes() == painter:  # painting takes long
         return load(folder).to(best_device())
     painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
     unet = fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
     write_atomically(of_run, painter)
     return unet
-
-
-def _is_complete(last: Path, run: dict[str, int], epochs: int) -> bool:
-    """Check that this very run has come to its end; of any other, ``fit`` says what differs."""
-    if not last.is_file():
-        return False
-    checkpoint = read_checkpoint(last)
-    same = run.items() <= checkpoint["hyper_parameters"]["run"].items()
-    return same and checkpoint["epoch"] + 1 >= epochs

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from micranet_helpers import metrics
 from micranet_helpers.data.crops import CropDataset
@@ -130,19 +130,25 @@ def from_labels(
         If the model is in training mode or its score is not finite.
     """
     check_evaluating(model)
-    device = next(model.parameters()).device
-    off_rim = ..., slice(RIM, -RIM), slice(RIM, -RIM)
-    highest = [
-        score(model, images.to(device), None)[0][off_rim].amax((-2, -1)).cpu()
-        for images, _ in DataLoader(crops, 16)
-    ]
     image, present = torch.from_numpy(crops.positions[:, 0]), crops.labels > 0
-    thresholds = torch.zeros(present.shape[1])
-    for k, (reached, shown) in enumerate(zip(torch.cat(highest).T, present.T, strict=True)):
+    thresholds, scores = torch.zeros(present.shape[1]), highest(model, crops, score)
+    for k, (reached, shown) in enumerate(zip(scores.T, present.T, strict=True)):
         where = torch.isin(image, image[shown]) & ~crops.labels[:, k].isnan()
         if not shown[where].all():
             thresholds[k] = metrics.best_threshold(reached[where], shown[where])
     return thresholds
+
+
+@torch.no_grad()
+def highest(
+    model: nn.Module, crops: Dataset,
+    score: Callable[[nn.Module, Tensor, None], tuple[Tensor, Tensor]] = evidence,
+) -> Tensor:  # fmt: skip
+    """Find the highest score of each crop, seen alone, off its rim of :data:`RIM` px: (N, K)."""
+    device = next(model.parameters()).device
+    off_rim = ..., slice(RIM, -RIM), slice(RIM, -RIM)
+    return torch.cat([score(model, images.to(device), None)[0][off_rim].amax((-2, -1)).cpu()
+                      for images, _ in DataLoader(crops, 16)])  # fmt: skip
 
 
 def f1_and_best(scores: ArrayLike, mask: ArrayLike, threshold: float) -> tuple[float, float]:

@@ -93,12 +93,17 @@ def _slider(name: str, words: list[str], at: int) -> str:
 
 def _frame(place: tuple[int, ...], picture: NDArray[np.uint8], text: str, shown: bool) -> str:
     hidden = "" if shown else " hidden"
-    url = "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
+    url = data_url(_png(picture))
     return (
         f'<figure data-at="{",".join(map(str, place))}" style="margin: 0"{hidden}>'
         f'<img src="{url}" alt="{escape(text)}" style="width: 100%; image-rendering: pixelated">'
         f'<figcaption style="color: inherit">{escape(text)}</figcaption></figure>'
     )
+
+
+def data_url(png: bytes) -> str:
+    """Write a PNG file as the address of an image in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

@@ -108,7 +108,7 @@ def save(
     weights = [taken(model, half) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
-    with alone(path, wait=60):  # two programs would each drop the other's group
+    with alone(path.parent, path.name, wait=60):  # two programs would each drop the other's group
         _replace(path, group, weights, attributes)
 
 

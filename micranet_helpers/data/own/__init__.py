@@ -10,10 +10,9 @@
 from micranet_helpers.data.own.annotations import Annotations
 from micranet_helpers.data.own.coco import read_coco
 from micranet_helpers.data.own.crops_table import read_crops
-from micranet_helpers.data.own.geojson import read_geojson
 from micranet_helpers.data.own.images import build, check_split
-from micranet_helpers.data.own.labelme import read_labelme
 from micranet_helpers.data.own.masks import read_masks
+from micranet_helpers.data.own.outlines import read_geojson, read_labelme
 from micranet_helpers.data.own.rois import read_rois
 from micranet_helpers.data.own.survey import Facts, Survey, report, survey
 from micranet_helpers.data.own.tables import read_boxes, read_table

@@ -2,7 +2,7 @@
 
 - ``tables``: labels of images, and boxes, in CSV files.
 - ``masks``: label images beside the images, and one file per object.
-- ``coco``, ``labelme``, ``geojson``, ``rois``: outlines made with other programs.
+- ``coco``, ``outlines``, ``rois``: outlines made with other programs.
 - ``shapes``: how outlines become labels.
 
 Every reader returns the names of the classes and, for each image, a function that makes the label

@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from micranet_helpers.data import dataset
-from micranet_helpers.data.own.survey import Facts, Survey, digest_of
+from micranet_helpers.data.content import digest
+from micranet_helpers.data.own.survey import Facts, Survey
 from micranet_helpers.data.scaling import between, scale_of
 from micranet_helpers.files.images import read_image
 
@@ -121,7 +122,7 @@ def _sample(
     found: Survey, item: Facts, normalisation: str, span: tuple[float, float]
 ) -> dataset.Sample:
     image = read_image(found.folder / item.name)
-    if digest_of(image) != item.digest:
+    if digest([image]) != item.digest:
         raise ValueError(f"{item.name} has changed since the survey: survey again.")
     label, boxes = found.annotations.images[item.key](*image.shape[1:])
     scale = between(*span) if normalisation == "range" else scale_of(image, normalisation)
@@ -140,7 +141,7 @@ def check_split(path: str | Path) -> list[str]:
     found = []
     for split in dataset.describe(path)[1]:
         for sample in dataset.read(path, split):
-            for what, value in (("pixels", digest_of(sample.image)), ("name", sample.name)):
+            for what, value in (("pixels", digest([sample.image])), ("name", sample.name)):
                 place, name = first.setdefault((what, value), (split, sample.name))
                 if place != split:
                     found.append(f"{sample.name} ({split}) and {name} ({place}): same {what}.")

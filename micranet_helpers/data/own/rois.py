@@ -2,14 +2,15 @@
 
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import roifile
 
-from micranet_helpers.data.own.annotations import Annotations, Faults, files_of, reading
-from micranet_helpers.data.own.shapes import Shape, collect, loop_of
+from micranet_helpers.data.own.annotations import Annotations
+from micranet_helpers.data.own.shapes import Shape, from_folder, loop_of
 
 MOST_BYTES = 2**28  # of the unpacked ROIs of an image
 
@@ -38,24 +39,16 @@ def read_rois(folder: str | Path, kind: str | None = None) -> Annotations:
         If there is no such folder or file in it, a file is damaged, or a ROI is no area or has
         only the name that ImageJ gave it.
     """
-    found, folder = [], Path(folder).expanduser()
-    for path in files_of(folder):
-        if path.suffix.lower() in (".zip", ".roi"):
-            with reading(path) as faults:
-                shapes = []
-                for roi, data in _roi_files(path):
-                    with faults.noted():
-                        shapes.append(_roi(path, roi, data, kind))
-                found.append((path.relative_to(folder).with_suffix("").as_posix(), shapes, None))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no .zip or .roi: check the path.")
-    return collect(found, Faults())
+    return from_folder(
+        folder, (".zip", ".roi"), lambda path: (None, _roi_files(path)), partial(_roi, kind)
+    )
 
 
-def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Read names and contents of the ROIs of a file."""
+def _roi_files(path: Path) -> Iterator[tuple[str, tuple[bytes, str, str]]]:
+    """Read the ROIs of a file: how to call each, its content, its name, and that of its image."""
     if path.suffix.lower() == ".roi":
-        yield path.stem, path.read_bytes()
+        # ImageJ names a single ROI by its file.
+        yield f"the ROI {path.stem}", (path.read_bytes(), "", path.stem)
         return
     with zipfile.ZipFile(path) as archive:
         # Macs add a hidden twin "._NAME" to each file.
@@ -66,13 +59,15 @@ def _roi_files(path: Path) -> Iterator[tuple[str, bytes]]:
         if sum(item.file_size for item in members) > MOST_BYTES:
             raise ValueError("it unpacks to more than 256 MiB.")
         for item in members:
-            yield Path(item.filename).stem, archive.read(item)
+            name = Path(item.filename).stem
+            yield f"the ROI {name}", (archive.read(item), name, path.stem)
 
 
-def _roi(path: Path, name: str, data: bytes, kind: str | None) -> Shape:
+def _roi(kind: str | None, found: tuple[bytes, str, str], where: str) -> Shape:
     """Read a ROI that is an area and names its class."""
+    data, name, image = found
     roi = roifile.ImagejRoi.frombytes(data)
-    where = f"the ROI {roi.name or name}"
+    where = f"the ROI {roi.name}" if roi.name else where
     areas = {"POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED"}
     if roi.roitype.name not in areas or roi.subtype.name in ("TEXT", "IMAGE"):
         raise ValueError(f"{where} is no area: outline the object instead.")
@@ -82,9 +77,8 @@ def _roi(path: Path, name: str, data: bytes, kind: str | None) -> Shape:
         raise ValueError(f"{where} has rounded corners: draw it as a polygon.")
     if max(roi.z_position, roi.t_position) > 1:
         raise ValueError(f"{where} is of another plane of a stack: save each plane's ROIs apart.")
-    # ImageJ names an unnamed ROI by its place, and a single one by its file.
-    own_name = roi.name or (name if path.suffix.lower() == ".zip" else "")
-    kind = kind or ("" if own_name == path.stem else own_name.split("-")[0].strip())
+    own_name = roi.name or name  # an unnamed one is called by its place, or its file
+    kind = kind or ("" if own_name == image else own_name.split("-")[0].strip())
     if not kind or kind.isdecimal():
         raise ValueError(f"{where} names no class: rename it 'class-1', or pass kind='class'.")
     return Shape(kind, [loop_of(loop, where) for loop in _paths(roi) or [()]], holes=True)

@@ -7,6 +7,7 @@ is not lost.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
@@ -19,7 +20,9 @@ from micranet_helpers.data.own.annotations import (
     Label,
     add,
     distinct,
+    files_of,
     number_of,
+    reading,
 )
 
 MOST_CROSSINGS = 2**25  # of the rows of an image and the edges of an outline
@@ -59,6 +62,32 @@ def box_of(kind: str, left: Any, top: Any, right: Any, bottom: Any, where: str) 
         raise ValueError(f"{where}: a box needs a class, left < right and top < bottom.")
     corners = [(top, left), (top, right), (bottom, right), (bottom, left)]
     return Shape(kind.strip(), [np.asarray(corners)], (top, left, bottom, right))
+
+
+def from_folder(
+    folder: str | Path, endings: Sequence[str], items: Callable[[Path], tuple[Any, Iterable]],
+    shape: Callable[[Any, str], Shape],
+) -> Annotations:  # fmt: skip
+    """Make annotations of the files of a folder, each of which has the name of its image.
+
+    ``items`` reads the size of the image, if known, and the objects, each with its name; ``shape``
+    makes the shape of an object.
+    """
+    folder, found, faults = Path(folder).expanduser(), [], Faults()
+    for path in files_of(folder):
+        if path.suffix.lower() in endings:
+            with faults.noted(), reading(path) as its_faults:
+                size, objects = items(path)
+                name, shapes = path.relative_to(folder).with_suffix("").as_posix(), []
+                found.append((name, shapes, size))
+                for where, item in objects:
+                    with its_faults.noted(where):
+                        shapes.append(shape(item, where))
+    if not found and not faults:
+        raise FileNotFoundError(f"{folder} holds no {' or '.join(endings)}: check the path.")
+    if faults:
+        raise ValueError(str(faults).strip())
+    return collect(found, faults)
 
 
 def collect(

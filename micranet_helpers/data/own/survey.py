@@ -4,7 +4,6 @@ Folders of any size are worked through with one image in memory at a time.
 """
 
 import filecmp
-import hashlib
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from micranet_helpers.data.content import digest
 from micranet_helpers.data.own.annotations import Annotations, image_files, image_key
 from micranet_helpers.data.own.masks import of_image
 from micranet_helpers.files.images import SUFFIXES, read_noted
@@ -154,14 +154,10 @@ class Survey:
                   for group in self.duplicates]
         for name, column in zip(self.annotations.classes, self.objects.T, strict=True):
             counts = int((column > 0).sum()), int((column == 0).sum())
-            share = counts[0] / max(1, sum(counts))
-            if min(counts) < 3 and len(column):
+            if len(column) and min(counts) < max(3, sum(counts) / 20):
                 found.append(f"{counts[0]} of {sum(counts)} images show {name}: to learn, choose "
                              "and test it, each of three splits needs images with it and images "
                              "without it; add the rarer kind.")
-            elif len(column) and not 0.05 <= share <= 0.95:
-                found.append(f"{counts[0]} of {sum(counts)} images show {name}: a class is "
-                             "learned from images with and images without it; add the rarer kind.")
         return found
 
 
@@ -196,6 +192,7 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
     files = [path for path in image_files(folder) if path.resolve() not in masks]
     names = {path.relative_to(folder).as_posix(): path for path in files or image_files(folder)}
     keys = _keys(names, annotations)
+    times = Counter(keys.values())
     for name, path in tqdm(names.items(), "Looking at", unit=" images"):
         try:
             image, said = read_noted(path)
@@ -206,6 +203,9 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
         try:
             if key is not None:
                 _check_own(path, named[path.stem])
+                if times[key] > 1:
+                    raise ValueError("other files have this name, too, but for the ending or the "
+                                     "spelling of accents: rename them.")
                 objects = _count(annotations.images[key](*image.shape[1:])[0])
         except (ValueError, OSError) as error:
             contradictory[name] = str(error)
@@ -226,7 +226,8 @@ def _keys(names: Iterable[str], annotations: Annotations) -> dict[str, str | Non
     left = defaultdict(list)
     for key in annotations.images.keys() - keys.values():
         left[_parts(key)[-1]].append(key)
-    near = {name: [key for key in left[_parts(name)[-1]] if _same_end(_parts(name), _parts(key))]
+    near = {name: [key for key in left[_parts(name)[-1]] if all(
+                map(str.__eq__, reversed(_parts(name)), reversed(_parts(key))))]
             for name, key in keys.items() if key is None}  # fmt: skip
     wanted = Counter(key for found in near.values() for key in found)
     clear = {name: found[0] for name, found in near.items()
@@ -244,11 +245,6 @@ def _parts(name: str) -> tuple[str, ...]:
     path = PurePosixPath(image_key(name))
     path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
     return path.parts or ("",)
-
-
-def _same_end(one: Sequence[str], other: Sequence[str]) -> bool:
-    length = min(len(one), len(other))
-    return one[-length:] == other[-length:]
 
 
 def _check_own(path: Path, masks: Iterable[Path]) -> None:
@@ -273,15 +269,8 @@ def _facts(name: str, image: NDArray[Any], rest: tuple) -> Facts:
         name, image.shape, str(image.dtype), float(low), float(high),
         float((image == high).mean()) if full else 0.0,
         len(image) == 3 and bool(constant.sum() == 2 or (image == image[0]).all()),
-        digest_of(image), *rest,
+        digest([image]), *rest,
     )
-
-
-def digest_of(image: NDArray[Any]) -> str:
-    """Compute a fingerprint of the pixels of an image."""
-    digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    digest.update(np.ascontiguousarray(image))
-    return digest.hexdigest()
 
 
 def _first(sentences: Iterable[str]) -> list[str]:
