@@ -45,16 +45,19 @@ def standard(image: FLOAT[...], offset: FLOAT[...], factor: FLOAT[...], pads: IN
 
 @script()
 def sum(maps: FLOAT[...], chosen: BOOL[8]):
+    """Add the chosen maps."""
     return op.ReduceSum(op.Compress(maps, chosen, axis=0), [0], keepdims=0)
 
 
 @script()
 def mean(maps: FLOAT[...], chosen: BOOL[8]):
+    """Average the chosen maps."""
     return op.ReduceMean(op.Compress(maps, chosen, axis=0), axes=[0], keepdims=0)
 
 
 @script()
 def prod(maps: FLOAT[...], chosen: BOOL[8]):
+    """Multiply the chosen maps."""
     return op.ReduceProd(op.Compress(maps, chosen, axis=0), axes=[0], keepdims=0)
 
 
@@ -110,6 +113,7 @@ def histogram(score: FLOAT[...]):
 
 @script()
 def otsu(score: FLOAT[...], rank: INT64[1]):
+    """Find Otsu's threshold; the rank is not used."""
     counts, centres = histogram(score)
     below, above = op.CumSum(counts, 0), op.CumSum(counts, 0, reverse=1)
     of_below = op.Slice(op.CumSum(counts * centres, 0) / below, [0], [-1])
@@ -121,6 +125,7 @@ def otsu(score: FLOAT[...], rank: INT64[1]):
 
 @script()
 def triangle(score: FLOAT[...], rank: INT64[1]):
+    """Find the triangle threshold; the rank is not used."""
     counts, centres = histogram(score)
     bins = op.Range(0.0, 256.0, 1.0)
     filled = counts > 0.0
@@ -139,6 +144,7 @@ def triangle(score: FLOAT[...], rank: INT64[1]):
 
 @script()
 def percentile(score: FLOAT[...], rank: INT64[1]):
+    """Find the value of a rank, from 0, the least."""
     values = op.Reshape(score, [-1])
     highest, _ = op.TopK(values, op.Shape(values) - rank)
     return op.Squeeze(op.Slice(highest, [-1], [9223372036854775807]))
@@ -146,6 +152,7 @@ def percentile(score: FLOAT[...], rank: INT64[1]):
 
 @script()
 def none(score: FLOAT[...], rank: INT64[1]):
+    """Mark nothing."""
     return op.Constant(value_float=np.inf)
 
 

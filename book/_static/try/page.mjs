@@ -127,8 +127,8 @@ const save = (kind) => attempt("Saving …", async () => {
 
 function connect(how) {
   form.network.append(...all.networks.map(({ name, id }) => new Option(name, id)));
-  const named = () => all.networks.some(({ id }) => location.hash.slice(9) === id)
-    && (form.network.value = location.hash.slice(9)); // after #network= or, in the book, #network-
+  const named = () => all.networks.some(({ id }) => location.hash === `#network=${id}`)
+    && (form.network.value = location.hash.slice(9));
   named();
   addEventListener("hashchange", () =>
     named() && about && attempt("Loading the network …", () => takeNetwork()));
