@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C, 143:
-    stopped by SIGTERM (``data``, ``predict``, ``publish-weights``).
+    stopped by SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
     name, rest = (argv or [""])[0], argv[1:]
@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError:
         return _complain(f"{name or 'this command'} needs the chapters: clone the repository and "
                          "run `make book` or `pip install -e .[book]` there.")  # fmt: skip
-    return runner.main(argv)
+    with stoppable():
+        return runner.main(argv)
 
 
 def _guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:
