@@ -19,8 +19,8 @@ from PIL import Image
 from skimage.draw import polygon2mask
 
 from micranet_helpers import zoo
-from micranet_helpers.data.own.annotations import read_rois
 from micranet_helpers.data.own.answers import Answer, read_answers
+from micranet_helpers.data.own.rois import read_rois
 from micranet_helpers.explore.steps import numbered
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.lessons import command
