@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from micranet_helpers.data.crops import Rule, crop_grid, label_crops
 
-YES, NO, UNKNOWN = "yes", "no", "cannot tell"
+YES = "yes"
+NO = "no"
+UNKNOWN = "cannot tell"
 
 SECONDS = 1.0  # for a yes or no: Bearman et al. 2016, doi 10.1007/978-3-319-46478-7_34
 
