@@ -289,7 +289,7 @@ def test_best_epoch_is_that_of_the_lowest_validation_loss(whole: tuple) -> None:
 @pytest.mark.usefixtures("tiny")
 def test_other_runs_and_networks_are_refused(tmp_path: Path) -> None:
     train(tmp_path, 1, precision="bf16-mixed")
-    with pytest.raises(ValueError, match="holds another run .*'seed': 0"):
+    with pytest.raises(ValueError, match="holds another run .*seed = 0"):
         train(tmp_path, 2, seed=1)
     images, labels = torch.rand(4, 3, 16, 16), torch.eye(2).repeat(2, 1)
     data = torch.utils.data.TensorDataset(images, labels)

@@ -389,7 +389,7 @@ def test_unet_learns_masks(tmp_path: Path) -> None:
 def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
     fit_masks(tmp_path / "whole", 2)
     with pytest.raises(ValueError, match="network = UNet"):
-        fit_masks(tmp_path / "whole", 2, network="MICRANet")
+        fit_masks(tmp_path / "whole", 2, network="FalkUNet")
     broken = Breaking(2 + 2 * 16 + 3, PowerCut, mask_examples())
     with pytest.raises(PowerCut):
         fit_masks(tmp_path / "again", 2, broken)

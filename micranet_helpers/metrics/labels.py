@@ -58,7 +58,7 @@ def best_threshold(scores: ArrayLike, present: ArrayLike) -> float:
     best = np.lexsort((gaps, f1))[-1]
     low, high = levels[max(best - 1, 0)], levels[best]
     middle = low / 2 + high / 2
-    return float(middle if low < middle else high)  # between neighbouring floats is none
+    return float(middle if low < middle <= high else high)  # neighbouring floats have none
 
 
 def _right_labels(pred: Mask, target: Mask) -> Tensor:

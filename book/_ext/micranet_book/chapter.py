@@ -80,7 +80,8 @@ def _execute(job: Job, folder: Path) -> tuple[str, str]:
             progress_bar=bar if sys.stderr.isatty() else False, start_timeout=120,
             iopub_timeout=60, execution_timeout=max(round(60 * job.minutes), 1),
             store_widget_state=False,  # megabytes of pictures that no page shows
-            extra_arguments=["--log-level=ERROR"],  # no warning that sockets are not encrypted
+            # No notes that sockets are not encrypted, and that it was interrupted to end it.
+            extra_arguments=["--log-level=CRITICAL"],
         )  # fmt: skip
     except CellTimeoutError:
         return f"made no progress for {job.minutes:g} minutes and was stopped", ""

@@ -11,7 +11,10 @@ from micranet_helpers.data.own.annotations import image_key
 from micranet_helpers.data.own.crops_table import read_crops
 from micranet_helpers.data.own.tables import read_table
 
-YES, NO, UNKNOWN, UNDO = "yes", "no", "cannot tell", "undo"
+YES = "yes"
+NO = "no"
+UNKNOWN = "cannot tell"
+UNDO = "undo"
 FIELDS = ("file", "top", "left", "side", "class", "answer", "time", "who")
 
 
