@@ -54,7 +54,8 @@ links: .venv/.ready
 	$(BIN)/jupyter-book build _build/executed/links --path-output _build/links --builder linkcheck
 
 lock: .venv/.ready
-	$(BIN)/uv pip compile --universal --generate-hashes --all-extras --python-version 3.11 \
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 \
+	    --extra book --extra baselines --extra export --extra dev \
 	    pyproject.toml -o requirements.lock
 
 clean:

@@ -14,8 +14,9 @@ import tifffile
 from skimage import draw
 
 from micranet_helpers import metrics, zoo
+from micranet_helpers.data import own
+from micranet_helpers.data.own.answers import NO, UNDO, UNKNOWN, YES, Answer, Question
 from micranet_helpers.label import advice, answers, loop, questions
-from micranet_helpers.label.questions import NO, UNKNOWN, YES, Question
 from micranet_helpers.label.widget import Labeller
 
 BOX = Question("a, b.png", 0, 64, 32)
@@ -42,11 +43,11 @@ def test_an_answer_is_a_line_of_the_file(file: Path) -> None:
 
 
 def test_the_last_answer_stands_and_undo_brings_back_the_one_before(file: Path) -> None:
-    for word in (YES, NO, answers.UNDO):
+    for word in (YES, NO, UNDO):
         answers.append(file, [(BOX, "cell", word)], "ann")
     assert answers.of_class(answers.read(file), "cell") == {BOX: YES}
     for _ in range(2):
-        answers.append(file, [(BOX, "cell", answers.UNDO)], "ann")
+        answers.append(file, [(BOX, "cell", UNDO)], "ann")
     assert not answers.read(file)
     assert len(file.read_text().splitlines()) == 6, "nothing is deleted"
 
@@ -99,6 +100,10 @@ def test_what_is_no_answer_is_named_by_its_line(file: Path, line: str, message: 
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(ValueError, match=message):
         answers.read(file)
+    file.write_text("file,class,answer\na.png,cell,yes\n")
+    assert answers.of_class(answers.read(file), "cell") == {Question("a.png", 0, 0, 0): YES}
+    with pytest.raises(ValueError, match="has other columns: answer into a file of its own"):
+        answers.append(file, [(BOX, "cell", YES)], "ann")
     file.write_text("file,cell\na.png,1\n")
     with pytest.raises(ValueError, match="no file of answers: its first line must be file,top"):
         answers.read(file)
@@ -121,7 +126,7 @@ def test_what_could_not_be_written_is_a_sentence_and_does_not_count(
 
 def test_minutes_are_measured_and_pauses_left_out() -> None:
     times = ("10:00:00", "10:00:03", "10:00:05", "11:30:00", "11:30:01")
-    given = [answers.Answer(BOX, "cell", YES, f"2026-01-01T{time}+00:00", "ann") for time in times]
+    given = [Answer(BOX, "cell", YES, f"2026-01-01T{time}+00:00", "ann") for time in times]
     assert answers.minutes(given) == pytest.approx(6 / 60)
     assert answers.minutes(given[:1]) == answers.minutes([]) == 0
 
@@ -153,6 +158,23 @@ def test_objects_fill_a_third_of_a_crop(width: float, side: int, times: float) -
 def test_an_object_of_no_width_is_refused() -> None:
     with pytest.raises(ValueError, match="2 px wide or more, not 1"):
         advice.for_size(1)
+
+
+def test_the_size_of_objects_is_measured_in_masks(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name, radii in (("a", (10, 12)), ("b", (14,)), ("c", ())):
+        mask = np.zeros((64, 96), np.uint8)
+        for n, radius in enumerate(radii, 1):
+            mask[draw.disk((32, 40 * n - 15), radius)] = n
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", mask + np.uint8(3))
+        tifffile.imwrite(tmp_path / "masks" / f"{name}.tif", mask)
+    found = own.survey(tmp_path / "images", own.read_masks(tmp_path / "masks", ["cell"], True))
+    assert advice.object_px(found) == pytest.approx(24, rel=0.03)
+    assert "crops of 72 px" in advice.for_size(advice.object_px(found))[2]
+    (tmp_path / "table.csv").write_text("file,cell\na.tif,1\nb.tif,0\n")
+    found = own.survey(tmp_path / "images", own.read_table(tmp_path / "table.csv"))
+    assert advice.object_px(found) is None
 
 
 def scene(

@@ -16,8 +16,8 @@ from playwright.sync_api import Page, expect
 from servers import serve_lab
 from test_explore_lab import listen
 
+from micranet_helpers.data.own.answers import NO, UNKNOWN, YES, Question
 from micranet_helpers.label import answers
-from micranet_helpers.label.questions import NO, UNKNOWN, YES, Question
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TIMEOUT = 120_000  # ms; a busy machine is slow

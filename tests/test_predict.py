@@ -19,7 +19,7 @@ from PIL import Image
 from skimage.draw import polygon2mask
 
 from micranet_helpers import zoo
-from micranet_helpers.data.own.answers import Answer, read_answers
+from micranet_helpers.data.own.answers import read_answers
 from micranet_helpers.data.own.rois import read_rois
 from micranet_helpers.explore.steps import numbered
 from micranet_helpers.files.tables import csv_bytes
@@ -255,7 +255,7 @@ def test_a_killed_run_goes_on_and_gives_what_an_undisturbed_one_gives(
 
 
 def answers(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(["file,top,left,side,class,answer,time,who", *lines]))
+    path.write_text("\n".join(["file,top,left,side,class,answer,time,who", *lines, ""]))
     return path
 
 
@@ -290,18 +290,32 @@ def rows_of_run(folder: Path, tmp_path: Path, said: list[Path]) -> list[dict[str
     return rows_of(tmp_path / "out" / "summary.csv")
 
 
-def test_answers_are_read_in_both_forms(tmp_path) -> None:
+def test_answers_are_read_in_all_forms(tmp_path) -> None:
     boxes = answers(tmp_path / "a.csv", "a.tif,0,8,16,cell,yes,,", "a.tif,0,8,16,cell,no,,",
                     "b.tif,,,,cell,yes,,", "b.tif,,,,dot,cannot tell,,")  # fmt: skip
     box = slice(0, 16), slice(8, 24)
     assert read_answers([boxes]) == {
-        "a.tif": [Answer("cell", box, False)], "b.tif": [Answer("cell", None, True)]
+        "a.tif": [("cell", box, False)], "b.tif": [("cell", None, True)]
     }  # fmt: skip
-    (tmp_path / "b.csv").write_text("file,cell,dot\nc.tif,1,\n")
-    assert read_answers([tmp_path / "b.csv"]) == {"c.tif": [Answer("cell", None, True)]}
-    (tmp_path / "b.csv").write_text("name,cell\nc.tif,1\n")
-    with pytest.raises(ValueError, match="b.csv holds no answers"):
-        read_answers([tmp_path / "b.csv"])
+    table = tmp_path / "b.csv"
+    for text, place in (("file;class;answer\nc.tif;cell;yes", None),
+                        ("file,cell,dot\nc.tif,1,", None),
+                        ("file,top,left,side,cell,dot\nc.tif,0,8,16,1,\n", box)):  # fmt: skip
+        table.write_text(text)
+        assert read_answers([table]) == {"c.tif": [("cell", place, True)]}
+    table.write_text("name,cell\nc.tif,1\n")
+    with pytest.raises(ValueError, match="b.csv cannot be used.*must be: file, then the names"):
+        read_answers([table])
+    with pytest.raises(ValueError, match="b.csv, line 2, is no answer"):
+        read_answers([answers(table, "a.tif,-1,8,16,cell,yes,,")])
+
+
+def test_answers_that_were_taken_back_or_contradicted_do_not_count(tmp_path) -> None:
+    said = answers(tmp_path / "a.csv", "a.tif,,,,cell,yes,,ann", "a.tif,,,,cell,no,,ann",
+                   "a.tif,,,,cell,undo,,ann")  # fmt: skip
+    assert read_answers([said]) == {"a.tif": [("cell", None, True)]}
+    bob = answers(tmp_path / "b.csv", "a.tif,,,,cell,no,,bob")
+    assert read_answers([said, bob]) == {}
 
 
 def test_answers_about_other_images_are_refused(folder, model, tmp_path) -> None:

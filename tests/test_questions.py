@@ -5,11 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from micranet_helpers.data.own.answers import NO, UNKNOWN, YES, Question
 from micranet_helpers.label.questions import (
-    NO,
-    UNKNOWN,
-    YES,
-    Question,
     crops_of_mask,
     known,
     most_useful,

@@ -1,6 +1,8 @@
 """Image files plane by plane, and what they say about the size of a pixel."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def test_damaged_stacks_are_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "stack.tif"
     values = np.full((5, 9, 12), np.nan, np.float32)
     tifffile.imwrite(path, values, photometric="minisblack")
-    with pytest.raises(ValueError, match="stack.tif, .0 holds NaN"):
+    with pytest.raises(ValueError, match="stack.tif cannot be read, .*: plane .0 holds NaN"):
         list(planes(path))
     tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "TZCYX"}, compression="zlib")
     path.write_bytes(path.read_bytes()[:-800])
@@ -82,3 +84,72 @@ def test_size_of_a_pixel(tmp_path: Path, how: dict, size: float | None) -> None:
 def test_what_is_no_tiff_does_not_say_the_size_of_a_pixel(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     assert pixel_size(tmp_path / "a.tif") is None and axes_of(tmp_path / "a.tif") == ""
+
+
+METRES = {"X": np.arange(12) * 0.25e-6}
+
+
+def pretended(module: str, images: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that a reader is installed, with images of certain sizes and values."""
+
+    class File:
+        def __init__(self, path: Path) -> None:
+            self.images = [SimpleNamespace(**image) for image in images]
+            self.scenes = dict(enumerate(self.images))
+            vars(self).update(images[0])
+
+        def __enter__(self) -> "File":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    names = {"nd2": "ND2File", "liffile": "LifFile", "czifile": "CziFile"}
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{names[module]: File}))
+
+
+def stack(values: np.ndarray, axes: str, **more: object) -> dict:
+    sizes = dict(zip(axes, values.shape, strict=True))
+    return {"sizes": sizes, "dtype": values.dtype, "asarray": lambda: values, **more}
+
+
+@pytest.mark.parametrize("end", ["nd2", "lif", "czi"])
+def test_formats_of_microscopes_are_read_plane_by_plane(tmp_path, end, monkeypatch) -> None:
+    (path := tmp_path / f"A.{end.upper()}").write_bytes(b"-")
+    module, more = {"nd2": ("nd2", {"voxel_size": lambda: SimpleNamespace(x=0.25)}),
+                    "lif": ("liffile", {"coords": METRES}),
+                    "czi": ("czifile", {"coords": METRES})}[end]  # fmt: skip
+    pretended(module, [stack(STACK, "TZCYX", **more)], monkeypatch)
+    found = list(planes(path))
+    assert axes_of(path) == "TZ" and pixel_size(path) == pytest.approx(0.25)
+    assert [plane.name for plane in found][:3] == ["t0z0", "t0z1", "t1z0"]
+    np.testing.assert_array_equal([plane.image for plane in found], STACK.reshape(6, 2, 9, 12))
+
+
+def test_several_images_in_a_file_and_colours(tmp_path: Path, monkeypatch) -> None:
+    (path := tmp_path / "a.lif").write_bytes(b"-")
+    colours = np.zeros((9, 12, 3), np.uint8)
+    images = [stack(STACK[0, :, 0], "ZYX", coords={}), stack(colours, "YXS", coords={})]
+    pretended("liffile", images, monkeypatch)
+    assert [(plane.name, plane.image.shape) for plane in planes(path)] == [
+        ("i0z0", (1, 9, 12)), ("i0z1", (1, 9, 12)), ("i1", (3, 9, 12))]  # fmt: skip
+    assert pixel_size(path) is None
+    pretended("liffile", [stack(STACK[0], "ZCXY", coords={})], monkeypatch)
+    with pytest.raises(ValueError, match="a.lif cannot be read.*its axes are ZCXY"):
+        list(planes(path))
+
+
+def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch) -> None:
+    (path := tmp_path / "a.nd2").write_bytes(b"-")
+    monkeypatch.setitem(sys.modules, "nd2", None)
+    with pytest.raises(ValueError, match=r"needs nd2: pip install 'micranet-helpers\[mic"):
+        list(planes(path))
+    assert axes_of(path) == "" and pixel_size(path) is None
+
+
+def test_a_damaged_file_of_a_microscope_is_refused_in_one_sentence(tmp_path, monkeypatch) -> None:
+    (path := tmp_path / "a.nd2").write_bytes(b"-")
+    broken = SimpleNamespace(ND2File=lambda _: Path("No such").read_bytes())
+    monkeypatch.setitem(sys.modules, "nd2", broken)
+    with pytest.raises(ValueError, match="a.nd2 cannot be read, copy or save it again: .*No such"):
+        list(planes(path))

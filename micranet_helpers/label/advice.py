@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from micranet_helpers import metrics
+from micranet_helpers.data.own import Survey
 from micranet_helpers.maps.thresholds import otsu
 
 LEAST, MOST = 24, 64  # px, width of an object that needs no change of size
@@ -29,6 +30,19 @@ def for_size(object_px: float) -> tuple[int, float, str]:
     side = round(round(3 * object_px * times / 8) * 8 / times)
     enlarged = "" if times == 1 else f", magnified × {times:g} for the network"
     return side, times, f"Objects of {object_px:.0f} px: take crops of {side} px{enlarged}."
+
+
+def object_px(found: Survey) -> float | None:
+    """Measure the median diameter of a disc as large as each object that labels outline, px.
+
+    None if they outline none. Labels of a survey are made again, one image after the other.
+    """
+    areas: list[int] = []
+    for item in found.labelled:
+        label, _ = found.annotations.images[item.key](*item.shape[1:])
+        for plane in label if label.ndim == 3 else ():
+            areas += np.unique(plane[plane > 0], return_counts=True)[1].tolist()
+    return float(np.median(np.sqrt(4 / np.pi * np.array(areas)))) if areas else None
 
 
 def on_labels(images: Mapping[str, NDArray], labels: Mapping[str, NDArray], side: int) -> str:

@@ -10,38 +10,28 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from micranet_helpers.label.questions import NO, UNKNOWN, YES, Question, Shapes, known
-
-FIELDS = ("file", "top", "left", "side", "class", "answer", "time", "who")
-UNDO = "undo"
-
-
-class Answer(NamedTuple):
-    """Hold an answer: box, class, "yes", "no" or "cannot tell", time (ISO 8601, UTC), who."""
-
-    box: Question
-    cls: str
-    answer: str
-    time: str
-    who: str
+from micranet_helpers.data.own.answers import FIELDS, Answer, Question, of_class, read
+from micranet_helpers.label.questions import Shapes, known
 
 
 def append(path: str | Path, given: Iterable[tuple[Question, str, str]], who: str) -> None:
     """Add answers (box, class, answer) to a file, and wait until they are on the disk.
 
     Half a line that a crash has left is removed. People who answer at the same time need a file
-    each. Raises OSError if nothing could be written.
+    each. Raises OSError if nothing could be written, and ValueError if the columns are not ours.
     """
     now, text = datetime.now(UTC).isoformat(timespec="milliseconds"), io.StringIO()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+", buffering=0) as file:
-        file.truncate(whole := Path(path).read_bytes().rfind(b"\n") + 1)
+        before = Path(path).read_bytes()
+        file.truncate(whole := before.rfind(b"\n") + 1)
+        if whole and not before.decode("utf-8-sig", "replace").startswith(",".join(FIELDS)):
+            raise ValueError(f"{path} has other columns: answer into a file of its own.")
         rows = csv.writer(text, lineterminator="\n")
         rows.writerows([] if whole else [FIELDS])
         rows.writerows((*box, cls, answer, now, who) for box, cls, answer in given)
@@ -52,41 +42,6 @@ def append(path: str | Path, given: Iterable[tuple[Question, str, str]], who: st
         except OSError as error:
             file.truncate(whole)
             raise OSError(f"{path} could not be written: free some space ({error}).") from error
-
-
-def read(path: str | Path) -> list[Answer]:
-    """Read the answers that stand, in their order: each person's last one about a box and class.
-
-    Where it was taken back, the one before stands again. No file is no answer. Raises ValueError,
-    which names the line, if the file holds anything else; half a line at its end is left out.
-    """
-    if not Path(path).is_file():
-        return []
-    text = Path(path).read_bytes().decode("utf-8-sig", "replace")
-    rows, stacks = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")), {}
-    if tuple(next(rows, FIELDS)) != FIELDS:
-        raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
-    for row in rows:
-        try:
-            file, top, left, side, cls, answer, time, who = row
-            given = Answer(Question(file, int(top), int(left), int(side)), cls, answer, time, who)
-            if not datetime.fromisoformat(time) or answer not in (YES, NO, UNKNOWN, UNDO):
-                raise ValueError
-        except ValueError:
-            raise ValueError(f"{path}, line {rows.line_num}, is no answer: delete it.") from None
-        before = stacks.pop((given.box, cls, who), [])
-        stacks[given.box, cls, who] = before[:-1] if answer == UNDO else [*before, given]
-    return [stack[-1] for stack in stacks.values() if stack]
-
-
-def of_class(answers: Iterable[Answer], cls: str, who: str | None = None) -> dict[Question, str]:
-    """Take the answers about a class, of one person or of all: UNKNOWN where they differ."""
-    found: dict[Question, str] = {}
-    for given in answers:
-        if given.cls == cls and who in (None, given.who):
-            same = found.get(given.box, given.answer) == given.answer
-            found[given.box] = given.answer if same else UNKNOWN
-    return found
 
 
 def labels(
@@ -101,7 +56,8 @@ def labels(
 
 def minutes(answers: Iterable[Answer]) -> float:
     """Measure the time that answers have taken, min, but for pauses of a minute or more."""
-    gaps = np.diff(sorted(datetime.fromisoformat(each.time).timestamp() for each in answers))
+    times = [datetime.fromisoformat(each.time).timestamp() for each in answers if each.time]
+    gaps = np.diff(sorted(times))
     return float(gaps[gaps < 60].sum() / 60)
 
 

@@ -8,30 +8,18 @@ may help. Of a single crop, *cannot tell* leaves the label unknown.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from micranet_helpers.data.crops import Rule, crop_grid, label_crops
-
-YES = "yes"
-NO = "no"
-UNKNOWN = "cannot tell"
+from micranet_helpers.data.own.answers import NO, YES, Question
 
 SECONDS = 1.0  # for a yes or no: Bearman et al. 2016, doi 10.1007/978-3-319-46478-7_34
 
 Shapes = Mapping[str, tuple[int, int]]  # height and width of each image, px, by file name
 Grids = Mapping[str, NDArray[Any]]  # a value for each crop, (rows, columns), by file name
-
-
-class Question(NamedTuple):
-    """Hold the box that is asked about: name of the file, and top, left and side, px."""
-
-    file: str
-    top: int
-    left: int
-    side: int
 
 
 def whole(file: str, shape: tuple[int, int], side: int) -> Question:

@@ -19,6 +19,7 @@ import traitlets
 from PIL import Image
 
 from micranet_helpers.data.own.annotations import image_files
+from micranet_helpers.data.own.answers import UNDO, YES, Question, of_class, read
 from micranet_helpers.explore.picture import png
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
@@ -72,13 +73,13 @@ class Labeller(anywidget.AnyWidget):
             self.message = str(error)
 
     def _answer(self, given: list[tuple[list, str]]) -> None:
-        cls, ask = self.usage.classes[self.cls], questions.Question
-        answers.append(self.file, [(ask(*box), cls, word) for box, word in given], self.who)
+        cls = self.usage.classes[self.cls]
+        answers.append(self.file, [(Question(*box), cls, word) for box, word in given], self.who)
 
     def _undo(self, _: Any) -> None:
-        mine = [each for each in answers.read(self.file) if each.who == self.who]
+        mine = [each for each in read(self.file) if each.who == self.who]
         last = max((each.time for each in mine), default="")  # of all answers about a grid
-        rows = [(each.box, each.cls, answers.UNDO) for each in mine if each.time == last]
+        rows = [(each.box, each.cls, UNDO) for each in mine if each.time == last]
         answers.append(self.file, rows, self.who)
 
     def _set(self, changes: dict[str, Any]) -> None:
@@ -107,15 +108,15 @@ class Labeller(anywidget.AnyWidget):
         self._show()
 
     def _show(self) -> None:
-        given, number = answers.read(self.file), GRID if self.grid else 1
-        mine = answers.of_class(given, self.usage.classes[self.cls])
+        given, number = read(self.file), GRID if self.grid else 1
+        mine = of_class(given, self.usage.classes[self.cls])
         # A network knows which crops are worth a question: no larger box then.
         largest = self.side if self.grid or self.trained else None
         boxes = questions.open_questions(self.shapes, self.side, mine, largest)
         if self.trained:
             chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
             boxes = questions.most_useful([*boxes], chance, self.side, number)
-        yes = sum(each.answer == questions.YES for each in given)
+        yes = sum(each.answer == YES for each in given)
         self.view = {
             "classes": self.usage.classes, "cls": self.cls, "grid": self.grid, "busy": self.busy,
             "tiles": [self._tile(box) for box in islice(boxes, number)],
@@ -124,7 +125,7 @@ class Labeller(anywidget.AnyWidget):
             "message": self.message, "results": self.results,
         }  # fmt: skip
 
-    def _tile(self, box: questions.Question) -> dict[str, Any]:
+    def _tile(self, box: Question) -> dict[str, Any]:
         """Show a box and what is around it; black is outside the image."""
         around = self.around if box.side < max(self.shapes[box.file]) else 1
         reach, size = round(box.side * (around - 1) / 2), SMALL if self.grid else ONE

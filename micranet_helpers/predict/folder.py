@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
-from micranet_helpers.data.own.answers import Answer, matched, read_answers
+from micranet_helpers.data.own.answers import Known, matched, read_answers
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.lock import alone
+from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import Plane, axes_of, pixel_size, planes
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.outlines import geojson, roi_set, rois
@@ -44,7 +45,7 @@ class Job:
     out: Path
     files: dict[str, Path]
     networks: ways.Networks
-    said: dict[str, list[Answer]]
+    said: dict[str, list[Known]]
     source: str  # checksum of the zoo
     pixel_size_um: float | None  # of images that do not say it
 
@@ -84,7 +85,8 @@ def predict(
     Parameters
     ----------
     folder : path
-        Images: TIFF, also stacks, OME-TIFF, PNG, JPEG or BMP, also in sub-folders.
+        Images, also in sub-folders: TIFF, also stacks, OME-TIFF, PNG, JPEG or BMP; with the extra
+        ``microscopes`` ND2, LIF and CZI.
     model : path or str
         A zoo, or ``"shipped:NAME"``, see :func:`micranet_helpers.zoo.shelf.locate`.
     out : path
@@ -116,7 +118,7 @@ def predict(
     """
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     inside = out.resolve()
-    files = {path.relative_to(folder).as_posix(): path for path in image_files(folder)
+    files = {path.relative_to(folder).as_posix(): path for path in image_files(folder, READERS)
              if inside not in path.resolve().parents}  # fmt: skip
     if not files:
         raise ValueError(f"{folder} holds no image: give a folder of TIFF, PNG or JPEG files.")

@@ -56,9 +56,13 @@ def image_key(name: str) -> str:
     return normalize("NFC", name.replace("\\", "/")).removeprefix("./")
 
 
-def image_files(folder: str | Path) -> list[Path]:
-    """List the image files of a folder and its sub-folders, sorted, hidden ones left out."""
-    return [path for path in files_of(folder) if path.suffix.lower() in SUFFIXES]
+def image_files(folder: str | Path, more: Iterable[str] = ()) -> list[Path]:
+    """List the image files, or those of ``more`` endings, of a folder and its sub-folders, sorted.
+
+    Hidden ones are left out.
+    """
+    known = {*SUFFIXES, *more}
+    return [path for path in files_of(folder) if path.suffix.lower() in known]
 
 
 def files_of(folder: str | Path) -> list[Path]:
