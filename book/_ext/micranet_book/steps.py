@@ -112,8 +112,8 @@ def histogram(score: FLOAT[...]):
 
 
 @script()
-def otsu(score: FLOAT[...]):
-    """Find Otsu's threshold."""
+def otsu(score: FLOAT[...], rank: INT64[1]):
+    """Find Otsu's threshold; the rank is not used."""
     counts, centres = histogram(score)
     below, above = op.CumSum(counts, 0), op.CumSum(counts, 0, reverse=1)
     of_below = op.Slice(op.CumSum(counts * centres, 0) / below, [0], [-1])
@@ -124,8 +124,8 @@ def otsu(score: FLOAT[...]):
 
 
 @script()
-def triangle(score: FLOAT[...]):
-    """Find the triangle threshold."""
+def triangle(score: FLOAT[...], rank: INT64[1]):
+    """Find the triangle threshold; the rank is not used."""
     counts, centres = histogram(score)
     bins = op.Range(0.0, 256.0, 1.0)
     filled = counts > 0.0
@@ -143,15 +143,15 @@ def triangle(score: FLOAT[...]):
 
 
 @script()
-def percentile(score: FLOAT[...]):
-    """Sort the values, the least first: a percentile is one of them."""
+def percentile(score: FLOAT[...], rank: INT64[1]):
+    """Find the value of a rank, from 0, the least."""
     values = op.Reshape(score, [-1])
-    ordered, _ = op.TopK(values, op.Shape(values), largest=0)
-    return ordered
+    highest, _ = op.TopK(values, op.Shape(values) - rank)
+    return op.Squeeze(op.Slice(highest, [-1], [9223372036854775807]))
 
 
 @script()
-def none(score: FLOAT[...]):
+def none(score: FLOAT[...], rank: INT64[1]):
     """Mark nothing."""
     return op.Constant(value_float=np.inf)
 

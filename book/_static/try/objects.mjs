@@ -2,18 +2,19 @@
 
 /** Number the parts above a level that do not touch (4 neighbours); small ones are left out. */
 export function numbered(score, width, level, area) {
-  const labels = new Int32Array(score.length), areas = [];
-  score.forEach((value, at) => (labels[at] = -(value > level)));
+  const labels = Int32Array.from(score, (value) => -(value > level)), areas = [];
   for (let start = 0; start < labels.length; start++) {
     if (labels[start] !== -1) continue; // outside, or numbered
-    const part = [start], number = (labels[start] = areas.length + 1);
+    const part = [start], number = areas.length + 1;
+    labels[start] = number;
     for (const at of part) { // which grows
       const left = at % width > 0 ? at - 1 : -1, right = (at + 1) % width > 0 ? at + 1 : -1;
       for (const next of [at - width, left, right, at + width]) {
         if (labels[next] === -1) labels[part[part.push(next) - 1]] = number;
       }
     }
-    if (part.length >= area) areas.push(part.length); else part.forEach((at) => (labels[at] = 0));
+    if (part.length >= area) areas.push(part.length);
+    else for (const at of part) labels[at] = 0;
   }
   return { labels, areas };
 }

@@ -208,9 +208,8 @@ async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, 
     () => compute("smoothed", { score: combined, sigma: tensor(Float32Array.of(sigma)) }));
   const [hot] = await remembered("hot", [first, sigma],
     () => heat(score.reshape([1, height, width]), 1));
-  const [{ data: levels }] = await remembered("levels", [first, sigma, threshold],
-    () => compute(threshold, { score }));
-  const above = levels[Math.floor((level / 100) * (levels.length - 1))]; // of one, that one
+  const [{ data: [above] }] = await remembered("level", [first, sigma, threshold, level],
+    () => compute(threshold, { score, rank: int64((level / 100) * (score.size - 1)) }));
   const found = remembered("found", [above, area, first, sigma],
     () => numbered(score.data, width, above, area));
   const all = threshold === "none"; // then the score lies over the whole picture
