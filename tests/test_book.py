@@ -139,7 +139,7 @@ def test_the_page_that_runs_networks_obeys_its_own_policy(address: str) -> None:
                 or problems.append(said.text))  # fmt: skip
         page.goto(f"{address}try.html")
         page.get_by_role("button", name="Load the runtime").click()
-        sample = page.get_by_role("button", name="a canvas")
+        sample = page.get_by_role("button", name="a drawn picture")
         expect(sample).to_be_enabled()
         sample.click()
         expect(page.locator("#try-message")).to_contain_text("128 × 128 px.")
