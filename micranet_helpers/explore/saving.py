@@ -66,7 +66,7 @@ def save_rois(path: str | Path, session: Session, overwrite: bool = False) -> No
     """Save the outlines of the objects for ImageJ's ROI manager, in a file ``*.zip``.
 
     The ROIs are named ``class2-1``, ``class2-2``, … by class and number;
-    :func:`micranet_helpers.data.own.read_rois` reads them back. Session, ``overwrite``
+    :func:`micranet_helpers.data.own.rois.read_rois` reads them back. Session, ``overwrite``
     and errors are as in :func:`save_mask`.
     """
     found = rois(_whole(session, session.labels), f"class{session.cls}")

@@ -80,7 +80,7 @@ def fit_or_load(
     ----------
     weights : str or path
         "train", or a zoo file with a group ``MICRANet``, whose first network is taken; see
-        :func:`micranet_helpers.zoo.locate`.
+        :func:`micranet_helpers.zoo.shelf.locate`.
     train, validation, folder, epochs, **options
         As for :func:`micranet_helpers.train.fit`; not used if weights are loaded.
 
