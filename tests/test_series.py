@@ -62,6 +62,22 @@ def test_damaged_stacks_are_refused_in_one_sentence(tmp_path: Path) -> None:
         list(planes(path))
 
 
+OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
+<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="16" SizeY="16" SizeZ="2" SizeC="1"
+SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>
+<TiffData IFD="0" FirstZ="0"><UUID FileName="own.ome.tif">urn:uuid:1</UUID></TiffData>
+<TiffData IFD="0" FirstZ="1"><UUID FileName="other.tif">urn:uuid:2</UUID></TiffData>
+</Pixels></Image></OME>"""
+
+
+def test_a_stack_shows_no_other_file(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "other.tif", np.full((16, 16), 77, np.uint8))
+    own = tmp_path / "own.ome.tif"
+    tifffile.imwrite(own, np.zeros((16, 16), np.uint8), description=OME, metadata=None)
+    with pytest.raises(ValueError, match="own.ome.tif cannot be"):
+        list(planes(own))
+
+
 @pytest.mark.parametrize(
     ("how", "size"),
     [

@@ -2,7 +2,9 @@
 
 - ``atomic``: write whole files or none.
 - ``hdf5``: open HDF5 files from strangers.
-- ``images``: read images and masks; ``series``: stacks plane by plane.
+- ``images``: read images and masks; ``series``: stacks plane by plane; ``microscopes``: ND2, LIF,
+  CZI.
 - ``tables``: write CSV that is safe to open.
 - ``archives``: unpack archives inside one folder.
+- ``lock``: one writer at a time; ``signals``: end cleanly when asked to.
 """

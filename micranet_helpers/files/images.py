@@ -8,7 +8,7 @@ file gives an error, no endless wait and no full memory, and no other file is ev
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def read_noted(path: str | Path) -> tuple[NDArray[Any], tuple[str, ...]]:
     """
     with _reading(path) as data:
         planes, said = _planes(data, as_mask=False)
-        return _usual(planes), tuple(said)
+        return usual(planes), tuple(said)
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:
@@ -149,7 +149,14 @@ def _upright(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
     return planes[:, :: -1 if down else 1, :: -1 if right else 1]
 
 
-def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
+@contextmanager
+def open_tiff(
+    data: bytes,
+) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries, Callable[[], NDArray[Any]]]]:
+    """Open a TIFF: the file, the one image or stack that it holds, and a function that reads it.
+
+    What is incomplete, lies in other files, or is more than so small a file can hold is refused.
+    """
     # From memory: so tifffile has no folder in which to look for other files. Closed, or it would
     # stay there for long: tifffile's objects hold each other.
     with _complaints() as complaints, io.BytesIO(data) as memory, tifffile.TiffFile(memory) as file:
@@ -157,7 +164,24 @@ def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str
         if len(series) != 1:
             raise _Unusable(f"it holds {len(series)} images: save each as a file of its own.")
         _check(series[0], data)
-        sizes = {axis: n for axis, n in zip(series[0].axes, series[0].shape, strict=True)
+
+        def read() -> NDArray[Any]:
+            values = series[0].asarray(maxworkers=1)
+            if any("OME" in complaint for complaint in complaints):
+                raise _Unusable(
+                    "its OME header names planes that are not in it: save each image as one TIFF, "
+                    "e.g. with Fiji."
+                )
+            if complaints:
+                raise ValueError(complaints[0])
+            return values
+
+        yield file, series[0], read
+
+
+def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
+    with open_tiff(data) as (file, series, read):
+        sizes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True)
                  if n > 1 or axis in "YX"}
         axes = "".join(sizes)
         rest = axes.replace("Y", "").replace("X", "")
@@ -167,15 +191,8 @@ def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str
                 f"it is a stack with the axes {axes}: save single planes, or, if these are "
                 "channels, as a hyperstack of channels (CYX)."
             )
-        values = series[0].asarray(maxworkers=1).reshape(tuple(sizes.values()))
-        if any("OME" in complaint for complaint in complaints):
-            raise _Unusable(
-                "its OME header names planes that are not in it: save each image as one TIFF, "
-                "e.g. with Fiji."
-            )
-        if complaints:
-            raise ValueError(complaints[0])
-        page = series[0].keyframe
+        values = read().reshape(tuple(sizes.values()))
+        page = series.keyframe
         alpha = values.dtype.kind == "u" and bool({1, 2} & {*page.extrasamples})
         orientation = page.tags.valueof("Orientation", 1)
         planes = np.moveaxis(values, axes.find(rest), 0) if rest else values[None]
@@ -294,7 +311,7 @@ def _pillow(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[s
     return planes, len(planes) in (2, 4), orientation, said
 
 
-def _usual(planes: NDArray[Any]) -> NDArray[Any]:
+def usual(planes: NDArray[Any]) -> NDArray[Any]:
     """Convert to uint8, uint16 or float32; what these cannot hold is refused."""
     kind, low, high = planes.dtype.kind, planes.min(), planes.max()
     if kind == "b" or planes.dtype == np.uint8:

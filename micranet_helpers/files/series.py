@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from micranet_helpers.files.images import MOST_BYTES, read_image
+from micranet_helpers.files.images import MOST_BYTES, open_tiff, read_image, usual
 from micranet_helpers.files.microscopes import READERS, images_in, width_um
 
 FEW = 4  # planes without a name of their axis, at most, that are taken for channels
@@ -100,7 +100,7 @@ def axes_of(path: str | Path) -> str:
         if _of_microscope(path):
             with images_in(path) as images:
                 return _others(images[0].sizes)
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path, _multifile=False) as file:  # no other file is looked at
             return _others(_sizes(file))
     except Exception:  # planes says what is wrong
         return ""
@@ -131,19 +131,16 @@ def _sizes(file: tifffile.TiffFile) -> dict[str, int]:
 
 def _stack(path: Path) -> tuple[dict[str, int], NDArray[Any]]:
     """Read the axes of a TIFF stack and its values."""
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        if series.nbytes > min(MOST_BYTES, 2000 * path.stat().st_size + 2**26):
-            raise ValueError(f"it declares {series.nbytes:,} bytes, save smaller stacks")
-        return _sizes(file), series.asarray(maxworkers=1)
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError("it has more than 2 GiB, save smaller stacks")
+    with open_tiff(path.read_bytes()) as (_, series, read):
+        return dict(zip(series.axes, series.shape, strict=True)), read()
 
 
 def _usual(plane: NDArray[Any], name: str) -> NDArray[Any]:
-    kept = {"b1": np.uint8, "u1": np.uint8, "u2": np.uint16}
-    kind = kept.get(plane.dtype.str[1:], np.float32)
     if plane.dtype.kind == "c" or not np.isfinite(plane).all():
         raise ValueError(f"plane {name} holds NaN, infinite or complex numbers, save 16 bit")
-    return np.ascontiguousarray(plane, kind)
+    return usual(plane)
 
 
 def _from_ome(text: str) -> float | None:
