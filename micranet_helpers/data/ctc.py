@@ -263,7 +263,7 @@ def build(
     names = classes(lines)  # before anything is downloaded
 
     def real() -> sources.Made:
-        return _real(lines, subset), sources.cited(names, *map(_item, lines))
+        return _real(lines, subset), sources.cited(names, *map(item_of, lines))
 
     return sources.write(path, source, {
         "simulated": lambda: sources.simulated(
@@ -273,7 +273,8 @@ def build(
     }, scaling="minmax")  # fmt: skip
 
 
-def _item(line: str) -> str:
+def item_of(line: str) -> str:
+    """Name the download of a line: :mod:`micranet_helpers.data.fetch.registry`."""
     return "phase-cells" if line == "Usiigaci" else line
 
 
@@ -281,7 +282,7 @@ def _real(lines: Sequence[str], subset: str | None) -> dict[str, Iterator[Sample
     """Fetch the lines and split their frames."""
     found = {}
     for line in lines:
-        files = fetch(_item(line), subset if line == "Usiigaci" else None)
+        files = fetch(item_of(line), subset if line == "Usiigaci" else None)
         # Usiigaci: TRAIN/set1/phase.png; a line of the challenge: the folder of its archive.
         found[line] = find(files[0].parents[1] if line == "Usiigaci" else files[0], line)
         if line == "Usiigaci":  # of what lies there, only what was asked for

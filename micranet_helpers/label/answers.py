@@ -48,7 +48,8 @@ def labels(
     path: str | Path, shapes: Shapes, side: int, classes: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Conclude the labels of crops, (rows, columns, K), by file name, from the answers of all."""
-    each = [known(shapes, side, of_class(read(path), cls)) for cls in classes]
+    given = read(path)
+    each = [known(shapes, side, of_class(given, cls)) for cls in classes]
     grids = {file: grid * np.nan for found in each for file, grid in found.items()}
     return {file: np.stack([found.get(file, grids[file]) for found in each], -1)
             for file in shapes if file in grids}  # fmt: skip

@@ -20,12 +20,7 @@ from micranet_helpers.files.atomic import replacing
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
-
-def _item(line: str) -> str:
-    return "phase-cells" if line == "Usiigaci" else line
-
-
-_CELLS = tuple(map(_item, ctc.DRAWN))
+_CELLS = tuple(map(ctc.item_of, ctc.DRAWN))
 DATA = {
     "mnist": ("mnist",),
     "ctc": _CELLS,
@@ -116,7 +111,7 @@ def data_of(dataset: str, source: str, lines: Sequence[str] | None = None) -> li
 
     ``lines`` are those of :mod:`micranet_helpers.data.ctc`, if they were not all.
     """
-    known = tuple(map(_item, lines)) if lines else DATA.get(_family(dataset))
+    known = tuple(map(ctc.item_of, lines)) if lines else DATA.get(_family(dataset))
     if known is None or source not in ("simulated", "open"):
         raise ValueError(
             f"The data of the result, {dataset!r} from {source!r}, are not known: give a result of "

@@ -19,7 +19,6 @@ import tifffile
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.special import logit
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -94,13 +93,12 @@ def _runtimes(target: Path) -> dict[str, dict[str, Any]] | None:
 def _network(name: str, target: Path) -> dict[str, Any]:
     """Write a network and a sample; return what the page must know of them."""
     how, entry = KINDS[name], zoo.load(zoo.shipped()[name], "MICRANet")
-    usage, thresholds = entry.usage, entry.class_thresholds
+    usage = entry.usage
     to_onnx(target / f"{name}.onnx", entry.models[0], usage.classes, maps="predicted", usage=usage)
     image = how.draw(1, how.size, seed=how.seed)[0].image
     sample = f"{name}.{'png' if image.dtype == np.uint8 else 'tif'}"
     write_picture(target / sample, image)
-    least = None if thresholds is None else logit(thresholds).tolist()
-    known = (asdict(usage) | {"least": least} | how.controls).items()
+    known = (asdict(usage) | how.controls).items()
     return {**{key: value for key, value in known if value not in (None, ())}, "id": name,
             "name": how.title, "file": f"{name}.onnx",
             "about": f"This network ships with the package. It tells: {', '.join(usage.classes)}.",

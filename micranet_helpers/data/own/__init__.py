@@ -8,6 +8,7 @@
 """
 
 from micranet_helpers.data.own.annotations import Annotations
+from micranet_helpers.data.own.answers import read_answers
 from micranet_helpers.data.own.coco import read_coco
 from micranet_helpers.data.own.crops_table import read_crops
 from micranet_helpers.data.own.images import build, check_split
@@ -18,7 +19,7 @@ from micranet_helpers.data.own.survey import Facts, Survey, report, survey
 from micranet_helpers.data.own.tables import read_boxes, read_table
 
 __all__ = [
-    "Annotations", "Facts", "Survey", "build", "check_split", "read_boxes", "read_coco",
-    "read_crops", "read_geojson", "read_labelme", "read_masks", "read_rois", "read_table",
-    "report", "survey",
+    "Annotations", "Facts", "Survey", "build", "check_split", "read_answers", "read_boxes",
+    "read_coco", "read_crops", "read_geojson", "read_labelme", "read_masks", "read_rois",
+    "read_table", "report", "survey",
 ]  # fmt: skip

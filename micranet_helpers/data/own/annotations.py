@@ -132,7 +132,7 @@ def table(path: str | Path, faults: Faults) -> list[tuple[int, list[str]]]:
     if lines and lines[0].startswith("sep="):  # a hint for Excel
         lines[0] = ""
     first = next((line for line in lines if line.strip()), "")
-    rows = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
+    rows = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
     found = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(row)]
     used = max((i + 1 for _, row in found for i, cell in enumerate(row) if cell), default=0)
     found = [(number, row[:used]) for number, row in found]  # Excel keeps emptied columns
@@ -142,6 +142,11 @@ def table(path: str | Path, faults: Faults) -> list[tuple[int, list[str]]]:
     if len(found) < 2:
         raise ValueError("it has no line after the header.")
     return [(number, row) for number, row in found if len(row) == length]
+
+
+def delimiter_of(line: str) -> str:
+    """Find what is between the cells of a line: comma, semicolon or tab."""
+    return max(",;\t", key=line.count)
 
 
 def number_of(value: Any, where: str) -> float:

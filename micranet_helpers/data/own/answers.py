@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from micranet_helpers.data.own.annotations import image_key
+from micranet_helpers.data.own.annotations import delimiter_of, image_key
 from micranet_helpers.data.own.crops_table import read_crops
 from micranet_helpers.data.own.tables import read_table
 
@@ -55,7 +55,8 @@ def read(path: str | Path) -> list[Answer]:
     text = Path(path).read_bytes().decode("utf-8-sig", "replace")
     if text.startswith(",".join(FIELDS)):  # else a spreadsheet may have left out the last break
         text = text[: text.rfind("\n") + 1]
-    rows, stacks = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text)), {}
+    delimiter, stacks = delimiter_of(text.partition("\n")[0]), {}
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     if not {"file", "class", "answer"} <= {*(rows.fieldnames or FIELDS)}:
         raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
     for row in rows:
@@ -66,10 +67,6 @@ def read(path: str | Path) -> list[Answer]:
         before = stacks.pop(about := (given.box, given.cls, given.who), [])
         stacks[about] = before[:-1] if given.answer == UNDO else [*before, given]
     return [stack[-1] for stack in stacks.values() if stack]
-
-
-def _delimiter(text: str) -> str:
-    return max(",;\t", key=text.partition("\n")[0].count)
 
 
 def _answer(row: Mapping[str, str]) -> Answer:
@@ -110,7 +107,7 @@ def read_answers(paths: Iterable[str | Path]) -> dict[str, list[Known]]:
 
 def _any_kind(path: str | Path) -> list[Answer]:
     first = Path(path).read_bytes().decode("utf-8-sig", "replace").partition("\n")[0]
-    names = [name.strip().casefold() for name in first.split(_delimiter(first))]
+    names = [name.strip().casefold() for name in first.split(delimiter_of(first))]
     if "answer" in names:
         return read(path)
     found = (read_crops if "top" in names else read_table)(path)
