@@ -206,7 +206,7 @@ async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, 
   const levels = await remembered("levels", [first, sigma, threshold], async () =>
     threshold === "percentile" ? score.data.slice().sort()
       : (await compute(threshold, { score }))[0].data);
-  const above = levels[Math.floor((level / 100) * (levels.length - 1))]; // of one: that one
+  const above = levels.at(((level ?? 0) / 100) * (levels.length - 1)); // of one: that one
   const found = remembered("found", [above, area, first, sigma],
     () => numbered(score.data, width, above, area));
   const all = threshold === "none"; // then the score lies over the whole picture
