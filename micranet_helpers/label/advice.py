@@ -1,7 +1,8 @@
 """Advise on the size of crops, the share of positives, and whether a network is needed at all.
 
-An object should fill a quarter to a half of a crop's side, and be three steps of map 4b (8 px) wide
-or more: enlarging images of nuclei of 12 px by 2 gained 0.15 to 0.2 in F1.
+Objects fill a third of a crop's side, which is a choice (``benchmarks/fill.py`` compares others),
+and are three steps of map 4b (8 px) wide or more, which was measured: enlarging images of nuclei
+of 12 px by 2 gained 0.15 to 0.2 in F1.
 """
 
 from collections.abc import Mapping

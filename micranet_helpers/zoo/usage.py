@@ -202,7 +202,7 @@ def wrong_size(usage: Usage, width: float) -> str:
         return ""
     return (
         f"Objects are about {width:.0f} px wide, {share:.0%} of the side of the crops that the "
-        f"network learned from; a quarter to a half is best. Try the magnification "
+        f"network learned from; a quarter to a half is usual. Try the magnification "
         f"{usage.side / 3 / width:.2g}, or train on crops of {3 * width:.0f} px."
     )
 
