@@ -16,6 +16,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 from micranet_book import record, runner
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -225,11 +226,24 @@ def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path)
         write_chapter(untouched / "book", "alpha", cells)
         sources = record.open_tree(untouched, tree, fresh=False)
         found = record.digests(sources, tree, notebooks, {}, ["alpha"], NEEDS)
-        record.prepare(untouched, tree, notebooks, found)
+        record.prepare(untouched, tree, notebooks, found, ["alpha"])
         half = record.work_folder(tree, "alpha") / "half"
-        assert half.exists() == kept and (tree / "_toc.yml").exists()
         record.begin(tree, "alpha", found["alpha"], [])
+        assert half.exists() == kept and (tree / "_toc.yml").exists()
         half.touch()
+    before = record.work_folder(tree, "alpha.before") / "half"
+    assert before.exists(), "until the chapter has come to its end"
+    record.end(tree, "alpha", found["alpha"], notebooks["alpha"], 1.0)
+    assert not before.exists()
+
+
+def test_running_a_chapter_leaves_the_others_as_they_are(good_run, book, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(book, tmp_path / "clone {steps}"))
+    rewrite("alpha", "1")(root)
+    code, out, _ = call(root, "run", "zeta")
+    assert code == 0 and executed(out) == ["zeta"]
+    cells = nbformat.read(root / "_build/executed/quick/alpha.ipynb", as_version=4).cells
+    assert cells[1].outputs and (work(root, "alpha") / "alpha.txt").exists()
 
 
 # --- usage -------------------------------------------------------------------------------------
@@ -256,6 +270,33 @@ def test_bad_usage_runs_nothing(untouched: Path, argv: list[str], message: str) 
     assert code == 2
     assert message in err and len(err.splitlines()) == 1
     assert not out and not (untouched / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("_toc.yml", "["), ("_toc.yml", "{chapters: [{file: 3}]}"), ("_toc.yml", "\xe9: {"),
+        ("profiles/quick.yaml", "a: ["), ("profiles/quick.yaml", ""),
+        ("profiles/quick.yaml", "{minutes_per_cell: soon, parameters: {}}"),
+        ("profiles/quick.yaml", "{minutes_per_cell: -1, parameters: {}}"),
+        ("profiles/quick.yaml", "{minutes_per_cell: .nan, parameters: {}}"),
+        ("profiles/quick.yaml", "{minutes_per_cell: 1, parameters: {zeta: 2}}"),
+        ("needs.yaml", "3"), ("zeta.ipynb", "{"),
+        ("zeta.ipynb", "[]"), ("zeta.ipynb", "<<<<<<< HEAD"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_the_book_is_named(untouched: Path, file: str, text: str) -> None:
+    (untouched / "book" / file).write_bytes(text.encode("latin-1"))
+    code, out, err = call(untouched, "run")
+    assert code == 2 and not out and not (untouched / "_build").exists()
+    assert f"{Path('book', file)} cannot be read: put it right" in err and err.count("\n") == 1
+
+
+def test_two_runs_do_not_share_a_tree(good_run, book: Path) -> None:
+    tree = good_run[0]
+    with FileLock(tree.parent / f".{tree.name}.lock"):
+        code, out, err = call(book, "run", "zeta")
+    assert code == 2 and not out and "Another program is writing to" in err
 
 
 def test_outside_a_clone(tmp_path: Path) -> None:
