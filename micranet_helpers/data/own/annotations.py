@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from micranet_helpers.files.images import SUFFIXES
+from micranet_helpers.files.tables import visible
 
 MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 MOST_FAULTS = 20  # that are listed
@@ -107,7 +108,7 @@ def reading(path: str | Path) -> Iterator[Faults]:
 
 
 def _sentence(path: str | Path, faults: Faults) -> str:
-    return f"{path} cannot be used, correct or export it again:{faults}"
+    return visible(f"{path} cannot be used, correct or export it again:{faults}")
 
 
 def _reason(error: Exception, where: str) -> str:

@@ -21,6 +21,7 @@ from micranet_helpers.data.own.annotations import Annotations, image_files, imag
 from micranet_helpers.data.own.masks import of_image
 from micranet_helpers.files.images import SUFFIXES, read_noted
 from micranet_helpers.files.series import pixel_size
+from micranet_helpers.files.tables import visible
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of cameras with 8, 12, 14 and 16 bits
 
@@ -314,7 +315,7 @@ def report(found: Survey) -> str:
             text, 76, initial_indent="- ", subsequent_indent="  ",
             break_long_words=False, break_on_hyphens=False,  # they may be file names
         ) for text in texts]  # fmt: skip
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _micrometres(size: float | None) -> str:
