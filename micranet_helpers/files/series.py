@@ -96,6 +96,8 @@ def axes_of(path: str | Path) -> str:
 
     It reads the head of the file. "" also for what is no stack, or damaged.
     """
+    if not Path(path).is_file():  # a pipe would be waited for
+        return ""
     try:
         if _of_microscope(path):
             with images_in(path) as images:
