@@ -82,9 +82,10 @@ def test_training(tmp_path: Path) -> None:
 
 
 def test_prediction(tmp_path: Path) -> None:
-    for number in range(4):
-        (tmp_path / "images").mkdir(exist_ok=True)
-        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", field(number))
+    (tmp_path / "images").mkdir()
+    for name, image in (("a", field()), ("film", np.stack([field(n) for n in range(5)]))):
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image, imagej=True,
+                         metadata={"axes": "TYX"[-image.ndim :]})  # fmt: skip
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=USAGE)
 
     def run(name: str) -> Path:

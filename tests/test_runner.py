@@ -31,7 +31,7 @@ FAILS = ["x = 1", "def inner():\n    return x / 0", "value = inner()\nprint(valu
 LEAVES = ["x = 1", "raise SystemExit(0)", "y = 2"]
 DIES = ["x = 1", "import os\nos._exit(0)", "y = 2"]
 SLOW = ["import os, time\nopen('pid.txt', 'w').write(str(os.getpid()));",
-        "time.sleep(600 * (not os.path.exists('go')))"]
+        "print('so far'); time.sleep(600 * (not os.path.exists('go')))"]
 CELLS = {"zeta": ZETA, "alpha": ALPHA, "fails": FAILS, "leaves": LEAVES, "dies": DIES, "slow": SLOW}
 
 TOC = """\
@@ -374,11 +374,17 @@ def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeat
     assert "did not finish" not in (root / "_build/executed/quick/fails.ipynb").read_text()
 
 
+def so_far(notebook: Path) -> bool:
+    """Whether the output of the stopped cell is there."""
+    return nbformat.read(notebook, as_version=4).cells[2].outputs[0].text == "so far\n"
+
+
 @pytest.mark.slow
 def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
     code, _, err = call(book, "run", "--profile", "short", "slow")
     assert code == 1
-    assert "made no progress for 0.05 minutes" in err and "code cell 2: time.sleep(600" in err
+    assert "made no progress for 0.05 minutes" in err and "code cell 2: print('so far')" in err
+    assert so_far(book / "_build/executed/short/slow.ipynb")
     pid = int((work(book, "slow", "short") / "pid.txt").read_text())
     assert not is_running(pid)
 
@@ -404,6 +410,7 @@ def test_stopped_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.Signals[stop]
     assert not is_running(int(pid_file.read_text()))
+    assert so_far(tree / "slow.ipynb")
 
     (pid_file.parent / "go").touch()
     code, out, _ = call(book, "run", "--profile", "odd", "zeta", "slow")

@@ -316,7 +316,7 @@ def run_book(
     _check_parameters(selected, extra)
     values = {name: parameters.get(name, {}) | extra.get(name, {}) for name in notebooks}
 
-    tree, needs = _tree(root, profile), _needs(root / "book" / "needs.yaml", notebooks)
+    tree, needs = _tree(root, profile), _needs(root / "book" / "needs.yaml")
     threads = max((os.cpu_count() or 1) // AT_ONCE, 1)
     with _owned(tree):
         sources = record.open_tree(root, tree, fresh)
@@ -334,12 +334,9 @@ def run_book(
     return tree
 
 
-def _needs(path: Path, notebooks: dict[str, Path]) -> record.Needs:
+def _needs(path: Path) -> record.Needs:
     with _reading(path):
-        needs = _read_yaml(path) or {}
-        for name, needed in needs.items():
-            _check_chapters([name, *needed], notebooks)
-    return needs
+        return {name: list(needed) for name, needed in _read_yaml(path).items()}
 
 
 def _tree(root: Path, profile: str) -> Path:
