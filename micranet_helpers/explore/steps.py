@@ -23,6 +23,9 @@ SCALINGS = ("fixed", "minmax", "standard")
 """How :func:`scaled` can scale the numbers of a file for the network."""
 
 
+MOST_CLASSES, SIDE = 32, 512  # px; of a larger crop fewer: the maps take 256 MB
+
+
 def scaled(image: NDArray[Any], how: str = "fixed") -> NDArray[np.float32]:
     """Scale an image as the network's training images were scaled.
 
@@ -91,8 +94,10 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
     Raises
     ------
     TypeError, ValueError
-        If the crop does not fit the network.
+        If the crop does not fit the network, or its maps the memory.
     """
+    if (count := entry.models[0].num_classes) * crop.numel() > MOST_CLASSES * SIDE**2:
+        raise ValueError(f"The maps of {count} classes do not fit here: choose a smaller crop.")
     decide = partial(predicted, thresholds=entry.class_thresholds)
     cams = [grad_cam(model, crop, decide) for model in entry.models]
     maps, logits = (torch.stack(folds).mean(0)[0] for folds in zip(*cams, strict=True))
