@@ -132,7 +132,13 @@ def _planes(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
     Also list what the file says of its pixels.
     """
     is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    planes, alpha, orientation, said = _tiff(data, as_mask) if is_tiff else _pillow(data, as_mask)
+    return _tiff(data, as_mask) if is_tiff else _finished(*_pillow(data, as_mask))
+
+
+def _finished(
+    planes: NDArray[Any], alpha: bool, orientation: int, said: list[str]
+) -> tuple[NDArray[Any], list[str]]:
+    """Turn and mirror an image, and leave out an alpha channel that is opaque everywhere."""
     if 0 in planes.shape:
         raise _Unusable("it has no pixel.")
     if orientation in range(2, 9):
@@ -179,7 +185,7 @@ def open_tiff(
         yield file, series[0], read
 
 
-def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
+def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
     with open_tiff(data) as (file, series, read):
         sizes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True)
                  if n > 1 or axis in "YX"}
@@ -192,12 +198,17 @@ def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str
                 "channels, as a hyperstack of channels (CYX)."
             )
         values = read().reshape(tuple(sizes.values()))
-        page = series.keyframe
-        alpha = values.dtype.kind == "u" and bool({1, 2} & {*page.extrasamples})
-        orientation = page.tags.valueof("Orientation", 1)
         planes = np.moveaxis(values, axes.find(rest), 0) if rest else values[None]
-        shown, said = _shown(planes, page, file.is_imagej, as_mask)
-    return shown, alpha and bool(rest), orientation, said
+        return as_said(planes, series.keyframe, file.is_imagej, as_mask)
+
+
+def as_said(
+    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool = False
+) -> tuple[NDArray[Any], list[str]]:
+    """Apply what a page of :func:`open_tiff` says of its values, (C, H, W), and list it."""
+    alpha = planes.dtype.kind == "u" and len(planes) > 1 and bool({1, 2} & {*page.extrasamples})
+    shown, said = _shown(planes, page, of_imagej, as_mask)
+    return _finished(shown, alpha, page.tags.valueof("Orientation", 1), said)
 
 
 def _shown(
