@@ -96,7 +96,7 @@ def main() -> None:
         print(*seconds_of_steps(*map(int, sizes), precision))
         return
     # Not at the top: the processes that are timed need no pytorch-lightning.
-    from micranet_helpers.networks.learner import choose_precision
+    from micranet_helpers.networks.precision import choose_precision
 
     options = args.steps, args.batch, args.side, choose_precision()
     quiet = {name: measured(SETTINGS[name], *options) for name in args.settings}

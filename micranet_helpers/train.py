@@ -37,9 +37,9 @@ from micranet_helpers.networks.learner import (
     Learner,
     Repeatable,
     Shuffle,
-    choose_precision,
 )
 from micranet_helpers.networks.micranet import check_evaluating
+from micranet_helpers.networks.precision import choose_precision
 from micranet_helpers.networks.wrapped import unwrapped
 
 BATCH = 64  # of `logits_of`

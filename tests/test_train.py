@@ -24,6 +24,7 @@ from torch.utils.data import Dataset, TensorDataset
 from micranet_helpers import train as tr
 from micranet_helpers.networks import learner as learners
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.precision import choose_precision
 from micranet_helpers.networks.unet import UNet
 
 EPOCHS = 3
@@ -323,7 +324,7 @@ def test_emulated_bfloat16_is_not_chosen(monkeypatch, native: bool, precision: s
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported",
                         lambda including_emulation=True: native or including_emulation)
-    assert learners.choose_precision() == precision
+    assert choose_precision() == precision
 
 
 def test_logits_of_all_crops_in_their_order() -> None:

@@ -17,7 +17,7 @@ from browsers import leave_out, open_browser
 from conftest import random_images, random_model
 from micranet_book import browser, npm
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from servers import Faults, serve_faults, serve_folder
 from skimage.draw import polygon2mask
 
@@ -236,6 +236,19 @@ def test_a_colour_picture_is_read_and_an_own_network_named(
     message(page, "The network takes grey")
     assert offered(page)
     assert set(offered(page)) <= set(CLASSES)
+
+
+def test_a_photograph_is_turned_as_its_camera_says(page: Any, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # its rows are the columns of what was seen
+    Image.fromarray(pixels(64, 96)[0]).save(tmp_path / "own.jpg", exif=exif, quality=95)
+    page.get_by_label("tile, px").fill("96")
+    page.get_by_label("tile, px").press("Enter")
+    take(page, tmp_path / "own.jpg")
+    message(page, "own.jpg, 96 × 64 px")
+    maps, logits = explained(Usage(CLASSES).scaled(read_image(tmp_path / "own.jpg")), 96)
+    score = gaussian(combine(maps[int(logits.argmax())], "pca", range(7)), 1)
+    assert_equal(read_mask(save(page, "mask, TIFF", tmp_path)), pieces(otsu(score), 4))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from micranet_book import steps
 
 from micranet_helpers.data.scaling import normalize, scale_of
-from micranet_helpers.maps import combine, gaussian, otsu, percentile, triangle
+from micranet_helpers.maps import combine, gaussian, otsu, triangle
 from micranet_helpers.plots.colours import SCORES
 
 sides = st.integers(9, 60)
@@ -71,22 +71,14 @@ def test_smoothing(height: int, width: int, sigma: float, seed: int) -> None:
 @given(sides, sides, st.sampled_from([otsu, triangle]), st.sampled_from([1, 3]), seeds)
 def test_thresholds(height: int, width: int, mark: Any, power: int, seed: int) -> None:
     score = smooth(height, width, seed=seed) ** power
-    level = float(run(mark.__name__, score, number(0, np.int64)))
+    level = float(run(mark.__name__, score))
     np.testing.assert_array_equal(score > level, mark(score))
 
 
-@given(sides, sides, st.integers(0, 200).map(lambda half: half / 2), seeds)
-def test_percentiles(height: int, width: int, q: float, seed: int) -> None:
-    score = random_images(height, width, seed=seed)
-    rank = int(q / 100 * (height * width - 1))
-    found = score > float(run("percentile", score, number(rank, np.int64)))
-    np.testing.assert_array_equal(found, percentile(score, q))
-
-
-@pytest.mark.parametrize("name", ["otsu", "triangle", "percentile", "none"])
+@pytest.mark.parametrize("name", ["otsu", "triangle", "none"])
 def test_nothing_is_above_the_threshold_of_a_constant_score(name: str) -> None:
     score = np.full((9, 9), 0.3, np.float32)
-    assert not (score > run(name, score, number(0, np.int64))).any()
+    assert not (score > run(name, score)).any()
 
 
 @given(st.integers(1, 3), sides, sides, st.sampled_from(["fixed", "minmax", "standard"]),

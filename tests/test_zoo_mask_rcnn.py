@@ -162,21 +162,21 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path, rcnn, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_only_a_mask_rcnn_needs_torchvision(tmp_path, rcnn):
+def test_only_a_mask_rcnn_needs_torchvision_and_only_training_lightning(tmp_path, rcnn):
     path = tmp_path / "zoo.hdf5"
     write_rcnn(path, rcnn)
     with h5py.File(path, "a") as file:
         architecture(file, "UNet", {}, unet_weights(np.random.default_rng(0), 1, 1, 1, 2))
     script = f"""
         import sys
-        from micranet_helpers import zoo
+        from micranet_helpers import explore, maps, predict, zoo
         print(type(zoo.load({str(path)!r}, "UNet").models[0]).__name__)
         print([row["model"] is not None for row in zoo.contents({str(path)!r})])
-        print("torchvision" in sys.modules)
+        print({{"torchvision", "pytorch_lightning"}} & {{*sys.modules}})
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.stdout.splitlines() == ["UNet", "[True, True]", "False"], result.stderr
+    assert result.stdout.splitlines() == ["UNet", "[True, True]", "set()"], result.stderr
 
 
 def test_every_architecture_has_a_sign_of_its_own(rcnn):

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pytorch_lightning import seed_everything
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
@@ -50,6 +48,8 @@ def examine(data: Dataset, role: str, network: str = "MICRANet") -> Content:
         return Content(*found)
     if hasattr(data, "set_epoch"):
         data.set_epoch(0)
+    from pytorch_lightning.utilities.seed import isolate_rng  # takes seconds to load
+
     with isolate_rng():
         return _examined(data, role, network)
 
@@ -70,6 +70,8 @@ def _examined(data: Dataset, role: str, network: str) -> Content:
 
 
 def _batches(data: Dataset, role: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    from pytorch_lightning import seed_everything
+
     seed_everything(0, verbose=False)  # what is drawn at random is the same each time
     return iter(DataLoader(data, size, collate_fn=partial(_collate, role)))
 

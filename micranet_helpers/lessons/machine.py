@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import torch
 
-from micranet_helpers.networks.learner import choose_precision
+from micranet_helpers.networks.precision import choose_precision
 
 
 def best_device() -> str:

@@ -21,8 +21,8 @@ from micranet_helpers.data.crops import CropDataset, toned, turned
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import segment
-from micranet_helpers.networks.learner import choose_precision
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.precision import choose_precision
 
 HIGHEST = 0.01
 """Share of the pixels not known to lack a class that :func:`level` falls back on."""

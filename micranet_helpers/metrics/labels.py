@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 
 from micranet_helpers.metrics.masks import Mask, as_array, as_masks
 
@@ -79,6 +78,8 @@ def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
     logits or anything else that rises with them; ``labels``, (N, K), are positive where a crop
     shows the class. Raises ValueError if the shapes differ.
     """
+    from torchmetrics.functional.classification import binary_auroc  # takes seconds to load
+
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
             f"Scores and labels must have one shape (crops, classes), not {tuple(scores.shape)} "

@@ -2,7 +2,8 @@
 
 - ``micranet``: the classifier; its maps become masks.
 - ``unet``, ``mask_rcnn``: the baselines, and the student of self-training.
-- ``learner``: loss, optimiser and schedule; ``checkpoints``: files that survive a kill.
+- ``learner``: loss, optimiser and schedule; ``checkpoints``: files that survive a kill;
+  ``precision``: the arithmetic.
 """
 
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet

@@ -199,23 +199,3 @@ class Shuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return iter(torch.randperm(len(self), generator=generator).tolist())
-
-
-def choose_precision() -> str:
-    """Choose the arithmetic in which this machine trains fastest.
-
-    Returns
-    -------
-    str
-        A precision of pytorch-lightning: half precision where the GPU or the CPU computes in it,
-        else "32-true".
-    """
-    if torch.cuda.is_available():
-        # Colab's T4 knows bfloat16 by emulation only, which is slower than either alternative.
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16-mixed" if native else "16-mixed"
-    if torch.backends.mps.is_available():
-        return "32-true"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bf16-mixed" if native else "32-true"

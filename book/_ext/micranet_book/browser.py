@@ -72,6 +72,7 @@ def write(target: Path, names: Iterable[str] = KINDS) -> None:
         "runtimes": _runtimes(target / "runtime"),
         "colours": [[int(255 * part) for part in to_rgb(colour)] for colour in CLASS_COLOURS],
         "defaults": DEFAULTS,
+        "graphs": list(steps.STEPS),
         "networks": [_network(name, target) for name in names],
     }
     (target / "networks.json").write_text(json.dumps(about), encoding="utf-8")

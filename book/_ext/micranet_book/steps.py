@@ -112,8 +112,8 @@ def histogram(score: FLOAT[...]):
 
 
 @script()
-def otsu(score: FLOAT[...], rank: INT64[1]):
-    """Find Otsu's threshold; the rank is not used."""
+def otsu(score: FLOAT[...]):
+    """Find Otsu's threshold."""
     counts, centres = histogram(score)
     below, above = op.CumSum(counts, 0), op.CumSum(counts, 0, reverse=1)
     of_below = op.Slice(op.CumSum(counts * centres, 0) / below, [0], [-1])
@@ -124,8 +124,8 @@ def otsu(score: FLOAT[...], rank: INT64[1]):
 
 
 @script()
-def triangle(score: FLOAT[...], rank: INT64[1]):
-    """Find the triangle threshold; the rank is not used."""
+def triangle(score: FLOAT[...]):
+    """Find the triangle threshold."""
     counts, centres = histogram(score)
     bins = op.Range(0.0, 256.0, 1.0)
     filled = counts > 0.0
@@ -143,15 +143,7 @@ def triangle(score: FLOAT[...], rank: INT64[1]):
 
 
 @script()
-def percentile(score: FLOAT[...], rank: INT64[1]):
-    """Find the value of a rank, from 0, the least."""
-    values = op.Reshape(score, [-1])
-    highest, _ = op.TopK(values, op.Shape(values) - rank)
-    return op.Squeeze(op.Slice(highest, [-1], [9223372036854775807]))
-
-
-@script()
-def none(score: FLOAT[...], rank: INT64[1]):
+def none(score: FLOAT[...]):
     """Mark nothing."""
     return op.Constant(value_float=np.inf)
 
@@ -196,7 +188,7 @@ def overlaid(
 
 STEPS = {
     **{step.name: step for step in (
-        fixed, minmax, standard, sum, mean, prod, pca, smoothed, otsu, triangle, percentile, none,
+        fixed, minmax, standard, sum, mean, prod, pca, smoothed, otsu, triangle, none,
         visible, heat, overlaid,
     )},
     "range": fixed,

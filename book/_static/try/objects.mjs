@@ -2,7 +2,8 @@
 
 /** Number the parts above a level that do not touch (4 neighbours); small ones are left out. */
 export function numbered(score, width, level, area) {
-  const labels = Int32Array.from(score, (value) => -(value > level)), areas = [];
+  const labels = new Int32Array(score.length), areas = [];
+  score.forEach((value, at) => (labels[at] = -(value > level)));
   for (let start = 0; start < labels.length; start++) {
     if (labels[start] !== -1) continue; // outside, or numbered
     const part = [start], number = areas.length + 1;

@@ -24,7 +24,8 @@ async function attempt(doing, work) {
 
 const load = (how) => attempt("Loading the runtime …", async () => {
   find("load").disabled = true;
-  await ask("runtime", { folder: here("runtime/"), files: all.runtimes[how.kind].files, plan: how })
+  const { files } = all.runtimes[how.kind], { graphs } = all;
+  await ask("runtime", { folder: here("runtime/"), files, plan: how, graphs })
     .finally(() => (find("load").disabled = false));
   find("load").hidden = true;
   for (const part of document.querySelectorAll("#try fieldset")) part.disabled = false;

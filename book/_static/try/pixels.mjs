@@ -26,7 +26,7 @@ async function readDeep(bytes, { default: start, decode_rgba16: read }) {
 
 async function readByBrowser(bytes) {
   const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none",
-    premultiplyAlpha: "none", imageOrientation: "none" }).catch(damaged);
+    premultiplyAlpha: "none", imageOrientation: "from-image" }).catch(damaged);
   const { height, width } = bitmap;
   checkSize(height, width);
   const context = new OffscreenCanvas(width, height).getContext("2d");

@@ -19,14 +19,14 @@ onmessage = async ({ data: { id, step, ...args } }) => {
 };
 
 const steps = {
-  async runtime({ folder, files: [script, wasm], plan }) {
-    const wasmBinary = await fetched(folder + wasm);
-    const any = await fetched(`${folder}../steps/sum.onnx`);
+  async runtime({ folder, files: [script, wasm], plan, graphs }) {
+    const paths = [wasm, ...graphs.map((name) => `../steps/${name}.onnx`)];
+    const [wasmBinary, ...small] = await Promise.all(paths.map((path) => fetched(folder + path)));
     Object.assign(state, { folder, plan, files: [script, wasm] });
     try {
       state.ort = await import(folder + script);
       Object.assign(state.ort.env.wasm, { wasmBinary, numThreads: plan.threads });
-      await open(any);
+      for (const name of graphs) state.graphs.set(name, await open(small.shift()));
     } catch {
       throw new Error("The runtime does not start: load this page anew, or use another browser.");
     }
@@ -68,12 +68,7 @@ const int64 = (...values) =>
   tensor(BigInt64Array.from(values, (value) => BigInt(Math.floor(value) || 0)));
 
 /** Run one of the small graphs and return its outputs. */
-async function compute(name, inputs) {
-  if (!state.graphs.has(name)) {
-    state.graphs.set(name, await open(await fetched(`${state.folder}../steps/${name}.onnx`)));
-  }
-  return Object.values(await state.graphs.get(name).run(inputs));
-}
+const compute = async (name, inputs) => Object.values(await state.graphs.get(name).run(inputs));
 
 /** Read a note, JSON text, from the metadata of an ONNX file: a name, a length, the text. */
 function note(graph, key) {
@@ -151,7 +146,7 @@ async function maps({ side, scaling }) {
 async function other(number) {
   const { folder, files, plan, graph, about } = state;
   const one = (state.others[number] ??= { ask: startWorker() });
-  await (one.ready ??= one.ask("runtime", { folder, files, plan }));
+  await (one.ready ??= one.ask("runtime", { folder, files, plan, graphs: [] }));
   if (one.graph !== graph) await one.ask("network", { bytes: graph, about });
   one.graph = graph;
   return (args) => one.ask("tile", args);
@@ -208,8 +203,10 @@ async function draw({ cls, layers, how, sigma, threshold, level, area, opacity, 
     () => compute("smoothed", { score: combined, sigma: tensor(Float32Array.of(sigma)) }));
   const [hot] = await remembered("hot", [first, sigma],
     () => heat(score.reshape([1, height, width]), 1));
-  const [{ data: [above] }] = await remembered("level", [first, sigma, threshold, level],
-    () => compute(threshold, { score, rank: int64((level / 100) * (score.size - 1)) }));
+  const levels = await remembered("levels", [first, sigma, threshold], async () =>
+    threshold === "percentile" ? score.data.slice().sort()
+      : (await compute(threshold, { score }))[0].data);
+  const above = levels.at(((level ?? 0) / 100) * (levels.length - 1)); // of one: that one
   const found = remembered("found", [above, area, first, sigma],
     () => numbered(score.data, width, above, area));
   const all = threshold === "none"; // then the score lies over the whole picture
