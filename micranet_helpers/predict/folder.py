@@ -20,18 +20,11 @@ from tqdm import tqdm
 from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
 from micranet_helpers.data.own.answers import Known, matched, read_answers
+from micranet_helpers.files import series
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
-from micranet_helpers.files.series import (
-    Plane,
-    axes_of,
-    file_of,
-    members,
-    pixel_size,
-    planes,
-    read_plane,
-)
+from micranet_helpers.files.series import Plane, file_of
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.outlines import geojson, roi_set, rois
 from micranet_helpers.plots.colours import class_colours
@@ -134,7 +127,7 @@ def predict(
     path = zoo.locate(model)
     networks = ways.open_zoo(path, group, **changes)
     names = {plane.relative_to(folder).as_posix() for path in files.values()
-             for plane in members(path)}  # fmt: skip
+             for plane in series.members(path)}  # fmt: skip
     said = matched(read_answers(answers), networks.usage.classes, sorted({*files, *names}))
     job = Job(out, folder, files, networks, said, _digest(path), pixel_size_um)
     if dry_run:
@@ -155,7 +148,7 @@ def _tell(job: Job) -> None:
     for name, value in facts(networks.usage):
         print(f"{name}: {value}")
     for name, path in job.files.items():
-        if axes := axes_of(path):
+        if axes := series.axes_of(path):
             print(f"{name} is a stack along {axes}: each plane is an image")
 
 
@@ -197,7 +190,7 @@ def _answered(job: Job) -> Iterator[tuple[str, NDArray[Any]]]:
     """Read the images about which there are answers; those that are broken are said later."""
     for name in tqdm(job.said, "Comparing ways", unit=" images"):
         with suppress(*FAILURES):
-            image = read_plane(job.folder / name).image
+            image = series.read_plane(job.folder / name).image
             check(job.networks.usage, image, job.networks.channels)
             yield name, image
 
@@ -212,7 +205,7 @@ def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
         state = _stored(path, key) or state
         if not all((job.out / row["picture"]).is_file() for row in state["rows"].values()):
             state = {"rows": {}}
-        for plane in () if state.get("complete") else planes(job.files[name]):
+        for plane in () if state.get("complete") else series.planes(job.files[name]):
             if plane.name not in state["rows"]:
                 state["rows"][plane.name] = {**_plane(job, way, name, plane), "sha256": digest}
                 write_atomically(path, json.dumps({**state, "key": key}).encode())
@@ -228,7 +221,7 @@ def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
     usage, image, place = job.networks.usage, plane.image, job.place(name)
     check(usage, image, job.networks.channels)
     masks, scores = ways.find(job.networks, image, [way])[way]
-    own = pixel_size(job.files[name])
+    own = series.pixel_size(job.files[name])
     size = own or job.pixel_size_um
     labels = objects.numbered(masks, job.area, job.width)
     rows = objects.measure(labels, scores, image, usage.classes, usage.channels, size)
