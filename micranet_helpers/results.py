@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.tables import plain
 
 KINDS = ("dataset", "source", "split", "labels_used")  # must agree where runs are compared
 PACKAGES = ("torch", "micranet_helpers", "scikit-image")  # their versions are stored
@@ -250,7 +251,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     header : sequence of str
         Heads of the columns. The first is aligned left, the others right.
     rows : iterable of sequences of str
-        Cells; what would break the table is escaped.
+        Cells; all is shown as it is, nothing is taken for Markdown or HTML.
 
     Returns
     -------
@@ -258,8 +259,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         The table.
     """
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+    return "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in lines)
 
 
 def flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

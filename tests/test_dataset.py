@@ -322,9 +322,9 @@ HOSTILE = {
     "label NaN": (replace("label", data=np.stack([NAN, NAN], 1)), "numbers 0 … 65535"),
     "label negative": (replace("label", data=np.full((2, 2, 24, 24), -1)), "numbers 0 … 65535"),
     "label large": (replace("label", data=np.full((2, 2, 24, 24), 1 << 40)), "numbers 0 … 65535"),
-    "huge images": (replace("label", shape=(2, 1, 2**20, 2**20), **HUGE), "belong|too large"),
+    "huge images": (replace("label", shape=(2, 1, 2**20, 2**20), **HUGE), "can hold"),
     "huge number": (replace("label", shape=(2**40, 1, 24, 24), dtype="u1",
-                            chunks=(1, 1, 24, 24)), "belong together"),
+                            chunks=(1, 1, 24, 24)), "can hold"),
     "shapes": (attribute("shapes", [(24, 25), (20, 24)], "training/label"), "shapes .* do not fit"),
     "no pixels": (attribute("shapes", [(24, 0), (20, 24)], "training/label"), "do not fit"),
     "text for shapes": (attribute("shapes", "many", "training/label"), "invalid|fit"),
@@ -332,7 +332,7 @@ HOSTILE = {
     "scale NaN": (replace("normalization", data=np.full((2, 1, 2), np.nan)), "normalization .*NaN"),
     "boxes": (replace("boxes", data=np.ones((2, 5), "f4")), "boxes .*expected"),
     "names": (replace("name", data=np.ones(2)), "name .*expected"),
-    "long names": (replace("name", shape=(2,), dtype="S1000000000"), "name .*expected"),
+    "long names": (replace("name", shape=(2,), dtype="S1000000000"), "can hold"),
     "classes": (attribute("classes", '["rings"]'), "does not name the 2 planes"),
     "classes number": (attribute("classes", 3), "damaged|classes"),
     "classes deep": (attribute("classes", "[" * 30_000), "damaged|classes"),
@@ -364,7 +364,7 @@ def test_huge_stacks_that_agree_are_refused_before_anything_is_read(tmp_path: Pa
             tile = {"dtype": "u1", "chunks": True, "compression": "gzip"}
             file.create_dataset("training/data", shape, **tile)
             file.create_dataset("training/label", (shape[0], 1, *shape[1:]), **tile)
-        with pytest.raises(ValueError, match="declares too large a size"):
+        with pytest.raises(ValueError, match="declares more than the file can hold"):
             dataset.describe(path)
 
 

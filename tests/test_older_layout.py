@@ -165,13 +165,11 @@ def test_the_bomb_would_go_off(tmp_path):
     assert os.listdir(tmp_path) == ["harm"]
 
 
-def test_weights_that_unpack_to_any_size_are_not_unpacked(tmp_path, rng, monkeypatch):
+def test_weights_that_unpack_to_more_than_they_are_are_not_unpacked(tmp_path, rng):
     folder = write_pair(tmp_path / "mnist", tensors(unet_weights(rng, 1, 1, 1, 4)))
     with zipfile.ZipFile(folder / "params.net", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("params/more", bytes(10**6))
     assert (folder / "params.net").stat().st_size < 20_000
-    older_layout.load(folder)
-    monkeypatch.setattr(older_layout, "NUMBERS", 10**6 // 8)
     with pytest.raises(ValueError, match=DAMAGED):
         older_layout.load(folder)
 

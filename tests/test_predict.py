@@ -3,9 +3,6 @@
 import csv
 import json
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -217,37 +214,6 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     said = capsys.readouterr().out
     for words in ("3 images into", "way: evidence", "scaling: range", "film.tif is a stack along"):
         assert words in said
-
-
-KILLED = """
-import os, signal, sys
-from micranet_helpers.predict import folder, objects
-real, count = objects.mask_bytes, []
-def mask_bytes(*args):
-    count.append(1)
-    if len(count) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args)
-objects.mask_bytes = mask_bytes
-folder.predict(*sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_and_gives_what_an_undisturbed_one_gives(
-    folder, model, tmp_path
-) -> None:
-    tifffile.imwrite(folder / "film.tif", np.stack([field(n) for n in range(5)]), imagej=True,
-                     metadata={"axes": "TYX"})  # fmt: skip
-    places = [str(path) for path in (folder, model, tmp_path / "killed")]
-    done = subprocess.run([sys.executable, "-c", KILLED, *places], stderr=subprocess.DEVNULL)
-    assert done.returncode == -signal.SIGKILL
-    half = set(contents(tmp_path / "killed"))
-    assert half and "report.html" not in half
-    predict(*places)
-    predict(folder, model, tmp_path / "undisturbed")
-    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
-    assert half <= set(contents(tmp_path / "killed")), "nothing half-written is left"
 
 
 # --- ways --------------------------------------------------------------------------------------

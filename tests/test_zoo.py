@@ -326,7 +326,7 @@ BAD = {
     "extra weight": (lambda f: write(f[MODEL], {"extra": np.ones(1)}), "unexpected.*extra"),
     "misshapen": (replace(BIAS, data=np.ones(31, "f4")), r"\(31,\), expected is \(32,\)"),
     "no shape": (replace(BIAS, data=h5py.Empty("f4")), "shape None"),
-    "huge": (replace(BIAS, shape=(10**13,), dtype="f4"), "shape"),
+    "huge": (replace(BIAS, shape=(10**13,), dtype="f4"), "more than the file can hold"),
     "huge chunk": (replace(BIAS, shape=(32,), maxshape=(None,), chunks=(10**8,), dtype="f4"),
                    r"chunks of \(100000000,\)"),
     "text": (replace(BIAS, data=["a"] * 32), "conv1a.bias.*instead of numbers"),

@@ -48,8 +48,7 @@ SPLITS = ("training", "validation", "testing")
 """Usual names of the splits."""
 
 CHUNK = 128  # side of the tiles in which images are packed, px: a crop reads few of them
-MOST_PIXELS = 2**30  # values of an image or label; a file that declares more is damaged
-MOST_IMAGES = 2**20  # images of a split, likewise
+MOST_PIXELS = 2**30  # values of an image or label
 
 
 @dataclass(frozen=True, eq=False)
@@ -439,16 +438,8 @@ def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
         wrong = f"{data.name} {data.shape} and {label.name} {label.shape} do not belong together"
     elif 0 in data.shape + label.shape:
         wrong = f"{data.name} or {label.name} is empty"
-    # A small file may declare any size: more than a dataset would hold is not believed.
-    elif len(data) > MOST_IMAGES or max(map(_largest_part, (data, label))) > MOST_PIXELS:
-        wrong = f"{data.name} {data.shape} or {label.name} {label.shape} declares too large a size"
     if wrong:
         raise ValueError(f"{wrong}.")
-
-
-def _largest_part(stack: h5py.Dataset) -> int:
-    """Count the values of an image, or of a tile if that is larger."""
-    return max(math.prod(stack.shape[1:]), math.prod(stack.chunks or ()))
 
 
 def _optional(
@@ -461,7 +452,7 @@ def _optional(
     fits = len(found.shape) == len(shape) and all(
         want in (None, is_) for want, is_ in zip(shape, found.shape, strict=True)
     )
-    if not fits or found.dtype.kind != kind or found.nbytes > MOST_PIXELS:
+    if not fits or found.dtype.kind != kind:
         raise ValueError(f"{found.name} is {found.dtype} {found.shape}, expected is {shape}.")
     values = found[()]
     if kind == "f" and finite and not np.isfinite(values).all():

@@ -23,7 +23,7 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 """Endings, in lower case, of the files that are taken for images."""
 
 MOST_BYTES = 2**31  # of a file, and of the image in it
-MOST_PACKED = 2000  # bytes of an image : its file; deflate reaches 1,032, LZW about 1,400
+MOST_PACKED = 200  # bytes of an image : its file; label masks reach 100
 UNSUSPECTED = 2**26  # bytes of an image, however small its file is: that of an empty mask is tiny
 JPEG = 7
 ORIENTATION = 0x0112  # tag of EXIF
@@ -100,7 +100,8 @@ def read_mask(path: str | Path) -> NDArray[Any]:
     with _reading(path) as data:
         planes, _ = _planes(data, as_mask=True)
         mask = planes[0]
-        if not ((mask >= 0) & (mask < 2**32) & (mask % 1 == 0)).all():
+        small = mask.dtype.kind in "bu" and mask.dtype.itemsize < 8
+        if not (small or ((mask >= 0) & (mask < 2**32) & (mask % 1 == 0)).all()):
             raise _Unusable("a mask holds whole numbers from 0 on: save it as 8 or 16 bit.")
         if (planes != mask).any():
             raise _Unusable("a mask has one plane of numbers: save it grey, not in colours.")
@@ -268,7 +269,8 @@ def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
     if compression not in COMPRESSIONS:
         raise _Unusable(f"its compression ({compression}) is unusual: save it with deflate or LZW.")
     if series.nbytes > min(MOST_BYTES, max(UNSUSPECTED, MOST_PACKED * size)):
-        raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again.")
+        raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again, "
+                        "or save it without compression.")
     if series.dataoffset is not None:  # one uncompressed piece
         complete = series.dataoffset + series.nbytes <= size
     else:

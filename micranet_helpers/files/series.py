@@ -148,6 +148,8 @@ def axes_of(path: str | Path) -> str:
 
 def _heads(path: str | Path) -> list[dict[str, int]]:
     """Read the sizes by axis of the images of a file; none of what is no stack, or damaged."""
+    if not Path(path).is_file():  # a pipe would be waited for
+        return []
     try:
         if _of_microscope(path):
             with images_in(path) as images:

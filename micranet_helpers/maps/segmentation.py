@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
-from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.networks.micranet import LAYERS, check_finite
 from micranet_helpers.networks.wrapped import unwrapped
 
 TILE, AT_ONCE = 512, 4  # px, and how many at a time, for the memory of a laptop
@@ -154,6 +154,7 @@ def segment(
         if stride is None:
             stride = (side - 2 * recipe.margin) // 8 * 8 if recipe.margin else side // 3
         scores, logits = over_tiles(images, score, side, stride, recipe.margin)
+    check_finite(logits)
     with _exact(images):
         masks = recipe.mask(scores.float(), images) & decide(logits)[:, :, None, None]
     return Segments(masks, scores, logits.sigmoid())
@@ -194,6 +195,7 @@ def pixel_scores(
         scores = score(padded(seen, step))[0][..., :height, :width]
     if magnification != 1:
         scores = F.interpolate(scores, image.shape[1:], mode="bilinear")
+    check_finite(scores)
     return scores[0].float().cpu().numpy()
 
 

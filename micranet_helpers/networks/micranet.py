@@ -169,6 +169,9 @@ def check_evaluating(model: nn.Module) -> None:
 
 
 def check_finite(images: Tensor) -> None:
-    """Refuse images, of any shape, that hold NaN or infinity."""
+    """Refuse images, or what came of them, of any shape, that hold NaN or infinity."""
     if not images.isfinite().all():
-        raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")
+        raise ValueError(
+            "Images, or the answers to them, are NaN or infinite: replace such values, and scale "
+            "the images as those of the training."
+        )

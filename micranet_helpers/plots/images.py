@@ -88,7 +88,7 @@ def _grid(
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, title in zip(axes.flat, titles, strict=False):
-        axis.set_title(title)
+        axis.set_title(title, parse_math=False)  # names of files may hold $
     sizes = pixel_size_um if isinstance(pixel_size_um, Sequence) else [pixel_size_um]
     for axis, image, size in zip(axes.flat, images, sizes, strict=False):
         if size:
@@ -106,8 +106,10 @@ def _legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str] 
     if handles:
         named = {"labels": labels} if labels else {}
         figure.set_figheight(figure.get_figheight() + 0.3)
-        figure.legend(handles=handles, loc="outside lower center", ncols=11, columnspacing=1.2,
-                      handlelength=1.5, **named)  # fmt: skip
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=11,
+                               columnspacing=1.2, handlelength=1.5, **named)  # fmt: skip
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _overlay(axis: Axes, masks: Tensor) -> None:
@@ -353,7 +355,7 @@ def show_maps(
         places, figsize=(WIDTH, 2.55), dpi=150, width_ratios=[2.25, 1, 1, 1, 1]
     )
     axes["image"].imshow(image[0].cpu().numpy(), cmap="gray")
-    axes["image"].set_title(title)
+    axes["image"].set_title(title, parse_math=False)
     if pixel_size_um:
         _scale_bar(axes["image"], *image.shape[-2:], pixel_size_um)
     for cam, layer, stride in zip(maps, LAYERS, STRIDES, strict=True):
@@ -372,7 +374,7 @@ def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False)
     top = np.abs(values).max()
     axis.imshow(values, **({"cmap": SIGNED, "vmin": -top, "vmax": top} if signed
                            else {"cmap": SCORES}))  # fmt: skip
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=9, parse_math=False)
 
 
 def cut_out(array: Any, row: float, column: float, side: int) -> Any:

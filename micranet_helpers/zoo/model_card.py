@@ -17,6 +17,7 @@ from micranet_helpers import results, train, zoo
 from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
+from micranet_helpers.files.tables import plain
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
@@ -255,10 +256,10 @@ def _card(
 
 
 def _words(value: Any) -> str:
-    """Write any value of a result in one line."""
+    """Write any value of a result in one line, as plain text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(each)}" for key, each in value.items()) or "none"
-    return " ".join(str(value).split())
+        return ", ".join(f"{_words(key)} {_words(each)}" for key, each in value.items()) or "none"
+    return plain(str(value))
 
 
 def _networks(models: Mapping[str, Sequence[_Run]]) -> str:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from micranet_helpers.files.images import SUFFIXES
 from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import members
+from micranet_helpers.files.tables import visible
 
 MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 MOST_FAULTS = 20  # that are listed
@@ -117,7 +118,7 @@ def reading(path: str | Path) -> Iterator[Faults]:
 
 
 def _sentence(path: str | Path, faults: Faults) -> str:
-    return f"{path} cannot be used, correct or export it again:{faults}"
+    return visible(f"{path} cannot be used, correct or export it again:{faults}")
 
 
 def _reason(error: Exception, where: str) -> str:

@@ -98,6 +98,8 @@ def _unpacked(text: str) -> Sequence[int]:
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
+        if shift > 60:
+            raise ValueError("its runs are longer than any image.")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -22,6 +22,7 @@ from micranet_helpers.data.own.masks import of_image
 from micranet_helpers.files.images import SUFFIXES
 from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import file_of, pixel_size, read_plane
+from micranet_helpers.files.tables import visible
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of cameras with 8, 12, 14 and 16 bits
 
@@ -317,7 +318,7 @@ def report(found: Survey) -> str:
             text, 76, initial_indent="- ", subsequent_indent="  ",
             break_long_words=False, break_on_hyphens=False,  # they may be file names
         ) for text in texts]  # fmt: skip
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _micrometres(size: float | None) -> str:
