@@ -57,21 +57,6 @@ def test_labels_number_objects_exactly(size: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_crops_show_each_combination(images: list[dataset.Sample]) -> None:
-    origin = np.zeros(1, int)
-    present, kept = zip(*(
-        crops.label_crops(sample.label, origin, origin, 256, actin.RULE, actin.CLASSES)
-        for sample in images
-    ), strict=True)  # fmt: skip
-    kept = np.array(kept).ravel()
-    rings, fibres = np.array(present)[:, 0, 0][kept].T
-    assert kept.mean() > 0.6
-    assert 0.15 < rings.mean() < 0.7 and 0.15 < fibres.mean() < 0.7
-    assert (rings & fibres).any() and (~rings & ~fibres).any()
-    assert (rings & ~fibres).any() and (fibres & ~rings).any()
-
-
-@pytest.mark.slow
 def test_images_resemble_real_ones(images: list[dataset.Sample]) -> None:
     """Bounds around what 12 open images and the paper's sample give."""
     counts = [sample.image[0] * actin.FULL for sample in images]

@@ -40,12 +40,10 @@ class Rule:
         A class is present if it covers more than this share of the crop.
     visible_share : float
         If above 0, a class is present only if at least this share of one of its objects lies in
-        the crop. A crop that holds only smaller parts of objects of a class is ambiguous, and
-        dropped. So a crop must have room for such a share of an object.
-    foreground : str or None
-        Plane of the label that must cover the share ``foreground_share`` of the crop.
-    foreground_share : float
-        See ``foreground``.
+        the crop, which must have room for it. A crop that holds only smaller parts of objects of a
+        class is ambiguous, and dropped.
+    foreground, foreground_share : str or None, and float
+        Plane of the label that must cover this share of the crop.
     ignore : str or None
         A crop that touches this plane of the label and shows no class is dropped.
     """
@@ -129,10 +127,8 @@ class CropDataset(Dataset):
 
     Parameters
     ----------
-    path : path
-        A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
-    split : str
-        Name of the split, e.g. ``training``.
+    path, split : path and str
+        A dataset in the layout of :mod:`micranet_helpers.data.dataset`, and e.g. ``training``.
     side, stride : int
         Side of a crop, a multiple of 8, and step from crop to crop, from 1 to ``side``; px.
     rule : Rule
@@ -163,11 +159,6 @@ class CropDataset(Dataset):
         If the file is missing or damaged, or lacks the split or a plane that the rule names; the
         side or the stride is out of range; no crop is left; or an image with image-level labels is
         larger than a crop.
-
-    Notes
-    -----
-    The rule for F-actin with side 256 and stride 192, and ratios from 2:1 to 1:16 for electron
-    micrographs are those of the code of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
     """
 
     def __init__(

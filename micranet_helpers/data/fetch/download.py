@@ -67,13 +67,12 @@ def fetch(name: str, subset: str | None = None) -> list[Path]:
     """Find the files of an item of the registry, e.g. ``"mnist"``; download what is missing.
 
     ``subset`` is a part of it, e.g. ``"test"``; by default everything. The paths are in the order
-    of the registry; for an archive it is the folder with its content. Raises ValueError if there is
-    no such item or subset, or ``MICRANET_MIRROR`` is no address; DownloadError if files are missing
-    and cannot be downloaded.
-
-    Every file is verified by its hash, each time. Where none is published, the file is trusted on
-    first use: its SHA-256 is recorded in ``FILE.sha256`` and compared ever after; to accept new
-    content, :func:`remove` the item first. Unpacked files are not verified again.
+    of the registry; for an archive it is the folder with its content. Every file is verified by its
+    hash, each time. Where none is published, the file is trusted on first use: its SHA-256 is
+    recorded in ``FILE.sha256`` and compared ever after; to accept new content, :func:`remove` the
+    item first. Unpacked files are not verified again. Raises ValueError if there is no such item or
+    subset, or ``MICRANET_MIRROR`` is no address; DownloadError if files are missing and cannot be
+    downloaded.
     """
     files = registry.select(name, subset)
     root = folder() / name
