@@ -24,6 +24,7 @@ from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export import bioimageio as packages
 from micranet_helpers.zoo.export import to_bioimageio, to_onnx, to_safetensors
 from micranet_helpers.zoo.export.onnx import check_graph
+from micranet_helpers.zoo.usage import Usage
 
 pytestmark = pytest.mark.slow  # writing a graph takes many seconds
 CLASSES = ["a", "b", "c"]
@@ -214,8 +215,8 @@ def offline(monkeypatch) -> None:
 
 def package(folder: Path, network: str, **changes) -> Path:
     image = changes.pop("image", IMAGE)
-    scale = {"offset": 3.0, "factor": 1 / 255}
-    about = {**ABOUT, "tags": ["shapes"], **scale, **changes}
+    usage = Usage(CLASSES, "range", offset=[3], factor=[1 / 255])
+    about = {**ABOUT, "tags": ["shapes"], "usage": usage, **changes}
     to_bioimageio(folder / "net.zip", NETWORKS[network](), image, CLASSES, **about)
     return folder / "net.zip"
 
@@ -270,9 +271,7 @@ def test_the_package_tells_what_it_must(known_graphs, tmp_path: Path) -> None:
 def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(
     known_graphs, tmp_path: Path
 ) -> None:
-    found = spec.load_model_description(
-        package(tmp_path, "UNet", image=IMAGE / 255, offset=0.0, factor=1.0)
-    )
+    found = spec.load_model_description(package(tmp_path, "UNet", image=IMAGE / 255, usage=None))
     assert [step.id for step in found.inputs[0].preprocessing] == ["ensure_dtype"]
 
 
