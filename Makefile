@@ -25,11 +25,11 @@ help:
 	$(PYTHON) -m venv .venv
 ifeq ($(TORCH),cpu)
 	awk '/^[a-z]/ {cuda = /^(torch==|torchvision==|triton==|cuda-|nvidia-)/} !cuda' $< > .venv/cpu.lock
-	$(BIN)/python -m pip install --require-hashes --no-deps -r .venv/cpu.lock
+	$(BIN)/python -m pip install --no-compile --require-hashes --no-deps -r .venv/cpu.lock
 	$(BIN)/python -m pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
 	    $$(sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' $<)
 else
-	$(BIN)/python -m pip install --progress-bar on --require-hashes -r $<
+	$(BIN)/python -m pip install --no-compile --progress-bar on --require-hashes -r $<
 endif
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
