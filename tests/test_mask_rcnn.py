@@ -469,11 +469,8 @@ def test_memory_does_not_grow_with_objects_times_pixels() -> None:
 
 def test_bad_images_and_modes_are_refused(network: nn.Module) -> None:
     model, image = Perfect(), np.zeros((1, 40, 40), np.float32)
-    with pytest.raises(TypeError, match="scale them to float32"):
-        predict(model, image.astype(np.uint8))
-    for bad in (image[0], np.zeros((2, 40, 40), np.float32)):
-        with pytest.raises(ValueError, match="must have the shape"):
-            predict(model, bad)
+    with pytest.raises(ValueError, match="must have the shape"):
+        predict(model, image[0])
     with pytest.raises(ValueError, match="NaN or infinite"):
         predict(model, image + np.nan)
     with pytest.raises(ValueError, match=r"call model\.eval"):
