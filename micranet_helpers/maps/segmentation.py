@@ -47,10 +47,9 @@ class Recipe:
 
 
 def from_maps(
-    step: Callable[[Tensor, Tensor], Tensor],
-    layers: Sequence[str] = LAYERS,
+    step: Callable[[Tensor, Tensor], Tensor], layers: Sequence[str] = LAYERS,
     normalize: bool = True,
-) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
+) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:  # fmt: skip
     """Make the score of a :class:`Recipe` from its step on the Grad-CAM maps.
 
     ``step`` is a function of maps (B, K, L, H, W), 0 for classes that are not predicted, and images
@@ -93,13 +92,9 @@ class Segments(NamedTuple):
 
 @torch.no_grad()
 def segment(
-    model: nn.Module | Sequence[nn.Module],
-    images: Tensor,
-    recipe: Recipe,
-    side: int | None = None,
-    stride: int | None = None,
-    thresholds: Sequence[float] | None = None,
-) -> Segments:
+    model: nn.Module | Sequence[nn.Module], images: Tensor, recipe: Recipe, side: int | None = None,
+    stride: int | None = None, thresholds: Sequence[float] | None = None,
+) -> Segments:  # fmt: skip
     """Segment images of any size by a recipe.
 
     Images much larger than those of the training need tiles of about that size: the global max
@@ -123,11 +118,6 @@ def segment(
     thresholds : sequence of float, (K,), optional
         Least probability of each class that counts as predicted; by default above 0.5.
 
-    Returns
-    -------
-    Segments
-        Masks, scores and probabilities.
-
     Raises
     ------
     TypeError, ValueError
@@ -138,6 +128,11 @@ def segment(
     models = [unwrapped(each) for each in ([model] if isinstance(model, nn.Module) else model)]
     if not models:
         raise ValueError("Give at least one model.")
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(
+            f"Images must have the shape (batch, channels, height, width), not "
+            f"{tuple(images.shape)}: the batch is empty or of another rank."
+        )
 
     decide = partial(predicted, thresholds=thresholds)
 
@@ -198,12 +193,9 @@ def pixel_scores(
 
 
 def crop_by_crop(
-    model: nn.Module | Sequence[nn.Module],
-    image: Tensor,
-    recipe: Recipe,
-    side: int,
+    model: nn.Module | Sequence[nn.Module], image: Tensor, recipe: Recipe, side: int,
     thresholds: Sequence[float] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Segment an image as crops that lie side by side, each for itself: a mask, bool (K, H, W).
 
     This suits recipes that find one object a crop, or mark a share of it. For others the
