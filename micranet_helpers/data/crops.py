@@ -119,11 +119,13 @@ def _most_visible(
 class CropDataset(Dataset):
     """Crops of a split of an HDF5 dataset, on a grid that covers each image.
 
-    The last crops reach over the far edges of an image and hold zeros there, after
-    normalisation, as in the original. An image smaller than a crop gives one crop. Where the
-    dataset holds image-level labels, there is one item an image, padded to the side; where it holds
-    labels of crops, these are the items. Of the rule only the classes apply then. A crop takes some
-    30 bytes of memory until it is read.
+    The last crops reach over the far edges of an image and hold zeros there, after normalisation,
+    as in the original. An image smaller than a crop gives one crop. Where the dataset holds
+    image-level labels, there is one item an image, padded to the side; where it holds labels of
+    crops, these are the items. Of the rule only the classes apply then. A crop takes some 30 bytes
+    of memory until it is read. Raises FileNotFoundError or ValueError if the file is missing or
+    damaged, or lacks the split or a plane that the rule names; the side or the stride is out of
+    range; no crop is left; or an image with image-level labels is larger than a crop.
 
     Parameters
     ----------
@@ -152,13 +154,6 @@ class CropDataset(Dataset):
         Number of the image, top and left of each crop, px.
     every : (ndarray, Tensor)
         Positions and labels of all crops, those that ``ratio`` leaves out too.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing or damaged, or lacks the split or a plane that the rule names; the
-        side or the stride is out of range; no crop is left; or an image with image-level labels is
-        larger than a crop.
     """
 
     def __init__(

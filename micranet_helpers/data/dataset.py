@@ -3,21 +3,15 @@
 The layout is that of the original MICRA-Net F-actin files, extended so that those still load:
 each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 
-=================  =====================================  =========================================
-``data``           (N, H, W) or (N, C, H, W)              images as published, padded with zeros to
-                                                          one size
-``label``          (N, K, H, W) or (N, K)                 object numbers (0: none), one plane for
-                                                          each class, or image-level labels 0 and 1,
-                                                          NaN where unknown;
-                                                          its attribute ``shapes`` (N, 2) holds the
-                                                          true height and width of each image
-``name``           (N,), optional                         names of the images
-``normalization``  (N, C, 2), optional                    offset o and factor f: the network sees
-                                                          (image - o) f
-``boxes``          (M, 6), optional                       image, class, top, left, bottom, right, px
-``crops``          (M, 4 + K), optional                   image, top, left, side of a crop, px; 0, 1
-                                                          or, where unknown, NaN of each class
-=================  =====================================  =========================================
+- ``data``, (N, H, W) or (N, C, H, W): images as published, padded with zeros to one size;
+- ``label``, (N, K, H, W) or (N, K): object numbers (0: none), one plane for each class, or
+  image-level labels 0 and 1, NaN where unknown; its attribute ``shapes``, (N, 2), holds the true
+  height and width of each image;
+- ``name``, (N,), optional: names of the images;
+- ``normalization``, (N, C, 2), optional: offset o and factor f: the network sees (image - o) f;
+- ``boxes``, (M, 6), optional: image, class, top, left, bottom, right, px;
+- ``crops``, (M, 4 + K), optional: image, top, left, side of a crop, px; 0, 1 or, where unknown,
+  NaN of each class.
 
 The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``scaling`` (of each image
 by its own numbers), ``source``, ``licence`` and ``version`` (of this package); the attribute

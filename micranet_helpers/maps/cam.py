@@ -57,8 +57,9 @@ def grad_cam(
     .. math:: M_l = \sum_k \alpha_k A^k, \qquad
               \alpha_k = \frac{1}{hw} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}.
 
-    Maps keep their sign, except 4b, which is cut at 0. They are enlarged by repeating pixels.
-    The model is read in evaluation mode whatever its flag says, and left as it was.
+    Maps keep their sign, except 4b, which is cut at 0. They are enlarged by repeating pixels. The
+    model is read in evaluation mode whatever its flag says, and left as it was. Raises TypeError or
+    ValueError if the images do not fit the model, hold NaN or infinity, or a target does not exist.
 
     Parameters
     ----------
@@ -74,16 +75,6 @@ def grad_cam(
         Scale each map to [0, 1] by its own minimum and maximum; a constant map becomes 0.
     layers : sequence of str
         Maps to compute, e.g. ``("4b",)``. The backward pass stops at the lowest one.
-
-    Returns
-    -------
-    Cams
-        Maps (B, K, len(layers), H, W) and logits.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images do not fit the model, hold NaN or infinity, or a target does not exist.
 
     References
     ----------
@@ -292,7 +283,8 @@ def evidence(
     backward pass. The network sees an image in steps of 8 px; the mean over shifted images is
     finer. Where it exceeds b, and off the far borders, unshifted evidence equals b plus H·W / 64
     times map 4b of :func:`grad_cam` (Zhou et al. 2016, class activation maps, doi
-    10.1109/CVPR.2016.319).
+    10.1109/CVPR.2016.319). Raises TypeError or ValueError if the images do not fit the model, hold
+    NaN or infinity or are too small, or the model is in training mode.
 
     Parameters
     ----------
@@ -310,12 +302,6 @@ def evidence(
     evidence, logits : Tensor, float32, (B, K, H, W) and (B, K)
         Logits of each image are the model's; after a pool of logits, which depends on how much of a
         large image the objects cover, the highest of a position.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images do not fit the model, hold NaN or infinity or are too small, or the model is
-        in training mode.
     """
     model = classifier(model)
     check_images(images, model)

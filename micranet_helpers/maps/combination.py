@@ -17,6 +17,8 @@ from micranet_helpers.networks.micranet import LAYERS
 def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None) -> Tensor:
     """Combine the maps of several layers into one, (..., H, W).
 
+    Raises ValueError if the way, or a layer, does not exist.
+
     Parameters
     ----------
     maps : Tensor, float, (..., L, H, W)
@@ -26,11 +28,6 @@ def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None)
     layers : sequence of int, optional
         Layers to combine. Default: all, but for "pca" of eight maps 1a … 4a, as 4b decides the
         sign.
-
-    Raises
-    ------
-    ValueError
-        If the way, or a layer, does not exist.
     """
     if maps.ndim < 3 or 0 in maps.shape[-3:]:
         raise ValueError(f"Maps must have the shape (..., layers, H, W), not {tuple(maps.shape)}.")

@@ -35,7 +35,8 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
     """Split a mask into objects: one around each peak of a landscape (watershed).
 
     Parts of the mask that do not touch (4 neighbours) are always different objects. They are
-    numbered from 1, int32 (H, W), 0 outside the mask.
+    numbered from 1, int32 (H, W), 0 outside the mask. Raises ValueError if mask and landscape are
+    no maps of one shape, or ``min_distance`` is less than 1.
 
     Parameters
     ----------
@@ -46,11 +47,6 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
         background (``scipy.ndimage.distance_transform_edt(mask)``).
     min_distance : int
         At least 1 px; peaks of one part nearer than this, in rows and columns, are one object.
-
-    Raises
-    ------
-    ValueError
-        If mask and landscape are no maps of one shape, or ``min_distance`` is less than 1.
 
     References
     ----------

@@ -97,9 +97,10 @@ def segment(
 ) -> Segments:  # fmt: skip
     """Segment images of any size by a recipe.
 
-    Images much larger than those of the training need tiles of about that size: the global max
-    pool accepts any side, but a network that saw three objects at a time has not learnt to see
-    sixty. Under ``torch.autocast`` only the network runs in half precision.
+    Images much larger than those of the training need tiles of about that size: the global max pool
+    accepts any side, but a network that saw three objects at a time has not learnt to see sixty.
+    Under ``torch.autocast`` only the network runs in half precision. Raises TypeError or ValueError
+    if the images do not fit the model or the tiles make no sense.
 
     Parameters
     ----------
@@ -117,11 +118,6 @@ def segment(
         with a margin, the largest multiple of 8 that its margins allow.
     thresholds : sequence of float, (K,), optional
         Least probability of each class that counts as predicted; by default above 0.5.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images do not fit the model or the tiles make no sense.
     """
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")

@@ -20,9 +20,10 @@ def match_boxes(
 ) -> Matching:
     """Pair points and boxes: a point detects a box when it lies in it.
 
-    Each point detects one box at most, and each box is detected once. Of the largest sets of
-    pairs, that with the smallest sum of distances to the centres of boxes is taken (Hungarian
-    method). Pairs hold the row numbers of points and boxes.
+    Each point detects one box at most, and each box is detected once. Of the largest sets of pairs,
+    that with the smallest sum of distances to the centres of boxes is taken (Hungarian method).
+    Pairs hold the row numbers of points and boxes. Raises ValueError if points or boxes have
+    another shape or are not finite, or a box ends before it begins.
 
     Parameters
     ----------
@@ -35,11 +36,6 @@ def match_boxes(
         Boxes that may or may not be found: :func:`ignored` points are not counted in ``num_pred``.
     slack : float
         Points up to this far outside a box, px, count as inside.
-
-    Raises
-    ------
-    ValueError
-        If points or boxes have another shape or are not finite, or a box ends before it begins.
     """
     points, boxes = _points(points), _boxes(boxes)
     centres = (boxes[:, :2] + boxes[:, 2:] - 1) / 2

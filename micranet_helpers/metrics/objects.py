@@ -84,7 +84,8 @@ def match_objects(pred_labels: Mask, true_labels: Mask, min_iou: float = 0.5) ->
     Of all pairs with an IoU of at least ``min_iou``, those with the largest sum of IoUs are taken
     (Hungarian method; Caicedo et al. 2019, Cytometry A 95, 952–965, doi 10.1002/cyto.a.23863). From
     0.5 on an object has one possible partner. Below 0.5 the result differs from FLClab/metrics,
-    which may pair an object with one that is below the limit.
+    which may pair an object with one that is below the limit. Raises ValueError if these are no
+    integer label images of one shape, or ``min_iou`` is outside (0, 1].
 
     Parameters
     ----------
@@ -92,11 +93,6 @@ def match_objects(pred_labels: Mask, true_labels: Mask, min_iou: float = 0.5) ->
         Label images: 0 is background, every value above is one object. Pairs hold these values.
     min_iou : float
         Smallest IoU of a pair, in (0, 1].
-
-    Raises
-    ------
-    ValueError
-        If these are no integer label images of one shape, or ``min_iou`` is outside (0, 1].
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be above 0 and at most 1, not {min_iou}.")

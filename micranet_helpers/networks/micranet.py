@@ -21,9 +21,10 @@ WIDTHS = (32, 32, 64, 64, 128, 128, 256, 256)
 class MICRANet(nn.Module):
     """The MICRA-Net classifier of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
 
-    Four blocks of two [3×3 convolution → batch norm → ReLU], a 2×2 max pool after the first
-    three, a global pool, dropout 0.5 and a linear layer. Parameters carry the names of the
-    published checkpoints. The global pool takes any image side that is a multiple of 8.
+    Four blocks of two [3×3 convolution → batch norm → ReLU], a 2×2 max pool after the first three,
+    a global pool, dropout 0.5 and a linear layer. Parameters carry the names of the published
+    checkpoints. The global pool takes any image side that is a multiple of 8. Raises ValueError if
+    ``in_channels`` or ``num_classes`` is less than 1, or a pool does not exist.
 
     Parameters
     ----------
@@ -41,11 +42,6 @@ class MICRANet(nn.Module):
         of a crop from which on it is labelled positive.
     sharpness : float
         For "lse": r, above 0, from the mean (0) to the maximum of E.
-
-    Raises
-    ------
-    ValueError
-        If ``in_channels`` or ``num_classes`` is less than 1, or a pool does not exist.
     """
 
     def __init__(

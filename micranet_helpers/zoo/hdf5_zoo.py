@@ -57,7 +57,9 @@ def save(
     """Add a model, or the folds of a model, to a zoo file.
 
     A group of the same name is replaced, the others stay. After any failure the old file is as
-    before.
+    before. Raises TypeError or ValueError if a model is none of these, the input is contradictory
+    or cannot be stored as JSON and finite numbers, or another program keeps writing to the zoo;
+    OSError if the file cannot be written, e.g. because the disk is full, or the old one not read.
 
     Parameters
     ----------
@@ -74,14 +76,6 @@ def save(
         How the network is to be used.
     half : bool
         Store kernels and matrices as float16, in half the space; loaded, all are float32 again.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a model is none of these, the input is contradictory or cannot be stored as JSON and
-        finite numbers, or another program keeps writing to the zoo.
-    OSError
-        If the file cannot be written, e.g. because the disk is full, or the old one not read.
     """
     path = Path(path).expanduser().resolve()
     models = [unwrapped(each) for each in ([models] if isinstance(models, nn.Module) else models)]
@@ -100,6 +94,9 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     a MICRA-Net or Mask R-CNN must agree with its weights; a published U-Net's do not. The published
     U-Net for F-actin ends in a sigmoid: ours returns logits. A Mask R-CNN may have the names of any
     release of torchvision; its settings give the side of its crops and how it normalises images.
+    Raises FileNotFoundError or ValueError if there is no such file, it is damaged, or holds no
+    complete network there; ImportError if the group holds a Mask R-CNN, and torchvision, or its
+    compiled part, is missing.
 
     Parameters
     ----------
@@ -108,13 +105,6 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
         source that gives a checksum, and compare it.
     group, name : str
         Architecture group, e.g. ``"MICRANet-1:5"``; and which model of it, by default the last one.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, it is damaged, or holds no complete network there.
-    ImportError
-        If the group holds a Mask R-CNN, and torchvision, or its compiled part, is missing.
     """
     with reading(path, repr(group)) as file:
         return _read(file, group, name)

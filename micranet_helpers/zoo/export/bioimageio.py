@@ -57,7 +57,10 @@ def to_bioimageio(
     bioimageio.spec validates it, offline, before it is written. There is no ``pytorch_state_dict``,
     as readers would have to run its Python code, and authors are names alone, as the validator
     would look up their accounts. Readers may differ from the test outputs by a thousandth, in maps
-    by nine. See https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102.
+    by nine. See https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102. Raises
+    TypeError or ValueError if the model or the image do not fit, there is no author, or the
+    validator refuses the package: the message says why; ImportError, RuntimeError or OSError as for
+    :func:`to_onnx`.
 
     Parameters
     ----------
@@ -79,14 +82,6 @@ def to_bioimageio(
         "Validation".
     usage : Usage, optional
         How the network is to be used, above all how it scales the image; by default not at all.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the model or the image do not fit, there is no author, or the validator refuses the
-        package: the message says why.
-    ImportError, RuntimeError, OSError
-        As for :func:`to_onnx`.
     """
     path, model = named(path, ".zip"), unwrapped(model)
     check_exportable(model)

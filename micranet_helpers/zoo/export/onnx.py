@@ -42,7 +42,11 @@ def to_onnx(
     :class:`Outputs` computes; with ``maps``, what
     :func:`~micranet_helpers.zoo.export.maps.maps_graph` does. Its metadata hold ``settings``,
     ``classes`` and ``usage`` (if given), ``offset`` and ``factor`` of each channel (all JSON), and
-    ``micranet_helpers`` (the version that wrote it). See https://onnx.ai.
+    ``micranet_helpers`` (the version that wrote it). See https://onnx.ai. Raises TypeError or
+    ValueError if the model is another network, e.g. Mask R-CNN, or has no maps, a weight is not
+    finite, the file has another suffix, or the names are too few or many; ImportError, RuntimeError
+    or OSError if a package of the extra is missing; onnxruntime computes other values than torch;
+    the file cannot be written: an old one is then as before.
 
     Parameters
     ----------
@@ -58,15 +62,6 @@ def to_onnx(
         image at a time, N = 1, and no evidence.
     usage : Usage, optional
         How the network is to be used; where it says how images are scaled, so do offset and factor.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the model is another network, e.g. Mask R-CNN, or has no maps, a weight is not finite,
-        the file has another suffix, or the names are too few or many.
-    ImportError, RuntimeError, OSError
-        If a package of the extra is missing; onnxruntime computes other values than torch; the file
-        cannot be written: an old one is then as before.
     """
     path = named(path, ".onnx")
     write_atomically(path, graph(model, classes, maps, usage))
