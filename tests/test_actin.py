@@ -1,6 +1,5 @@
 """F-actin: simulated dendrites, real images and their marks, the original's files, splits."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import drawn
@@ -156,9 +155,7 @@ def test_stacks_of_tagan(mirror: Path, pattern: str, brightest: int, present: li
         ("0 (1, 2), (3, 4), (5, 1e9)", ValueError, "Line 1 of"),
     ],
 )
-def test_wrong_polygons_are_refused(
-    tmp_path: Path, lines: str | None, error: type[Exception], message: str
-) -> None:
+def test_wrong_polygons_are_refused(tmp_path, lines, error, message) -> None:
     image = drawn.outlined(tmp_path, "a")
     outlines = image.with_name("a.polys.txt")
     outlines.unlink() if lines is None else outlines.write_text(lines)
@@ -204,9 +201,7 @@ TWO_PLANES = replace("label", data=np.zeros((2, 2, 20, 30), np.uint8))
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("change", [counts, BROKEN, TWO_PLANES, None])
-def test_other_contents_are_refused(
-    tmp_path: Path, change: Callable[[h5py.Group], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_contents_are_refused(tmp_path, change, monkeypatch) -> None:
     folder = drawn.original_actin(tmp_path, actin.SPLITS, change) if change else tmp_path
     drawn.offer(monkeypatch, actin, {"micranet": [folder]})
     with pytest.raises((ValueError, FileNotFoundError), match="training_01-04-19.hdf5"):

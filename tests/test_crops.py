@@ -57,9 +57,7 @@ def path(images: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @given(length=st.integers(1, 300), side=st.integers(8, 64), data=st.data())
-def test_grid_covers_the_image_and_no_crop_is_needless(
-    length: int, side: int, data: st.DataObject
-) -> None:
+def test_grid_covers_the_image_and_no_crop_is_needless(length, side, data) -> None:
     stride = data.draw(st.integers(1, side))
     starts = crop_grid(length, side, stride)
     assert starts[0] == 0 and (np.diff(starts) == stride).all()
@@ -102,9 +100,7 @@ rules = st.builds(
 
 @settings(max_examples=150)
 @given(rules, st.integers(0, 50), st.integers(5, 40), st.integers(5, 40), st.integers(1, 8))
-def test_labels_are_those_counted_by_hand(
-    rule: Rule, seed: int, height: int, width: int, stride: int
-) -> None:
+def test_labels_are_those_counted_by_hand(rule, seed, height, width, stride) -> None:
     label = sample(seed, height, width).label
     tops, lefts = (crop_grid(length, 8, stride) for length in (height, width))
     present, kept = label_crops(label, tops, lefts, 8, rule, NAMES)
@@ -121,9 +117,7 @@ def test_labels_are_those_counted_by_hand(
     Rule(("cell", "fibre"), 0.05, foreground="dendrite", foreground_share=0.02),
     Rule(("cell",), visible_share=0.5, ignore="difficult"),
 ])  # fmt: skip
-def test_items_are_the_crops_that_the_rule_keeps(
-    path: Path, images: list[Sample], rule: Rule
-) -> None:
+def test_items_are_the_crops_that_the_rule_keeps(path, images, rule) -> None:
     data = CropDataset(path, "training", 16, 12, rule)
     expected = {
         (number, top, left): by_hand(image.label, top, left, 16, rule)

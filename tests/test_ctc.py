@@ -31,9 +31,7 @@ def disc(radius: float, row: float, column: float, size: int = 64) -> np.ndarray
 
 
 @given(st.integers(3, 10), st.integers(3, 10), st.integers(0, 9), st.booleans())
-def test_discs_are_in_contact_up_to_the_distance(
-    first: int, second: int, gap: int, turned: bool
-) -> None:
+def test_discs_are_in_contact_up_to_the_distance(first, second, gap, turned) -> None:
     cells = np.zeros((64, 64), int)
     cells[disc(first, 32, 15)] = 7
     cells[disc(second, 32, 15 + first + gap + second + 1)] = 3  # gap pixels lie between

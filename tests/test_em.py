@@ -116,9 +116,7 @@ def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
 # --- datasets ----------------------------------------------------------------------------------
 
 
-def test_the_open_dataset(
-    tmp_path: Path, masks: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_open_dataset(tmp_path, masks, monkeypatch) -> None:
     sections = [drawn.section(tmp_path / "stack1", number, masks) for number in range(16)]
     files = sorted(path for path in (tmp_path / "stack1").rglob("*.*"))
     asked = drawn.offer(monkeypatch, em, {"em": files})

@@ -252,9 +252,7 @@ def test_run_learns_and_tells_its_epochs(whole: tuple) -> None:
     assert log["learning_rate"] == pytest.approx([1e-2] * 4)
 
 
-def test_interrupted_run_ends_with_the_same_weights(
-    whole: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_run_ends_with_the_same_weights(whole, tmp_path, monkeypatch) -> None:
     calls = itertools.count()
 
     def cut(*_: object) -> None:

@@ -83,9 +83,7 @@ def textures(seed: int, side: int = 160) -> tuple[NDArray[np.float32], NDArray[n
 
 
 @pytest.mark.parametrize("sigmas, low, high", [(SIGMAS, 0.9, 1), ((0.3,), 0.35, 0.65)])
-def test_a_texture_is_learnt_that_intensity_cannot_show(
-    sigmas: tuple, low: float, high: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_texture_is_learnt_that_intensity_cannot_show(sigmas, low, high, monkeypatch) -> None:
     """From a few strokes on one image, for another; 0.5 would be chance."""
     monkeypatch.setattr(pixels, "SIGMAS", sigmas)
     image, label = textures(0)
@@ -138,9 +136,7 @@ def test_how_much_is_drawn_on_a_class_does_not_weigh() -> None:
 
 
 @pytest.mark.parametrize("shape", [(101, 130), (30, 140)])
-def test_tiles_give_what_the_whole_image_gives(
-    shape: tuple, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_give_what_the_whole_image_gives(shape, monkeypatch) -> None:
     image, drawn = random_image(2, *shape), np.zeros(shape, int)
     drawn[::4, ::5], drawn[1::4, ::5] = 1, 2
     classifier = fit([image], [drawn])
@@ -200,9 +196,7 @@ def alone(label: NDArray[np.uint16]) -> list[NDArray[np.uint16]]:
     length=st.integers(1, 25),
     margin=st.integers(0, 3),
 )
-def test_strokes_lie_inside_one_object_of_their_class(
-    seed: int, num_classes: int, strokes: int, length: int, margin: int
-) -> None:
+def test_strokes_lie_inside_one_object_of_their_class(seed, num_classes, strokes, length, margin):
     label = random_label(seed, num_classes)
     drawn = scribbles(label, strokes, length, margin, seed)
     assert drawn.dtype == np.uint8 and drawn.shape == label.shape[1:]

@@ -95,9 +95,7 @@ def box(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=50)
 @given(boxes=st.lists(box(), max_size=12), scale=st.integers(1, 4))
-def test_label_covers_what_the_boxes_cover(
-    tmp_path_factory: pytest.TempPathFactory, boxes: list[dict[str, Any]], scale: int
-) -> None:
+def test_label_covers_what_the_boxes_cover(tmp_path_factory, boxes, scale) -> None:
     folder = tmp_path_factory.getbasetemp() / "any_boxes"
     image = folder / "any.png"
     sample = read_one(image if image.exists() else photo(image), *boxes, scale=scale)

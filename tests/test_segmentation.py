@@ -36,9 +36,7 @@ def correlated_maps(*leading: int, seed: int = 0, layers: int = 8) -> Tensor:
     st.none() | st.lists(st.integers(-8, 7), min_size=1, max_size=9),
     st.sampled_from([(), (2,), (2, 1, 3)]),
 )
-def test_combination_against_numpy(
-    how: str, layers: list[int] | None, leading: tuple[int, ...]
-) -> None:
+def test_combination_against_numpy(how, layers, leading) -> None:
     maps = random_images(*leading, 8, 5, 6)
     chosen = maps.numpy() if layers is None else maps.numpy()[..., layers, :, :]
     actual = seg.combine(maps, how, layers)
@@ -223,9 +221,7 @@ def test_segment_follows_the_recipe(divided: tuple[MICRANet, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("side", [None, 16])
-def test_classes_that_are_not_predicted_get_empty_masks(
-    divided: tuple[MICRANet, Tensor], side: int | None
-) -> None:
+def test_classes_that_are_not_predicted_get_empty_masks(divided, side) -> None:
     """Even by a recipe that marks every pixel."""
     recipe = seg.Recipe("all", mean_of("4b"), lambda scores, images: torch.ones_like(scores) > 0)
     segments = seg.segment(*divided, recipe, side)
@@ -277,9 +273,7 @@ def test_gpu_agrees_with_cpu() -> None:
     ],
     ids=["uint8", "empty", "rank", "z-stack", "16 bit", "channels", "NaN", "small"],
 )
-def test_images_that_do_not_fit_are_refused(
-    model: MICRANet, images: Tensor, error: type[Exception], message: str, side: int | None
-) -> None:
+def test_images_that_do_not_fit_are_refused(model, images, error, message, side) -> None:
     with pytest.raises(error, match=message):
         seg.segment(model, images, PLAIN, side)
 
@@ -289,9 +283,7 @@ def test_images_that_do_not_fit_are_refused(
 
 @quick
 @given(st.integers(9, 40), st.integers(9, 40))
-def test_sides_that_are_no_multiples_of_8_are_mirrored_and_cropped_back(
-    height: int, width: int
-) -> None:
+def test_sides_that_are_no_multiples_of_8_are_mirrored_and_cropped_back(height, width) -> None:
     model, images = random_model(num_classes=2), random_images(1, 1, height, width)
     segments = seg.segment(model, images, PLAIN)
     below, beside = -height % 8, -width % 8

@@ -47,9 +47,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=15)
 @given(side=st.sampled_from([8, 16, 24, 64]), data=st.data())
-def test_absent_is_what_a_crop_without_the_class_covers(
-    path: Path, side: int, data: st.DataObject
-) -> None:
+def test_absent_is_what_a_crop_without_the_class_covers(path, side, data) -> None:
     """Pixel by pixel, over the crops that the rule keeps."""
     crops = CropDataset(path, "training", side, data.draw(st.integers(3, side)), RULE)
     found = absent(crops, SHAPES)
@@ -88,9 +86,7 @@ def expected_error(scores: np.ndarray, none: np.ndarray, threshold: float) -> fl
 
 
 @given(scores=SCORES, error=st.floats(0.01, 1), data=st.data())
-def test_level_is_the_lowest_that_keeps_to_the_error(
-    scores: np.ndarray, error: float, data: st.DataObject
-) -> None:
+def test_level_is_the_lowest_that_keeps_to_the_error(scores, error, data) -> None:
     none = data.draw(hnp.arrays(bool, scores.shape))
     none[:, 0, 0] = True
     found = level([scores, scores + 1], [none, none], error)
@@ -136,9 +132,7 @@ def test_targets_say_what_is_known(scores: np.ndarray, data: st.DataObject) -> N
         assert ((plane == 1) == objects | (holes & ~none[k])).all()
 
 
-def test_targets_of_a_split_follow_from_evidence_and_labels(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_of_a_split_follow_from_evidence_and_labels(path, monkeypatch) -> None:
     monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     images, made = of_split(model, path, data)

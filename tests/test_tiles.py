@@ -81,9 +81,7 @@ def test_result_stays_on_the_gpu() -> None:
 
 @quick
 @given(st.integers(17, 60), st.integers(17, 60), st.integers(1, 8))
-def test_margins_count_only_at_the_border_of_the_image(
-    height: int, width: int, stride: int
-) -> None:
+def test_margins_count_only_at_the_border_of_the_image(height, width, stride) -> None:
     """A function that is wrong in its margin of 4 px, and right within."""
 
     def spoilt(part: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,9 +96,7 @@ def test_margins_count_only_at_the_border_of_the_image(
     assert torch.equal(scores[..., 0, :], torch.full_like(scores[..., 0, :], -1.0))
 
 
-def test_progress_shows_only_for_long_work(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_shows_only_for_long_work(monkeypatch, capsys) -> None:
     monkeypatch.setattr(tiles, "tqdm", partial(tqdm, disable=False))  # whatever TQDM_DISABLE is
     for patience, shown in ((3600, False), (0, True)):
         monkeypatch.setattr(tiles, "PATIENCE", patience)
@@ -120,9 +116,7 @@ def test_progress_shows_only_for_long_work(
         ((1, 1, 32, 32), 9, 4, "from 1 to 8 px, .* margins, not 9"),
     ],
 )
-def test_images_and_tiles_that_do_not_fit_are_refused(
-    shape: tuple[int, ...], stride: int, margin: int, message: str
-) -> None:
+def test_images_and_tiles_that_do_not_fit_are_refused(shape, stride, margin, message) -> None:
     with pytest.raises(ValueError, match=message):
         over_tiles(torch.rand(shape), identity, 16, stride, margin)
 

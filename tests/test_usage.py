@@ -76,9 +76,7 @@ def test_range_is_the_same_for_all_images_and_the_others_are_of_each() -> None:
 @pytest.mark.parametrize(
     ("module", "scaling"), [(ctc, "minmax"), (pvivax, "standard"), (em, "fixed"), (mnist, "fixed")]
 )
-def test_datasets_of_ours_say_how_their_images_were_scaled(
-    module, scaling: str, tmp_path: Path
-) -> None:
+def test_datasets_of_ours_say_how_their_images_were_scaled(module, scaling, tmp_path) -> None:
     path = module.build(tmp_path / "made.hdf5", "simulated", num_images=3, size=64)
     usage = Usage.of_dataset(path, side=32)
     assert (usage.scaling, usage.side) == (scaling, 32)
