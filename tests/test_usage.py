@@ -88,9 +88,7 @@ def test_scalings_by_hand() -> None:
 @pytest.mark.parametrize(
     ("module", "scaling"), [(ctc, "minmax"), (pvivax, "standard"), (em, "fixed"), (mnist, "fixed")]
 )
-def test_datasets_of_ours_say_how_their_images_were_scaled(
-    module, scaling: str, tmp_path: Path
-) -> None:
+def test_datasets_of_ours_say_how_their_images_were_scaled(module, scaling, tmp_path) -> None:
     path = module.build(tmp_path / "made.hdf5", "simulated", num_images=3, size=64)
     usage = Usage.of_dataset(path, side=32)
     assert (usage.scaling, usage.side) == (scaling, 32)

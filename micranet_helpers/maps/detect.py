@@ -34,7 +34,9 @@ def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.f
 def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArray[np.int32]:
     """Split a mask into objects: one around each peak of a landscape (watershed).
 
-    Parts of the mask that do not touch (4 neighbours) are always different objects.
+    Parts of the mask that do not touch (4 neighbours) are always different objects. They are
+    numbered from 1, int32 (H, W), 0 outside the mask. Raises ValueError if mask and landscape are
+    no maps of one shape, or ``min_distance`` is less than 1.
 
     Parameters
     ----------
@@ -45,16 +47,6 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
         background (``scipy.ndimage.distance_transform_edt(mask)``).
     min_distance : int
         At least 1 px; peaks of one part nearer than this, in rows and columns, are one object.
-
-    Returns
-    -------
-    ndarray, int32, (H, W)
-        0 outside the mask; objects are numbered from 1.
-
-    Raises
-    ------
-    ValueError
-        If mask and landscape are no maps of one shape, or ``min_distance`` is less than 1.
 
     References
     ----------

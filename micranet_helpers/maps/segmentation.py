@@ -47,10 +47,9 @@ class Recipe:
 
 
 def from_maps(
-    step: Callable[[Tensor, Tensor], Tensor],
-    layers: Sequence[str] = LAYERS,
+    step: Callable[[Tensor, Tensor], Tensor], layers: Sequence[str] = LAYERS,
     normalize: bool = True,
-) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
+) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:  # fmt: skip
     """Make the score of a :class:`Recipe` from its step on the Grad-CAM maps.
 
     ``step`` is a function of maps (B, K, L, H, W), 0 for classes that are not predicted, and images
@@ -93,18 +92,15 @@ class Segments(NamedTuple):
 
 @torch.no_grad()
 def segment(
-    model: nn.Module | Sequence[nn.Module],
-    images: Tensor,
-    recipe: Recipe,
-    side: int | None = None,
-    stride: int | None = None,
-    thresholds: Sequence[float] | None = None,
-) -> Segments:
+    model: nn.Module | Sequence[nn.Module], images: Tensor, recipe: Recipe, side: int | None = None,
+    stride: int | None = None, thresholds: Sequence[float] | None = None,
+) -> Segments:  # fmt: skip
     """Segment images of any size by a recipe.
 
-    Images much larger than those of the training need tiles of about that size: the global max
-    pool accepts any side, but a network that saw three objects at a time has not learnt to see
-    sixty. Under ``torch.autocast`` only the network runs in half precision.
+    Images much larger than those of the training need tiles of about that size: the global max pool
+    accepts any side, but a network that saw three objects at a time has not learnt to see sixty.
+    Under ``torch.autocast`` only the network runs in half precision. Raises TypeError or ValueError
+    if the images do not fit the model or the tiles make no sense.
 
     Parameters
     ----------
@@ -122,22 +118,17 @@ def segment(
         with a margin, the largest multiple of 8 that its margins allow.
     thresholds : sequence of float, (K,), optional
         Least probability of each class that counts as predicted; by default above 0.5.
-
-    Returns
-    -------
-    Segments
-        Masks, scores and probabilities.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the images do not fit the model or the tiles make no sense.
     """
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")
     models = [unwrapped(each) for each in ([model] if isinstance(model, nn.Module) else model)]
     if not models:
         raise ValueError("Give at least one model.")
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(
+            f"Images must have the shape (batch, channels, height, width), not "
+            f"{tuple(images.shape)}: the batch is empty or of another rank."
+        )
 
     decide = partial(predicted, thresholds=thresholds)
 
@@ -200,12 +191,9 @@ def pixel_scores(
 
 
 def crop_by_crop(
-    model: nn.Module | Sequence[nn.Module],
-    image: Tensor,
-    recipe: Recipe,
-    side: int,
+    model: nn.Module | Sequence[nn.Module], image: Tensor, recipe: Recipe, side: int,
     thresholds: Sequence[float] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Segment an image as crops that lie side by side, each for itself: a mask, bool (K, H, W).
 
     This suits recipes that find one object a crop, or mark a share of it. For others the
