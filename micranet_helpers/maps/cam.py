@@ -37,8 +37,12 @@ PIXELS_PER_PASS = 256 * 256
 class Cams(NamedTuple):
     """Hold what :func:`grad_cam` returns.
 
-    ``maps``, float32 (B, K, L, H, W), are one per image, class and layer, in the order 1a … 4b or
-    of the layers asked for; ``logits``, float32 (B, num_classes), those of every class.
+    Attributes
+    ----------
+    maps : Tensor, float32, (B, K, 8, H, W)
+        One map per image, class and layer, in the order 1a … 4b (or the layers asked for).
+    logits : Tensor, float32, (B, num_classes)
+        Logits of every class, in evaluation mode.
     """
 
     maps: Tensor
@@ -47,9 +51,12 @@ class Cams(NamedTuple):
 
 @torch.no_grad()
 def grad_cam(
-    model: MICRANet, images: Tensor, targets: Targets = None, normalize: bool = True,
+    model: MICRANet,
+    images: Tensor,
+    targets: Targets = None,
+    normalize: bool = True,
     layers: Sequence[str] = LAYERS,
-) -> Cams:  # fmt: skip
+) -> Cams:
     r"""Compute the gradient class-activation maps of all eight layers.
 
     For layer l with activations A (after the ReLU) and the logit y of a class,
@@ -57,9 +64,8 @@ def grad_cam(
     .. math:: M_l = \sum_k \alpha_k A^k, \qquad
               \alpha_k = \frac{1}{hw} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}.
 
-    Maps keep their sign, except 4b, which is cut at 0. They are enlarged by repeating pixels. The
-    model is read in evaluation mode whatever its flag says, and left as it was. Raises TypeError or
-    ValueError if the images do not fit the model, hold NaN or infinity, or a target does not exist.
+    Maps keep their sign, except 4b, which is cut at 0. They are enlarged by repeating pixels.
+    The model is read in evaluation mode whatever its flag says, and left as it was.
 
     Parameters
     ----------
@@ -76,10 +82,26 @@ def grad_cam(
     layers : sequence of str
         Maps to compute, e.g. ``("4b",)``. The backward pass stops at the lowest one.
 
+    Returns
+    -------
+    Cams
+        Maps (B, K, len(layers), H, W) and logits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images do not fit the model, hold NaN or infinity, or a target does not exist.
+
     References
     ----------
     Grad-CAM: Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74. All layers of one classifier:
     Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
+
+    Examples
+    --------
+    >>> cams = grad_cam(MICRANet(1, 2), torch.rand(3, 1, 64, 64))
+    >>> cams.maps.shape, cams.logits.shape
+    (torch.Size([3, 2, 8, 64, 64]), torch.Size([3, 2]))
     """
     model = classifier(model)
     check_images(images, model)
@@ -281,10 +303,7 @@ def evidence(
 
     Evidence depends on the surroundings (34 px), not on the size of the image, and needs no
     backward pass. The network sees an image in steps of 8 px; the mean over shifted images is
-    finer. Where it exceeds b, and off the far borders, unshifted evidence equals b plus H·W / 64
-    times map 4b of :func:`grad_cam` (Zhou et al. 2016, class activation maps, doi
-    10.1109/CVPR.2016.319). Raises TypeError or ValueError if the images do not fit the model, hold
-    NaN or infinity or are too small, or the model is in training mode.
+    finer.
 
     Parameters
     ----------
@@ -299,9 +318,23 @@ def evidence(
 
     Returns
     -------
-    evidence, logits : Tensor, float32, (B, K, H, W) and (B, K)
-        Logits of each image are the model's; after a pool of logits, which depends on how much of a
+    evidence : Tensor, float32, (B, K, H, W)
+        Unbounded.
+    logits : Tensor, float32, (B, K)
+        Logits of each image: the model's; after a pool of logits, which depends on how much of a
         large image the objects cover, the highest of a position.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images do not fit the model, hold NaN or infinity or are too small, or the model is
+        in training mode.
+
+    References
+    ----------
+    Zhou et al. 2016 (class activation maps), doi 10.1109/CVPR.2016.319. Where it exceeds b, and
+    off the far borders, unshifted evidence equals b plus H·W / 64 times map 4b of
+    :func:`grad_cam`.
     """
     model = classifier(model)
     check_images(images, model)

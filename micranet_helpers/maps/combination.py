@@ -15,9 +15,7 @@ from micranet_helpers.networks.micranet import LAYERS
 
 
 def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None) -> Tensor:
-    """Combine the maps of several layers into one, (..., H, W).
-
-    Raises ValueError if the way, or a layer, does not exist.
+    """Combine the maps of several layers into one.
 
     Parameters
     ----------
@@ -28,6 +26,16 @@ def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None)
     layers : sequence of int, optional
         Layers to combine. Default: all, but for "pca" of eight maps 1a … 4a, as 4b decides the
         sign.
+
+    Returns
+    -------
+    Tensor, (..., H, W)
+        The combined map.
+
+    Raises
+    ------
+    ValueError
+        If the way, or a layer, does not exist.
     """
     if maps.ndim < 3 or 0 in maps.shape[-3:]:
         raise ValueError(f"Maps must have the shape (..., layers, H, W), not {tuple(maps.shape)}.")
@@ -46,7 +54,7 @@ def combine(maps: Tensor, how: str = "pca", layers: Sequence[int] | None = None)
 
 
 def pca(maps: Tensor, reference: Tensor) -> Tensor:
-    """Project the maps of each pixel on their first principal component: scores of mean 0.
+    """Project the maps of each pixel on their first principal component.
 
     The direction comes from the eigenvectors of the L×L covariance, so the result is exact and
     repeatable. A principal component has no sign of its own: here the projection correlates
@@ -56,9 +64,14 @@ def pca(maps: Tensor, reference: Tensor) -> Tensor:
     Parameters
     ----------
     maps : Tensor, float, (..., L, H, W)
-        Maps of L layers. If all are constant, the scores, (..., H, W), are 0.
+        Maps of L layers.
     reference : Tensor, float, (..., H, W)
         A map that is high on the objects: 4b.
+
+    Returns
+    -------
+    Tensor, (..., H, W)
+        Centred scores (their mean is 0); 0 everywhere if all maps are constant.
 
     References
     ----------

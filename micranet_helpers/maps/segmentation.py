@@ -92,15 +92,18 @@ class Segments(NamedTuple):
 
 @torch.no_grad()
 def segment(
-    model: nn.Module | Sequence[nn.Module], images: Tensor, recipe: Recipe, side: int | None = None,
-    stride: int | None = None, thresholds: Sequence[float] | None = None,
-) -> Segments:  # fmt: skip
+    model: nn.Module | Sequence[nn.Module],
+    images: Tensor,
+    recipe: Recipe,
+    side: int | None = None,
+    stride: int | None = None,
+    thresholds: Sequence[float] | None = None,
+) -> Segments:
     """Segment images of any size by a recipe.
 
-    Images much larger than those of the training need tiles of about that size: the global max pool
-    accepts any side, but a network that saw three objects at a time has not learnt to see sixty.
-    Under ``torch.autocast`` only the network runs in half precision. Raises TypeError or ValueError
-    if the images do not fit the model or the tiles make no sense.
+    Images much larger than those of the training need tiles of about that size: the global max
+    pool accepts any side, but a network that saw three objects at a time has not learnt to see
+    sixty. Under ``torch.autocast`` only the network runs in half precision.
 
     Parameters
     ----------
@@ -118,6 +121,16 @@ def segment(
         with a margin, the largest multiple of 8 that its margins allow.
     thresholds : sequence of float, (K,), optional
         Least probability of each class that counts as predicted; by default above 0.5.
+
+    Returns
+    -------
+    Segments
+        Masks, scores and probabilities.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images do not fit the model or the tiles make no sense.
     """
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"Images are {images.dtype}: scale them to float32 first, e.g. / 255.")

@@ -19,10 +19,22 @@ from micranet_helpers.networks.micranet import check_evaluating
 
 
 def otsu(maps: Tensor) -> Tensor:
-    """Mark the pixels above Otsu's threshold, each image of maps (..., H, W) by its own: bool.
+    """Mark the pixels above Otsu's threshold, each image (..., H, W) by its own.
 
-    Equal to ``image > threshold_otsu(image)`` of scikit-image, but nothing is marked in a constant
-    image. Otsu 1979, doi 10.1109/TSMC.1979.4310076.
+    Parameters
+    ----------
+    maps : Tensor, float, (..., H, W)
+        Finite values.
+
+    Returns
+    -------
+    Tensor, bool, (..., H, W)
+        Nothing is marked in a constant image. Equal to ``image > threshold_otsu(image)`` of
+        scikit-image.
+
+    References
+    ----------
+    Otsu 1979, doi 10.1109/TSMC.1979.4310076.
     """
     return _above(maps, threshold_otsu)
 
@@ -37,10 +49,24 @@ def triangle(maps: Tensor) -> Tensor:
 
 
 def percentile(maps: Tensor, q: float) -> Tensor:
-    """Mark the pixels above the q-th percentile, 0 to 100, of each image of maps (..., H, W): bool.
+    """Mark the pixels above the q-th percentile of each image (..., H, W).
 
-    About 100 − q percent of the pixels are marked, nothing in a constant image. Raises ValueError
-    if ``q`` is outside [0, 100].
+    Parameters
+    ----------
+    maps : Tensor, float, (..., H, W)
+        Values.
+    q : float
+        0 to 100; about 100 − q percent of the pixels are marked.
+
+    Returns
+    -------
+    Tensor, bool, (..., H, W)
+        Nothing is marked in a constant image.
+
+    Raises
+    ------
+    ValueError
+        If ``q`` is outside [0, 100].
     """
     if not 0 <= q <= 100:
         raise ValueError(f"The percentile must be from 0 to 100, not {q}.")

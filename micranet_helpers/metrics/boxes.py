@@ -20,22 +20,33 @@ def match_boxes(
 ) -> Matching:
     """Pair points and boxes: a point detects a box when it lies in it.
 
-    Each point detects one box at most, and each box is detected once. Of the largest sets of pairs,
-    that with the smallest sum of distances to the centres of boxes is taken (Hungarian method).
-    Pairs hold the row numbers of points and boxes. Raises ValueError if points or boxes have
-    another shape or are not finite, or a box ends before it begins.
+    Each point detects one box at most, and each box is detected once. Of the largest sets of
+    pairs, that with the smallest sum of distances to the centres of boxes is taken (Hungarian
+    method).
 
     Parameters
     ----------
     points : array-like, float, (N, 2) or more columns
-        Row and column, px, e.g. of :func:`~micranet_helpers.maps.detect.peaks`.
+        Row and column, px, e.g. of :func:`~micranet_helpers.maps.detect.peaks`; more columns
+        are ignored.
     boxes : array-like, float, (M, 4)
         Top, left, bottom, right, px: for a Sample, the rows of its ``boxes`` of one class
         without their first column.
     ignore : array-like, float, (P, 4)
-        Boxes that may or may not be found: :func:`ignored` points are not counted in ``num_pred``.
+        Boxes that may or may not be found.
     slack : float
         Points up to this far outside a box, px, count as inside.
+
+    Returns
+    -------
+    Matching
+        Pairs hold the row numbers of ``points`` and ``boxes``; :func:`ignored` points are not
+        counted in ``num_pred``.
+
+    Raises
+    ------
+    ValueError
+        If points or boxes have another shape or are not finite, or a box ends before it begins.
     """
     points, boxes = _points(points), _boxes(boxes)
     centres = (boxes[:, :2] + boxes[:, 2:] - 1) / 2
@@ -61,10 +72,15 @@ def ignored(
 class Curve(NamedTuple):
     """Hold what :func:`precision_recall` returns.
 
-    ``thresholds``, float64 (T,), are all different scores of points that count, the highest first;
-    ``precision`` and ``recall``, (T,), those of the points whose score reaches each threshold, over
-    all images together. ``average_precision`` is the mean precision over the boxes in the order in
-    which they are found, 0 for those never found; in [0, 1].
+    Attributes
+    ----------
+    thresholds : ndarray, float64, (T,)
+        All different scores of points that count, the highest first.
+    precision, recall : ndarray, float64, (T,)
+        Of the points whose score reaches each threshold, over all images together.
+    average_precision : float
+        Mean precision over the boxes in the order in which they are found, 0 for those never
+        found; in [0, 1].
     """
 
     thresholds: NDArray[np.float64]
@@ -74,16 +90,36 @@ class Curve(NamedTuple):
 
 
 def precision_recall(
-    points_by_image: Sequence[ArrayLike], boxes_by_image: Sequence[ArrayLike],
-    ignore_by_image: Sequence[ArrayLike] | None = None, slack: float = 0,
-) -> Curve:  # fmt: skip
+    points_by_image: Sequence[ArrayLike],
+    boxes_by_image: Sequence[ArrayLike],
+    ignore_by_image: Sequence[ArrayLike] | None = None,
+    slack: float = 0,
+) -> Curve:
     """Compute precision and recall of points for every threshold of their score.
 
-    They equal those of :func:`match_boxes` for the points of at least that score. Points of each
-    image, (N, 3) or more columns, are row, column and score; boxes, ignored boxes and slack are as
-    there. The average precision is not interpolated, as ``average_precision_score`` of
-    scikit-learn. Raises ValueError if the lists differ in length, there is no box at all, or points
-    and boxes are wrong.
+    They equal those of :func:`match_boxes` for the points of at least that score.
+
+    Parameters
+    ----------
+    points_by_image : sequence of array-like, float, (N, 3) or more columns
+        Row, column, score of the points of each image.
+    boxes_by_image : sequence of array-like, float, (M, 4)
+        Boxes of each image.
+    ignore_by_image : sequence of array-like, float, (P, 4), optional
+        Boxes of each image that are not counted.
+    slack : float
+        As in :func:`match_boxes`.
+
+    Returns
+    -------
+    Curve
+        Thresholds, precision, recall and average precision (not interpolated, as
+        ``average_precision_score`` of scikit-learn).
+
+    Raises
+    ------
+    ValueError
+        If the lists differ in length, there is no box at all, or points and boxes are wrong.
     """
     if ignore_by_image is None:
         ignore_by_image = [()] * len(boxes_by_image)

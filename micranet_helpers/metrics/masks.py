@@ -16,19 +16,29 @@ Mask = Tensor | NDArray[np.bool_] | NDArray[np.integer]
 
 
 def dice(pred: Mask, target: Mask, dim: int | tuple[int, ...] | None = None) -> float | Tensor:
-    """Compute the Dice coefficient of two masks, in [0, 1], which is the F1 score of the pixels.
-
-    Two empty masks give 1, one empty mask gives 0. Dice 1945, Ecology 26, 297–302, doi
-    10.2307/1932409. Raises TypeError or ValueError if a mask holds floating-point numbers, or the
-    shapes differ.
+    """Compute the Dice coefficient of two masks, which is the F1 score of the pixels.
 
     Parameters
     ----------
     pred, target : Tensor or ndarray, bool or integer, any equal shape
         Masks; every value other than 0 is foreground.
     dim : int or tuple of int, optional
-        Axes to count over, e.g. ``(-2, -1)`` for one value per image, a Tensor of float32 on the
-        device of ``pred``. By default all pixels of all images are counted together: a float.
+        Axes to count over, e.g. ``(-2, -1)`` for one value per image. By default all pixels of
+        all images are counted together.
+
+    Returns
+    -------
+    float, or Tensor of float32 on the device of ``pred`` where ``dim`` is given
+        In [0, 1]. Two empty masks give 1, one empty mask gives 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a mask holds floating-point numbers, or the shapes differ.
+
+    References
+    ----------
+    Dice 1945, Ecology 26, 297–302, doi 10.2307/1932409.
     """
     a, b = as_masks(pred, target)
     return _share(2 * (a & b).sum(dim), a.sum(dim) + b.sum(dim), dim)

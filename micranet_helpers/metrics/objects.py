@@ -20,10 +20,16 @@ from micranet_helpers.metrics.masks import Mask, as_labels
 class Matching:
     """Hold one-to-one pairs of predicted and true objects, and the scores that follow from them.
 
-    ``pairs``, int64 (M, 2), name a predicted and a true object each; no object occurs twice.
-    ``num_pred`` and ``num_true`` are the numbers of objects. A ratio with the denominator 0 is 0;
-    where there is nothing to find and nothing was found, precision, recall and F1 are 1, as for
-    :func:`~micranet_helpers.metrics.masks.dice` (FLClab/metrics gives an F1 of 0 there).
+    A ratio with the denominator 0 is 0; where there is nothing to find and nothing was found,
+    precision, recall and F1 are 1, as for :func:`~micranet_helpers.metrics.masks.dice`
+    (FLClab/metrics gives an F1 of 0 there).
+
+    Attributes
+    ----------
+    pairs : ndarray of int64, (M, 2)
+        Each row names a predicted and a true object; no object occurs twice.
+    num_pred, num_true : int
+        Number of predicted and of true objects.
     """
 
     pairs: NDArray[np.int64]
@@ -82,17 +88,30 @@ def match_objects(pred_labels: Mask, true_labels: Mask, min_iou: float = 0.5) ->
     """Pair predicted and true objects by their intersection over union (IoU).
 
     Of all pairs with an IoU of at least ``min_iou``, those with the largest sum of IoUs are taken
-    (Hungarian method; Caicedo et al. 2019, Cytometry A 95, 952–965, doi 10.1002/cyto.a.23863). From
-    0.5 on an object has one possible partner. Below 0.5 the result differs from FLClab/metrics,
-    which may pair an object with one that is below the limit. Raises ValueError if these are no
-    integer label images of one shape, or ``min_iou`` is outside (0, 1].
+    (Hungarian method). From 0.5 on an object has one possible partner. Below 0.5 the result
+    differs from FLClab/metrics, which may pair an object with one that is below the limit.
 
     Parameters
     ----------
     pred_labels, true_labels : Tensor or ndarray, integer, (H, W)
-        Label images: 0 is background, every value above is one object. Pairs hold these values.
+        Label images: 0 is background, every value above is one object.
     min_iou : float
         Smallest IoU of a pair, in (0, 1].
+
+    Returns
+    -------
+    Matching
+        Its pairs hold the label values of the objects.
+
+    Raises
+    ------
+    ValueError
+        If the images are no integer label images of one shape (H, W), or ``min_iou`` is outside
+        (0, 1].
+
+    References
+    ----------
+    Caicedo et al. 2019, Cytometry A 95, 952–965, doi 10.1002/cyto.a.23863.
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be above 0 and at most 1, not {min_iou}.")

@@ -133,13 +133,24 @@ def _pair(first: ArrayLike, second: ArrayLike, least: int) -> tuple[NDArray[np.f
 
 @style()
 def plot_matrix(
-    shares: ArrayLike, across: tuple[str, Sequence[str]], down: tuple[str, Sequence[str]],
-    label: str, numbers: ArrayLike | None = None,
-) -> None:  # fmt: skip
-    """Plot a table of shares, float (R, C) in [0, 1], as coloured squares, e.g. a confusion matrix.
+    shares: ArrayLike,
+    across: tuple[str, Sequence[str]],
+    down: tuple[str, Sequence[str]],
+    label: str,
+    numbers: ArrayLike | None = None,
+) -> None:
+    """Plot a table of shares as coloured squares, such as a confusion matrix.
 
-    ``across`` and ``down`` give a title and the names of the C columns and R rows, ``label`` is the
-    meaning of the colour. ``numbers``, int (R, C), are written into the squares; 0 is left out.
+    Parameters
+    ----------
+    shares : array-like, float, (R, C)
+        In [0, 1].
+    across, down : (str, sequence of str)
+        Title of the columns and of the rows, and the name of each of the C or R.
+    label : str
+        Meaning of the colour.
+    numbers : array-like, int, (R, C), optional
+        Numbers to write into the squares; 0 is left out.
     """
     shares = np.asarray(shares)
     figure, axis = plt.subplots(figsize=(5, 4.2))

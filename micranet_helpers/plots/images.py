@@ -38,15 +38,29 @@ Pictures = Sequence[NDArray[Any]] | Tensor
 
 @style()
 def show_images(
-    images: Tensor, titles: Sequence[str] = (), masks: Tensor | None = None, columns: int = 6,
-    pixel_size_um: float | None = None, colour_map: str = "gray",
-) -> None:  # fmt: skip
-    """Show grey images, float (N, 1, H, W), in rows on one scale, each with a title.
+    images: Tensor,
+    titles: Sequence[str] = (),
+    masks: Tensor | None = None,
+    columns: int = 6,
+    pixel_size_um: float | None = None,
+    colour_map: str = "gray",
+) -> None:
+    """Show images in rows, with the pixels of each class in its colour.
 
-    ``masks``, bool (N, K, H, W), are the pixels of each class, shown in its colour; the legend has
-    the numbers of those present. ``columns`` are the images in a row; each takes as much room where
-    there are fewer. With ``pixel_size_um``, the side of a pixel, µm, the first image has a scale
-    bar.
+    Parameters
+    ----------
+    images : Tensor, float, (N, 1, H, W)
+        Grey images, shown on one scale.
+    titles : sequence of str
+        A title for each image.
+    masks : Tensor, bool, (N, K, H, W), optional
+        Pixels of each class; the legend shows the numbers of those present.
+    columns : int
+        Images in a row; each takes as much room where there are fewer.
+    pixel_size_um : float, optional
+        Side of a pixel, µm, for a scale bar in the first image.
+    colour_map : str
+        Of the images; :data:`~micranet_helpers.plots.colours.SCORES` where they are scores.
     """
     figure, axes = _grid(images, titles, columns, pixel_size_um)
     scale = {"cmap": colour_map, "vmin": images.min().item(), "vmax": images.max().item()}
@@ -108,15 +122,26 @@ def _overlay(axis: Axes, masks: Tensor) -> None:
 
 @style()
 def show_samples(
-    samples: Sequence[Sample], titles: Sequence[str] = (), classes: Sequence[str] = (),
-    columns: int = 6, pixel_size_um: float | Sequence[float | None] | None = None,
-) -> None:  # fmt: skip
+    samples: Sequence[Sample],
+    titles: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    columns: int = 6,
+    pixel_size_um: float | Sequence[float | None] | None = None,
+) -> None:
     """Show images in rows, each on its own scale, with outlines of their objects.
 
-    One channel is shown in grey, three in colours: 8-bit colours as they are, all else from the
-    least to the greatest value of each channel. ``classes`` name the label's planes for the legend:
-    then boxes are drawn where there are some, else outlines of the planes. ``pixel_size_um`` may be
-    one for each image; the rest is as for :func:`show_images`.
+    Parameters
+    ----------
+    samples : sequence of Sample
+        One channel is shown in grey, three in colours: 8-bit colours as they are, all else from
+        the least to the greatest value of each channel. Boxes are drawn where there are some,
+        else outlines of the label's planes.
+    classes : sequence of str
+        Names of the label's planes for the legend; without them no outline is drawn.
+    titles, columns
+        As for :func:`show_images`.
+    pixel_size_um : float or sequence of float or None, optional
+        Side of a pixel, µm, for a scale bar in the first image; or one for each image.
     """
     pictures = [sample.image for sample in samples]
     figure, axes = _grid(pictures, titles, columns, pixel_size_um)

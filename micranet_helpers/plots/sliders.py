@@ -38,12 +38,32 @@ def slide(
 ) -> str:
     """Draw a frame for every combination of some choices, and a slider for each choice.
 
-    ``draw`` gets one value of each choice, by name, and returns a picture, uint8 (H, W, 3), and the
-    sentence below it, which is also its alternative text; small is enough, as the page enlarges
-    pixels. ``choices`` are the values of each slider, from left to right, ``start`` those at which
-    some begin, by default the first. The HTML, for ``IPython.display.HTML``, shows the frame at the
-    start where there is no JavaScript. Raises ValueError if there is nothing to choose from, or the
-    pictures take more than 1 MiB.
+    Parameters
+    ----------
+    draw : callable
+        Gets one value of each choice, by name. Returns a picture, uint8 (H, W, 3), and the
+        sentence below it, which is also its alternative text. Keep pictures small: the page
+        enlarges their pixels.
+    start : mapping, optional
+        Name of a slider and the value at which it starts; by default its first one.
+    **choices : collection
+        Name of a slider and its values, from left to right.
+
+    Returns
+    -------
+    str
+        HTML, for ``IPython.display.HTML``. Without JavaScript the frame at the start is shown.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to choose from, or the pictures take more than 1 MiB.
+
+    Examples
+    --------
+    >>> def draw(level):
+    ...     return np.full((4, 4, 3), level, np.uint8), f"grey value {level}"
+    >>> page = slide(draw, level=[0, 128, 255])
     """
     if not choices or not all(map(len, choices.values())):
         raise ValueError("There is nothing to slide over: give each slider at least one value.")

@@ -37,11 +37,17 @@ ILASTIK = "Ilastik"  # how the names of groups begin that hold a project of Ilas
 class ZooEntry:
     """Hold what :func:`load` returns.
 
-    ``models`` are the networks (MICRANet, UNet, FalkUNet or torchvision's MaskRCNN), one per fold,
-    in evaluation mode, on the CPU. ``params`` are the settings of the training, and those that
-    define the network: see :func:`~micranet_helpers.zoo.architectures.settings`.
-    ``class_thresholds``, float64, are probabilities from which classes count as present, ``usage``
-    says how the network is to be used; each is None where the zoo does not say it.
+    Attributes
+    ----------
+    models : list of MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
+        The network in evaluation mode, on the CPU; one per fold where the zoo holds folds.
+    params : dict
+        Settings of the training, and those that define the network: see
+        :func:`~micranet_helpers.zoo.architectures.settings`.
+    class_thresholds : ndarray of float64, or None
+        Decision threshold of each class, a probability, as stored.
+    usage : Usage, or None
+        How the network is to be used, where the zoo says it.
     """
 
     models: list[nn.Module]
@@ -51,31 +57,48 @@ class ZooEntry:
 
 
 def save(
-    path: str | Path, group: str, models: nn.Module | Sequence[nn.Module], params: dict[str, Any],
-    class_thresholds: ArrayLike | None = None, *, usage: Usage | None = None, half: bool = False,
-) -> None:  # fmt: skip
+    path: str | Path,
+    group: str,
+    models: nn.Module | Sequence[nn.Module],
+    params: dict[str, Any],
+    class_thresholds: ArrayLike | None = None,
+    *,
+    usage: Usage | None = None,
+    half: bool = False,
+) -> None:
     """Add a model, or the folds of a model, to a zoo file.
 
     A group of the same name is replaced, the others stay. After any failure the old file is as
-    before. Raises TypeError or ValueError if a model is none of these, the input is contradictory
-    or cannot be stored as JSON and finite numbers, or another program keeps writing to the zoo;
-    OSError if the file cannot be written, e.g. because the disk is full, or the old one not read.
+    before.
 
     Parameters
     ----------
-    path, group : str or Path, and str
-        The zoo, usually ``*.hdf5``, created where there is none; and its group, e.g.
-        ``"MICRANet"``.
+    path : str or Path
+        The zoo, usually ``*.hdf5``; created where there is none.
+    group : str
+        Name of the architecture group, e.g. ``"MICRANet"``.
     models : MICRANet, UNet, FalkUNet, MaskRCNN or sequence of one of them
         The trained network, or one per fold.
     params : dict
-        Settings of the training, stored as JSON. Those that define the network are filled in.
+        Settings of the training, stored as JSON. Those that define the network are filled in:
+        see :func:`~micranet_helpers.zoo.architectures.settings`.
     class_thresholds : array-like of float, (num_classes,), optional
         Decision threshold of each class, a probability.
     usage : Usage, optional
-        How the network is to be used.
+        How the network is to be used: scale of the images, size of the objects, levels.
     half : bool
-        Store kernels and matrices as float16, in half the space; loaded, all are float32 again.
+        Store the weights of convolutions and linear layers as float16, in half the space; all
+        are float32 again when they are loaded.
+
+    Raises
+    ------
+    TypeError
+        If a model is none of these.
+    ValueError
+        If the input is contradictory or cannot be stored as JSON and finite numbers, or another
+        program keeps writing to the zoo.
+    OSError
+        If the file cannot be written, e.g. because the disk is full, or the old one not read.
     """
     path = Path(path).expanduser().resolve()
     models = [unwrapped(each) for each in ([models] if isinstance(models, nn.Module) else models)]
@@ -90,21 +113,43 @@ def save(
 def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     """Load a model, or all folds of a model, from a zoo file.
 
-    Names and shapes of the arrays decide which network a group holds, not its name. The settings of
-    a MICRA-Net or Mask R-CNN must agree with its weights; a published U-Net's do not. The published
-    U-Net for F-actin ends in a sigmoid: ours returns logits. A Mask R-CNN may have the names of any
-    release of torchvision; its settings give the side of its crops and how it normalises images.
-    Raises FileNotFoundError or ValueError if there is no such file, it is damaged, or holds no
-    complete network there; ImportError if the group holds a Mask R-CNN, and torchvision, or its
-    compiled part, is missing.
-
     Parameters
     ----------
     path : str or Path
-        The zoo. In rare cases the HDF5 library itself hangs on damaged text: take zoos from a
-        source that gives a checksum, and compare it.
-    group, name : str
-        Architecture group, e.g. ``"MICRANet-1:5"``; and which model of it, by default the last one.
+        The zoo.
+    group : str
+        Name of the architecture group, e.g. ``"MICRANet-1:5"`` or ``"UNet"``. Names and shapes
+        of the arrays decide which network it holds, not this name.
+    name : str, optional
+        Which model of the group; by default the last one.
+
+    Returns
+    -------
+    ZooEntry
+        Models, settings (``model_params`` merged into the top level) and thresholds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the group holds a Mask R-CNN, and torchvision, or its compiled part, is missing.
+    ValueError
+        If the file is damaged or does not hold a complete network there, or the settings of a
+        MICRA-Net or Mask R-CNN contradict its weights. Those of a U-Net are not compared: a
+        published one contradicts them.
+
+    Notes
+    -----
+    The published U-Net for F-actin ends in a sigmoid. Ours has the same weights and returns
+    logits: take ``torch.sigmoid`` of them to compare.
+
+    A Mask R-CNN may have the names of any release of torchvision. Its settings must give what no
+    weight does: the side of its crops and how it normalises images. The rest is as in
+    :func:`micranet_helpers.networks.mask_rcnn.build`.
+
+    In rare cases the HDF5 library itself hangs on damaged text. Take zoos from a source that gives
+    a checksum, and compare it.
     """
     with reading(path, repr(group)) as file:
         return _read(file, group, name)
@@ -113,17 +158,33 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
 def contents(path: str | Path) -> list[dict[str, Any]]:
     """List the models of a zoo without reading any of their numbers.
 
-    Each row, fit for ``pandas.DataFrame``, is a dict of
+    Parameters
+    ----------
+    path : str or Path
+        The zoo.
 
-    - ``group``: the architecture group, e.g. ``"MICRANet-1:5"`` or ``"MaskRCNN-BBOX"``;
-    - ``model``: its name in the group; None where the group holds arrays or a project of Ilastik;
-    - ``folds``: number of networks, 0 without models;
-    - ``arrays`` and ``numbers``: how many all folds hold together, those not learnt, such as
-      statistics of batch norm, too; not texts, nor what a link or another file would add;
-    - ``in_channels``, ``num_classes`` and ``class_thresholds``: None where they are not given.
+    Returns
+    -------
+    list of dict
+        One row a model, fit for ``pandas.DataFrame``:
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is no HDF5 file, is damaged,
-    or holds more than a zoo can.
+        - ``group``: the architecture group, e.g. ``"MICRANet-1:5"`` or ``"MaskRCNN-BBOX"``;
+        - ``model``: its name in the group; None where the group holds arrays or a project of
+          Ilastik instead of models, which is one row;
+        - ``folds``: number of networks, 0 without models;
+        - ``arrays`` and ``numbers``: how many all folds hold together, at any depth; numbers that
+          are not learnt, such as statistics of batch norm, count, too. Texts do not, nor does
+          what a link or another file would add;
+        - ``in_channels`` (or ``num_input_images``) and ``num_classes``: from the settings, None
+          where they are not given;
+        - ``class_thresholds``: list of float, None where there are none that can be read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no HDF5 file, is damaged, or holds more than a zoo can.
     """
     with reading(path, "the list of models") as file:
         if len(file) > MOST:
@@ -140,14 +201,34 @@ def contents(path: str | Path) -> list[dict[str, Any]]:
 def extract_ilastik(
     zoo_path: str | Path, out: str | Path, group: str | None = None, overwrite: bool = False
 ) -> None:
-    """Write the project of Ilastik in a zoo to a file ``*.ilp`` that the program opens.
+    """Write the project of Ilastik in a zoo to a file that the program opens.
 
-    ``group`` is that of the project, by default the only one whose name begins with
-    :data:`ILASTIK`. All that it holds, and its attributes, move to the top level of ``out``; soft
-    links within it are adapted. Raises FileNotFoundError if there is no such zoo, FileExistsError
-    if ``out`` exists and is not to be overwritten, ValueError if ``out`` has another suffix, or the
-    zoo is damaged, holds no such group, or the group has links or data outside itself, OSError if
-    it cannot be written.
+    All that the group holds, and its attributes, move to the top level of a new file. Soft links
+    within the group are adapted.
+
+    Parameters
+    ----------
+    zoo_path : str or Path
+        The zoo.
+    out : str or Path
+        The project, ``*.ilp``.
+    group : str, optional
+        Group of the project, e.g. ``"Ilastik-FS"``; by default the only one whose name begins
+        with :data:`ILASTIK`.
+    overwrite : bool
+        Whether an old project of this name may be replaced.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such zoo.
+    FileExistsError
+        If ``out`` exists and may not be replaced.
+    ValueError
+        If ``out`` has another suffix, the zoo is damaged, holds no such group, or the group has
+        links or data outside itself.
+    OSError
+        If the project cannot be written; then nothing of it is left.
     """
     out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:

@@ -23,7 +23,39 @@ _ABOVE_0 = ("pixel_size_um", "object_px", "side", "magnification")
 
 @dataclass(frozen=True)
 class Usage:
-    """Hold how a network is to be used; a ValueError says if a value makes no sense."""
+    """Hold how a network is to be used.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names of the classes.
+    scaling : str
+        One of :data:`~micranet_helpers.data.scaling.SCALINGS`.
+    offset, factor : tuple of float, (C,) or (1,)
+        For "range": the network sees ``(image - offset) * factor``.
+    dtype : str, optional
+        Type of the numbers of the training images, e.g. ``"uint16"``.
+    channels : tuple of str
+        Names of the channels in their order; empty where they have none.
+    pixel_size_um : float, optional
+        Side of a pixel of the training images, µm, before they were magnified.
+    object_px : float, optional
+        Usual diameter of an object, px of the network.
+    side : int, optional
+        Side of the crops it learned from, px of the network.
+    magnification : float
+        Images are enlarged so much before the network sees them.
+    recipe : str
+        How its scores become masks: ``"evidence"``, or ``"self-trained"`` for the logits of a
+        U-Net.
+    levels : tuple of float, (K,), optional
+        Least score, a logit, of the pixels of each class; 0 where there is none.
+
+    Raises
+    ------
+    ValueError
+        If a value makes no sense: one sentence.
+    """
 
     classes: tuple[str, ...]  # their names
     scaling: str = "fixed"  # one of SCALINGS
@@ -51,11 +83,20 @@ class Usage:
 
     @classmethod
     def of_dataset(cls, path: str | Path, **more: Any) -> "Usage":
-        """Describe a network that learned from a dataset of ours, by what its first split says.
+        """Describe a network that learned from a dataset of ours, by what its file says.
 
-        ``more`` is what it does not say, e.g. ``side`` and ``levels``, and what is to be otherwise.
-        Raises FileNotFoundError or ValueError if there is no such dataset, or it does not say how
-        its images were scaled.
+        Parameters
+        ----------
+        path : path
+            The dataset, as :func:`micranet_helpers.data.dataset.write` wrote it. Its first split
+            counts.
+        **more
+            What it does not say, e.g. ``side`` and ``levels``, and what is to be otherwise.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such dataset, or it does not say how its images were scaled.
         """
         about, splits = dataset.describe(path)
         first = next(iter(splits))
