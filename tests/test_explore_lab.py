@@ -169,7 +169,7 @@ def test_evidence_marks_what_a_session_marks_and_disables_what_is_for_maps(lab: 
             lab.page.get_by_label("combine by", exact=True).select_option(how)
         expect(lab.page.get_by_label("2a (1 : 2)", exact=True)).to_be_enabled(enabled=there)
         expect(lab.page.get_by_label("threshold", exact=True)).to_be_enabled(enabled=there)
-        expect(lab.page.get_by_text("has a level of its own: layers")).to_have_count(not there)
+        expect(lab.page.get_by_text("has a level of its own: layers")).to_have_count(int(not there))
 
 
 def test_a_click_on_the_image_moves_the_crop_there(lab: Lab) -> None:
