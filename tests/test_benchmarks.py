@@ -24,16 +24,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
          r"([abcde]) \w+ \|( [\d.]+ \|){4}", 5),
         ("crops", "--sides 32 --images 2 --seconds 0.05 --sizes",
          r"(uint8|float32) \| 32 \|( [\d.]+ \|){8}", 2),
+        ("fill", "--seeds 1 --frames 4 --size 96",
+         r"[\w-]+ \| [\d.]+ \| [\d.]+ \|( [\d.–]+ \|){3}", 10),
         ("explore", "--sides 32 --rounds 1", r"[\w, ]+ \| \d+ \| \d+ \|", 7),
         pytest.param("threads", "--steps 1 --batch 1 --side 16 --settings one",
                      r"one thread \|( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|){2}", 1,
                      marks=pytest.mark.slow),
     ],
-    ids=["cam", "crops", "explore", "threads"],
+    ids=["cam", "crops", "fill", "explore", "threads"],
 )  # fmt: skip
-def test_benchmark_prints_and_saves_its_table(
-    tmp_path: Path, name: str, options: str, row: str, expected: int
-) -> None:
+def test_benchmark_prints_and_saves_its_table(tmp_path, name, options, row, expected) -> None:
     save = tmp_path / "table.md"
     command = [sys.executable, BENCHMARKS / f"{name}.py", *options.split(), "--save", save]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 from micranet_helpers.data import dataset, own
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.data.own.crops_table import read_crops, write_crops
+from micranet_helpers.label.questions import crops_of_mask
 from micranet_helpers.maps import thresholds
 from micranet_helpers.networks import MICRANet
 from micranet_helpers.train import fit
@@ -136,3 +137,19 @@ def test_thresholds_ignore_what_is_unknown(model: MICRANet) -> None:
     crops = Flat([5.0, 4.5, 4.2, 4.0, 3.0, 2.0], [1, NAN, NAN, NAN, 1, 0])
     level = thresholds.from_labels(model, crops, lambda _, images, __: (images, None))
     assert level.tolist() == [2.5]
+
+
+def test_the_sample_is_whole_and_its_labels_are_what_its_masks_say() -> None:
+    files = own.annotations.image_files(own.NUCLEI / "images")
+    masks = own.read_masks(own.NUCLEI / "masks", ["nucleus"], instances=True)
+    found = own.survey(own.NUCLEI / "images", own.read_crops(own.NUCLEI / "labels.csv"))
+    assert not found.errors and len(files) == len(masks.images) == 8
+    assert len({item.digest for item in found.labelled}) == 8
+    for item in found.labelled:
+        mask, _ = masks.images[item.name.removesuffix(".png")](*item.shape[1:])
+        rows = found.annotations.crops[item.key]
+        grid = crops_of_mask(mask[0] > 0, 32)
+        top, left = (rows[:, :2].T // 32).astype(int)
+        assert len(rows) == grid.size and (grid[top, left] == rows[:, 3]).all()
+    about = (own.NUCLEI / "README.md").read_text(encoding="utf-8")
+    assert "CC0" in about and "10.1038/s41592-019-0612-7" in about

@@ -84,9 +84,7 @@ def test_what_was_written_is_read(tmp_path: Path, made: list[Sample]) -> None:
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=samples(), data=st.data())
-def test_crop_is_a_part_of_the_image_with_zeros_outside(
-    tmp_path: Path, made: list[Sample], data: st.DataObject
-) -> None:
+def test_crop_is_a_part_of_the_image_with_zeros_outside(tmp_path, made, data) -> None:
     path = dataset.write(tmp_path / "a.hdf5", {"training": made}, ABOUT)
     number = data.draw(st.integers(0, len(made) - 1))
     pixels, side = made[number].pixels, data.draw(st.integers(1, 60))
@@ -344,9 +342,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_file_is_refused(
-    tmp_path: Path, small: tuple, change: Callable, message: str
-) -> None:
+def test_hostile_file_is_refused(tmp_path, small, change, message) -> None:
     path = tmp_path / "a.hdf5"
     path.write_bytes(small[0])
     with h5py.File(tmp_path / "secret.hdf5", "w") as file:
@@ -379,9 +375,7 @@ def test_missing_files_and_splits_are_named(tmp_path: Path, small: tuple) -> Non
         dataset.describe(tmp_path / "b.hdf5")
 
 
-def test_padding_beyond_what_can_be_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_padding_beyond_what_can_be_read_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(dataset, "MOST_PIXELS", 9000)
     shapes = ((1, 100, 40), (1, 40, 100))
     long = [sample(shape=shape, label=np.ones(2, np.uint8)) for shape in shapes]

@@ -3,21 +3,15 @@
 The layout is that of the original MICRA-Net F-actin files, extended so that those still load:
 each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 
-=================  =====================================  =========================================
-``data``           (N, H, W) or (N, C, H, W)              images as published, padded with zeros to
-                                                          one size
-``label``          (N, K, H, W) or (N, K)                 object numbers (0: none), one plane for
-                                                          each class, or image-level labels 0 and 1,
-                                                          NaN where unknown;
-                                                          its attribute ``shapes`` (N, 2) holds the
-                                                          true height and width of each image
-``name``           (N,), optional                         names of the images
-``normalization``  (N, C, 2), optional                    offset o and factor f: the network sees
-                                                          (image - o) f
-``boxes``          (M, 6), optional                       image, class, top, left, bottom, right, px
-``crops``          (M, 4 + K), optional                   image, top, left, side of a crop, px; 0, 1
-                                                          or, where unknown, NaN of each class
-=================  =====================================  =========================================
+- ``data``, (N, H, W) or (N, C, H, W): images as published, padded with zeros to one size;
+- ``label``, (N, K, H, W) or (N, K): object numbers (0: none), one plane for each class, or
+  image-level labels 0 and 1, NaN where unknown; its attribute ``shapes``, (N, 2), holds the true
+  height and width of each image;
+- ``name``, (N,), optional: names of the images;
+- ``normalization``, (N, C, 2), optional: offset o and factor f: the network sees (image - o) f;
+- ``boxes``, (M, 6), optional: image, class, top, left, bottom, right, px;
+- ``crops``, (M, 4 + K), optional: image, top, left, side of a crop, px; 0, 1 or, where unknown,
+  NaN of each class.
 
 The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``scaling`` (of each image
 by its own numbers), ``source``, ``licence`` and ``version`` (of this package); the attribute
@@ -95,19 +89,10 @@ class Sample:
 class About:
     """Describe a dataset.
 
-    Attributes
-    ----------
-    classes : tuple of str
-        Names of the K planes of the label.
-    source : str
-        Where the images come from, with the citation.
-    licence : str
-        Under which terms they may be used.
-    pixel_size_um : float or None
-        Side of a pixel in µm, where it is known.
-    scaling : str or None
-        How each image was scaled by its own numbers, "minmax" or "standard" of
-        :data:`~micranet_helpers.data.scaling.SCALINGS`; None where all have one offset and factor.
+    ``classes`` name the K planes of the label; ``source`` says where the images come from, with the
+    citation, ``licence`` under which terms they may be used. ``pixel_size_um`` is the side of a
+    pixel, µm, where it is known; ``scaling`` how each image was scaled by its own numbers, "minmax"
+    or "standard" of :data:`~micranet_helpers.data.scaling.SCALINGS`, None where all have one scale.
     """
 
     classes: tuple[str, ...]
@@ -123,24 +108,11 @@ class About:
 def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About) -> Path:
     """Write a dataset, in the memory of one image, and return its path.
 
-    The file gets its name only when it is complete; what a killed run left is removed.
-
-    Parameters
-    ----------
-    path : path
-        The new file, usually ``*.hdf5``. An old one is replaced. One writer at a time.
-    splits : mapping of str to iterable of Sample
-        Usually ``training``, ``validation`` and ``testing``. Within a split all images have the
-        same channels, dtype and kind of label; heights and widths may differ.
-    about : About
-        Names of the classes, source, licence, pixel size.
-
-    Raises
-    ------
-    ValueError
-        If a sample contradicts the others or ``about``, or holds NaN; nothing is written.
-    OSError
-        If the disk is full; the old file is then as before.
+    The file gets its name only when it is complete; an old one is replaced, what a killed run left
+    is removed. One writer at a time. ``splits`` are usually ``training``, ``validation`` and
+    ``testing``; within one, all images have the same channels, dtype and kind of label; heights and
+    widths may differ. Raises ValueError if a sample contradicts the others or ``about``, or holds
+    NaN: nothing is written; OSError if the disk is full: the old file is then as before.
     """
     path = Path(path)
     if path.is_dir():
@@ -298,20 +270,10 @@ def _checked(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
 
 
 def describe(path: str | Path) -> tuple[About, dict[str, int]]:
-    """Read the description of a dataset and the sizes of its splits.
+    """Read the description of a dataset, and the sizes of its splits by name.
 
-    Returns
-    -------
-    About
-        Classes (``"0"``, ``"1"``, … where the file does not name them), source, licence and
-        pixel size.
-    dict of str to int
-        Splits and their numbers of images.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is damaged or no dataset.
+    Classes are ``"0"``, ``"1"``, … where the file does not name them. Raises FileNotFoundError or
+    ValueError if there is no such file, or it is damaged or no dataset.
     """
     with reading(path, "the dataset") as file:
         splits = {name: Split(member(file, name)) for name in file}

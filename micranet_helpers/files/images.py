@@ -37,32 +37,19 @@ class _Unusable(ValueError):
 
 
 def read_image(path: str | Path) -> NDArray[Any]:
-    """Read an image as its file stores it, channels first.
+    """Read an image as its file stores it: (C, H, W), uint8, uint16 or, for all else, float32.
 
-    What the file says about its pixels is applied: the orientation of EXIF and TIFF, inverted greys
-    (white is 0), palettes, which become RGB. Only the look-up table of ImageJ, which colours a
-    display, and its calibration are not. Images of one, two or four bits give 0 to 1, 3 or 15. An
-    alpha channel that is opaque everywhere is left out. :func:`read_noted` says what was found.
+    The file holds one plane, of one or more channels; a TIFF stack that does not name its axes is
+    taken for channels if it has 2 to 4 planes. What it says about its pixels is applied: the
+    orientation of EXIF and TIFF, inverted greys (white is 0), palettes, which become RGB. Only the
+    look-up table of ImageJ, which colours a display, and its calibration are not. Images of one,
+    two or four bits give 0 to 1, 3 or 15. An alpha channel that is opaque everywhere is left out.
+    :func:`read_noted` says what was found.
 
-    Parameters
-    ----------
-    path : path
-        The file: one plane, of one or more channels. A TIFF stack that does not name its axes is
-        taken for channels if it has 2 to 4 planes.
-
-    Returns
-    -------
-    ndarray, uint8, uint16 or float32, (C, H, W)
-        Numbers of all other types become float32.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, no image, a stack in time or depth, larger than 2 GiB (PNG, JPEG and
-        BMP: 89 million pixels), made for print (CMYK, Lab), or holds NaN. Changed values of TIFF,
-        JPEG and BMP pass: these files have no checksums.
+    Raises FileNotFoundError if there is no such file; ValueError if it is damaged, no image, a
+    stack in time or depth, larger than 2 GiB (PNG, JPEG and BMP: 89 million pixels), made for print
+    (CMYK, Lab), or holds NaN. Changed values of TIFF, JPEG and BMP pass: these files have no
+    checksums.
     """
     return read_noted(path)[0]
 
@@ -80,22 +67,9 @@ def read_noted(path: str | Path) -> tuple[NDArray[Any], tuple[str, ...]]:
 def read_mask(path: str | Path) -> NDArray[Any]:
     """Read a mask: one plane of whole numbers, such as classes or numbers of objects.
 
-    Parameters
-    ----------
-    path : path
-        The file. A palette gives its indices, not its colours; one bit gives 0 and 1.
-
-    Returns
-    -------
-    ndarray, uint8, uint16 or uint32, (H, W)
-        The values of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, no image, in colours, or holds negative or broken numbers.
+    It is uint8, uint16 or uint32, (H, W). A palette gives its indices, not its colours; one bit
+    gives 0 and 1. Raises FileNotFoundError if there is no such file; ValueError if it is damaged,
+    no image, in colours, or holds negative or broken numbers.
     """
     with _reading(path) as data:
         planes, _ = _planes(data, as_mask=True)
@@ -133,7 +107,13 @@ def _planes(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
     Also list what the file says of its pixels.
     """
     is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    planes, alpha, orientation, said = _tiff(data, as_mask) if is_tiff else _pillow(data, as_mask)
+    return _tiff(data, as_mask) if is_tiff else _finished(*_pillow(data, as_mask))
+
+
+def _finished(
+    planes: NDArray[Any], alpha: bool, orientation: int, said: list[str]
+) -> tuple[NDArray[Any], list[str]]:
+    """Turn and mirror an image, and leave out an alpha channel that is opaque everywhere."""
     if 0 in planes.shape:
         raise _Unusable("it has no pixel.")
     if orientation in range(2, 9):
@@ -180,7 +160,7 @@ def open_tiff(
         yield file, series[0], read
 
 
-def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
+def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
     with open_tiff(data) as (file, series, read):
         sizes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True)
                  if n > 1 or axis in "YX"}
@@ -193,12 +173,17 @@ def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str
                 "channels, as a hyperstack of channels (CYX)."
             )
         values = read().reshape(tuple(sizes.values()))
-        page = series.keyframe
-        alpha = values.dtype.kind == "u" and bool({1, 2} & {*page.extrasamples})
-        orientation = page.tags.valueof("Orientation", 1)
         planes = np.moveaxis(values, axes.find(rest), 0) if rest else values[None]
-        shown, said = _shown(planes, page, file.is_imagej, as_mask)
-    return shown, alpha and bool(rest), orientation, said
+        return as_said(planes, series.keyframe, file.is_imagej, as_mask)
+
+
+def as_said(
+    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool = False
+) -> tuple[NDArray[Any], list[str]]:
+    """Apply what a page of :func:`open_tiff` says of its values, (C, H, W), and list it."""
+    alpha = planes.dtype.kind == "u" and len(planes) > 1 and bool({1, 2} & {*page.extrasamples})
+    shown, said = _shown(planes, page, of_imagej, as_mask)
+    return _finished(shown, alpha, page.tags.valueof("Orientation", 1), said)
 
 
 def _shown(

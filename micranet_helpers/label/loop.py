@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.crops import augmented, crop_grid
-from micranet_helpers.files.images import read_image
+from micranet_helpers.files.series import read_plane
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.maps.thresholds import highest
@@ -36,17 +36,16 @@ class Trained(NamedTuple):
 
 
 class _Augmented(TensorDataset):
-    """Crops and labels; the crops are turned and toned anew in each epoch."""
+    """Crops and labels, so many times each; the crops are turned and toned anew each time."""
 
-    epoch = 0
+    times = 1
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __len__(self) -> int:
+        return self.times * super().__len__()
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        crop, label = super().__getitem__(i)
-        rng = np.random.default_rng([self.epoch, i])
-        return torch.from_numpy(augmented(crop.numpy(), rng)), label
+        crop, label = super().__getitem__(i % super().__len__())
+        return torch.from_numpy(augmented(crop.numpy(), np.random.default_rng(i))), label
 
 
 def train_now(
@@ -90,14 +89,14 @@ def train_now(
 def masks_of(trained: Trained, path: Path) -> NDArray[np.bool_]:
     """Mark the classes of an image by evidence from its level on: bool (K, H, W)."""
     usage = trained.usage
-    seen = usage.scaled(read_image(path))
+    seen = usage.scaled(read_plane(path).image)
     scores = pixel_scores(trained.models, seen, recipes.EVIDENCE, usage.magnification)
     return scores >= np.float32(usage.levels)[:, None, None]
 
 
 def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     """Scale, magnify and cut an image, 0 outside of it: (rows, columns, C, side, side)."""
-    image, side = read_image(path), usage.side
+    image, side = read_plane(path).image, usage.side
     px, size = round(side / usage.magnification), image.shape[1:]
     rows, columns = (len(crop_grid(length, px, px)) for length in size)
     seen = F.interpolate(
@@ -109,12 +108,16 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 
 
-def _fit(train: TensorDataset, left_out: TensorDataset, seed: int, epochs: int) -> MICRANet:
-    """Train so that yes weighs as much as no; the images left out choose nothing."""
+def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> MICRANet:
+    """Train so that yes weighs as much as no; the images left out choose nothing.
+
+    All epochs are one for :func:`fit`: checkpoints in between would take longer than the training.
+    """
+    train.times = epochs
     labels = train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
     with tempfile.TemporaryDirectory() as folder:
-        fit(train, left_out, folder, epochs, batch_size=16, learning_rate=2e-3,
+        fit(train, left_out, folder, 1, batch_size=16, learning_rate=2e-3,
             pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
         return load(folder, "last")
 

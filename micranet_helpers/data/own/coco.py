@@ -36,6 +36,11 @@ def read_coco(path: str | Path) -> Annotations:
                     raise ValueError(
                         f"{where} names an image or category that the file does not list."
                     )
+                if item.get("iscrowd"):
+                    raise ValueError(
+                        f"{where} is a crowd: outline its objects one by one, or, if it is one "
+                        "object, set iscrowd to 0."
+                    )
                 shape = _shape(item, kinds[item["category_id"]], where)
                 shapes[item["image_id"]].append(shape)
         return collect(
