@@ -20,6 +20,7 @@ from PIL import Image
 
 from micranet_helpers import plots, results, train, zoo
 from micranet_helpers.data import dataset, own
+from micranet_helpers.explore.steps import predict
 from micranet_helpers.files.archives import unpack
 from micranet_helpers.files.images import read_image, read_mask
 from micranet_helpers.files.series import planes
@@ -262,6 +263,12 @@ def test_titles_are_no_formulas(title: str) -> None:
     plt.gcf().canvas.draw()
     assert plt.gcf().axes[0].get_title() == title
     plt.close()
+
+
+def test_maps_of_very_many_classes_are_refused() -> None:
+    entry = zoo.ZooEntry([random_model(1, 1000)], {}, None)
+    with pytest.raises(ValueError, match="maps of 1000 classes do not fit"):
+        predict(entry, torch.rand(1, 1, 256, 256))
 
 
 # --- numbers -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Killed at random moments, a program goes on where it was and ends as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -86,6 +87,7 @@ def test_prediction(tmp_path: Path) -> None:
     for name, image in (("a", field()), ("film", np.stack([field(n) for n in range(5)]))):
         tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image, imagej=True,
                          metadata={"axes": "TYX"[-image.ndim :]})  # fmt: skip
+    shutil.copy(tmp_path / "images" / "a.tif", os.fsencode(tmp_path / "images") + b"/gr\xf6n.tif")
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=USAGE)
 
     def run(name: str) -> Path:

@@ -292,6 +292,12 @@ def test_a_broken_file_of_the_book_is_named(untouched: Path, file: str, text: st
     assert f"{Path('book', file)} cannot be read: put it right" in err and err.count("\n") == 1
 
 
+def test_a_clone_that_cannot_be_written_to(untouched: Path) -> None:
+    (untouched / "_build").touch()
+    code, out, err = call(untouched, "run")
+    assert code == 1 and not out and "micranet-book: " in err and "_build" in err
+
+
 def test_two_runs_do_not_share_a_tree(good_run, book: Path) -> None:
     tree = good_run[0]
     with FileLock(tree.parent / f".{tree.name}.lock"):

@@ -10,6 +10,8 @@ from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.segmentation import predicted
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry
 
+MOST_CLASSES, SIDE = 32, 512  # px; of a larger crop fewer: the maps take 256 MB
+
 
 class Prediction(NamedTuple):
     """Hold what :func:`predict` returns."""
@@ -47,8 +49,10 @@ def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
     Raises
     ------
     TypeError, ValueError
-        If the crop does not fit the network.
+        If the crop does not fit the network, or its maps the memory.
     """
+    if (count := entry.models[0].num_classes) * crop.numel() > MOST_CLASSES * SIDE**2:
+        raise ValueError(f"The maps of {count} classes do not fit here: choose a smaller crop.")
     decide = partial(predicted, thresholds=entry.class_thresholds)
     crop = crop.to(entry.models[0].linear1.weight.device)  # where scores of an image have put it
     cams = [grad_cam(model, crop, decide) for model in entry.models]
