@@ -253,3 +253,16 @@ def test_killed_while_unpacking(make: Callable, after: int, tmp_path: Path) -> N
     assert (tmp_path / "out.unpacking").exists() and not folder.exists()
     assert read(unpack(archive, folder)) == files
     assert sorted(os.listdir(tmp_path)) == ["archive", "out"]
+
+
+def test_a_zip_that_lists_fewer_members_than_it_counts_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "listed.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a", b"1")
+        file.writestr("b", b"2")
+    data = bytearray(archive.read_bytes())
+    data[data.rfind(b"PK\5\6") + 10] = 3
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match="table of contents"):
+        unpack(archive, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()

@@ -190,7 +190,7 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], str]] = {
     "older layout": (lambda path: (packed(path.with_name("params.net")),
                                    path.with_name("trainer_params.json").write_text("{}")),
                      lambda path: older_layout.load(path.parent), "is damaged"),
-    "mask": (lambda path: tifffile.imwrite(path, np.zeros((8400, 8400), "u1"),
+    "mask": (lambda path: tifffile.imwrite(path, np.zeros((17_000, 17_000), "u1"),
                                            compression="deflate"), read_mask, "declares"),
     "overlaps": (coco({"segmentation": [square(2048)]}, times=900), draw, "overlap too often"),
     "outlines": (coco({"segmentation": [square(2048)] * 900}), draw, "overlap too often"),

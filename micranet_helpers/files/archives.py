@@ -80,9 +80,21 @@ def _write(archive: Path, folder: Path) -> None:
 def _zip_members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
     """Yield name, size and content of each member, None for a folder; a link is plain text."""
     with zipfile.ZipFile(archive) as file:
+        # A damaged table of contents can swallow members without any other error.
+        if _zip_count(archive) not in (len(file.infolist()), 0xFFFF):
+            raise ValueError("its table of contents is damaged")
         for info in file.infolist():
             with file.open(info) as content:
                 yield info.filename, info.file_size, None if info.is_dir() else content
+
+
+def _zip_count(archive: Path) -> int:
+    """Read the number of members at the end of a zip archive (0xFFFF: too many to be there)."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - 2**16 - 22))
+        end = file.read()
+    at = end.rfind(b"PK\5\6")
+    return int.from_bytes(end[at + 10 : at + 12], "little")
 
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:

@@ -24,7 +24,7 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 MOST_BYTES = 2**31  # of a file, and of the image in it
 MOST_PACKED = 200  # bytes of an image : its file; label masks reach 100
-UNSUSPECTED = 2**26  # bytes of an image, however small its file is: that of an empty mask is tiny
+UNSUSPECTED = 2**28  # bytes of an image, however small its file is: that of an empty mask is tiny
 JPEG = 7
 ORIENTATION = 0x0112  # tag of EXIF
 INVERTED = "inverted greys (white is 0)"

@@ -109,12 +109,8 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
 
 
 def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> MICRANet:
-    """Train so that yes weighs as much as no; the images left out choose nothing.
-
-    All epochs are one for :func:`fit`: checkpoints in between would take longer than the training.
-    """
-    train.times = epochs
-    labels = train.tensors[1]
+    """Train, yes weighing as much as no; all epochs are one of ``fit``: checkpoints take long."""
+    train.times, labels = epochs, train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
     with tempfile.TemporaryDirectory() as folder:
         fit(train, left_out, folder, 1, batch_size=16, learning_rate=2e-3,

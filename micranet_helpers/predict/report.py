@@ -44,17 +44,13 @@ def write(
 
 def _sheet(out: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Draw the overlays of some images side by side, with their names."""
-    pictures = []
-    for row in rows:
-        with Image.open(out / row["picture"]) as picture:
-            pictures.append(ImageOps.contain(picture, (THUMB - 6, THUMB - 20)))
-    columns = min(4, max(1, len(rows)))
+    files, columns = (out / row["picture"] for row in rows), min(4, max(1, len(rows)))
+    pictures = [ImageOps.contain(Image.open(file), (THUMB - 6, THUMB - 20)) for file in files]
     tall = max((each.height for each in pictures), default=0) + 20
     page = Image.new("RGB", (columns * THUMB, max(1, -(-len(rows) // columns)) * tall), "white")
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
-        left, top = number % columns * THUMB, number // columns * tall
-        page.paste(picture, (left, top))
-        name = row["file"][-36:].encode("ascii", "replace")
-        ImageDraw.Draw(page).text((left, top + tall - 18), name, "black")
+        page.paste(picture, corner := (number % columns * THUMB, number // columns * tall))
+        place = corner[0], corner[1] + tall - 18
+        ImageDraw.Draw(page).text(place, row["file"][-36:].encode("ascii", "replace"), "black")
     page.save(data := io.BytesIO(), "PNG")
     return data.getvalue()
