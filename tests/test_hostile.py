@@ -217,13 +217,6 @@ def test_small_files_take_little_memory(name: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value) or "a.tif" in str(caught.value)
 
 
-@posix
-def test_a_large_palette_takes_little_memory(tmp_path: Path) -> None:
-    Image.new("P", (8192, 8192)).save(tmp_path / "a.png")
-    with little_memory():
-        assert read_image(tmp_path / "a.png").shape == (3, 8192, 8192)
-
-
 # --- texts -------------------------------------------------------------------------------------
 
 
