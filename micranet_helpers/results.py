@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.tables import plain
 
 KINDS = ("dataset", "source", "split", "labels_used")  # must agree where runs are compared
 PACKAGES = ("torch", "micranet_helpers", "scikit-image")  # their versions are stored
@@ -23,50 +24,21 @@ FIELDS = {*KINDS, "n", "seed", "metrics", "seconds", "notes", "parameters", "pro
 
 
 def save(
-    path: str | Path | None = None,
-    *,
-    dataset: str,
-    source: str,
-    seed: int,
-    n: int,
-    metrics: Mapping[str, float],
-    seconds: Mapping[str, float],
-    split: str = "testing",
-    labels_used: str = "image-level labels of crops",
-    notes: str = "",
+    path: str | Path | None = None, *, dataset: str, source: str, seed: int, n: int,
+    metrics: Mapping[str, float], seconds: Mapping[str, float], split: str = "testing",
+    labels_used: str = "image-level labels of crops", notes: str = "",
     parameters: Mapping[str, Any] | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write what a run measured, and the machine, versions and commit behind it; return the path.
 
-    Parameters
-    ----------
-    path : path, optional
-        The JSON file; its folder is made. An old file is replaced. By default
-        ``results/<dataset>-<source>-<seed>.json``.
-    dataset, source, split : str
-        What was measured: name of the dataset, where its images come from ("open",
-        "simulated", …) and the split.
-    seed : int
-        Seed of the run.
-    n : int
-        Number of images.
-    metrics : mapping of str to float
-        Name and value; NaN and infinity are stored as null.
-    seconds : mapping of str to float
-        Name of a step and its duration, s.
-    labels_used : str
-        What the network was trained with.
-    notes : str
-        What else a reader must know.
-    parameters : mapping, optional
-        Parameters of the run: text, numbers, lists and mappings of these.
-
-    Raises
-    ------
-    TypeError
-        If a value is nothing that JSON knows; nothing is written.
-    OSError
-        If the disk is full or not writable; an old file is then as before.
+    ``path`` is the JSON file, by default ``results/<dataset>-<source>-<seed>.json``; its folder is
+    made, an old file is replaced. ``dataset``, ``source`` (where its images come from: "open",
+    "simulated", …), ``split`` and ``n`` images were measured with a run of a ``seed``. ``metrics``
+    are values by name, ``seconds`` durations of steps, s; NaN and infinity are stored as null.
+    ``labels_used`` says what the network was trained with, ``notes`` what else a reader must know,
+    ``parameters`` are those of the run: text, numbers, lists and mappings of these. Raises
+    TypeError if a value is nothing that JSON knows: nothing is written; OSError if the disk is full
+    or not writable: an old file is then as before.
     """
     record = _plain({
         "dataset": dataset, "source": source, "split": split, "n": n, "labels_used": labels_used,
@@ -104,20 +76,9 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def collect(folder: str | Path, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Read all results of a folder, or those of one dataset.
+    """Read all results of a folder of JSON files, or those of one dataset, as :func:`load` does.
 
-    Parameters
-    ----------
-    folder : path
-        Folder of JSON files.
-    dataset : str, optional
-        Name of the dataset.
-
-    Returns
-    -------
-    list of dict
-        As of :func:`load`, whose errors are raised here, too; sorted by dataset, source, split,
-        labels used and seed.
+    They are sorted by dataset, source, split, labels used and seed.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: give the one with the results.")
@@ -139,24 +100,11 @@ def full(dataset: str) -> list[dict[str, Any]]:
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Make a table of the metrics of some runs that differ in their seed only.
+    """Make a Markdown table of the metrics of some runs that differ in their seed only.
 
-    Parameters
-    ----------
-    runs : sequence of dict
-        At least one, e.g. of :func:`collect`.
-
-    Returns
-    -------
-    str
-        Markdown table of mean ± standard deviation (of the sample, n − 1); "–" where there is
-        none. Of a metric that is missing or NaN in some runs, the number of the others is given.
-
-    Raises
-    ------
-    ValueError
-        If there is no run, two have the same seed, or they differ in dataset, source, split or
-        labels used.
+    It holds mean ± standard deviation (of the sample, n − 1), or "–". Of a metric that is missing
+    or NaN in some runs, the number of the others is given. Raises ValueError if there is no run,
+    two have the same seed, or they differ in dataset, source, split or labels used.
     """
     _check_alike(runs)
     names = dict.fromkeys(name for run in runs for name in run["metrics"])
@@ -182,24 +130,11 @@ def spread(values: Sequence[float]) -> str:
 def aside(
     run: Mapping[str, Any] | str | Path, runs: Sequence[Mapping[str, Any]] | None = None
 ) -> str:
-    """Compare one run with the full runs of its dataset, in a Markdown table.
+    """Compare one run with the full runs of its dataset, in a Markdown table as of :func:`summary`.
 
-    Parameters
-    ----------
-    run : dict or path
-        E.g. the file of a short run in a chapter, of any source and seed.
-    runs : sequence of dict, optional
-        The full runs, maybe none; by default :func:`full` of the dataset.
-
-    Returns
-    -------
-    str
-        Markdown table, as of :func:`summary`.
-
-    Raises
-    ------
-    ValueError
-        As :func:`summary`, where there are others; also if they are of another dataset.
+    ``run``, of any source and seed, may be the file of a short run in a chapter; ``runs`` are the
+    full ones, maybe none, by default :func:`full` of the dataset. Raises ValueError as
+    :func:`summary` where there are others, also if they are of another dataset.
     """
     run = run if isinstance(run, Mapping) else load(run)
     runs = full(run["dataset"]) if runs is None else runs
@@ -218,20 +153,10 @@ def aside(
 
 
 def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
-    """Make a table of methods by measures, of metrics that are named "measure, method".
+    """Make a Markdown table of methods by measures, of metrics that are named "measure, method".
 
-    Parameters
-    ----------
-    runs : sequence of dict
-        As for :func:`summary`, which also names the errors.
-    measure : str
-        Only measures that end so, e.g. "pixel F1"; by default all.
-
-    Returns
-    -------
-    str
-        Markdown table: a row for each method, a column for each measure, in the order in which
-        they come; mean ± standard deviation of the seeds, "–" where there is none.
+    A row for each method, a column for each measure that ends in ``measure``, e.g. "pixel F1", in
+    the order in which they come; values and errors are those of :func:`summary`.
     """
     _check_alike(runs)
     pairs = [name.partition(", ") for run in runs for name in run["metrics"]]
@@ -243,23 +168,12 @@ def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Make a Markdown table.
+    """Make a Markdown table of texts; the first column is aligned left, the others right.
 
-    Parameters
-    ----------
-    header : sequence of str
-        Heads of the columns. The first is aligned left, the others right.
-    rows : iterable of sequences of str
-        Cells; what would break the table is escaped.
-
-    Returns
-    -------
-    str
-        The table.
+    Cells are shown as they are: nothing in them is taken for Markdown or HTML.
     """
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    escaped = ([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+    return "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in lines)
 
 
 def flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -271,21 +185,11 @@ def flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def number_table(rows: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
-    """Make a Markdown table of numbers.
+    """Make a Markdown table of numbers: name of each row, and its values by column.
 
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to int or float
-        Name of each row and its values by column, at least one row. Whole numbers are shown as
-        they are, others with three digits after the point (one from 10 on); NaN and what a row
-        lacks as "–".
-    corner : str
-        Head of the first column.
-
-    Returns
-    -------
-    str
-        The table; its columns are those of all rows, in the order in which they come.
+    Whole numbers are shown as they are, others with three digits after the point (one from 10 on);
+    NaN and what a row lacks as "–". Columns are those of all rows, in the order in which they come;
+    ``corner`` is the head of the first.
     """
     columns = dict.fromkeys(name for row in rows.values() for name in row)
     cells = [(name, *(_number(row.get(column)) for column in columns))
@@ -294,11 +198,10 @@ def number_table(rows: Mapping[str, Mapping[str, float]], corner: str = "") -> s
 
 
 def provenance() -> dict[str, Any]:
-    """Record the machine, the versions and the commit behind what is computed here.
+    """Record the machine, the versions, the date and the commit behind what is computed here.
 
-    The dictionary holds ``device`` (GPU, or CPU and its number of cores), ``platform``,
-    ``versions``, ``commit`` (of this package's checkout, with "+changes" if files differ from it;
-    None without a checkout) and ``date`` (UTC).
+    The commit is that of this package's checkout, with "+changes" if files differ from it; None
+    without one.
     """
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {

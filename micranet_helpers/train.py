@@ -1,22 +1,20 @@
 """Train a network on labels of images or pixels, with checkpoints that survive a kill."""
 
-import csv
 import hashlib
 import logging
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -66,11 +64,11 @@ def fit(
 ) -> Network:
     """Train a network, or go on with the run that ``folder`` holds.
 
-    After each epoch the folder gets ``last.ckpt``, ``best.ckpt`` and a line in a CSV log
-    (:func:`history`). The best epoch of MICRA-Net ranks validation images best (largest area under
-    the ROC curve), which is less jumpy than the loss; that of a U-Net has the lowest loss. A run
-    that was killed goes on after its last whole epoch and ends with the same weights (on one CPU).
-    A finished run is loaded, not repeated; asked for more epochs, it goes on.
+    After each epoch the folder gets ``last.ckpt``, with the :func:`history`, and, if no epoch was
+    better, ``best.ckpt``. The best epoch of MICRA-Net ranks validation images best (largest area
+    under the ROC curve), which is less jumpy than the loss; that of a U-Net has the lowest loss. A
+    run that was killed goes on after its last whole epoch and ends with the same weights (on one
+    CPU). A finished run is loaded, not repeated; asked for more epochs, it goes on.
 
     Parameters
     ----------
@@ -119,8 +117,8 @@ def fit(
     ------
     TypeError, ValueError
         If an image or label is not as above, none is positive for some class or, for MICRA-Net,
-        all are; an option does not exist; or the folder holds a run of other settings or data, or
-        one at which another process is working.
+        all are; an option does not exist; the folder holds a run of other settings or data, or
+        one at which another process is working; or the loss is no longer finite.
     RuntimeError
         If ``start`` has other channels or classes.
     OSError
@@ -138,7 +136,7 @@ def fit(
         "num_classes": len(train[0][1]),
         "learning_rate": learning_rate,
         "schedule": schedule,
-        "pos_weight": None if pos_weight is None else [float(weight) for weight in pos_weight],
+        "pos_weight": None if pos_weight is None else np.ravel(pos_weight).tolist(),
         "channels_last": channels_last,
         "run": {"seed": seed, "batch_size": batch_size, "images": len(train), **data},
         "network": network,
@@ -182,8 +180,6 @@ def advance(
         learner = make()  # refuses what is wrong before there is a folder
         with alone(folder), stoppable():
             done = epochs_done(folder, settings)
-            if done == 0:  # what a run whose checkpoint was deleted has left
-                shutil.rmtree(folder / "log", ignore_errors=True)
             order = Shuffle(train, run["seed"])
             # A resumed trainer starts the workers before it tells the epoch.
             order.set_epoch(done)
@@ -223,18 +219,20 @@ def restore(path: Path, make: Callable[[dict[str, Any]], nn.Module], name: str) 
     """
     checkpoint = read_checkpoint(path)
     try:
-        with isolate_rng():  # drawing the weights that are replaced at once
+        with torch.device("meta"):  # without numbers: a file may declare any size
             model = make(checkpoint["hyper_parameters"])
         weights = checkpoint["state_dict"].items()
-        model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
+        model.load_state_dict(
+            {name.removeprefix("model."): value for name, value in weights}, assign=True
+        )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is no checkpoint of {name}: train again.") from error
     check_sibling(path, checkpoint)
-    return model.eval()
+    return model.float().to(memory_format=torch.contiguous_format).eval()
 
 
 def history(folder: Path | str) -> dict[str, list[float]]:
-    """Read the log of a run of :func:`fit`, over all its interruptions: lists, one value an epoch.
+    """Read what a run of :func:`fit` noted, over all its interruptions: lists, one value an epoch.
 
     They are ``epoch`` (from 1), ``loss``, ``val_loss``, ``val_accuracy`` (share of right labels),
     ``val_exact`` (share of images, or of pixels, with all labels right), ``val_score`` (of
@@ -242,13 +240,9 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     ``seconds`` (of the epoch when it was trained, with validation); NaN for what the training does
     not log.
     """
-    epochs: dict[int, dict[str, float]] = {}
-    logs = (Path(folder).expanduser() / "log").glob("version_*/metrics.csv")
-    for log in sorted(logs, key=lambda path: int(path.parent.name.removeprefix("version_"))):
-        with log.open(newline="") as lines:
-            for row in csv.DictReader(lines):
-                known = {name: float(value) for name, value in row.items() if value}
-                epochs.setdefault(int(known["epoch"]), {}).update(known)
+    path = Path(folder).expanduser() / "last.ckpt"
+    found = read_checkpoint(path, peek=True) if path.is_file() else {}
+    epochs = found.get("history", {})
     names = (
         "loss", "val_loss", "val_accuracy", "val_exact", "val_score", "learning_rate", "seconds",
     )  # fmt: skip
@@ -264,14 +258,13 @@ def _trainer(folder: Path, epochs: int, precision: str, monitor: str) -> pl.Trai
         devices=1,
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
-        logger=CSVLogger(folder, name="log"),
+        logger=False,
         callbacks=[best, last],
         plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
     )
 
 
@@ -283,8 +276,8 @@ def check_numbers(
         raise ValueError(
             f"Epochs and batch_size are whole numbers from 1 on, not {epochs} and {batch_size}."
         )
-    rates = [learning_rate, *(() if pos_weight is None else map(float, pos_weight))]
-    if not all(0 < rate < math.inf for rate in rates):
+    rates = [learning_rate, *(() if pos_weight is None else np.ravel(pos_weight))]
+    if not all(isinstance(rate, Real) and 0 < rate < math.inf for rate in rates):
         raise ValueError(
             f"The learning rate and pos_weight are above 0 and finite, not {rates}: leave out a "
             "class that no image shows."

@@ -1,6 +1,5 @@
 """F-actin: simulated dendrites, real images and their marks, the original's files, splits."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import drawn
@@ -54,21 +53,6 @@ def test_labels_number_objects_exactly(size: int, seed: int) -> None:
         assert plane.max() == len(np.unique(plane[plane > 0]))
     small = dendrites.LEAST  # pieces of dendrites that are dropped, at the edge, may be marked
     assert ((sample.label[:2] > 0).any(0) & (sample.label[2] == 0)).sum() <= small
-
-
-@pytest.mark.slow
-def test_crops_show_each_combination(images: list[dataset.Sample]) -> None:
-    origin = np.zeros(1, int)
-    present, kept = zip(*(
-        crops.label_crops(sample.label, origin, origin, 256, actin.RULE, actin.CLASSES)
-        for sample in images
-    ), strict=True)  # fmt: skip
-    kept = np.array(kept).ravel()
-    rings, fibres = np.array(present)[:, 0, 0][kept].T
-    assert kept.mean() > 0.6
-    assert 0.15 < rings.mean() < 0.7 and 0.15 < fibres.mean() < 0.7
-    assert (rings & fibres).any() and (~rings & ~fibres).any()
-    assert (rings & ~fibres).any() and (fibres & ~rings).any()
 
 
 @pytest.mark.slow
@@ -171,9 +155,7 @@ def test_stacks_of_tagan(mirror: Path, pattern: str, brightest: int, present: li
         ("0 (1, 2), (3, 4), (5, 1e9)", ValueError, "Line 1 of"),
     ],
 )
-def test_wrong_polygons_are_refused(
-    tmp_path: Path, lines: str | None, error: type[Exception], message: str
-) -> None:
+def test_wrong_polygons_are_refused(tmp_path, lines, error, message) -> None:
     image = drawn.outlined(tmp_path, "a")
     outlines = image.with_name("a.polys.txt")
     outlines.unlink() if lines is None else outlines.write_text(lines)
@@ -219,9 +201,7 @@ TWO_PLANES = replace("label", data=np.zeros((2, 2, 20, 30), np.uint8))
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("change", [counts, BROKEN, TWO_PLANES, None])
-def test_other_contents_are_refused(
-    tmp_path: Path, change: Callable[[h5py.Group], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_contents_are_refused(tmp_path, change, monkeypatch) -> None:
     folder = drawn.original_actin(tmp_path, actin.SPLITS, change) if change else tmp_path
     drawn.offer(monkeypatch, actin, {"micranet": [folder]})
     with pytest.raises((ValueError, FileNotFoundError), match="training_01-04-19.hdf5"):

@@ -307,6 +307,7 @@ WRONG = [
     (read_coco, "{", "Expecting"),
     (read_coco, "[" * 100_000, "not of the expected form"),
     (read_coco, json.dumps(coco(False) | {"images": []}), "does not list"),
+    (read_coco, json.dumps(coco(True)).replace('"bbox"', '"iscrowd": 1, "bbox"'), "is a crowd"),
     (read_coco, json.dumps(coco(False) | {"images": [{"id": 1}, {"id": 1}]}), "same id"),
     (read_coco, json.dumps(coco(False)).replace('"bbox": [2', '"bbox": [NaN'), "no usable number"),
     (read_coco, json.dumps(coco(True)).replace('"segmentation": [[', '"segmentation": [[1,'),

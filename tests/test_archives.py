@@ -148,9 +148,7 @@ def test_no_bits_of_the_archive_are_kept(tmp_path: Path) -> None:
 
 @every_kind
 @pytest.mark.parametrize("sizes", [[3_000_000], [60_000] * 50])
-def test_more_than_an_archive_of_this_size_may_hold(
-    kind: str, sizes: list, tmp_path: Path, monkeypatch
-) -> None:
+def test_more_than_an_archive_of_this_size_may_hold(kind, sizes, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(archives, "MOST_RATIO", 0)
     monkeypatch.setattr(archives, "LEAST_LIMIT", 2_900_000)
     files = {f"{n}": bytes(size) for n, size in enumerate(sizes)}

@@ -33,9 +33,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     ],
     ids=["cam", "crops", "fill", "explore", "threads"],
 )  # fmt: skip
-def test_benchmark_prints_and_saves_its_table(
-    tmp_path: Path, name: str, options: str, row: str, expected: int
-) -> None:
+def test_benchmark_prints_and_saves_its_table(tmp_path, name, options, row, expected) -> None:
     save = tmp_path / "table.md"
     command = [sys.executable, BENCHMARKS / f"{name}.py", *options.split(), "--save", save]
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -51,9 +51,7 @@ REAL = {
 
 @pytest.mark.data
 @pytest.mark.parametrize("chapter", REAL)
-def test_dataset_chapter_with_real_data(
-    book_elsewhere: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch, chapter: str
-) -> None:
+def test_dataset_chapter_with_real_data(book_elsewhere, mirror_url, monkeypatch, chapter) -> None:
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
     monkeypatch.setenv("MICRANET_WORKDIR", str(book_elsewhere))
     monkeypatch.chdir(book_elsewhere)

@@ -54,10 +54,7 @@ def test_simulated_file(tmp_path: Path, module: ModuleType) -> None:
     [(mnist, {"subset": "test", "num_images": 4, "size": 64}, (2, 1, 1)),
      (em, {"subset": "small"}, (8, 2, 2)), (actin, {"subset": "small"}, (5, 1, 1))],
 )  # fmt: skip
-def test_open_file_of_the_published_data(
-    tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch, module: ModuleType,
-    options: dict, sizes: tuple[int, ...],
-) -> None:  # fmt: skip
+def test_open_file_of_the_published_data(tmp_path, mirror_url, monkeypatch, module, options, sizes):
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
     # A folder's name is no split.
     monkeypatch.setenv("MICRANET_DATA", str(tmp_path / "test" / "cache"))
@@ -74,9 +71,7 @@ def test_open_file_of_the_published_data(
         ({"size": -8}, "multiple of 8|of 1 px or more|at least 1 px|64 or more|64 px or more"),
     ],
 )
-def test_wrong_settings_are_refused(
-    tmp_path: Path, module: ModuleType, settings: dict, message: str
-) -> None:
+def test_wrong_settings_are_refused(tmp_path, module, settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         module.build(tmp_path / "a.hdf5", **settings)
     assert not list(tmp_path.iterdir())

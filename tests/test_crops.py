@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from micranet_helpers import train as tr
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule, augmented, crop_grid, label_crops
 from micranet_helpers.data.dataset import About, Sample
@@ -58,9 +57,7 @@ def path(images: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @given(length=st.integers(1, 300), side=st.integers(8, 64), data=st.data())
-def test_grid_covers_the_image_and_no_crop_is_needless(
-    length: int, side: int, data: st.DataObject
-) -> None:
+def test_grid_covers_the_image_and_no_crop_is_needless(length, side, data) -> None:
     stride = data.draw(st.integers(1, side))
     starts = crop_grid(length, side, stride)
     assert starts[0] == 0 and (np.diff(starts) == stride).all()
@@ -103,9 +100,7 @@ rules = st.builds(
 
 @settings(max_examples=150)
 @given(rules, st.integers(0, 50), st.integers(5, 40), st.integers(5, 40), st.integers(1, 8))
-def test_labels_are_those_counted_by_hand(
-    rule: Rule, seed: int, height: int, width: int, stride: int
-) -> None:
+def test_labels_are_those_counted_by_hand(rule, seed, height, width, stride) -> None:
     label = sample(seed, height, width).label
     tops, lefts = (crop_grid(length, 8, stride) for length in (height, width))
     present, kept = label_crops(label, tops, lefts, 8, rule, NAMES)
@@ -122,9 +117,7 @@ def test_labels_are_those_counted_by_hand(
     Rule(("cell", "fibre"), 0.05, foreground="dendrite", foreground_share=0.02),
     Rule(("cell",), visible_share=0.5, ignore="difficult"),
 ])  # fmt: skip
-def test_items_are_the_crops_that_the_rule_keeps(
-    path: Path, images: list[Sample], rule: Rule
-) -> None:
+def test_items_are_the_crops_that_the_rule_keeps(path, images, rule) -> None:
     data = CropDataset(path, "training", 16, 12, rule)
     expected = {
         (number, top, left): by_hand(image.label, top, left, 16, rule)
@@ -144,12 +137,6 @@ def test_items_are_the_crops_that_the_rule_keeps(
         expected_pixels = whole[:, top : top + 16, left : left + 16]
         assert pixels.dtype == torch.float32 and torch.equal(labels, row)
         np.testing.assert_array_equal(pixels, expected_pixels)
-
-
-def test_image_smaller_than_a_crop_gives_one(tmp_path: Path) -> None:
-    data = CropDataset(write(tmp_path / "a.hdf5", [sample(1, 10, 20)]), "training", 24, 24, CELLS)
-    assert data.positions.tolist() == [[0, 0, 0]]
-    assert data[0][0].shape == (1, 24, 24) and not data[0][0][:, 10:].any()
 
 
 def whole_labels(path: Path, side: int = 20) -> Path:
@@ -329,50 +316,3 @@ def test_damage_that_only_a_crop_meets_is_told(tmp_path: Path) -> None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match="Cannot load crop 0 of 'training' from .*damaged"):
         data[0]
-
-
-# --- training ----------------------------------------------------------------------------------
-
-
-class PowerCut(Exception):
-    pass
-
-
-class Breaking(CropDataset):
-    """Raises an error when an epoch, counted from 0, is told."""
-
-    stop: int | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        if epoch == self.stop:
-            raise PowerCut
-
-
-@pytest.fixture
-def fit(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., bytes]]:
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-
-    def run(folder: str, workers: int = 0, stop: int | None = None) -> bytes:
-        data = Breaking(path, "training", 16, 16, CELLS, augment=True)
-        data.stop = stop
-        validation = CropDataset(path, "training", 16, 16, CELLS)
-        options = {"batch_size": 8, "precision": "32-true", "num_workers": workers}
-        tr.fit(data, validation, tmp_path / folder, 2, **options)
-        weights = tr.load(tmp_path / folder, "last").state_dict()
-        return b"".join(value.numpy().tobytes() for value in weights.values())
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums are rounded alike whoever loads the crops
-    yield run
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.slow
-def test_training_is_the_same_with_workers_and_after_a_stop(fit: Callable[..., bytes]) -> None:
-    expected = fit("whole")
-    with pytest.raises(PowerCut):
-        fit("stopped", workers=2, stop=1)
-    assert fit("stopped", workers=2) == expected

@@ -84,9 +84,7 @@ def test_what_was_written_is_read(tmp_path: Path, made: list[Sample]) -> None:
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=samples(), data=st.data())
-def test_crop_is_a_part_of_the_image_with_zeros_outside(
-    tmp_path: Path, made: list[Sample], data: st.DataObject
-) -> None:
+def test_crop_is_a_part_of_the_image_with_zeros_outside(tmp_path, made, data) -> None:
     path = dataset.write(tmp_path / "a.hdf5", {"training": made}, ABOUT)
     number = data.draw(st.integers(0, len(made) - 1))
     pixels, side = made[number].pixels, data.draw(st.integers(1, 60))
@@ -322,9 +320,9 @@ HOSTILE = {
     "label NaN": (replace("label", data=np.stack([NAN, NAN], 1)), "numbers 0 … 65535"),
     "label negative": (replace("label", data=np.full((2, 2, 24, 24), -1)), "numbers 0 … 65535"),
     "label large": (replace("label", data=np.full((2, 2, 24, 24), 1 << 40)), "numbers 0 … 65535"),
-    "huge images": (replace("label", shape=(2, 1, 2**20, 2**20), **HUGE), "belong|too large"),
+    "huge images": (replace("label", shape=(2, 1, 2**20, 2**20), **HUGE), "can hold"),
     "huge number": (replace("label", shape=(2**40, 1, 24, 24), dtype="u1",
-                            chunks=(1, 1, 24, 24)), "belong together"),
+                            chunks=(1, 1, 24, 24)), "can hold"),
     "shapes": (attribute("shapes", [(24, 25), (20, 24)], "training/label"), "shapes .* do not fit"),
     "no pixels": (attribute("shapes", [(24, 0), (20, 24)], "training/label"), "do not fit"),
     "text for shapes": (attribute("shapes", "many", "training/label"), "invalid|fit"),
@@ -332,7 +330,7 @@ HOSTILE = {
     "scale NaN": (replace("normalization", data=np.full((2, 1, 2), np.nan)), "normalization .*NaN"),
     "boxes": (replace("boxes", data=np.ones((2, 5), "f4")), "boxes .*expected"),
     "names": (replace("name", data=np.ones(2)), "name .*expected"),
-    "long names": (replace("name", shape=(2,), dtype="S1000000000"), "name .*expected"),
+    "long names": (replace("name", shape=(2,), dtype="S1000000000"), "can hold"),
     "classes": (attribute("classes", '["rings"]'), "does not name the 2 planes"),
     "classes number": (attribute("classes", 3), "damaged|classes"),
     "classes deep": (attribute("classes", "[" * 30_000), "damaged|classes"),
@@ -344,9 +342,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_file_is_refused(
-    tmp_path: Path, small: tuple, change: Callable, message: str
-) -> None:
+def test_hostile_file_is_refused(tmp_path, small, change, message) -> None:
     path = tmp_path / "a.hdf5"
     path.write_bytes(small[0])
     with h5py.File(tmp_path / "secret.hdf5", "w") as file:
@@ -364,7 +360,7 @@ def test_huge_stacks_that_agree_are_refused_before_anything_is_read(tmp_path: Pa
             tile = {"dtype": "u1", "chunks": True, "compression": "gzip"}
             file.create_dataset("training/data", shape, **tile)
             file.create_dataset("training/label", (shape[0], 1, *shape[1:]), **tile)
-        with pytest.raises(ValueError, match="declares too large a size"):
+        with pytest.raises(ValueError, match="declares more than the file can hold"):
             dataset.describe(path)
 
 
@@ -379,9 +375,7 @@ def test_missing_files_and_splits_are_named(tmp_path: Path, small: tuple) -> Non
         dataset.describe(tmp_path / "b.hdf5")
 
 
-def test_padding_beyond_what_can_be_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_padding_beyond_what_can_be_read_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(dataset, "MOST_PIXELS", 9000)
     shapes = ((1, 100, 40), (1, 40, 100))
     long = [sample(shape=shape, label=np.ones(2, np.uint8)) for shape in shapes]

@@ -102,6 +102,17 @@ def test_objects_cover_the_mask_and_are_connected(mask, landscape, distance):
             assert len(np.unique(labels[inside])) == 1
 
 
+def test_touching_pieces_are_split_if_asked() -> None:
+    y, x = np.mgrid[:30, :50]
+    mask = np.hypot(y - 15, x - 15) < 10
+    mask |= np.hypot(y - 15, x - 32) < 10
+    mask[0, 0] = True
+    assert detect.pieces(mask).max() == 2 and detect.pieces(mask, area=2).max() == 1
+    split = detect.pieces(mask, area=2, split=5)
+    assert split.max() == 2 and split[15, 15] != split[15, 32]
+    assert not detect.pieces(mask & False, split=5).any()
+
+
 def test_pieces_touch_at_sides_not_at_corners():
     mask = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 1]], bool)
     assert detect.pieces(mask).tolist() == [[1, 1, 0], [0, 0, 2], [3, 0, 2]]

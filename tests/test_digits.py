@@ -65,9 +65,7 @@ def test_split_shares_no_digit_and_keeps_the_classes(bundled: dg.Digits) -> None
     st.integers(0, 999), st.integers(1, 4), st.sampled_from([40, 64, 96]),
     st.tuples(st.integers(0, 3), st.integers(0, 6)), st.integers(0, 4),
 )  # fmt: skip
-def test_labels_counts_and_masks_agree(
-    bundled: dg.Digits, seed: int, n: int, side: int, span: tuple[int, int], margin: int
-) -> None:
+def test_labels_counts_and_masks_agree(bundled, seed, n, side, span, margin) -> None:
     span = (span[0], sum(span))
     canvases = dg.make_canvases(bundled, n, side, span, margin, seed)
     assert canvases.images.shape == (n, 1, side, side)
@@ -233,9 +231,7 @@ def test_damaged_gzip_files_are_refused(tmp_path: Path, mnist, damage) -> None:
         dg.load(images, labels)
 
 
-def test_packed_file_that_unpacks_to_any_size_is_refused(
-    tmp_path: Path, mnist, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_file_that_unpacks_to_any_size_is_refused(tmp_path, mnist, monkeypatch) -> None:
     monkeypatch.setattr(dg, "MOST_BYTES", 10**5)
     images = np.zeros((1024, 28, 28), np.uint8)
     paths = written(tmp_path, idx(images), idx(mnist[1]), ".gz")
@@ -248,9 +244,7 @@ def test_packed_file_that_unpacks_to_any_size_is_refused(
     [((6, 28, 28), [0] * 7), ((2, 28, 27), [0] * 2), ((2, 28, 28), [0, 10])],
     ids=["count", "size", "class"],
 )
-def test_files_that_do_not_belong_together_are_refused(
-    tmp_path: Path, images: tuple[int, ...], labels: list[int]
-) -> None:
+def test_files_that_do_not_belong_together_are_refused(tmp_path, images, labels) -> None:
     paths = written(tmp_path, idx(np.zeros(images, np.uint8)), idx(np.array(labels, np.uint8)))
     with pytest.raises(ValueError, match="do not belong together"):
         dg.load(*paths)

@@ -147,6 +147,14 @@ def test_mirror_stands_for_every_host(state, url, register, monkeypatch) -> None
     assert state.requests == [("up/host.org/x/one", "")]
 
 
+def test_a_file_without_a_hash_comes_over_https_only(register, monkeypatch) -> None:
+    for base, mirror in (("http://host.invalid/", ""), ("https://x.invalid/", "http://m.invalid")):
+        register(line(b"", "one", known=False), urls=(base,))
+        monkeypatch.setenv("MICRANET_MIRROR", mirror)
+        with pytest.raises(DownloadError, match="no hash .* from an address that begins with http"):
+            fetch("item")
+
+
 @pytest.mark.parametrize(
     ("fault", "first"),
     [("404", ""), ("500", ""), ("wrong", ""), ("shorter", ""), ("html", ""), ("drop", ""),

@@ -12,7 +12,6 @@ from skimage.measure import label as components
 from sklearn.metrics import roc_auc_score
 
 from micranet_helpers.data import dataset, em
-from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.simulated import neuropil
 
 STACK = (
@@ -41,15 +40,6 @@ def test_labels_number_objects_exactly(size: int, seed: int) -> None:
         assert components(plane > 0).max() == plane.max() == len(np.unique(plane[plane > 0]))
         assert components(plane, background=0).max() == plane.max()
     assert membranes.max() <= 1 and not (membranes & (mitochondria > 0)).any()
-
-
-def test_classes_are_present_and_absent(sections: list[dataset.Sample]) -> None:
-    present = np.array([sample.present for sample in sections])
-    for column in (em.CLASSES.index("mitochondria"), em.CLASSES.index("synapses")):
-        assert 0.2 < present[:, column].mean() < 0.95
-    # In small sections even membranes are absent at times: one cell fills them.
-    small = np.array([sample.present for sample in em.simulate(40, 64)])
-    assert 0 < small[:, 1].mean() < 1
 
 
 def test_sections_resemble_the_stack(sections: list[dataset.Sample]) -> None:
@@ -126,15 +116,7 @@ def test_masks_of_the_stack_lie_on_their_objects(mirror: Path) -> None:
 # --- datasets ----------------------------------------------------------------------------------
 
 
-def test_crops_of_simulated_sections_are_drawn_in_a_ratio(tmp_path: Path) -> None:
-    path = em.build(tmp_path / "em.hdf5", num_images=5, size=256, seed=2)
-    crops = CropDataset(path, "training", 128, 64, em.RULE, ratio=(1, 2))
-    assert 2 * crops.labels.sum() == (1 - crops.labels).sum() > 0
-
-
-def test_the_open_dataset(
-    tmp_path: Path, masks: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_open_dataset(tmp_path, masks, monkeypatch) -> None:
     sections = [drawn.section(tmp_path / "stack1", number, masks) for number in range(16)]
     files = sorted(path for path in (tmp_path / "stack1").rglob("*.*"))
     asked = drawn.offer(monkeypatch, em, {"em": files})

@@ -137,18 +137,12 @@ def test_tiles_change_nothing(model: MICRANet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "error", "message"),
-    [
-        (torch.full((1, 1, 32, 32), torch.nan), ValueError, "NaN"),
-        (torch.ones(1, 1, 32, 8), ValueError, "at least 16 px, not 32×8"),
-        (torch.ones(1, 1, 32, 32, dtype=torch.uint8), TypeError, "scale them"),
-    ],
-    ids=["NaN", "small", "uint8"],
-)
-def test_images_that_do_not_fit_are_refused(
-    model: MICRANet, images: Tensor, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
+    ("images", "message"),
+    [(torch.full((1, 1, 32, 32), torch.nan), "NaN"),
+     (torch.ones(1, 1, 32, 8), "at least 16 px, not 32×8")],
+)  # fmt: skip
+def test_images_that_do_not_fit_are_refused(model: MICRANet, images: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         evidence(model, images)
 
 

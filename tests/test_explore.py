@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from bright import bright_model
 from conftest import random_images, random_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,26 +24,25 @@ from micranet_helpers import zoo
 from micranet_helpers.data.own import read_rois
 from micranet_helpers.explore import (
     Session,
-    numbered,
     picture,
     recipe,
     save_mask,
     save_objects,
     save_recipe,
     save_rois,
-    scaled,
     show,
 )
 from micranet_helpers.explore.widgets import Explorer, explore
 from micranet_helpers.files.images import read_mask
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.combination import combine, gaussian
-from micranet_helpers.maps.detect import drop_small
+from micranet_helpers.maps.detect import drop_small, pieces
 from micranet_helpers.maps.outlines import rois
 from micranet_helpers.maps.segmentation import Recipe, from_maps, segment
 from micranet_helpers.maps.thresholds import otsu
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.predict import find, open_zoo, predict
 
 SIDE = 40
 
@@ -61,7 +62,8 @@ def zoo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     zoo.save(path, "MICRANet", saying([True, False, True]), {"size": SIDE})
     zoo.save(path, "rgb", saying([True], 3), {"size": SIDE})
     zoo.save(path, "never", saying([False, False]), {"size": SIDE})
-    zoo.save(path, "unet", UNet(1, 2, depth=2, filters=2), {})
+    torch.manual_seed(0)
+    zoo.save(path, "unet", UNet(1, 2, depth=2, filters=4), {})
     return path
 
 
@@ -140,7 +142,7 @@ def test_files_that_changed_are_read_again(zoo_path: Path, tmp_path: Path) -> No
 def test_side_of_the_crop_comes_from_the_zoo_or_fits_the_image(zoo_path, image_path) -> None:
     session = Session(zoo_path, "MICRANet", image_path)
     assert session.place == (0, 0, SIDE)
-    session.entry.params["size"] = "huge"  # of a careless or hostile file
+    session.networks.main.params["size"] = "huge"  # of a careless or hostile file
     assert session.place == (0, 0, 56)
 
 
@@ -157,6 +159,85 @@ def test_folds_and_thresholds_of_a_zoo_are_used_as_by_segment(tmp_path, image_pa
     assert session.prediction.predicted.tolist() == said.tolist() == [True, True, False]
 
 
+# --- ways of predict ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A zoo with a classifier and a U-Net, and a square image of bright squares."""
+    folder = tmp_path_factory.mktemp("fields")
+    usage = zoo.Usage(("cell", "dot"), "minmax", object_px=10, levels=(0.5, -1))
+    zoo.save(folder / "zoo.hdf5", "MICRANet", bright_model(classes=2), {}, usage=usage)
+    pixels = np.random.default_rng(0).integers(0, 60, (56, 56)).astype(np.uint8)
+    for row, column in ((8, 8), (8, 34), (30, 20), (30, 31), (50, 50)):
+        pixels[row : row + 10, column : column + 10] = 220
+    torch.manual_seed(0)
+    torch.manual_seed(0)
+    student = UNet(1, 2, depth=3, filters=4).eval()
+    with torch.no_grad():
+        logits = student(torch.from_numpy(usage.scaled(pixels[None]))[None, :, :48, :48])
+    levels = logits.flatten(2).quantile(0.7, -1)[0].tolist()
+    zoo.save(folder / "zoo.hdf5", "UNet", student, {}, usage=replace(usage, levels=levels))
+    (folder / "images").mkdir()
+    tifffile.imwrite(folder / "images" / "field.tif", pixels)
+    return folder / "zoo.hdf5", folder / "images" / "field.tif"
+
+
+@pytest.mark.parametrize("group, way", [
+    ("MICRANet", "evidence"), ("MICRANet", "Otsu inside evidence"), ("UNet", "self-trained"),
+    ("UNet", "plain, bright"), ("MICRANet", "plain, dark"),
+])  # fmt: skip
+def test_every_way_marks_what_predict_marks(fields, group: str, way: str) -> None:
+    session = Session(fields[0], group, fields[1], how=way, cls=1, side=40, top=9, left=11)
+    masks, scores = find(open_zoo(fields[0], group), session.raw, [way])[way]
+    np.testing.assert_array_equal(session.found, masks[1])
+    np.testing.assert_array_equal(session.score, scores[1, 9:49, 11:51])
+    np.testing.assert_array_equal(session.mask, masks[1, 9:49, 11:51])
+    assert session.mask.any() and not session.mask.all()
+    session.choose(sigma=5.0, threshold="none", layers=("1a",))
+    np.testing.assert_array_equal(session.mask, masks[1, 9:49, 11:51], "these are for maps")
+
+
+@pytest.mark.parametrize("group", ["MICRANet", "UNet"])
+def test_a_whole_image_has_the_objects_that_predict_counts(fields, group, tmp_path: Path) -> None:
+    start = Session(fields[0], group, fields[1]).networks.ways[0]
+    predicted = open_zoo(fields[0], group).usage
+    report = predict(fields[1].parent, fields[0], tmp_path / "out", group=group)
+    [row] = csv.DictReader((report.parent / "summary.csv").open())
+    least = max(4, round(0.1 * np.pi / 4 * predicted.object_px**2))
+    session = Session(fields[0], group, fields[1], how=start, side=56, area=least, split=5)
+    counts = []
+    for cls in session.classes:
+        session.choose(cls=cls)
+        counts.append(session.count)
+    assert counts == [int(row["objects, cell"]), int(row["objects, dot"])] and sum(counts) > 1
+
+
+def test_an_absolute_level_of_evidence_is_that_of_the_usage(fields) -> None:
+    session = Session(fields[0], "MICRANet", fields[1], how="evidence", above=1.5)
+    changed = open_zoo(fields[0], "MICRANet", levels=(2.0, 0.5))
+    for cls in (0, 1):
+        session.choose(cls=cls)
+        masks = find(changed, session.raw, ["evidence"])["evidence"].masks
+        np.testing.assert_array_equal(session.found, masks[cls])
+    session.choose(above=-50.0)
+    assert session.found.all()
+
+
+def test_a_u_net_has_no_maps_and_says_so(fields) -> None:
+    session = Session(fields[0], "UNet", fields[1])
+    assert session.how == "self-trained" and session.classes == {0: "cell", 1: "dot"}
+    with pytest.raises(ValueError, match="holds a U-Net, which has no maps: choose a group with"):
+        _ = session.maps
+    for how in ("pca", "evidence"):
+        session.choose(how=how)
+        with pytest.raises(ValueError, match=f"without {how}: combine by one of self-trained, pl"):
+            _ = session.labels
+    session.choose(how=None)
+    assert session.labels.shape == (56, 56)
+    show(session)
+
+
 # --- bad input ---------------------------------------------------------------------------------
 
 
@@ -164,13 +245,12 @@ BAD = {
     "small": (lambda: (blobs(56, 32)[0], {}), "MICRANet",
               r"56 × 32 px is smaller than a crop of 40 px: choose a smaller side"),
     "colours": (lambda: (np.moveaxis(blobs(56, 64, 3), 0, -1), {"photometric": "rgb"}), "MICRANet",
-                "has 3 channels and the network takes 1: choose an image"),
+                "has 3 channels and the network takes 1: save those"),
     "NaN": (lambda: (np.full((56, 64), np.nan, np.float32), {}), "MICRANet", "NaN"),
     "16 bits": (lambda: (blobs(56, 64)[0].astype(np.uint16), {}), "MICRANet",
-                "16 bits.*choose the scaling minmax or standard"),
+                "16 bits.*give the scaling minmax or standard"),
     "no class": (lambda: (blobs(56, 64)[0], {}), "never",
                  r"No class is predicted in this crop \(the most probable, 1, has 0.2\d\)"),
-    "no maps": (lambda: (blobs(56, 64)[0], {}), "unet", "holds a UNet, which has no maps"),
 }  # fmt: skip
 
 
@@ -209,31 +289,6 @@ def test_a_class_that_is_not_predicted_cannot_be_looked_at(session: Session) -> 
         _ = session.labels
 
 
-# --- steps -------------------------------------------------------------------------------------
-
-
-def test_scalings_are_those_of_the_datasets() -> None:
-    image = np.stack([blobs(30, 20)[0], np.full((30, 20), 7, np.uint8)])
-    np.testing.assert_allclose(scaled(image), image / 255, rtol=1e-6)
-    np.testing.assert_array_equal(scaled(image.astype(np.float32)), image)
-    low, high = image[0].min(), image[0].max()
-    minmax = scaled(image.astype(np.uint16), "minmax")
-    np.testing.assert_allclose(minmax[0], (image[0] - float(low)) / (high - low), atol=1e-6)
-    standard = scaled(image, "standard")
-    assert abs(standard[0].mean()) < 1e-5 and standard[0].std() == pytest.approx(1, abs=1e-5)
-    assert not minmax[1].any() and not standard[1].any()
-
-
-def test_touching_objects_are_split_if_asked() -> None:
-    y, x = np.mgrid[:30, :50]
-    mask = np.hypot(y - 15, x - 15) < 10
-    mask |= np.hypot(y - 15, x - 32) < 10
-    mask[0, 0] = True
-    assert numbered(mask).max() == 2 and numbered(mask, area=2).max() == 1
-    split = numbered(mask, area=2, split=5)
-    assert split.max() == 2 and split[15, 15] != split[15, 32]
-
-
 # --- files -------------------------------------------------------------------------------------
 
 
@@ -242,7 +297,7 @@ def test_touching_objects_are_split_if_asked() -> None:
 @example(mask=np.pad(np.pad([[False, True], [True, False]], 1), 2, constant_values=True))
 def test_rois_read_back_give_the_same_objects(tmp_path_factory, mask: np.ndarray) -> None:
     """Also with holes, at borders and where objects touch at corners."""
-    labels = numbered(mask)
+    labels = pieces(mask)
     folder = tmp_path_factory.mktemp("rois")
     for roi in rois(labels, "cell"):
         roi.tofile(folder / "a.zip")
@@ -285,7 +340,8 @@ def test_nothing_found_is_a_result_too(session: Session, tmp_path: Path) -> None
     {}, {"how": "prod", "layers": ("4b", "3a"), "sigma": 0.0}, {"threshold": "triangle", "cls": 0},
     {"threshold": "percentile", "level": 92.5, "split": 4, "area": 6, "how": "sum"},
     {"scaling": "standard", "side": 24, "top": 99, "how": "mean"},
-    {"how": "evidence", "sigma": 0.0}, {"how": "evidence", "threshold": "stored", "sigma": 0.0},
+    {"how": "evidence"}, {"how": "Otsu inside evidence", "above": -1e6, "cls": 1, "split": 4},
+    {"how": "plain, dark", "scaling": "standard", "threshold": "none"},
 ])  # fmt: skip
 def test_the_recipe_pasted_gives_exactly_the_same_objects(session, change, capsys) -> None:
     session.choose(**change)
@@ -395,7 +451,7 @@ def test_the_widget_shows_what_the_session_says(widget: Explorer) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))
     np.testing.assert_array_equal(pixels, picture.overlay(widget.session, 0.4))
     assert widget.summary.value == picture.summary(widget.session)
-    names = {"2 (probability 0.77)": 2, "0 (probability 0.73)": 0}
+    names = {"class 2 (probability 0.77)": 2, "class 0 (probability 0.73)": 0}
     assert dict(widget.controls["cls"].options) == names
     assert widget.controls["group"].options[0] == "MICRANet"
     assert (widget.controls["side"].value, widget.controls["top"].max) == (SIDE, 16)
@@ -437,6 +493,28 @@ def test_without_a_threshold_the_combined_map_lies_on_the_crop(widget, tmp_path)
         button.click()
         assert "no mask without a threshold" in widget.saved.value
     assert widget.code.value == "" and not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_u_net_disables_what_is_for_maps_and_says_why(widget: Explorer) -> None:
+    for_maps = [*widget.ticks, *(widget.controls[name] for name in ("sigma", "threshold"))]
+    assert not any(each.disabled for each in for_maps) and widget.reason.value == ""
+    widget.controls["group"].value = "unet"
+    assert changed(widget, shown(widget)) == set() and widget.session.how == "self-trained"
+    assert widget.controls["how"].options == ("self-trained", "plain, bright", "plain, dark")
+    assert all(each.disabled and "For maps only" in each.tooltip for each in for_maps)
+    assert "self-trained has a level of its own: layers" in widget.reason.value
+    assert widget.picture.value and widget.score.value and not any(x.value for x in widget.maps)
+    assert widget.summary.value == picture.summary(widget.session)
+    before = shown(widget)
+    widget.controls["above"].value = float(widget.session.score.min()) - 0.1  # all is marked
+    assert changed(widget, before) == {"picture"}
+    names: dict[str, Any] = {}
+    exec(widget.code.value, names)
+    np.testing.assert_array_equal(names["labels"], widget.session.labels)
+    widget.controls["group"].value = "MICRANet"
+    assert widget.message.value == "" and widget.session.how == "pca"
+    assert not any(each.disabled for each in for_maps) and widget.controls["above"].disabled
+    assert all(shown(widget).values()) and widget.reason.value == ""
 
 
 def test_a_click_centres_the_crop_there(widget: Explorer) -> None:

@@ -16,16 +16,19 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
+import torch
 from browsers import open_browser, run_all_cells
 from micranet_book import runner
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from servers import serve_lab
 
+from micranet_helpers import zoo
 from micranet_helpers.explore import Choice, Session
 from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW
 from micranet_helpers.lessons.digits import SIDE
+from micranet_helpers.networks.unet import UNet
 
 BOOK = Path(__file__).parents[1] / "book"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -159,6 +162,16 @@ def test_another_class_brings_its_maps(lab: Lab) -> None:
     np.testing.assert_array_equal(lab.pixels(1), COLOURS[tiles(lab.session.maps)[0]])
 
 
+def test_evidence_marks_what_a_session_marks_and_disables_what_is_for_maps(lab: Lab) -> None:
+    for how, there in (("evidence", False), ("pca", True)):
+        with new_picture(lab):
+            lab.session.choose(cls=lab.session.cls, how=how)
+            lab.page.get_by_label("combine by", exact=True).select_option(how)
+        expect(lab.page.get_by_label("2a (1 : 2)", exact=True)).to_be_enabled(enabled=there)
+        expect(lab.page.get_by_label("threshold", exact=True)).to_be_enabled(enabled=there)
+        expect(lab.page.get_by_text("has a level of its own: layers")).to_have_count(int(not there))
+
+
 def test_a_click_on_the_image_moves_the_crop_there(lab: Lab) -> None:
     box = lab.image(0).bounding_box()
     side, image = lab.session.place[2], lab.session.raw.shape[1]
@@ -182,6 +195,20 @@ def test_a_wrong_path_gives_a_sentence_and_no_traceback(lab: Lab) -> None:
     with new_picture(lab):
         path.fill(good)
         path.press("Enter")
+
+
+def test_a_u_net_is_explored_without_maps(lab: Lab) -> None:
+    torch.manual_seed(0)
+    zoo.save(lab.folder / "unet.hdf5", "UNet", UNet(1, 2, depth=3, filters=4).eval(), {})
+    image = lab.session.choice.image
+    with new_picture(lab):
+        lab.session = Session(lab.folder / "unet.hdf5", "UNet", image, threshold="percentile")
+        path = lab.page.get_by_label("zoo", exact=True)
+        path.fill("unet.hdf5")
+        path.press("Enter")
+    assert lab.page.get_by_label("combine by", exact=True).input_value() == "self-trained"
+    expect(lab.page.get_by_text("self-trained has a level of its own")).to_be_visible()
+    assert not lab.image(1).evaluate("img => img.naturalWidth"), "there are no maps"
 
 
 def test_the_browser_has_nothing_to_complain_about(lab: Lab) -> None:

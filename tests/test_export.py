@@ -24,6 +24,7 @@ from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export import bioimageio as packages
 from micranet_helpers.zoo.export import to_bioimageio, to_onnx, to_safetensors
 from micranet_helpers.zoo.export.onnx import check_graph
+from micranet_helpers.zoo.usage import Usage
 
 pytestmark = pytest.mark.slow  # writing a graph takes many seconds
 CLASSES = ["a", "b", "c"]
@@ -87,9 +88,7 @@ IMAGE = 255 * random_images(1, 32, 48).numpy()
     ],
     ids=["safetensors", "onnx", "bioimageio"],
 )
-def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(
-    export, tmp_path: Path
-) -> None:
+def test_other_networks_and_diverged_ones_are_refused_and_nothing_is_written(export, tmp_path):
     diverged = random_model()
     with torch.no_grad():
         diverged.linear1.bias[0] = torch.nan
@@ -214,8 +213,8 @@ def offline(monkeypatch) -> None:
 
 def package(folder: Path, network: str, **changes) -> Path:
     image = changes.pop("image", IMAGE)
-    scale = {"offset": 3.0, "factor": 1 / 255}
-    about = {**ABOUT, "tags": ["shapes"], **scale, **changes}
+    usage = Usage(CLASSES, "range", offset=[3], factor=[1 / 255])
+    about = {**ABOUT, "tags": ["shapes"], "usage": usage, **changes}
     to_bioimageio(folder / "net.zip", NETWORKS[network](), image, CLASSES, **about)
     return folder / "net.zip"
 
@@ -227,9 +226,7 @@ def problems(path: Path) -> list[str]:
 
 
 @every_network
-def test_the_package_is_valid_and_its_test_passes(
-    name: str, known_graphs, offline, tmp_path: Path
-) -> None:
+def test_the_package_is_valid_and_its_test_passes(name, known_graphs, offline, tmp_path) -> None:
     """As a reader would: preprocess as the description says, run, compare."""
     path = package(tmp_path, name)
     assert problems(path) == []
@@ -267,12 +264,8 @@ def test_the_package_tells_what_it_must(known_graphs, tmp_path: Path) -> None:
     assert cover.size == (512, 256) and len(cover.getcolors(10**6)) > 10
 
 
-def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(
-    known_graphs, tmp_path: Path
-) -> None:
-    found = spec.load_model_description(
-        package(tmp_path, "UNet", image=IMAGE / 255, offset=0.0, factor=1.0)
-    )
+def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(known_graphs, tmp_path) -> None:
+    found = spec.load_model_description(package(tmp_path, "UNet", image=IMAGE / 255, usage=None))
     assert [step.id for step in found.inputs[0].preprocessing] == ["ensure_dtype"]
 
 
@@ -286,18 +279,14 @@ def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(
     ],
     ids=["licence", "author", "side", "NaN"],
 )
-def test_a_package_that_cannot_be_is_refused(
-    changes: dict, message: str, known_graphs, tmp_path: Path
-) -> None:
+def test_a_package_that_cannot_be_is_refused(changes, message, known_graphs, tmp_path) -> None:
     with pytest.raises(ValueError, match=message):
         package(tmp_path, "MICRANet", **changes)
     assert not list(tmp_path.iterdir())
 
 
 @torch.no_grad()
-def test_an_image_on_which_nothing_is_predicted_is_a_test_too(
-    known_graphs, tmp_path: Path, monkeypatch
-) -> None:
+def test_an_image_on_which_nothing_is_predicted_is_a_test_too(known_graphs, tmp_path, monkeypatch):
     """The validator takes no tolerance for such an output."""
     never = random_model()
     monkeypatch.setitem(NETWORKS, "MICRANet", lambda: never)

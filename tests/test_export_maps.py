@@ -19,6 +19,7 @@ from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.zoo.export import to_onnx
 from micranet_helpers.zoo.export.maps import maps_graph
+from micranet_helpers.zoo.usage import Usage
 
 pytestmark = pytest.mark.slow
 
@@ -119,8 +120,8 @@ def test_a_class_without_a_gradient_has_maps_of_zeros() -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("maps") / "net.onnx"
-    scale = {"offset": 3, "factor": [0.5, 0.25]}
-    to_onnx(path, random_model(2, 2).train().double(), ["a", "b"], **scale, maps=True)
+    usage = Usage("ab", "range", offset=[3, 3], factor=[0.5, 0.25])
+    to_onnx(path, random_model(2, 2).train().double(), ["a", "b"], maps=True, usage=usage)
     return path
 
 
@@ -133,7 +134,7 @@ def test_the_file_holds_the_network_in_evaluation_mode(written: Path) -> None:
 def test_the_file_says_what_it_is(written: Path) -> None:
     proto = onnx.load(written)
     notes = {entry.key: entry.value for entry in proto.metadata_props}
-    assert notes.pop("micranet_helpers")
+    assert notes.pop("micranet_helpers") and notes.pop("usage")
     assert {key: json.loads(note) for key, note in notes.items()} == {
         "settings": {"num_input_images": 2, "num_classes": 2}, "classes": ["a", "b"],
         "offset": [3, 3], "factor": [0.5, 0.25],
@@ -157,9 +158,7 @@ def test_older_programs_can_read_the_file(written: Path) -> None:
     assert {node.domain for node in proto.graph.node} == {""}
 
 
-def test_what_has_no_maps_or_no_scale_is_refused(model: MICRANet, tmp_path: Path) -> None:
+def test_what_has_no_maps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Only a MICRANet has maps, not a UNet"):
         to_onnx(tmp_path / "net.onnx", UNet(1, 2, filters=2, depth=1), maps=True)
-    with pytest.raises(ValueError, match="could not be broadcast"):
-        to_onnx(tmp_path / "net.onnx", model, factor=np.ones(3), maps=True)
     assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from skimage import draw
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data import own
 from micranet_helpers.data.own.answers import NO, UNDO, UNKNOWN, YES, Answer, Question
+from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.label.widget import Labeller
 
@@ -308,6 +309,21 @@ def test_what_goes_wrong_is_a_sentence_in_the_widget(labeller: Labeller) -> None
     assert not labeller.view["busy"]
     labeller.act("measure", 30)
     assert "crops of 88 px" in labeller.view["message"]
+
+
+def test_planes_of_a_stack_are_asked_about_one_by_one(scenes: tuple, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    pictures = [read_image(path)[0] for path in sorted(scenes[0].glob("*"))[:3]]
+    tifffile.imwrite(folder / "film.tif", np.stack(pictures), imagej=True,
+                     metadata={"axes": "TYX"})  # fmt: skip
+    usage = zoo.Usage(("cell",), "minmax", side=32)
+    labeller = Labeller(folder, usage, tmp_path / "answers.csv", who="ann")
+    assert [*labeller.paths] == [f"film.tif/t{n}" for n in range(3)]
+    asked = [click(labeller, NO).file for _ in range(3)]
+    assert asked == [*labeller.paths] and not labeller.view["tiles"]
+    said = own.read_answers([tmp_path / "answers.csv"])
+    assert {name: given[0][2] for name, given in said.items()} == dict.fromkeys(asked, False)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -252,9 +252,7 @@ def test_run_learns_and_tells_its_epochs(whole: tuple) -> None:
     assert log["learning_rate"] == pytest.approx([1e-2] * 4)
 
 
-def test_interrupted_run_ends_with_the_same_weights(
-    whole: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_run_ends_with_the_same_weights(whole, tmp_path, monkeypatch) -> None:
     calls = itertools.count()
 
     def cut(*_: object) -> None:
@@ -469,11 +467,8 @@ def test_memory_does_not_grow_with_objects_times_pixels() -> None:
 
 def test_bad_images_and_modes_are_refused(network: nn.Module) -> None:
     model, image = Perfect(), np.zeros((1, 40, 40), np.float32)
-    with pytest.raises(TypeError, match="scale them to float32"):
-        predict(model, image.astype(np.uint8))
-    for bad in (image[0], np.zeros((2, 40, 40), np.float32)):
-        with pytest.raises(ValueError, match="must have the shape"):
-            predict(model, bad)
+    with pytest.raises(ValueError, match="must have the shape"):
+        predict(model, image[0])
     with pytest.raises(ValueError, match="NaN or infinite"):
         predict(model, image + np.nan)
     with pytest.raises(ValueError, match=r"call model\.eval"):

@@ -27,11 +27,6 @@ def test_labels_number_the_digits(seed: int, n: int, size: int) -> None:
             assert sample.pixels[0][ink].mean() > sample.pixels[0][~ink].mean() + 0.2
 
 
-def test_classes_are_present_and_absent() -> None:
-    present = np.array([sample.present for sample in mnist.simulate(20, 128)])
-    assert (present.any(0) & ~present.all(0)).all()
-
-
 def test_no_digit_is_in_two_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     draw = digits.make_canvases

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_images, random_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,24 +35,6 @@ def test_entries_are_those_of_the_published_checkpoints(sizes: tuple[int, int]) 
     state = MICRANet(*sizes).state_dict()
     assert len(state) == 58
     assert [(k, tuple(v.shape)) for k, v in state.items()] == [*published_entries(*sizes).items()]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "total"),
-    [((1, 10), 1_176_170), ((3, 1), 1_174_433), ((1, 2), 1_174_114), ((1, 12), 1_176_684)],
-)
-def test_number_of_learnable_parameters(sizes: tuple[int, int], total: int) -> None:
-    assert sum(p.numel() for p in MICRANet(*sizes).parameters() if p.requires_grad) == total
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 6), st.integers(1, 6))
-def test_logits_of_any_batch_and_any_multiple_of_8(
-    batch: int, channels: int, rows: int, columns: int
-) -> None:
-    logits = random_model(channels, 2)(random_images(batch, channels, 8 * rows, 8 * columns))
-    assert logits.shape == (batch, 2)
-    assert logits.isfinite().all()
 
 
 def fixed_kernel_logits(model: MICRANet, images: Tensor) -> Tensor:
@@ -137,12 +117,6 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(images), model(images))
 
 
-def test_gradients_reach_every_parameter() -> None:
-    model = random_model().train()
-    model(random_images(4, 1, 16, 16)).sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
 # --- refusals, also of the U-Nets ---------------------------------------------------------------
 
 
@@ -173,7 +147,6 @@ def test_bad_images_are_refused(network, images, error: type, message: str) -> N
 
 
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (1, -2)])
-@pytest.mark.parametrize("network", [MICRANet, UNet, FalkUNet])
-def test_zero_channels_or_classes_are_refused(network, sizes: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"at least (one|1).* not in_channels="):
-        network(*sizes)
+def test_zero_channels_or_classes_are_refused(sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one .* not in_channels="):
+        MICRANet(*sizes)

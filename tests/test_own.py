@@ -4,12 +4,14 @@ import shutil
 import tracemalloc
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_series import pretended, stack
 
 from micranet_helpers.data import dataset, own
 from micranet_helpers.data.crops import CropDataset, Rule
@@ -387,3 +389,30 @@ def test_one_name_of_two_files_is_an_error(twins, tmp_path) -> None:
         tifffile.imwrite(tmp_path / "i" / name, data)  # known by its content, not its ending
     found = own.survey(tmp_path / "i", labels(tmp_path / "i", {twins[0].split(".")[0]: "1,0"}))
     assert len(found.contradictory) == 2 and "spelling of accents" in found.errors[0]
+
+
+def test_planes_of_stacks_and_files_of_microscopes_are_images(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        film = np.stack([picture(10 * number + n) for n in range(4)])
+        tifffile.imwrite(folder / f"film{number}.tif", film, imagej=True, metadata={"axes": "TYX"})
+    values = picture(99)[None]
+    for name in ("a.nd2", "b.nd2"):
+        (folder / name).write_bytes(b"-")
+    where = {"voxel_size": lambda: SimpleNamespace(x=0.5)}
+    pretended("nd2", [stack(values, "CYX", **where)], monkeypatch)
+    rows = {f"film{number}.tif/t{n}": f"{n % 2},1" for number in range(3) for n in range(4)}
+    found = own.survey(folder, labels(folder, rows | {"a": "1,0"}))
+    assert len(found.labelled) == 13 and not found.errors and found.unlabelled == ("b.nd2",)
+    assert {item.name: item.pixel_size_um for item in found.images}["a.nd2"] == 0.5
+    path = own.build(tmp_path / "x.hdf5", found, **ABOUT, shares=(0.5, 0.25, 0.25))
+    parts = splits(path)
+    for split, samples in parts.items():
+        for name in {sample.name.partition("/")[0] for sample in samples}:
+            others = [each.name for other in parts if other != split for each in parts[other]]
+            assert not [other for other in others if other.startswith(name)], "planes stay together"
+    kept = {sample.name: sample.image for samples in parts.values() for sample in samples}
+    assert len(kept) == 13
+    np.testing.assert_array_equal(kept["film2.tif/t3"][0], picture(23))
+    np.testing.assert_array_equal(kept["a.nd2"], values)

@@ -115,14 +115,6 @@ def test_samples_show_their_own_range_boxes_and_outlines() -> None:
     assert np.ptp(bar.get_xdata()) == pytest.approx(4)
 
 
-def test_samples_of_several_scales_have_a_bar_each_and_labels_of_images_no_outlines() -> None:
-    sample = Sample("x", np.zeros((1, 100, 100), np.uint8), np.array([1], np.uint8))
-    plots.show_samples([sample] * 3, classes=["cell"], pixel_size_um=[0.0046, None, 0.02])
-    axes = plt.gcf().axes[:3]
-    bars = [[text.get_text() for text in axis.texts] for axis in axes]
-    assert bars == [["0.1 µm"], [], ["0.5 µm"]] and {len(axis.images) for axis in axes} == {1}
-
-
 @pytest.mark.parametrize(("pixel", "text"), [(0.0046, "0.5 µm"), (0.014, "1 µm"), (0.5, "50 µm")])
 def test_scale_bars_are_round_and_at_most_a_third_of_the_image(pixel: float, text: str) -> None:
     plots.show_images(torch.rand(1, 1, 384, 384), pixel_size_um=pixel)

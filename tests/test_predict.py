@@ -3,9 +3,6 @@
 import csv
 import json
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +18,10 @@ from skimage.draw import polygon2mask
 from micranet_helpers import zoo
 from micranet_helpers.data.own.answers import read_answers
 from micranet_helpers.data.own.rois import read_rois
-from micranet_helpers.explore.steps import numbered
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.lessons import command
 from micranet_helpers.maps.cam import evidence
-from micranet_helpers.maps.detect import refined
+from micranet_helpers.maps.detect import pieces, refined
 from micranet_helpers.maps.recipes import EVIDENCE
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.networks.unet import UNet
@@ -86,7 +82,7 @@ def test_every_file_says_the_same_about_the_objects(folder, model, tmp_path) -> 
             assert file.is_ome and 'PhysicalSizeX="0.2"' in file.ome_metadata
         pixels = tifffile.imread(folder / name)
         expected = evidence(bright_model(), torch.from_numpy(USAGE.scaled(pixels[None]))[None])[0]
-        np.testing.assert_array_equal(labels, numbered(expected[0, 0].numpy() >= 0, 9))
+        np.testing.assert_array_equal(labels, pieces(expected[0, 0].numpy() >= 0, 9))
         table = rows_of(place / f"{stem}-objects.csv")
         assert len(table) == labels.max() == 3
         for row in table:
@@ -143,7 +139,7 @@ def test_planes_of_a_stack_and_two_classes(folder, tmp_path) -> None:
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(classes=2), {}, usage=usage)
     predict(folder, tmp_path / "zoo.hdf5", tmp_path / "out", pixel_size_um=0.5)
     rows = rows_of(tmp_path / "out" / "summary.csv")
-    assert [row["file"] for row in rows] == [f"film.tif t{n}" for n in range(5)]
+    assert [row["file"] for row in rows] == [f"film.tif/t{n}" for n in range(5)]
     assert {(row["objects, cell"], row["objects, dot"]) for row in rows} == {("3", "0")}
     place = tmp_path / "out" / "images" / "film.tif"
     assert tifffile.imread(place / "film-t4-mask.ome.tif").shape == (2, 56, 64)
@@ -220,37 +216,6 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         assert words in said
 
 
-KILLED = """
-import os, signal, sys
-from micranet_helpers.predict import folder, objects
-real, count = objects.mask_bytes, []
-def mask_bytes(*args):
-    count.append(1)
-    if len(count) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args)
-objects.mask_bytes = mask_bytes
-folder.predict(*sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_and_gives_what_an_undisturbed_one_gives(
-    folder, model, tmp_path
-) -> None:
-    tifffile.imwrite(folder / "film.tif", np.stack([field(n) for n in range(5)]), imagej=True,
-                     metadata={"axes": "TYX"})  # fmt: skip
-    places = [str(path) for path in (folder, model, tmp_path / "killed")]
-    done = subprocess.run([sys.executable, "-c", KILLED, *places], stderr=subprocess.DEVNULL)
-    assert done.returncode == -signal.SIGKILL
-    half = set(contents(tmp_path / "killed"))
-    assert half and "report.html" not in half
-    predict(*places)
-    predict(folder, model, tmp_path / "undisturbed")
-    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
-    assert half <= set(contents(tmp_path / "killed")), "nothing half-written is left"
-
-
 # --- ways --------------------------------------------------------------------------------------
 
 
@@ -273,6 +238,22 @@ def test_answers_choose_the_way(folder, tmp_path) -> None:
     assert [row["objects"] for row in rows_of(tmp_path / "out" / "summary.csv")] == ["3", "3"]
     assert "plain, dark" in report.read_text()
     opens_offline(report)
+
+
+def test_answers_may_be_about_a_plane_of_a_stack(folder, tmp_path) -> None:
+    for path in folder.rglob("*.tif"):
+        path.unlink()
+    films = np.stack([np.full((56, 64), 100, np.uint16), field()])
+    tifffile.imwrite(folder / "film.tif", films, imagej=True, metadata={"axes": "TYX"})
+    usage = zoo.Usage(("cell",), "range", (100,), (1 / 800,), levels=(1e6,))
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=usage)
+    lines = [f"film.tif/t1,{row - 8},{column - 8},16,cell,yes,," for row, column in CENTRES]
+    said = answers(tmp_path / "answers.csv", *lines, "film.tif/t1,34,44,12,cell,no,,")
+    predict(folder, tmp_path / "zoo.hdf5", tmp_path / "out", answers=[said])
+    [best, *_] = json.loads((tmp_path / "out" / "ways.json").read_text())["rows"]
+    assert best == {"way": "plain, bright", "answers": 4, "F1": 1.0, "balanced accuracy": 1.0}
+    rows = {row["file"]: row["objects"] for row in rows_of(tmp_path / "out" / "summary.csv")}
+    assert rows == {"film.tif/t0": "0", "film.tif/t1": "3"}
 
 
 def test_answers_choose_a_level_where_the_zoo_has_none(folder, tmp_path) -> None:
@@ -352,7 +333,7 @@ def test_levels_alone_decide_and_not_the_class_of_the_whole_image(model, tmp_pat
         assert share(image) < 0
     zoo.save(model, "MICRANet", share, {}, usage=USAGE)
     found = find(open_zoo(model), field()[None], ["evidence"])["evidence"]
-    assert numbered(found.masks[0]).max() == 3
+    assert pieces(found.masks[0]).max() == 3
 
 
 def test_contrast_gives_dark_and_bright_objects_their_outlines() -> None:
@@ -379,7 +360,7 @@ def test_large_images_are_scored_in_tiles_without_seams() -> None:
 def test_a_magnified_image_gives_objects_in_its_own_pixels(folder, model, tmp_path) -> None:
     plain = find(open_zoo(model), field()[None], ["evidence"])["evidence"].masks[0]
     double = find(open_zoo(model, magnification=2.0), field()[None], ["evidence"])["evidence"]
-    assert double.masks.shape == (1, 56, 64) and numbered(double.masks[0]).max() == 3
+    assert double.masks.shape == (1, 56, 64) and pieces(double.masks[0]).max() == 3
     assert double.masks.sum() < plain.sum(), "finer, as the steps of the network are smaller"
 
 

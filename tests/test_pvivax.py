@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import find_objects
 
 from micranet_helpers import metrics
-from micranet_helpers.data import crops, dataset, pvivax
+from micranet_helpers.data import dataset, pvivax
 from micranet_helpers.data.dataset import SPLITS
 from micranet_helpers.data.simulated import smear
 
@@ -95,9 +95,7 @@ def box(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=50)
 @given(boxes=st.lists(box(), max_size=12), scale=st.integers(1, 4))
-def test_label_covers_what_the_boxes_cover(
-    tmp_path_factory: pytest.TempPathFactory, boxes: list[dict[str, Any]], scale: int
-) -> None:
+def test_label_covers_what_the_boxes_cover(tmp_path_factory, boxes, scale) -> None:
     folder = tmp_path_factory.getbasetemp() / "any_boxes"
     image = folder / "any.png"
     sample = read_one(image if image.exists() else photo(image), *boxes, scale=scale)
@@ -286,18 +284,6 @@ def test_infected_cell_that_the_border_mostly_hides_is_difficult() -> None:
     assert label.sum((1, 2)).tolist() == [6, 8, 4]
 
 
-def test_simulated_smear_is_plausible(fields: list[dataset.Sample]) -> None:
-    infected = [int(field.label[0].max()) for field in fields]
-    assert 0 in infected and 1 <= max(infected) < 10
-    for field in fields:
-        assert 5 <= field.label[1].max() <= 70
-        cells = field.label.any(0)
-        green = field.image[1]
-        assert np.median(green[cells]) < 0.9 * np.median(green[~cells])
-    sizes = np.concatenate([np.bincount(field.label[1].flat)[1:] for field in fields])
-    assert 25 < 2 * np.sqrt(np.median(sizes) / np.pi) < 40  # px, diameter
-
-
 def test_simulated_parasites_stand_out_from_their_cell() -> None:
     fields = pvivax.simulate(12, 256, seed=1)
 
@@ -310,30 +296,6 @@ def test_simulated_parasites_stand_out_from_their_cell() -> None:
         return float(np.median([np.std(c) / np.median(c) for c in cells if c.size > 500]))
 
     assert contrast(smear.INFECTED) > 1.15 * contrast(smear.UNINFECTED)
-
-
-def test_crops_of_simulated_fields_have_both_labels(tmp_path: Path) -> None:
-    path = pvivax.build(tmp_path / "simulated.hdf5", num_images=8, size=256)
-    data = crops.CropDataset(path, "training", 128, 96, pvivax.RULE)
-    assert 0 < data.labels.mean() < 0.7
-
-
-def test_rule_drops_cut_and_doubtful_cells(tmp_path: Path) -> None:
-    label = np.zeros((3, 64, 192), np.uint16)
-    label[0, 10:20, 54:74] = 1  # half in the first crop, half in the second
-    label[0, 10:20, 126:146] = 2  # 2 of 20 columns in the second
-    label[2, 40:50, 170:180] = 1
-    sample = dataset.Sample("cut", np.zeros((3, 64, 192), np.uint8), label)
-    about = dataset.About(pvivax.CLASSES, "a test", "none")
-    path = dataset.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
-    data = crops.CropDataset(path, "training", 64, 64, pvivax.RULE)
-    assert [left for _, _, left in data.positions] == [0, 64, 128]
-    assert data.labels.flatten().tolist() == [1, 1, 1]
-    label[0, 10:20, 54:146] = 0
-    label[0, 10:20, 60:80] = 1  # a fifth in the first crop
-    path = dataset.write(tmp_path / "cut.hdf5", {"training": [sample]}, about)
-    data = crops.CropDataset(path, "training", 64, 64, pvivax.RULE)
-    assert [left for _, _, left in data.positions] == [64]  # the third touches a doubtful cell
 
 
 def test_border_and_what_it_cuts_counts_neither_way() -> None:

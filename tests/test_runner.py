@@ -16,6 +16,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 from micranet_book import record, runner
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -30,7 +31,7 @@ FAILS = ["x = 1", "def inner():\n    return x / 0", "value = inner()\nprint(valu
 LEAVES = ["x = 1", "raise SystemExit(0)", "y = 2"]
 DIES = ["x = 1", "import os\nos._exit(0)", "y = 2"]
 SLOW = ["import os, time\nopen('pid.txt', 'w').write(str(os.getpid()));",
-        "time.sleep(600 * (not os.path.exists('go')))"]
+        "print('so far'); time.sleep(600 * (not os.path.exists('go')))"]
 CELLS = {"zeta": ZETA, "alpha": ALPHA, "fails": FAILS, "leaves": LEAVES, "dies": DIES, "slow": SLOW}
 
 TOC = """\
@@ -225,11 +226,24 @@ def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path)
         write_chapter(untouched / "book", "alpha", cells)
         sources = record.open_tree(untouched, tree, fresh=False)
         found = record.digests(sources, tree, notebooks, {}, ["alpha"], NEEDS)
-        record.prepare(untouched, tree, notebooks, found)
+        record.prepare(untouched, tree, notebooks, found, ["alpha"])
         half = record.work_folder(tree, "alpha") / "half"
-        assert half.exists() == kept and (tree / "_toc.yml").exists()
         record.begin(tree, "alpha", found["alpha"], [])
+        assert half.exists() == kept and (tree / "_toc.yml").exists()
         half.touch()
+    before = record.work_folder(tree, "alpha.before") / "half"
+    assert before.exists(), "until the chapter has come to its end"
+    record.end(tree, "alpha", found["alpha"], notebooks["alpha"], 1.0)
+    assert not before.exists()
+
+
+def test_running_a_chapter_leaves_the_others_as_they_are(good_run, book, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(book, tmp_path / "clone {steps}"))
+    rewrite("alpha", "1")(root)
+    code, out, _ = call(root, "run", "zeta")
+    assert code == 0 and executed(out) == ["zeta"]
+    cells = nbformat.read(root / "_build/executed/quick/alpha.ipynb", as_version=4).cells
+    assert cells[1].outputs and (work(root, "alpha") / "alpha.txt").exists()
 
 
 # --- usage -------------------------------------------------------------------------------------
@@ -256,6 +270,39 @@ def test_bad_usage_runs_nothing(untouched: Path, argv: list[str], message: str) 
     assert code == 2
     assert message in err and len(err.splitlines()) == 1
     assert not out and not (untouched / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("_toc.yml", "["), ("_toc.yml", "{chapters: [{file: 3}]}"), ("_toc.yml", "\xe9: {"),
+        ("profiles/quick.yaml", "a: ["), ("profiles/quick.yaml", ""),
+        ("profiles/quick.yaml", "{minutes_per_cell: soon, parameters: {}}"),
+        ("profiles/quick.yaml", "{minutes_per_cell: -1, parameters: {}}"),
+        ("profiles/quick.yaml", "{minutes_per_cell: .nan, parameters: {}}"),
+        ("profiles/quick.yaml", "{minutes_per_cell: 1, parameters: {zeta: 2}}"),
+        ("needs.yaml", "3"), ("zeta.ipynb", "{"),
+        ("zeta.ipynb", "[]"), ("zeta.ipynb", "<<<<<<< HEAD"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_the_book_is_named(untouched: Path, file: str, text: str) -> None:
+    (untouched / "book" / file).write_bytes(text.encode("latin-1"))
+    code, out, err = call(untouched, "run")
+    assert code == 2 and not out and not (untouched / "_build").exists()
+    assert f"{Path('book', file)} cannot be read: put it right" in err and err.count("\n") == 1
+
+
+def test_a_clone_that_cannot_be_written_to(untouched: Path) -> None:
+    (untouched / "_build").touch()
+    code, out, err = call(untouched, "run")
+    assert code == 1 and not out and "micranet-book: " in err and "_build" in err
+
+
+def test_two_runs_do_not_share_a_tree(good_run, book: Path) -> None:
+    tree = good_run[0]
+    with FileLock(tree.parent / f".{tree.name}.lock"):
+        code, out, err = call(book, "run", "zeta")
+    assert code == 2 and not out and "Another program is writing to" in err
 
 
 def test_outside_a_clone(tmp_path: Path) -> None:
@@ -333,11 +380,17 @@ def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeat
     assert "did not finish" not in (root / "_build/executed/quick/fails.ipynb").read_text()
 
 
+def so_far(notebook: Path) -> bool:
+    """Whether the output of the stopped cell is there."""
+    return nbformat.read(notebook, as_version=4).cells[2].outputs[0].text == "so far\n"
+
+
 @pytest.mark.slow
 def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
     code, _, err = call(book, "run", "--profile", "short", "slow")
     assert code == 1
-    assert "made no progress for 0.05 minutes" in err and "code cell 2: time.sleep(600" in err
+    assert "made no progress for 0.05 minutes" in err and "code cell 2: print('so far')" in err
+    assert so_far(book / "_build/executed/short/slow.ipynb")
     pid = int((work(book, "slow", "short") / "pid.txt").read_text())
     assert not is_running(pid)
 
@@ -363,6 +416,7 @@ def test_stopped_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.Signals[stop]
     assert not is_running(int(pid_file.read_text()))
+    assert so_far(tree / "slow.ipynb")
 
     (pid_file.parent / "go").touch()
     code, out, _ = call(book, "run", "--profile", "odd", "zeta", "slow")

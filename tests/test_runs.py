@@ -141,6 +141,17 @@ def spoilt(value: float) -> torch.Tensor:
     return images
 
 
+def one_outlier() -> TensorDataset:
+    """The variance of its batch is infinite, the loss is not."""
+    return TensorDataset(torch.where(torch.arange(24)[:, None, None, None] == 3, 1e20 * X, X), Y)
+
+
+def not_finite() -> torch.nn.Module:
+    model = random_model(1, 2)
+    model.linear1.weight.data[0] = torch.nan
+    return model
+
+
 REFUSED = {
     "255": (TensorDataset(X, 255 * Y), "Image 0 of the training set has labels that are not 0, 1"),
     "numbers of classes": (TensorDataset(X, Y[:, 0]), "needs labels of the shape"),
@@ -188,6 +199,15 @@ def test_numbers_with_which_nothing_trains(options: dict, words: str, tmp_path: 
     with pytest.raises(ValueError, match=words):
         fit(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [
+    {"learning_rate": 1e30}, {"train": TensorDataset(1e30 * X, Y)}, {"pos_weight": [1e38, 1]},
+    {"train": one_outlier()}, {"start": not_finite()},
+])  # fmt: skip
+def test_a_training_that_diverges_ends(options: dict, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no longer finite in epoch [12]: lower the learning rate"):
+        fit(tmp_path, 2, **options)
 
 
 def test_any_dataset_and_type_of_labels_trains(tmp_path: Path, finished: Path) -> None:
@@ -265,6 +285,25 @@ def test_a_stop_between_the_two_checkpoints_is_no_fault(
         patch.setattr(AtomicCheckpointIO, "save_checkpoint", stop)
         fit(tmp_path)
     assert weights(tr.load(tmp_path)) == weights(tr.load(finished))
+    fit(tmp_path)
+    assert_same_run(tmp_path, finished)
+
+
+def test_the_history_is_whole_whenever_it_stops(
+    tmp_path: Path, finished: Path, monkeypatch
+) -> None:
+    save = AtomicCheckpointIO.save_checkpoint
+
+    def stop(self: object, checkpoint: dict, path: str, **options: object) -> None:
+        save(self, checkpoint, path, **options)
+        if checkpoint["epoch"] == 1 and Path(path).stem == "last":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", stop)
+        fit(tmp_path)
+    half, whole = tr.history(tmp_path), tr.history(finished)
+    assert [half["loss"], half["val_score"]] == [whole["loss"][:2], whole["val_score"][:2]]
     fit(tmp_path)
     assert_same_run(tmp_path, finished)
 

@@ -36,9 +36,7 @@ def correlated_maps(*leading: int, seed: int = 0, layers: int = 8) -> Tensor:
     st.none() | st.lists(st.integers(-8, 7), min_size=1, max_size=9),
     st.sampled_from([(), (2,), (2, 1, 3)]),
 )
-def test_combination_against_numpy(
-    how: str, layers: list[int] | None, leading: tuple[int, ...]
-) -> None:
+def test_combination_against_numpy(how, layers, leading) -> None:
     maps = random_images(*leading, 8, 5, 6)
     chosen = maps.numpy() if layers is None else maps.numpy()[..., layers, :, :]
     actual = seg.combine(maps, how, layers)
@@ -111,12 +109,6 @@ def test_pca_of_constant_maps_beside_others_does_not_spread() -> None:
     torch.testing.assert_close(scores[[0, 2]], seg.combine(maps[[0, 2]]))
 
 
-def test_pca_of_a_batch_equals_one_by_one() -> None:
-    maps = correlated_maps(2, 3)
-    one_by_one = torch.stack([torch.stack([seg.combine(m) for m in row]) for row in maps])
-    torch.testing.assert_close(seg.combine(maps), one_by_one)
-
-
 # Smoothing
 
 
@@ -170,16 +162,6 @@ def test_percentile_against_numpy(q: float) -> None:
         np.testing.assert_array_equal(mask, image > np.percentile(image, q, method="lower"))
     assert masks[0].float().mean() == pytest.approx(1 - q / 100, abs=1 / 40)
     assert not masks[-1].any()
-
-
-@pytest.mark.parametrize("function", [*THRESHOLDS, lambda maps: seg.percentile(maps, 80)])
-def test_thresholds_of_a_batch_equal_one_by_one(function) -> None:
-    images = images_to_threshold()
-    one_by_one = torch.stack([function(image) for image in images])
-    assert torch.equal(function(images), one_by_one)
-    assert torch.equal(function(images.reshape(2, 3, 40, 50)), one_by_one.reshape(2, 3, 40, 50))
-    across = images.mT.contiguous().mT
-    assert torch.equal(function(across), one_by_one)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +221,7 @@ def test_segment_follows_the_recipe(divided: tuple[MICRANet, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("side", [None, 16])
-def test_classes_that_are_not_predicted_get_empty_masks(
-    divided: tuple[MICRANet, Tensor], side: int | None
-) -> None:
+def test_classes_that_are_not_predicted_get_empty_masks(divided, side) -> None:
     """Even by a recipe that marks every pixel."""
     recipe = seg.Recipe("all", mean_of("4b"), lambda scores, images: torch.ones_like(scores) > 0)
     segments = seg.segment(*divided, recipe, side)
@@ -249,21 +229,6 @@ def test_classes_that_are_not_predicted_get_empty_masks(
     assert predicted.any() and not predicted.all()
     assert torch.equal(segments.masks.all((-2, -1)), predicted)
     assert torch.equal(segments.masks.any((-2, -1)), predicted)
-
-
-def test_mask_sees_the_images(divided: tuple[MICRANet, Tensor]) -> None:
-    model, images = divided
-    recipe = seg.Recipe("bright", mean_of("1a"), lambda scores, images: images * scores > 0.5)
-    segments = seg.segment(model, images, recipe)
-    assert segments.masks.any()
-    assert not (segments.masks & (images <= 0.5)).any()
-
-
-def test_one_tile_equals_no_tile(divided: tuple[MICRANet, Tensor]) -> None:
-    whole, tiled = seg.segment(*divided, PLAIN), seg.segment(*divided, PLAIN, side=32)
-    torch.testing.assert_close(tiled.scores, whole.scores)
-    torch.testing.assert_close(tiled.probabilities, whole.probabilities)
-    assert (tiled.masks == whole.masks).float().mean() > 0.999
 
 
 def test_tiles_take_images_of_any_size_and_the_highest_probability() -> None:
@@ -308,19 +273,9 @@ def test_gpu_agrees_with_cpu() -> None:
     ],
     ids=["uint8", "empty", "rank", "z-stack", "16 bit", "channels", "NaN", "small"],
 )
-def test_images_that_do_not_fit_are_refused(
-    model: MICRANet, images: Tensor, error: type[Exception], message: str, side: int | None
-) -> None:
+def test_images_that_do_not_fit_are_refused(model, images, error, message, side) -> None:
     with pytest.raises(error, match=message):
         seg.segment(model, images, PLAIN, side)
-
-
-@pytest.mark.parametrize(("side", "stride"), [(20, 8), (16, 0), (16, 17), (16, -8), (0, None)])
-def test_tiles_that_make_no_sense_are_refused(
-    model: MICRANet, side: int, stride: int | None
-) -> None:
-    with pytest.raises(ValueError, match="multiples of 8|stride must be|too small"):
-        seg.segment(model, random_images(1, 1, 40, 40), PLAIN, side, stride)
 
 
 # Any size, several models, thresholds
@@ -328,9 +283,7 @@ def test_tiles_that_make_no_sense_are_refused(
 
 @quick
 @given(st.integers(9, 40), st.integers(9, 40))
-def test_sides_that_are_no_multiples_of_8_are_mirrored_and_cropped_back(
-    height: int, width: int
-) -> None:
+def test_sides_that_are_no_multiples_of_8_are_mirrored_and_cropped_back(height, width) -> None:
     model, images = random_model(num_classes=2), random_images(1, 1, height, width)
     segments = seg.segment(model, images, PLAIN)
     below, beside = -height % 8, -width % 8

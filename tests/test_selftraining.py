@@ -47,9 +47,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=15)
 @given(side=st.sampled_from([8, 16, 24, 64]), data=st.data())
-def test_absent_is_what_a_crop_without_the_class_covers(
-    path: Path, side: int, data: st.DataObject
-) -> None:
+def test_absent_is_what_a_crop_without_the_class_covers(path, side, data) -> None:
     """Pixel by pixel, over the crops that the rule keeps."""
     crops = CropDataset(path, "training", side, data.draw(st.integers(3, side)), RULE)
     found = absent(crops, SHAPES)
@@ -88,9 +86,7 @@ def expected_error(scores: np.ndarray, none: np.ndarray, threshold: float) -> fl
 
 
 @given(scores=SCORES, error=st.floats(0.01, 1), data=st.data())
-def test_level_is_the_lowest_that_keeps_to_the_error(
-    scores: np.ndarray, error: float, data: st.DataObject
-) -> None:
+def test_level_is_the_lowest_that_keeps_to_the_error(scores, error, data) -> None:
     none = data.draw(hnp.arrays(bool, scores.shape))
     none[:, 0, 0] = True
     found = level([scores, scores + 1], [none, none], error)
@@ -136,21 +132,7 @@ def test_targets_say_what_is_known(scores: np.ndarray, data: st.DataObject) -> N
         assert ((plane == 1) == objects | (holes & ~none[k])).all()
 
 
-def test_targets_of_a_ring_by_thresholds_of_each_class() -> None:
-    scores = np.zeros((2, 7, 7))
-    scores[:, 1:6, 1:6] = 2
-    scores[:, 3, 3] = -5
-    made = targets(scores, np.zeros(scores.shape, bool), [-1, 1], [1, 3])
-    assert (made[0, 1:6, 1:6] == 1).all() and np.isnan(made[0, 0]).all()
-    assert (made[1, 0] == 0).all() and made[1, 3, 3] == 0 and np.isnan(made[1, 1, 1])
-    none = np.zeros(scores.shape, bool)
-    none[0, 3, 3] = True
-    assert targets(scores, none, -1, 1)[0, 3, 3] == 0, "a hole without the class stays one"
-
-
-def test_targets_of_a_split_follow_from_evidence_and_labels(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_of_a_split_follow_from_evidence_and_labels(path, monkeypatch) -> None:
     monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     images, made = of_split(model, path, data)
@@ -183,33 +165,6 @@ def test_a_guide_changes_the_scores_of_a_split(path: Path) -> None:
     samples = list(dataset.read(path, "training"))
     assert seen == [(each.name, (2, *each.image.shape[1:])) for each in samples]
     assert not any((target == 1).any() for target in made), "without a guide some are"
-
-
-def test_large_images_are_scored_in_tiles_as_in_one_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
-    image = np.random.default_rng(0).random((1, 200, 232), np.float32)
-    label = np.zeros(image.shape, np.uint8)
-    label[0, :5, :5] = 1
-    samples = [dataset.Sample("large", image, label)]
-    rule = Rule(("cell",), visible_share=0.5)
-    about = dataset.About(rule.classes, "made up", "CC0")
-    path = dataset.write(tmp_path / "large.hdf5", {"training": samples}, about)
-    scores = []
-
-    def keep(_: dataset.Sample, score: np.ndarray) -> np.ndarray:
-        scores.append(score)
-        return score
-
-    for side in (512, 128):
-        monkeypatch.setattr(selftraining, "TILE", side)
-        crops = CropDataset(path, "training", 32, 32, rule)
-        of_split(random_model(num_classes=1), path, crops, guide=keep)
-    inner = ..., slice(None, -48), slice(None, -48)  # beyond the far borders tiles are mirrored
-    whole, tiled = scores
-    np.testing.assert_allclose(tiled[inner], whole[inner], atol=1e-4 * np.ptp(whole))
-    assert not np.array_equal(tiled, whole)
 
 
 # --- crops -------------------------------------------------------------------------------------

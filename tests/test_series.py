@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from micranet_helpers.files.images import read_image
-from micranet_helpers.files.series import axes_of, pixel_size, planes
+from micranet_helpers.files.series import axes_of, members, pixel_size, planes, read_plane
 
 STACK = np.random.default_rng(0).integers(0, 60000, (3, 2, 2, 9, 12), np.uint16)  # T, Z, C, Y, X
 
@@ -48,6 +48,43 @@ def test_single_images_are_what_read_image_reads(tmp_path: Path) -> None:
         [plane] = planes(path)
         assert plane.name == ""
         np.testing.assert_array_equal(plane.image, read_image(path))
+
+
+@pytest.mark.parametrize(
+    ("how", "expected", "said"),
+    [
+        ({"photometric": "miniswhite"}, lambda plane: 255 - plane, "inverted greys (white is 0)"),
+        ({"extratags": [(274, "H", 1, 6, True)], "photometric": "minisblack"},
+         lambda plane: np.rot90(plane, -1), "turned (orientation 6)"),
+    ],
+    ids=["white", "turned"],
+)  # fmt: skip
+def test_what_a_stack_says_of_its_pixels_is_applied(tmp_path, how: dict, expected, said) -> None:
+    stack = (STACK[:, :, 0].reshape(6, 9, 12) // 256).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, **how)
+    tifffile.imwrite(tmp_path / "one.tif", stack[2], **how)
+    for found, plane in zip(planes(tmp_path / "stack.tif"), stack, strict=True):
+        np.testing.assert_array_equal(found.image[0], expected(plane))
+        assert found.said == (said,)
+    np.testing.assert_array_equal(read_image(tmp_path / "one.tif")[0], expected(stack[2]))
+
+
+def test_a_stack_is_read_as_a_folder_of_its_planes(tmp_path: Path) -> None:
+    path = tmp_path / "stack.ome.tif"
+    tifffile.imwrite(path, STACK, ome=True, metadata={"axes": "TZCYX", "PhysicalSizeX": 0.25})
+    assert [plane.name for plane in members(path)] == [plane.name for plane in planes(path)]
+    for plane, expected in zip(members(path), STACK.reshape(6, 2, 9, 12), strict=True):
+        np.testing.assert_array_equal(read_plane(plane).image, expected)
+        assert plane.parent == path and pixel_size(plane) == 0.25
+    np.testing.assert_array_equal(read_plane(path).image, STACK[0, 0])
+    tifffile.imwrite(path, STACK[::-1], ome=True, metadata={"axes": "TZCYX"})
+    np.testing.assert_array_equal(read_plane(path / "t0z0").image, STACK[2, 0])
+    with pytest.raises(FileNotFoundError, match="no plane t9 in .*: check the name"):
+        read_plane(path / "t9")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read_plane(tmp_path / "none.tif")
+    Image.fromarray(STACK[0, 0, 0].astype(np.uint8)).save(tmp_path / "a.png")
+    assert members(tmp_path / "a.png") == [tmp_path / "a.png"]
 
 
 def test_damaged_stacks_are_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -138,6 +175,7 @@ def test_formats_of_microscopes_are_read_plane_by_plane(tmp_path, end, monkeypat
     pretended(module, [stack(STACK, "TZCYX", **more)], monkeypatch)
     found = list(planes(path))
     assert axes_of(path) == "TZ" and pixel_size(path) == pytest.approx(0.25)
+    assert [plane.name for plane in found] == [plane.name for plane in members(path)]
     assert [plane.name for plane in found][:3] == ["t0z0", "t0z1", "t1z0"]
     np.testing.assert_array_equal([plane.image for plane in found], STACK.reshape(6, 2, 9, 12))
 
@@ -149,6 +187,7 @@ def test_several_images_in_a_file_and_colours(tmp_path: Path, monkeypatch) -> No
     pretended("liffile", images, monkeypatch)
     assert [(plane.name, plane.image.shape) for plane in planes(path)] == [
         ("i0z0", (1, 9, 12)), ("i0z1", (1, 9, 12)), ("i1", (3, 9, 12))]  # fmt: skip
+    assert members(path) == [path / name for name in ("i0z0", "i0z1", "i1")]
     assert pixel_size(path) is None
     pretended("liffile", [stack(STACK[0], "ZCXY", coords={})], monkeypatch)
     with pytest.raises(ValueError, match="a.lif cannot be read.*its axes are ZCXY"):

@@ -77,9 +77,7 @@ test_crops.__test__ = False
 @pytest.mark.slow
 @pytest.mark.data
 @every_network
-def test_figures_on_the_card_are_measured_again(
-    name: str, tmp_path: Path, mirror_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_on_the_card_are_measured_again(name, tmp_path, mirror_url, monkeypatch) -> None:
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
     monkeypatch.chdir(tmp_path)
     write = dataset.write  # of what is drawn, the test images are enough

@@ -4,18 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import random_images, random_model
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import random_model
 from torch import Tensor, nn
 
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
-from micranet_helpers.maps import recipes
 from micranet_helpers.maps.cam import evidence
-from micranet_helpers.maps.segmentation import segment
-from micranet_helpers.maps.thresholds import f1_and_best, from_labels
+from micranet_helpers.maps.thresholds import from_labels
 
 SIDE = 32
 
@@ -65,26 +60,3 @@ def test_crops_are_seen_alone(crops: CropDataset) -> None:
 def test_network_in_training_mode_is_refused(crops: CropDataset) -> None:
     with pytest.raises(ValueError, match=r"call model\.eval"):
         from_labels(random_model(3, 3).train(), crops)
-
-
-@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2), st.integers(-4, 4))
-def test_gap_to_the_best_possible_threshold(pixels: list[tuple[int, bool]], level: int) -> None:
-    pixels = [*pixels, (0, True), (0, False)]
-    scores, mask = (np.array(values) for values in zip(*pixels, strict=True))
-
-    def f1(threshold: float) -> float:
-        return 2 * (mask & (scores >= threshold)).sum() / (mask.sum() + (scores >= threshold).sum())
-
-    found, best = f1_and_best(scores.astype(float), mask, level)
-    assert found == pytest.approx(f1(level))
-    assert best == pytest.approx(max(f1(each) for each in scores))
-
-
-def test_masks_begin_at_the_level() -> None:
-    model, images = random_model(num_classes=2), random_images(2, 1, 48, 48)
-    scores = evidence(model, images)[0]
-    levels = scores.mean((0, 2, 3))
-    recipe = recipes.from_level(recipes.EVIDENCE, levels)
-    found = segment(model, images, recipe, thresholds=[0, 0])
-    assert torch.equal(found.masks, scores >= levels[:, None, None])
-    assert found.masks.any() and not found.masks.all() and recipe.name == "evidence"

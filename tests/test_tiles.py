@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from conftest import random_images
@@ -82,9 +81,7 @@ def test_result_stays_on_the_gpu() -> None:
 
 @quick
 @given(st.integers(17, 60), st.integers(17, 60), st.integers(1, 8))
-def test_margins_count_only_at_the_border_of_the_image(
-    height: int, width: int, stride: int
-) -> None:
+def test_margins_count_only_at_the_border_of_the_image(height, width, stride) -> None:
     """A function that is wrong in its margin of 4 px, and right within."""
 
     def spoilt(part: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,9 +96,7 @@ def test_margins_count_only_at_the_border_of_the_image(
     assert torch.equal(scores[..., 0, :], torch.full_like(scores[..., 0, :], -1.0))
 
 
-def test_progress_shows_only_for_long_work(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_shows_only_for_long_work(monkeypatch, capsys) -> None:
     monkeypatch.setattr(tiles, "tqdm", partial(tqdm, disable=False))  # whatever TQDM_DISABLE is
     for patience, shown in ((3600, False), (0, True)):
         monkeypatch.setattr(tiles, "PATIENCE", patience)
@@ -110,38 +105,23 @@ def test_progress_shows_only_for_long_work(
         assert out == "" and ("/32 [" in err) == shown  # 2 images of 4×4 tiles
 
 
-@quick
-@given(st.integers(1, 3), st.integers(5, 30), st.integers(5, 30))
-def test_padded_mirrors_at_the_far_borders_only(batch: int, height: int, width: int) -> None:
-    images = random_images(batch, 2, height, width)
-    larger = padded(images, 8)
-    below, beside = larger.shape[2] - height, larger.shape[3] - width
-    assert larger.shape[2] % 8 == larger.shape[3] % 8 == 0 and max(below, beside) < 8
-    expected = np.pad(images, ((0, 0), (0, 0), (0, below), (0, beside)), mode="reflect")
-    np.testing.assert_array_equal(larger, expected)
-
-
 @pytest.mark.parametrize(
     ("shape", "stride", "margin", "message"),
     [
         ((1, 1, 8, 32), 8, 0, "8×32 px are too small"),
         ((1, 1, 32, 8), 8, 0, "32×8 px are too small"),
-        ((0, 1, 32, 32), 8, 0, "empty"),
-        ((1, 32, 32), 8, 0, "shape"),
         ((1, 1, 32, 32), 8, 8, "too small: the side must exceed 16 px"),
         ((1, 1, 32, 32), 0, 0, "from 1 to 16 px, .* margins, not 0"),
         ((1, 1, 32, 32), 17, 0, "from 1 to 16 px, .* margins, not 17"),
         ((1, 1, 32, 32), 9, 4, "from 1 to 8 px, .* margins, not 9"),
     ],
 )
-def test_images_and_tiles_that_do_not_fit_are_refused(
-    shape: tuple[int, ...], stride: int, margin: int, message: str
-) -> None:
+def test_images_and_tiles_that_do_not_fit_are_refused(shape, stride, margin, message) -> None:
     with pytest.raises(ValueError, match=message):
         over_tiles(torch.rand(shape), identity, 16, stride, margin)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 4, 20), (1, 1, 20, 4), (1, 1, 0, 20), (20, 20)])
+@pytest.mark.parametrize("shape", [(1, 1, 4, 20), (1, 1, 20, 4), (1, 1, 0, 20)])
 def test_images_that_cannot_be_mirrored_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="too small.* exceed 4 px|shape"):
+    with pytest.raises(ValueError, match="too small.* exceed 4 px"):
         padded(torch.rand(shape), 8)

@@ -21,10 +21,9 @@ from PIL import ExifTags, Image
 from servers import Faults, serve_faults, serve_folder
 from skimage.draw import polygon2mask
 
-from micranet_helpers.explore.steps import numbered, scaled
 from micranet_helpers.files.images import read_image, read_mask
 from micranet_helpers.maps import combine, gaussian, grad_cam, otsu, percentile, triangle
-from micranet_helpers.maps.detect import table
+from micranet_helpers.maps.detect import pieces, table
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.zoo import Usage
@@ -163,10 +162,12 @@ def assert_equal(found: NDArray[Any], expected: NDArray[Any]) -> None:
 def test_masks_and_tables_are_those_of_python(page: Any, site: Path, tmp_path: Path) -> None:
     page.get_by_role("button", name="noise").click()
     expect(summary(page)).to_contain_text("object")
-    maps, logits = explained(scaled(read_image(site / browser.PLACE / "small.png")), SIDE)
+    maps, logits = explained(
+        Usage(CLASSES).scaled(read_image(site / browser.PLACE / "small.png")), SIDE
+    )
     cls = int(logits.argmax())
     score = gaussian(combine(maps[cls]), 1)
-    labels = numbered(otsu(score), 4)
+    labels = pieces(otsu(score), 4)
     mask = read_mask(save(page, "mask, TIFF", tmp_path))
     assert_equal(mask, labels)
     assert ((read_mask(save(page, "mask, PNG", tmp_path)) == 255) == (mask > 0)).all()
@@ -211,10 +212,10 @@ def test_every_way_gives_the_mask_of_python(
         page.get_by_label(layer, exact=True).set_checked(layer in layers)
     page.get_by_label("combine by").select_option(how)
     page.get_by_label("threshold").select_option(threshold)
-    maps, logits = explained(scaled(image, "minmax"), 128)
+    maps, logits = explained(Usage(CLASSES, "minmax").scaled(image), 128)
     assert offered(page)[0] == CLASSES[int(logits.argmax())]
     chosen = [LAYERS.index(layer) for layer in layers]
-    labels = numbered(mark(gaussian(combine(maps[int(logits.argmax())], how, chosen), 1)), 4)
+    labels = pieces(mark(gaussian(combine(maps[int(logits.argmax())], how, chosen), 1)), 4)
     expect(summary(page)).to_contain_text(f"{labels.max()} object")
     assert_equal(read_mask(save(page, "mask, TIFF", tmp_path)), labels)
 
@@ -245,9 +246,9 @@ def test_a_photograph_is_turned_as_its_camera_says(page: Any, tmp_path: Path) ->
     page.get_by_label("tile, px").press("Enter")
     take(page, tmp_path / "own.jpg")
     message(page, "own.jpg, 96 × 64 px")
-    maps, logits = explained(scaled(read_image(tmp_path / "own.jpg"), "fixed"), 96)
+    maps, logits = explained(Usage(CLASSES).scaled(read_image(tmp_path / "own.jpg")), 96)
     score = gaussian(combine(maps[int(logits.argmax())], "pca", range(7)), 1)
-    assert_equal(read_mask(save(page, "mask, TIFF", tmp_path)), numbered(otsu(score), 4))
+    assert_equal(read_mask(save(page, "mask, TIFF", tmp_path)), pieces(otsu(score), 4))
 
 
 @pytest.mark.parametrize(

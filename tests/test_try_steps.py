@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from micranet_book import steps
 
-from micranet_helpers.explore.steps import scaled
+from micranet_helpers.data.scaling import normalize, scale_of
 from micranet_helpers.maps import combine, gaussian, otsu, triangle
 from micranet_helpers.plots.colours import SCORES
 
@@ -92,7 +92,8 @@ def test_scaling(
     values, kind = image.astype(np.float32), image.dtype
     assume(how != "fixed" or kind == np.uint8)
     found = run(how, values, number(0), number(1 / 255), np.array([0, 0, 0, 0, 7, 5]))
-    expected = np.pad(scaled(image, how), [(0, 0), (0, 7), (0, 5)], mode="reflect")
+    scaled = normalize(image, *scale_of(image, how))
+    expected = np.pad(scaled, [(0, 0), (0, 7), (0, 5)], mode="reflect")
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -86,9 +86,7 @@ def kill(session: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_chapter_whose_kernel_was_killed_goes_on_from_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chapter_whose_kernel_was_killed_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
     drive = tmp_path / "drive"
     monkeypatch.setenv("MICRANET_WORKDIR", str(drive))
     first = start(tmp_path / "first session")

@@ -156,8 +156,8 @@ def declared(shapes):
 FIRST = "firstConvolution.conv.0.weight"
 BAD_UNETS = {
     "misshapen": (declared({"lastConv.bias": (3,)}), r"lastConv.bias has the shape \(3,\)"),
-    "too many filters": (declared({FIRST: (10**9, 1, 3, 3)}), "sizes from 1 to 1000"),
-    "too large": (declared(expected_shapes(1, 1, 4, 900)), "numbers, at most 100000000"),
+    "too many filters": (declared({FIRST: (10**4, 1, 3, 3)}), "sizes from 1 to 1000"),
+    "too large": (declared(expected_shapes(1, 1, 4, 900)), "declares more than the file can"),
     "too deep": (declared({f"contractingPath.{i}.conv.1.conv.0.weight": (2, 1, 3, 3)
                            for i in range(60)}), "has 61 levels, at most 10"),
     "a level missing": (lambda m: m.__delitem__("contractingPath.0.conv.1.conv.0.weight"),

@@ -26,26 +26,11 @@ def tally(
 ) -> Tally:
     """Count what is right in each image.
 
-    Parameters
-    ----------
-    found : sequence of N ndarrays, bool or integer, (K, H, W)
-        For each class a mask, whose connected pieces are its objects, or numbered objects.
-    true : sequence of N ndarrays, integer, (K, H, W)
-        Numbered objects of each class.
-    smallest : int
-        Least area of an object of a mask, px; pixels of smaller pieces count all the same.
-
-    Returns
-    -------
-    Tally
-        Objects are paired from an intersection over union of one half on, by
-        :func:`~micranet_helpers.metrics.objects.match_objects`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If something found is neither a mask nor numbers, there is no image, or found and true
-        differ in number or shape.
+    ``found`` are, for each image and class, masks, whose connected pieces are its objects, or
+    numbered objects, (K, H, W); ``true`` are numbered objects of the same shapes. Pieces of fewer
+    than ``smallest`` pixels are no objects; their pixels count all the same. Objects are paired
+    from an intersection over union of one half on. Raises TypeError if something found is neither a
+    mask nor numbers, ValueError if there is no image, or found and true differ in number or shape.
     """
     shapes = [[each.shape for each in some] for some in (found, true)]
     if not shapes[0] or shapes[0] != shapes[1]:

@@ -63,45 +63,21 @@ class ObjectCrops(PixelCrops):
     """Draw random crops of images with the objects in them, for :func:`fit`.
 
     Crops are those of :class:`~micranet_helpers.maps.selftraining.PixelCrops`, so that all networks
-    see the same.
-
-    Parameters
-    ----------
-    images : sequence of N ndarrays, float32, (C, H, W)
-        Input of the network.
-    labels : sequence of N ndarrays, integer, (K, H, W)
-        One plane for each class: 0 is background, every value above, below 2^24, one object, whose
-        parts need not touch.
-    side : int
-        Side of a crop, px. Smaller images have zeros at their far borders.
-    num_crops, seed, augment
-        As for :class:`~micranet_helpers.maps.selftraining.PixelCrops`.
-
-    Attributes
-    ----------
-    labels : Tensor, float32, (N, K)
-        1 where an image has an object of the class.
-
-    Raises
-    ------
-    ValueError
-        If images and labels do not belong together, labels hold no object numbers, or the side
-        or the number of crops is less than 1.
+    see the same; smaller images have zeros at their far borders. ``labels`` are N arrays, integer
+    (K, H, W), one plane for each class: 0 is background, every value above, below 2^24, one object,
+    whose parts need not touch. The attribute ``labels``, float32 (N, K), is 1 where an image has an
+    object of the class. Raises ValueError if images and labels do not belong together, labels hold
+    no object numbers, or the side or the number of crops is less than 1.
     """
 
     _most = 2**24  # highest number of an object
 
     def __init__(
-        self,
-        images: Sequence[NDArray[np.float32]],
-        labels: Sequence[NDArray[np.integer]],
-        side: int,
-        num_crops: int,
-        seed: int = 0,
-        augment: bool = True,
-    ) -> None:
+        self, images: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.integer]],
+        *crops: Any, **options: Any,
+    ) -> None:  # fmt: skip
         numbers = [as_labels(label, 3).astype(np.float32) for label in labels]
-        super().__init__(images, numbers, side, num_crops, seed, augment)
+        super().__init__(images, numbers, *crops, **options)
 
     def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Draw a crop, float32 (C, side, side), and its :func:`targets`."""
@@ -115,14 +91,9 @@ class _Learner(Repeatable):
     """Hold Mask R-CNN with its losses and optimiser, for a pytorch-lightning trainer."""
 
     def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        crop: int,
-        learning_rate: float,
-        run: dict[str, Any],
-        network: str,
-    ) -> None:
+        self, in_channels: int, num_classes: int, crop: int, learning_rate: float,
+        run: dict[str, Any], network: str,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.save_hyperparameters()
         self.model = build(in_channels, num_classes, crop)
@@ -153,53 +124,23 @@ def _collate(items: list[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]
 
 
 def fit(
-    train: ObjectCrops,
-    validation: ObjectCrops,
-    folder: Path | str,
-    epochs: int,
-    *,
-    batch_size: int = 32,
-    learning_rate: float = 1e-4,
-    precision: str = "auto",
-    seed: int = 0,
+    train: ObjectCrops, validation: ObjectCrops, folder: Path | str, epochs: int, *,
+    batch_size: int = 32, learning_rate: float = 1e-4, precision: str = "auto", seed: int = 0,
     num_workers: int = 0,
-) -> nn.Module:
-    """Train a Mask R-CNN, or continue the run that ``folder`` holds.
+) -> nn.Module:  # fmt: skip
+    """Train a Mask R-CNN, or continue the run that ``folder`` (1 GB) holds.
 
-    The run is kept and continued as by :func:`micranet_helpers.train.fit`, and
-    :func:`micranet_helpers.train.history` reads its log. The loss is the sum of torchvision's
-    five, the optimiser Adam. The validation loss is computed in training mode without gradients,
-    as in the paper's code, but with the batch norm's learnt statistics, as in :func:`predict`.
+    The run is kept and continued as by :func:`micranet_helpers.train.fit`, as for which
+    ``precision``, ``seed`` and ``num_workers`` are; :func:`micranet_helpers.train.history` reads
+    its log. The loss is the sum of torchvision's five, the optimiser Adam with a constant rate. The
+    validation loss is computed in training mode without gradients, as in the paper's code, but with
+    the batch norm's learnt statistics, as in :func:`predict`. Crops of training and validation have
+    one side; those for validation are best not augmented. ``epochs`` counts all; ``batch_size`` is
+    by default the paper's for F-actin, much for a machine without a GPU.
 
-    Parameters
-    ----------
-    train, validation : ObjectCrops
-        Crops of the same side; those for validation are best not augmented.
-    folder : path
-        Folder of the run, 1 GB. One run a folder.
-    epochs : int
-        Epochs in all.
-    batch_size : int
-        Crops per step; by default as for F-actin in the paper's code, much for a machine without
-        a GPU.
-    learning_rate : float
-        Of Adam; constant.
-    precision, seed, num_workers
-        As for :func:`micranet_helpers.train.fit`.
-
-    Returns
-    -------
-    torchvision.models.detection.MaskRCNN
-        The network of the best epoch, in evaluation mode, on the CPU.
-
-    Raises
-    ------
-    ImportError
-        If torchvision, or its compiled part, is missing.
-    ValueError
-        If no training image has an object of some class, or the folder holds another run.
-    OSError
-        If a checkpoint cannot be written; the earlier ones are intact.
+    The network is that of the best epoch, in evaluation mode, on the CPU. Raises ImportError if
+    torchvision, or its compiled part, is missing; ValueError if no training image has an object of
+    some class, or the folder holds another run; OSError if a checkpoint cannot be written.
     """
     check_numbers(epochs, batch_size, learning_rate)
     image, data = check_data(train, validation, "MaskRCNN")
@@ -242,7 +183,7 @@ class Instances(NamedTuple):
 
 
 def predict(model: nn.Module, image: NDArray[np.float32]) -> Instances:
-    """Find the objects of an image of any size.
+    """Find the objects of an image of any size, float32 (C, H, W), normalised as in the training.
 
     The image is cut into tiles of the side of the crops, half a side apart, mirrored beyond the
     far borders. An object belongs to the tile in whose middle half, or at a border of the image
@@ -250,25 +191,11 @@ def predict(model: nn.Module, image: NDArray[np.float32]) -> Instances:
     to 7/16 of a tile are found whole, and larger ones may be found in parts. Of boxes of any class
     that overlap by more than :data:`OVERLAP`, the best is kept, and where two masks overlap, the
     higher score has the pixel. The rule for tiles is ours; score, mask and overlap are those of
-    the paper's code.
+    the paper's code. Objects of which no pixel is seen, or whose box inside the image is less than
+    :data:`SMALLEST` px wide or high, are left out.
 
-    Parameters
-    ----------
-    model : torchvision.models.detection.MaskRCNN
-        As :func:`fit` or :func:`build` gives it, in evaluation mode, on any device.
-    image : ndarray, float32, (C, H, W)
-        Normalised as the training images. Memory holds one batch of tiles at a time.
-
-    Returns
-    -------
-    Instances
-        Label image, classes and scores, without objects of which no pixel is seen or whose box is
-        less than :data:`SMALLEST` px wide or high inside the image.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the image is not of this type and shape or holds NaN, or the model is in training mode.
+    The model is that of :func:`fit`, in evaluation mode, on any device. Raises TypeError or
+    ValueError if it is in training mode, or the image is not of this type and shape or holds NaN.
     """
     check_evaluating(model)
     batch = torch.tensor(np.asarray(image))[None]

@@ -79,36 +79,18 @@ def _filters(channel: NDArray[np.float32], sigma: float) -> list[NDArray[np.floa
 
 
 def fit(
-    images: Sequence[NDArray[np.float32]],
-    scribbles: Sequence[NDArray[np.integer]],
-    seed: int = 0,
+    images: Sequence[NDArray[np.float32]], scribbles: Sequence[NDArray[np.integer]], seed: int = 0
 ) -> RandomForestClassifier:
     """Train a random forest on the pixels that are drawn on.
 
-    The forest has ``TREES`` trees and the settings of scikit-learn (Breiman 2001, doi
+    The forest has :data:`TREES` trees and the settings of scikit-learn (Breiman 2001, doi
     10.1023/A:1010933404324), but all classes weigh the same (our choice): the number of pixels
     drawn on does not show how frequent a class is.
 
-    Parameters
-    ----------
-    images : sequence of N ndarrays, float32, (C, H, W)
-        All with the same C.
-    scribbles : sequence of N ndarrays, int, (H, W)
-        For each image: 0 where nothing is drawn, 1 on background, 2 on class 1, 3 on class 2 …,
-        as of :func:`scribbles`.
-    seed : int
-        Of the forest.
-
-    Returns
-    -------
-    sklearn.ensemble.RandomForestClassifier
-        It classifies the features of a pixel; its ``classes_`` are the numbers of the scribbles.
-
-    Raises
-    ------
-    ValueError
-        If images and scribbles do not fit together, an image is not finite, or there is no
-        scribble on the background or on a class.
+    ``images`` are float32 (C, H, W), ``scribbles`` int (H, W): 0 where nothing is drawn, 1 on
+    background, 2 on class 1, 3 on class 2 …, as of :func:`scribbles`. The forest classifies the
+    features of a pixel. Raises ValueError if images and scribbles do not fit together, an image is
+    not finite, or there is no scribble on the background or on a class.
     """
     images = [_image(image) for image in images]
     _check_scribbles(images, scribbles)
@@ -124,26 +106,12 @@ def fit(
 
 
 def predict(forest: RandomForestClassifier, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the probability of each class for each pixel.
+    """Compute the probability of each class for each pixel of an image, float32 (C, H, W).
 
-    Tiles overlap by the reach of the filters, so the result is exactly that of the whole image.
-
-    Parameters
-    ----------
-    forest : RandomForestClassifier
-        As :func:`fit` returns it.
-    image : ndarray, float32, (C, H, W)
-        Of any size, scaled as the images of the training.
-
-    Returns
-    -------
-    ndarray, float32, (K, H, W)
-        Shares of the trees in [0, 1], without the background, whose share is 1 less their sum.
-
-    Raises
-    ------
-    ValueError
-        If the image has another shape or other channels, or is not finite.
+    It is the share of the trees, float32 (K, H, W) in [0, 1], without the background, whose share
+    is 1 less their sum. Tiles overlap by the reach of the filters, so the result is exactly that of
+    the whole image. Raises ValueError if the image has another shape or other channels, or is not
+    finite.
     """
     image = _image(image)
     num_classes = len(forest.classes_) - 1
@@ -169,42 +137,20 @@ def _spans(side: int) -> Iterator[tuple[slice, slice, slice]]:
 
 
 def scribbles(
-    label: NDArray[np.integer],
-    strokes: int,
-    length: int = 20,
-    margin: int = 2,
-    seed: int = 0,
+    label: NDArray[np.integer], strokes: int, length: int = 20, margin: int = 2, seed: int = 0
 ) -> NDArray[np.uint8]:
     """Draw strokes on each class and on the background, as a person would (our simulation).
 
     A stroke begins at a random pixel of its class and is the shortest path within the object to
-    another pixel ``length`` away. Pixels of more than one class are left out.
+    another pixel ``length`` px away, shorter where the object is. ``margin`` px at the border of an
+    object, but not of the image, are left free, except for its skeleton, so that thin objects can
+    be drawn on. Of ``strokes`` for each class and the background, which do not touch, there are
+    fewer where there is no room.
 
-    Parameters
-    ----------
-    label : ndarray, int, (K, H, W)
-        For each class the objects, numbered from 1, or a mask of 0 and 1.
-    strokes : int
-        Strokes for each class and the background, fewer where there is no room: strokes of one
-        class do not touch.
-    length : int
-        Length of a stroke from end to end, px; shorter where the object is.
-    margin : int
-        Pixels left free at the border of an object, except for its skeleton, so that thin objects
-        can be drawn on. The border of the image does not count.
-    seed : int
-        Of the random draws.
-
-    Returns
-    -------
-    ndarray, uint8, (H, W)
-        0 where nothing is drawn, 1 on background, 2 on class 1, 3 on class 2 …
-        ``skimage.measure.label(drawn).max()`` is the number of strokes.
-
-    Raises
-    ------
-    ValueError
-        If the label is no label image, or a number is out of range.
+    ``label``, int (K, H, W), holds for each class the objects, numbered from 1, or a mask of 0 and
+    1; pixels of more than one class are left out. The result, uint8 (H, W), is 0 where nothing is
+    drawn, 1 on background, 2 on class 1, 3 on class 2 … Raises ValueError if the label is no label
+    image, or a number is out of range.
     """
     label = as_labels(label, 3)
     if min(strokes, length) < 1 or margin < 0:
@@ -241,10 +187,7 @@ def _inside(area: NDArray[np.integer], margin: int) -> NDArray[np.bool_]:
 
 
 def _stroke(
-    area: NDArray[np.integer],
-    free: NDArray[np.bool_],
-    length: int,
-    rng: np.random.Generator,
+    area: NDArray[np.integer], free: NDArray[np.bool_], length: int, rng: np.random.Generator
 ) -> tuple[_Slices, NDArray[np.bool_]]:
     """Find a window, and the pixels to draw on in it."""
     start = np.unravel_index(rng.choice(np.flatnonzero(free)), free.shape)
@@ -274,12 +217,8 @@ def _image(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def _check_scribbles(
     images: Sequence[NDArray[np.float32]], scribbles: Sequence[NDArray[np.integer]]
 ) -> None:
-    if len(images) != len(scribbles) or len({len(image) for image in images}) != 1:
-        raise ValueError(
-            f"Give each image (C, H, W) its scribbles (H, W), all of one number of channels, not "
-            f"{len(images)} images of {sorted({len(image) for image in images})} channels and "
-            f"{len(scribbles)} scribbles."
-        )
+    if not images or len(images) != len(scribbles):
+        raise ValueError(f"Give {len(images)} images, not {len(scribbles)}, their scribbles.")
     for image, drawn in zip(images, scribbles, strict=True):
         if as_labels(drawn).shape != image.shape[1:]:
             raise ValueError(

@@ -62,14 +62,10 @@ def build(
     STEDActinFCN are split so that ``actin_1`` and ``actin_3``, the same field twice, stay
     together. Other images of one experiment may be in two splits, in both.
 
-    Parameters
-    ----------
-    source : str
-        ``"simulated"``; ``"open"`` (STEDActinFCN and TA-GAN, ten images of 224 to 256 px, for
-        looking); or ``"original"`` (the data of the MICRA-Net paper).
-    path, subset, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the errors. For
-        ``"open"``, the subset ``"small"`` is a part of TA-GAN.
+    ``source`` is ``"simulated"``; ``"open"``, STEDActinFCN and TA-GAN, ten images of 224 to 256 px
+    for looking, of which the subset ``"small"`` is a part of TA-GAN; or ``"original"``, the data of
+    the MICRA-Net paper. The rest, and the errors, are as for
+    :func:`micranet_helpers.data.em.build`.
     """
     return sources.write(path, source, {
         "simulated": lambda: sources.simulated(
@@ -118,32 +114,14 @@ def normalized(counts: NDArray[Any]) -> NDArray[np.float32]:
 def read(files: Iterable[str | Path]) -> Iterator[Sample]:
     """Read labelled images: those of the original, of STEDActinFCN and of TA-GAN.
 
+    ``files`` are ``*.hdf5`` of the original; ``NAME.tiff`` of STEDActinFCN (Lavoie-Cardinal et al.
+    2020, doi 10.1038/s41598-020-68180-2), beside ``NAME.polys.txt``; or stacks of TA-GAN (Bouchard
+    et al. 2023, doi 10.1038/s42256-023-00689-3) in their folders, ``DATASET/SPLIT/NAME.tif``.
+    Images are float32 (1, H, W), normalised; labels uint16 (3, H, W): rings, fibres, dendrite.
     Marks are coarse, and what is not marked may still be there. Unclear rings (polygons of the
     number 1) are left out, as in the original. The plane ``dendrite`` is empty in open images:
-    STEDActinFCN's are of axons, TA-GAN's have no mark of it.
-
-    Parameters
-    ----------
-    files : iterable of path
-        ``*.hdf5`` of the original; ``NAME.tiff`` of STEDActinFCN, beside ``NAME.polys.txt``; or
-        stacks of TA-GAN in their folders, ``DATASET/SPLIT/NAME.tif``.
-
-    Yields
-    ------
-    Sample
-        Image float32 (1, H, W), normalised; label uint16 (3, H, W): rings, fibres, dendrite.
-
-    Raises
-    ------
-    FileNotFoundError
-        If an image or its polygons are missing.
-    ValueError
-        If a file is damaged, or is not what it should be.
-
-    References
-    ----------
-    Lavoie-Cardinal et al. 2020, doi 10.1038/s41598-020-68180-2; Bouchard et al. 2023, doi
-    10.1038/s42256-023-00689-3; Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
+    STEDActinFCN's are of axons, TA-GAN's have no mark of it. Raises FileNotFoundError if an image
+    or its polygons are missing, ValueError if a file is damaged, or is not what it should be.
     """
     for file in map(Path, files):
         if file.suffix == ".hdf5":
@@ -206,19 +184,11 @@ def _polygons(path: Path) -> Iterator[tuple[int, NDArray[np.float64]]]:
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
-    """Draw STED images of dendrites: see :mod:`micranet_helpers.data.simulated.dendrites`.
+    """Draw n STED images of dendrites: see :mod:`micranet_helpers.data.simulated.dendrites`.
 
-    Parameters
-    ----------
-    n, size, seed : int
-        Number of images; side, px of 20 nm, at least 64; which ones. An image depends on
-        ``size``, ``seed`` and its number only.
-
-    Returns
-    -------
-    list of Sample
-        Image float32 (1, size, size), normalised; label uint16 (3, size, size): stretches with
-        rings, with fibres, and dendrites, each numbered from 1 as connected components.
+    Images are float32 (1, size, size), normalised, of 64 px of 20 nm or more; labels uint16 (3,
+    size, size): stretches with rings, with fibres, and dendrites, each numbered from 1 as connected
+    components. An image depends on ``size``, ``seed`` and its number only.
     """
     return [_draw(size, seed, number) for number in range(n)]
 

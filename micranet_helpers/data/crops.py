@@ -40,12 +40,10 @@ class Rule:
         A class is present if it covers more than this share of the crop.
     visible_share : float
         If above 0, a class is present only if at least this share of one of its objects lies in
-        the crop. A crop that holds only smaller parts of objects of a class is ambiguous, and
-        dropped. So a crop must have room for such a share of an object.
-    foreground : str or None
-        Plane of the label that must cover the share ``foreground_share`` of the crop.
-    foreground_share : float
-        See ``foreground``.
+        the crop, which must have room for it. A crop that holds only smaller parts of objects of a
+        class is ambiguous, and dropped.
+    foreground, foreground_share : str or None, and float
+        Plane of the label that must cover this share of the crop.
     ignore : str or None
         A crop that touches this plane of the label and shows no class is dropped.
     """
@@ -121,18 +119,18 @@ def _most_visible(
 class CropDataset(Dataset):
     """Crops of a split of an HDF5 dataset, on a grid that covers each image.
 
-    The last crops reach over the far edges of an image and hold zeros there, after
-    normalisation, as in the original. An image smaller than a crop gives one crop. Where the
-    dataset holds image-level labels, there is one item an image, padded to the side; where it holds
-    labels of crops, these are the items. Of the rule only the classes apply then. A crop takes some
-    30 bytes of memory until it is read.
+    The last crops reach over the far edges of an image and hold zeros there, after normalisation,
+    as in the original. An image smaller than a crop gives one crop. Where the dataset holds
+    image-level labels, there is one item an image, padded to the side; where it holds labels of
+    crops, these are the items. Of the rule only the classes apply then. A crop takes some 30 bytes
+    of memory until it is read. Raises FileNotFoundError or ValueError if the file is missing or
+    damaged, or lacks the split or a plane that the rule names; the side or the stride is out of
+    range; no crop is left; or an image with image-level labels is larger than a crop.
 
     Parameters
     ----------
-    path : path
-        A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
-    split : str
-        Name of the split, e.g. ``training``.
+    path, split : path and str
+        A dataset in the layout of :mod:`micranet_helpers.data.dataset`, and e.g. ``training``.
     side, stride : int
         Side of a crop, a multiple of 8, and step from crop to crop, from 1 to ``side``; px.
     rule : Rule
@@ -156,18 +154,6 @@ class CropDataset(Dataset):
         Number of the image, top and left of each crop, px.
     every : (ndarray, Tensor)
         Positions and labels of all crops, those that ``ratio`` leaves out too.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing or damaged, or lacks the split or a plane that the rule names; the
-        side or the stride is out of range; no crop is left; or an image with image-level labels is
-        larger than a crop.
-
-    Notes
-    -----
-    The rule for F-actin with side 256 and stride 192, and ratios from 2:1 to 1:16 for electron
-    micrographs are those of the code of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
     """
 
     def __init__(

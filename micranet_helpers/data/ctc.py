@@ -87,22 +87,13 @@ CLASSES, RULE = classes(), rule()
 
 
 def contacts(cells: NDArray[Any]) -> NDArray[np.int64]:
-    """Find where cells touch or nearly touch.
+    """Find where cells touch or nearly touch, by their numbers (H, W), 0: none.
 
     Each cell is grown by half of :data:`CONTACT`; where it meets another cell's growth (they share
     a pixel's side), a contact lies, and is widened by as much. So two cells that face each other
     are in contact if at most four pixels lie between them. This definition is ours: that of the
-    MICRA-Net paper was not published.
-
-    Parameters
-    ----------
-    cells : ndarray of int, (H, W)
-        Numbers of the cells, 0: none.
-
-    Returns
-    -------
-    ndarray, int64, (H, W)
-        Numbers of the contacts, 0: none; one for each pair of cells and place where they meet.
+    MICRA-Net paper was not published. The result, int64 (H, W), numbers the contacts, 0: none; one
+    for each pair of cells and place where they meet.
     """
     grown = expand_labels(np.asarray(cells, np.int64), CONTACT / 2)
     highest = maximum_filter(grown, footprint=CROSS)
@@ -248,16 +239,10 @@ def build(
 
     Real frames are split by :func:`find`. Pixels of the lines differ in size: frames keep theirs.
 
-    Parameters
-    ----------
-    source : str
-        ``"simulated"``; ``"original"``: the six lines of the challenge that the MICRA-Net paper
-        used; ``"open"``: Usiigaci and two lines of the challenge.
-    lines : sequence of str, optional
-        The lines, in the order of the classes; by default all of the source.
-    path, subset, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the errors. Only
-        the download of Usiigaci has a subset, ``"small"``.
+    ``source`` is ``"simulated"``; ``"original"``, the six lines of the challenge that the MICRA-Net
+    paper used; or ``"open"``, Usiigaci and two lines of the challenge. ``lines`` are given in the
+    order of the classes; by default all of the source. The rest, and the errors, are as for
+    :func:`micranet_helpers.data.em.build`; only the download of Usiigaci has a subset, ``"small"``.
     """
     lines = (LINES[:-1] if source == "original" else DRAWN) if lines is None else tuple(lines)
     names = classes(lines)  # before anything is downloaded
@@ -297,22 +282,11 @@ def _real(lines: Sequence[str], subset: str | None) -> dict[str, Iterator[Sample
 
 
 def simulate(n: int, size: int, seed: int = 0, lines: Sequence[str] = DRAWN) -> list[Sample]:
-    """Draw cells of one line in each image, line after line.
+    """Draw n images, cells of one line in each: see :mod:`micranet_helpers.data.simulated.cells`.
 
-    See :mod:`micranet_helpers.data.simulated.cells`.
-
-    Parameters
-    ----------
-    n, size, seed : int
-        Number of images; side, px; which ones. Image i shows the line ``lines[i % len(lines)]``
-        and does not depend on n.
-    lines : sequence of str
-        Some of :data:`DRAWN`.
-
-    Returns
-    -------
-    list of Sample
-        Image uint16 (1, size, size), label uint16 (2 L, size, size) as of :func:`read`, exact.
+    Image i shows the line ``lines[i % len(lines)]``, some of :data:`DRAWN`, and depends on
+    ``size``, ``seed`` and i only. Images are uint16 (1, size, size), labels uint16 (2 L, size,
+    size) as of :func:`read`, exact.
     """
     return list(map(partial(_draw, seed, _drawable(size, lines), size), range(n)))
 

@@ -3,21 +3,15 @@
 The layout is that of the original MICRA-Net F-actin files, extended so that those still load:
 each top-level group (a split: ``training``, ``validation``, ``testing``) holds
 
-=================  =====================================  =========================================
-``data``           (N, H, W) or (N, C, H, W)              images as published, padded with zeros to
-                                                          one size
-``label``          (N, K, H, W) or (N, K)                 object numbers (0: none), one plane for
-                                                          each class, or image-level labels 0 and 1,
-                                                          NaN where unknown;
-                                                          its attribute ``shapes`` (N, 2) holds the
-                                                          true height and width of each image
-``name``           (N,), optional                         names of the images
-``normalization``  (N, C, 2), optional                    offset o and factor f: the network sees
-                                                          (image - o) f
-``boxes``          (M, 6), optional                       image, class, top, left, bottom, right, px
-``crops``          (M, 4 + K), optional                   image, top, left, side of a crop, px; 0, 1
-                                                          or, where unknown, NaN of each class
-=================  =====================================  =========================================
+- ``data``, (N, H, W) or (N, C, H, W): images as published, padded with zeros to one size;
+- ``label``, (N, K, H, W) or (N, K): object numbers (0: none), one plane for each class, or
+  image-level labels 0 and 1, NaN where unknown; its attribute ``shapes``, (N, 2), holds the true
+  height and width of each image;
+- ``name``, (N,), optional: names of the images;
+- ``normalization``, (N, C, 2), optional: offset o and factor f: the network sees (image - o) f;
+- ``boxes``, (M, 6), optional: image, class, top, left, bottom, right, px;
+- ``crops``, (M, 4 + K), optional: image, top, left, side of a crop, px; 0, 1 or, where unknown,
+  NaN of each class.
 
 The file's attributes say ``classes`` (names, JSON), ``pixel_size_um``, ``scaling`` (of each image
 by its own numbers), ``source``, ``licence`` and ``version`` (of this package); the attribute
@@ -48,8 +42,7 @@ SPLITS = ("training", "validation", "testing")
 """Usual names of the splits."""
 
 CHUNK = 128  # side of the tiles in which images are packed, px: a crop reads few of them
-MOST_PIXELS = 2**30  # values of an image or label; a file that declares more is damaged
-MOST_IMAGES = 2**20  # images of a split, likewise
+MOST_PIXELS = 2**30  # values of an image or label
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +89,10 @@ class Sample:
 class About:
     """Describe a dataset.
 
-    Attributes
-    ----------
-    classes : tuple of str
-        Names of the K planes of the label.
-    source : str
-        Where the images come from, with the citation.
-    licence : str
-        Under which terms they may be used.
-    pixel_size_um : float or None
-        Side of a pixel in µm, where it is known.
-    scaling : str or None
-        How each image was scaled by its own numbers, "minmax" or "standard" of
-        :data:`~micranet_helpers.data.scaling.SCALINGS`; None where all have one offset and factor.
+    ``classes`` name the K planes of the label; ``source`` says where the images come from, with the
+    citation, ``licence`` under which terms they may be used. ``pixel_size_um`` is the side of a
+    pixel, µm, where it is known; ``scaling`` how each image was scaled by its own numbers, "minmax"
+    or "standard" of :data:`~micranet_helpers.data.scaling.SCALINGS`, None where all have one scale.
     """
 
     classes: tuple[str, ...]
@@ -124,24 +108,11 @@ class About:
 def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About) -> Path:
     """Write a dataset, in the memory of one image, and return its path.
 
-    The file gets its name only when it is complete; what a killed run left is removed.
-
-    Parameters
-    ----------
-    path : path
-        The new file, usually ``*.hdf5``. An old one is replaced. One writer at a time.
-    splits : mapping of str to iterable of Sample
-        Usually ``training``, ``validation`` and ``testing``. Within a split all images have the
-        same channels, dtype and kind of label; heights and widths may differ.
-    about : About
-        Names of the classes, source, licence, pixel size.
-
-    Raises
-    ------
-    ValueError
-        If a sample contradicts the others or ``about``, or holds NaN; nothing is written.
-    OSError
-        If the disk is full; the old file is then as before.
+    The file gets its name only when it is complete; an old one is replaced, what a killed run left
+    is removed. One writer at a time. ``splits`` are usually ``training``, ``validation`` and
+    ``testing``; within one, all images have the same channels, dtype and kind of label; heights and
+    widths may differ. Raises ValueError if a sample contradicts the others or ``about``, or holds
+    NaN: nothing is written; OSError if the disk is full: the old file is then as before.
     """
     path = Path(path)
     if path.is_dir():
@@ -299,20 +270,10 @@ def _checked(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
 
 
 def describe(path: str | Path) -> tuple[About, dict[str, int]]:
-    """Read the description of a dataset and the sizes of its splits.
+    """Read the description of a dataset, and the sizes of its splits by name.
 
-    Returns
-    -------
-    About
-        Classes (``"0"``, ``"1"``, … where the file does not name them), source, licence and
-        pixel size.
-    dict of str to int
-        Splits and their numbers of images.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is damaged or no dataset.
+    Classes are ``"0"``, ``"1"``, … where the file does not name them. Raises FileNotFoundError or
+    ValueError if there is no such file, or it is damaged or no dataset.
     """
     with reading(path, "the dataset") as file:
         splits = {name: Split(member(file, name)) for name in file}
@@ -439,16 +400,8 @@ def _check_stacks(data: h5py.Dataset, label: h5py.Dataset) -> None:
         wrong = f"{data.name} {data.shape} and {label.name} {label.shape} do not belong together"
     elif 0 in data.shape + label.shape:
         wrong = f"{data.name} or {label.name} is empty"
-    # A small file may declare any size: more than a dataset would hold is not believed.
-    elif len(data) > MOST_IMAGES or max(map(_largest_part, (data, label))) > MOST_PIXELS:
-        wrong = f"{data.name} {data.shape} or {label.name} {label.shape} declares too large a size"
     if wrong:
         raise ValueError(f"{wrong}.")
-
-
-def _largest_part(stack: h5py.Dataset) -> int:
-    """Count the values of an image, or of a tile if that is larger."""
-    return max(math.prod(stack.shape[1:]), math.prod(stack.chunks or ()))
 
 
 def _optional(
@@ -461,7 +414,7 @@ def _optional(
     fits = len(found.shape) == len(shape) and all(
         want in (None, is_) for want, is_ in zip(shape, found.shape, strict=True)
     )
-    if not fits or found.dtype.kind != kind or found.nbytes > MOST_PIXELS:
+    if not fits or found.dtype.kind != kind:
         raise ValueError(f"{found.name} is {found.dtype} {found.shape}, expected is {shape}.")
     values = found[()]
     if kind == "f" and finite and not np.isfinite(values).all():

@@ -57,24 +57,10 @@ class Canvases(NamedTuple):
 def load(images: Path | str | None = None, labels: Path | str | None = None) -> Digits:
     """Load single digits: scikit-learn's bundled ones, or MNIST from its two files.
 
-    Parameters
-    ----------
-    images, labels : path, optional
-        MNIST's idx files, e.g. ``t10k-images-idx3-ubyte.gz``, packed or not.
-
-    Returns
-    -------
-    Digits
-        Bundled digits are enlarged from 8×8 px to MNIST's format, 20 px high in a field of 28.
-
-    Raises
-    ------
-    ValueError
-        If a file is no idx file, the two do not belong together, or only one is given.
-
-    References
-    ----------
-    Alpaydin & Kaynak 1998, doi 10.24432/C50P49; LeCun et al. 1998, doi 10.1109/5.726791.
+    ``images`` and ``labels`` are MNIST's idx files, e.g. ``t10k-images-idx3-ubyte.gz``, packed or
+    not (LeCun et al. 1998, doi 10.1109/5.726791). Bundled digits (Alpaydin & Kaynak 1998, doi
+    10.24432/C50P49) are enlarged from 8×8 px to MNIST's format, 20 px high in a field of 28. Raises
+    ValueError if a file is no idx file, the two do not belong together, or only one is given.
     """
     if (images is None) != (labels is None):
         raise ValueError("Give both of MNIST's files, images and labels, or none.")
@@ -123,7 +109,7 @@ def make_canvases(
     digits: Digits, num_canvases: int, side: int = 64, num_digits: tuple[int, int] = (0, 3),
     margin: int = 0, seed: int = 0,
 ) -> Canvases:  # fmt: skip
-    """Scatter digits on noisy, blurred canvases.
+    """Scatter digits, drawn with replacement, on N noisy, blurred canvases of S × S px.
 
     Digits are turned by up to 15°, 20 to 24 px high, and none touches another. Poisson noise (mean
     8 of 255) and a Gaussian blur of 0.8 to 2 px follow in random order. That recipe was read off
@@ -131,26 +117,9 @@ def make_canvases(
     is our addition: it makes more handwriting of a thousand digits. A digit that finds no free
     place in 200 tries is left out; the truth holds what is really there.
 
-    Parameters
-    ----------
-    digits : Digits
-        Where digits are drawn from, with replacement.
-    num_canvases, side, seed : int
-        Number N of canvases; their side S, px, a multiple of 8; which ones.
-    num_digits : (int, int)
-        Fewest and most digits on a canvas.
-    margin : int
-        Pixels at the border that stay free of ink.
-
-    Returns
-    -------
-    Canvases
-        Images, image-level labels and, for evaluation, the truth.
-
-    Raises
-    ------
-    ValueError
-        If the side is no multiple of 8, a digit has no room, or the numbers make no range.
+    ``side`` S is a multiple of 8; ``num_digits`` are the fewest and most digits on a canvas,
+    ``margin`` the pixels at its border that stay free of ink. Raises ValueError if the side is no
+    multiple of 8, a digit has no room, or the numbers make no range.
     """
     if side % 8 or not 0 <= 2 * margin <= side - PATCH:
         raise ValueError(

@@ -48,22 +48,11 @@ def build(
     at least half covered by mitochondria of section 10, and 22 % by those of section 14, where
     testing begins. A test on this stack says nothing of other tissue.
 
-    Parameters
-    ----------
-    path : path
-        The new file.
-    source : str
-        ``"simulated"`` or ``"open"`` (the *Drosophila* sections). There is no ``"original"``.
-    subset : str, optional
-        A part of the download, e.g. ``"small"`` (sections 00–15); by default everything.
-    num_images, size, seed : int
-        Number of simulated images, at least 3, split 70, 15, 15 %; their side, px; which ones.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is no such source or subset, a file is damaged or missing, a download fails or the
-        disk is full.
+    ``path`` is the new file; ``source`` ``"simulated"`` or ``"open"``, the *Drosophila* sections
+    (there is no ``"original"``); ``subset`` a part of the download, e.g. ``"small"`` (sections
+    00–15), by default everything. ``num_images``, at least 3, are simulated and split 70, 15, 15 %,
+    each ``size`` px wide; ``seed`` says which ones. Raises ValueError or OSError if there is no
+    such source or subset, a file is damaged or missing, a download fails or the disk is full.
     """
     return sources.write(path, source, {
         "simulated": lambda: sources.simulated(
@@ -106,20 +95,11 @@ def _mask(file: Path) -> NDArray[np.bool_]:
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
-    """Draw sections of neuropil: see :mod:`micranet_helpers.data.simulated.neuropil`.
+    """Draw n sections of neuropil: see :mod:`micranet_helpers.data.simulated.neuropil`.
 
-    Parameters
-    ----------
-    n, size, seed : int
-        Number of sections; side, px of 4.6 nm, at least 64; which ones. A section depends on
-        ``size``, ``seed`` and its number only. Of 256 px, about one in three shows no
-        mitochondrion.
-
-    Returns
-    -------
-    list of Sample
-        Image uint8 (1, size, size), label uint16 (3, size, size): mitochondria and synapses
-        numbered from 1; membranes, with the glia, 0 and 1.
+    Images are uint8 (1, size, size), of 64 px of 4.6 nm or more; labels uint16 (3, size, size):
+    mitochondria and synapses numbered from 1; membranes, with the glia, 0 and 1. A section depends
+    on ``size``, ``seed`` and its number only; of 256 px, about one in three shows no mitochondrion.
     """
     return [_draw(size, seed, number) for number in range(n)]
 

@@ -29,18 +29,10 @@ BATCH = 16  # canvases drawn at once
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
-    """Draw canvases of scikit-learn's bundled digits.
+    """Draw n canvases of scikit-learn's bundled digits, of a side that is a multiple of 8 px.
 
-    Parameters
-    ----------
-    n, size, seed : int
-        Number of canvases; side, px, a multiple of 8; which ones.
-
-    Returns
-    -------
-    list of Sample
-        Image uint16 (1, size, size), shown to the network as 0 to 1; label uint16 (10, size, size)
-        with numbered digits.
+    Images are uint16 (1, size, size), shown to the network as 0 to 1; labels uint16 (10, size,
+    size) with numbered digits.
     """
     return list(_canvases(digits.load(), n, size, seed, 0))
 
@@ -55,15 +47,9 @@ def build(
     the canvases are shared out likewise. MNIST's own split of the digits is not used, and the same
     writers are in all splits: the test says nothing of other hands.
 
-    Parameters
-    ----------
-    source : str
-        ``"simulated"``: scikit-learn's bundled 1,797 digits; ``"open"``: MNIST.
-    subset : str, optional
-        ``"test"`` draws from MNIST's 10,000 test digits only; by default all 70,000 are used.
-    path, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the errors; the
-        canvases of MNIST's digits are drawn, too.
+    ``source`` is ``"simulated"``, scikit-learn's bundled 1,797 digits, or ``"open"``, MNIST; its
+    subset ``"test"`` draws from the 10,000 test digits only. The rest, and the errors, are as for
+    :func:`micranet_helpers.data.em.build`; canvases of MNIST's digits are drawn, too.
     """
     counts = sources.shares(num_images)
 

@@ -43,22 +43,22 @@ OVERLAP = np.array([[0.8, 0.2, 0], [0.1, 0.8, 0.1], [0, 0.2, 0.8]])
 
 
 def read(annotations: str | Path, images: Iterable[str | Path], scale: int = 2) -> Iterator[Sample]:
-    """Read fields of IML_Malaria or BBBC041, one at a time.
+    """Read fields of IML_Malaria or BBBC041, one at a time, with labels (3, H, W).
 
-    Boxes are filled in the label, larger ones first, so that of overlapping cells the smaller
-    stays whole; a box wholly under smaller ones has no pixel, but is still in ``Sample.boxes``.
-    Boxes that reach over the border (in IML_Malaria by up to 5 px) are clipped; one marked twice
-    counts once.
+    Boxes are filled in the label, with their number in their class, larger ones first, so that of
+    overlapping cells the smaller stays whole; a box wholly under smaller ones has no pixel, but is
+    still in ``Sample.boxes``. Boxes that reach over the border (in IML_Malaria by up to 5 px) are
+    clipped; one marked twice counts once.
 
     ``annotations.json`` of IML_Malaria is a list of ``{"image_name", "objects": [{"type", "bbox":
     {"x", "y", "w", "h"}}]}``, numbers written as text; ``training.json`` and ``test.json`` of
     BBBC041 are lists of ``{"image": {"pathname"}, "objects": [{"category", "bounding_box":
-    {"minimum": {"r", "c"}, "maximum": {"r", "c"}}}]}``. The latter was written against public
-    programs that read it, not against the file itself.
+    {"minimum": {"r", "c"}, "maximum": {"r", "c"}}}]}``, written against public programs that read
+    it, not the file.
 
     Images and boxes are reduced by ``scale``, the mean over squares of pixels. The box of a red
     cell of IML_Malaria is 82 px wide; 41 px show a ring as well, and a crop then holds four times
-    as many cells. Labels (3, H, W) number the cells in the order of the boxes.
+    as many cells.
     """
     known = _entries(Path(annotations))
     for path in map(Path, images):
@@ -170,24 +170,11 @@ def elsewhere(sample: Sample) -> Sample:
 def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Sort the boxes of a field for a fair count of detections.
 
-    Of the cells of IML_Malaria that the border cuts, fewer than half have a box. So detections
-    near the border count only in the box of a whole infected cell, and infected cells that it
-    cuts need not be found.
-
-    Parameters
-    ----------
-    sample : Sample
-        A field with boxes.
-    edge : int
-        Width of the border that does not count, px.
-
-    Returns
-    -------
-    infected : ndarray, float32, (M, 4)
-        Top, left, bottom, right of the infected cells to be found, px.
-    neither : ndarray, float32, (P, 4)
-        Boxes in which a detection counts neither way: difficult cells, infected ones that the
-        border cuts, and the border itself.
+    Of the cells of IML_Malaria that the border cuts, fewer than half have a box. So detections near
+    the border, ``edge`` px wide, count only in the box of a whole infected cell, and infected cells
+    that it cuts need not be found. Returns boxes, float32 (M, 4), top, left, bottom, right, px, of
+    the infected cells to be found, and those, (P, 4), in which a detection counts neither way:
+    difficult cells, infected ones that the border cuts, and the border itself.
     """
     kind, boxes, whole = sample.boxes[:, 0], sample.boxes[:, 1:], gaps(sample) >= 1
     height, width = sample.image.shape[1:]
@@ -215,14 +202,9 @@ def build(
     Of BBBC041, testing is the published test set; of its training images about one in eight is
     validation, by a checksum of its name. Which of them overlap is not known.
 
-    Parameters
-    ----------
-    source : str
-        ``"simulated"``, ``"open"`` (IML_Malaria) or ``"original"`` (BBBC041).
-    scale : int
-        By how much real images are reduced, see :func:`read`.
-    path, subset, num_images, size, seed
-        As for :func:`micranet_helpers.data.em.build`, and so are the errors.
+    ``source`` is ``"simulated"``, ``"open"`` (IML_Malaria) or ``"original"`` (BBBC041); ``scale``
+    says by how much real images are reduced, see :func:`read`. The rest, and the errors, are as for
+    :func:`micranet_helpers.data.em.build`.
     """
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
     return sources.write(path, source, {
@@ -267,20 +249,13 @@ def _original(folder: Path, scale: int) -> dict[str, Iterator[Sample]]:
 
 
 def simulate(n: int, size: int, seed: int = 0) -> list[Sample]:
-    """Draw fields of a thin smear: see :mod:`micranet_helpers.data.simulated.smear`.
+    """Draw n fields of a thin smear: see :mod:`micranet_helpers.data.simulated.smear`.
 
-    Parameters
-    ----------
-    n, size, seed : int
-        Number of images, which do not depend on it; side, px, where a red cell is 35 px wide, as
-        in IML_Malaria reduced by 2; which ones.
-
-    Returns
-    -------
-    list of Sample
-        Image uint8 (3, size, size), label uint16 (3, size, size): cells with their true outlines,
-        of which the upper hides the lower; ``boxes`` bound what is seen. "difficult" are cells
-        with a doubtful mark, and infected ones of which the image shows less than half.
+    A red cell is 35 px wide, as in IML_Malaria reduced by 2. Images are uint8 (3, size, size),
+    labels uint16 (3, size, size): cells with their true outlines, of which the upper hides the
+    lower; ``boxes`` bound what is seen. "difficult" are cells with a doubtful mark, and infected
+    ones of which the image shows less than half. An image depends on ``size``, ``seed`` and its
+    number only.
     """
     return [_draw(size, seed, number) for number in range(n)]
 

@@ -1,7 +1,7 @@
 """The explorer: from a stored network and an image to counted objects, choice by choice.
 
 - ``Session``: what was chosen, and all that follows from it; no widget, no picture.
-- ``scaled``, ``predict``, ``numbered``: its steps, which a pasted recipe calls, too.
+- ``predict``: its step that shows the maps of a crop, which a pasted recipe calls, too.
 - ``save_mask``, ``save_objects``, ``save_rois``, ``save_recipe``: what was found, as files.
 - ``show``: a figure of it, for pages without a kernel.
 
@@ -18,9 +18,9 @@ from micranet_helpers.explore.saving import (
     save_rois,
 )
 from micranet_helpers.explore.session import Choice, Session
-from micranet_helpers.explore.steps import numbered, predict, scaled
+from micranet_helpers.explore.steps import predict
 
 __all__ = [
-    "Choice", "Session", "numbered", "predict", "recipe", "save_mask", "save_objects",
-    "save_recipe", "save_rois", "scaled", "show",
+    "Choice", "Session", "predict", "recipe", "save_mask", "save_objects", "save_recipe",
+    "save_rois", "show",
 ]  # fmt: skip

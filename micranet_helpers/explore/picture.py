@@ -55,11 +55,11 @@ def overview(session: Session, side: int = LARGE) -> Picture:
 def overlay(session: Session, opacity: float) -> Picture:
     """Show the crop with its objects in the colour of the class, and their outlines.
 
-    Opacity, 0 to 1, is that of the objects. Without a threshold the combined map lies on the crop
+    Opacity, 0 to 1, is that of the objects. Without a mask the combined map lies on the crop
     instead. A small crop is enlarged by repeating pixels.
     """
     picture = _visible(session.raw[:, *session.window])
-    if session.choice.threshold == "none":
+    if not session.masked:
         return _enlarged(_blend(picture, COLOURS[levels(session.score)], opacity))
     labels, colour = session.labels, _rgb(CLASS_COLOURS[session.cls % len(CLASS_COLOURS)])
     inside = labels > 0
@@ -84,15 +84,17 @@ def show(session: Session, opacity: float = 0.5) -> None:
     """Draw a figure with what the explorer shows; ``opacity``, 0 to 1, is that of the objects."""
     large = [name for name in ("image", "score", "overlay") for _ in range(8)]
     small = [layer for layer in LAYERS for _ in range(3)]
-    _, axes = plt.subplot_mosaic([large, small], figsize=(WIDTH, 3.5), dpi=150,
-                                 height_ratios=[8, 3])  # fmt: skip
+    rows = [large] if session.marks else [large, small]
+    _, axes = plt.subplot_mosaic(rows, figsize=(WIDTH, 3.5 if small in rows else 2.6), dpi=150,
+                                 height_ratios=[8, 3][: len(rows)])  # fmt: skip
     axes["image"].imshow(overview(session))
     axes["image"].set_title("image and crop")
-    for layer, picture in zip(LAYERS, tiles(session.maps), strict=True):
+    for layer, picture in () if session.marks else zip(LAYERS, tiles(session.maps), strict=True):
         axes[layer].imshow(COLOURS[picture])
         axes[layer].set_title(f"✓ {layer}" if layer in session.choice.layers else layer)
     axes["score"].imshow(COLOURS[levels(session.score)])
-    axes["score"].set_title(f"{session.choice.how}, smoothed {session.choice.sigma:g} px")
+    smoothed = "" if session.marks else f", smoothed {session.choice.sigma:g} px"
+    axes["score"].set_title(f"{session.how}{smoothed}")
     axes["overlay"].imshow(overlay(session, opacity))
     axes["overlay"].set_title(summary(session).replace(": ", ":\n"))
     for axis in axes.values():
@@ -100,10 +102,9 @@ def show(session: Session, opacity: float = 0.5) -> None:
 
 
 def summary(session: Session) -> str:
-    """Summarise what was found in a line: class, probability, number and area of the objects."""
-    cls = session.cls
-    text = f"class {cls} ({session.predicted[cls]:.2f})"
-    if session.choice.threshold == "none":
+    """Summarise in a line what was found: class, number and area of the objects."""
+    text = session.classes[session.cls]
+    if not session.masked:
         return f"{text}: no threshold"
     share = session.area_px / session.labels.size
     area = f"{session.area_px:,} px ({share:.1%})"

@@ -3,12 +3,10 @@
 Numbers, places and outlines are those of the whole image, not of the crop.
 """
 
-import io
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from micranet_helpers.explore.session import Session
@@ -17,12 +15,13 @@ from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.detect import table
 from micranet_helpers.maps.outlines import roi_set, rois
 from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.predict.objects import mask_bytes
 
 VERSION = version("micranet-helpers")
 
 
 def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> None:
-    """Save the mask as TIFF: 0 outside, and in each object its number in the table.
+    """Save the mask as OME-TIFF: 0 outside, and in each object its number in the table.
 
     Parameters
     ----------
@@ -42,11 +41,9 @@ def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> No
     OSError
         If the file cannot be written; nothing of it is left then.
     """
-    labels = _whole(session, session.labels)
-    data = io.BytesIO()
-    kind = np.uint16 if session.count < 2**16 else np.uint32
-    tifffile.imwrite(data, labels.astype(kind), compression="zlib")
-    write_atomically(named(path, ".tif", overwrite), data.getvalue())
+    labels, name = _whole(session, session.labels), f"class{session.cls}"
+    data = mask_bytes(labels[None], [name], session.choice.pixel_size_um)
+    write_atomically(named(path, ".tif", overwrite), data)
 
 
 def save_objects(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -80,40 +77,42 @@ def recipe(session: Session) -> str:
     where the crop lies. Paths are as they were chosen. Raises ValueError if there is no mask.
     """
     _check_mask(session)
-    choice, (rows, columns) = session.choice, session.window
-    layers = [LAYERS.index(layer) for layer in choice.layers]
-    read = f"read_image({choice.image!r})"
-    stored = session.scaling == "stored"
-    seen = f"entry.usage.scaled({read})" if stored else f"scaled({read}, {session.scaling!r})"
-    level = f", {choice.level}" if choice.threshold == "percentile" else ""
-    absolute, whole = choice.threshold == "stored", choice.how == "evidence"
-    above = f"score >= {session.stored_level}" if absolute else f"{choice.threshold}(score{level})"
-    steps = ["evidence" if whole else "combine", "gaussian", choice.threshold]
-    steps = steps[:2] if absolute else steps
-    maps = f"predict(entry, crop).maps[{session.cls}]  # layers {' '.join(LAYERS)}"
-    each = f"[evidence(model, crop)[0][0, {session.cls}] for model in entry.models]"
-    score = (f"score = torch.stack({each}).mean(0)" if whole else
-             f"maps = {maps}\nscore = combine(maps, {choice.how!r}, layers={layers})")  # fmt: skip
-    return f'''\
+    choice, cls, (rows, columns) = session.choice, session.cls, session.window
+    scaling = "" if choice.scaling == "stored" else f", scaling={choice.scaling!r}"
+    torch = "" if session.marks else "\nimport torch"
+    if session.marks:
+        needs = ["micranet_helpers.predict.ways import masks_of, open_zoo, scores_of"]
+        steps = f"""\
+scores = scores_of(networks, image, {session.how!r})[[{cls}]]
+mask = masks_of(networks, image, {session.how!r}, scores, above={choice.above})[0][place]"""
+    else:
+        needs = ["micranet_helpers.explore import predict",
+                 f"micranet_helpers.maps import combine, gaussian, {choice.threshold}",
+                 "micranet_helpers.predict import open_zoo"]  # fmt: skip
+        layers = [LAYERS.index(layer) for layer in choice.layers]
+        level = f", {choice.level}" if choice.threshold == "percentile" else ""
+        steps = f"""\
+crop = torch.from_numpy(networks.usage.scaled(image))[None, :, *place]
+maps = predict(networks.entry, crop).maps[{cls}]  # layers {" ".join(LAYERS)}
+score = gaussian(combine(maps, {session.how!r}, layers={layers}), sigma={choice.sigma})
+mask = {choice.threshold}(score{level})"""
+    imports = "\n".join(f"from {each}" for each in sorted(
+        ["micranet_helpers.files.series import read_plane",
+         "micranet_helpers.maps.detect import pieces", *needs]))  # fmt: skip
+    return f"""\
 # Made by the explorer of micranet_helpers {VERSION}.
-import numpy as np
-import torch
+import numpy as np{torch}
 
-from micranet_helpers import zoo
-from micranet_helpers.files.images import read_image
-from micranet_helpers.explore import numbered, predict{"" if stored else ", scaled"}
-from micranet_helpers.maps import {", ".join(steps)}
+{imports}
 
-entry = zoo.load({choice.zoo!r}, {choice.group!r})
-image = torch.from_numpy({seen})
+networks = open_zoo({choice.zoo!r}, {choice.group!r}{scaling})
+image = read_plane({choice.image!r}).image
 place = np.s_[{rows.start}:{rows.stop}, {columns.start}:{columns.stop}]  # rows, columns
-crop = image[None, :, *place]
-{score}
-score = gaussian(score, sigma={choice.sigma})
-labels = numbered({above}, area={choice.area}, split={choice.split})
+{steps}
+labels = pieces(mask, area={choice.area}, split={choice.split})
 mask = labels > 0
 print(f"{{labels.max()}} objects, {{mask.sum()}} px")
-'''
+"""
 
 
 def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> None:
@@ -122,7 +121,7 @@ def save_recipe(path: str | Path, session: Session, overwrite: bool = False) -> 
 
 
 def _check_mask(session: Session) -> None:
-    if session.choice.threshold == "none":
+    if not session.masked:
         raise ValueError("There is no mask without a threshold: choose one first.")
 
 

@@ -15,25 +15,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from micranet_helpers import zoo
-from micranet_helpers.explore import steps
-from micranet_helpers.explore.steps import Prediction, numbered, predict, scaled
-from micranet_helpers.files.images import read_image
-from micranet_helpers.maps.cam import evidence
+from micranet_helpers.explore.steps import Prediction, predict
+from micranet_helpers.files.series import file_of, read_plane
 from micranet_helpers.maps.combination import combine, gaussian
+from micranet_helpers.maps.detect import pieces
 from micranet_helpers.maps.thresholds import otsu, percentile, triangle
-from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
+from micranet_helpers.networks.micranet import LAYERS, STRIDES
+from micranet_helpers.predict.ways import WAYS, Networks, masks_of, open_zoo, scores_of
+from micranet_helpers.zoo.usage import check
 
-COMBINATIONS = ("pca", "mean", "sum", "prod", "evidence")
-"""Ways to combine maps, as in :func:`~micranet_helpers.maps.combination.combine`; or, in their
-place, :func:`~micranet_helpers.maps.cam.evidence`."""
+MAPS = ("pca", "mean", "sum", "prod")
+"""Ways to combine the maps of a crop, as in :func:`~micranet_helpers.maps.combination.combine`."""
 
-THRESHOLDS = ("otsu", "triangle", "percentile", "stored", "none")
-"""Ways to make a mask of the combined map; "stored" takes the zoo's level of evidence for the
-class, or 0 if it has none; "none" marks nothing."""
+COMBINATIONS = (*MAPS, *WAYS)
+"""These, or in their place :data:`~micranet_helpers.predict.ways.WAYS` to mark a whole image."""
 
-SCALINGS = ("stored", *steps.SCALINGS)
-"""How an image is scaled; "stored", the default, as the zoo says, or "fixed" if it does not."""
+THRESHOLDS = ("otsu", "triangle", "percentile", "none")
+"""Ways to make a mask of combined maps; "none" marks nothing."""
+
+SCALINGS = ("stored", "fixed", "minmax", "standard")
+"""How an image is scaled, see :data:`micranet_helpers.data.scaling.SCALINGS`; "stored", the
+default, as the zoo says, or "fixed" if it does not."""
 
 SIDE = 256  # of the crop, px, where the zoo does not give the network's own
 
@@ -45,30 +47,32 @@ class Choice:
     Attributes
     ----------
     zoo, group : path, str
-        A zoo file, and a group in it that holds a MICRA-Net.
+        A zoo file, and a group in it that holds a MICRA-Net or a U-Net.
     image, scaling : path, str
-        An image, and one of :data:`SCALINGS`: how it is
-        :func:`~micranet_helpers.explore.steps.scaled`.
+        An image, as for :func:`~micranet_helpers.files.series.read_plane`, and one of
+        :data:`SCALINGS`.
     top, left : int
         Corner of the crop, px; it is kept inside the image.
     side : int, optional
         Side of the crop, px, a multiple of 8. By default that of the network.
     cls : int, optional
-        The class. By default the most probable of those predicted.
+        The class. By default the first of :attr:`Session.classes`.
     layers : tuple of str
         Layers whose maps are combined; kept in the order 1a … 4b.
-    how : str
-        One of :data:`COMBINATIONS`. "pca" takes its sign from map 4b, whether chosen or not.
+    how : str, optional
+        One of :data:`COMBINATIONS`; by default the first that the network has. "pca" takes its sign
+        from map 4b, whether chosen or not.
+    above : float
+        One of the :data:`~micranet_helpers.predict.ways.WAYS` marks pixels whose score is so much
+        above its own level, which is the zoo's or Otsu's; in logits, or standard deviations.
     sigma : float
-        Standard deviation of the Gaussian that smooths the combined map, px.
+        Standard deviation of the Gaussian that smooths the combined maps, px.
     threshold : str
-        One of :data:`THRESHOLDS`. Pixels above it are marked.
+        One of :data:`THRESHOLDS`, for maps. Pixels above it are marked.
     level : float
         The percentile, 0 to 100, for ``threshold="percentile"``.
-    area : int
-        Least number of pixels of an object.
-    split : int
-        As for :func:`~micranet_helpers.explore.steps.numbered`.
+    area, split : int
+        As for :func:`~micranet_helpers.maps.detect.pieces`.
     pixel_size_um : float, optional
         Side of a pixel, µm.
 
@@ -88,7 +92,8 @@ class Choice:
     side: int | None = None
     cls: int | None = None
     layers: tuple[str, ...] = LAYERS[:7]
-    how: str = "pca"
+    how: str | None = None
+    above: float = 0.0
     sigma: float = 1.0
     threshold: str = "otsu"
     level: float = 80.0
@@ -104,23 +109,25 @@ class Choice:
         object.__setattr__(self, "layers", tuple(each for each in LAYERS if each in chosen))
         for name in ("zoo", "image"):
             object.__setattr__(self, name, str(getattr(self, name)))
-        for name, known in (("scaling", SCALINGS), ("how", COMBINATIONS),
+        for name, known in (("scaling", SCALINGS), ("how", (*COMBINATIONS, None)),
                             ("threshold", THRESHOLDS)):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}."
+                    f"{name} must be one of {', '.join(filter(None, known))}, not "
+                    f"{getattr(self, name)!r}."
                 )
         if self.pixel_size_um is not None and not self.pixel_size_um > 0:
             raise ValueError(f"The pixel size must be above 0 µm, not {self.pixel_size_um}.")
 
 
-_NETWORK = ("zoo", "group")
-_IMAGE = ("image", "scaling")
-_CROP = (*_NETWORK, *_IMAGE, "top", "left", "side")
+_NETWORK = ("zoo", "group", "scaling")
+_SCORES = (*_NETWORK, "image", "how")
+_FOUND = (*_SCORES, "cls", "above")
+_CROP = (*_NETWORK, "image", "top", "left", "side")
 _MAPS = (*_CROP, "cls")
 _COMBINED = (*_MAPS, "layers", "how")
 _SCORE = (*_COMBINED, "sigma")
-_MARKED = (*_SCORE, "threshold", "level")
+_MARKED = (*_SCORE, "threshold", "level", "above")
 _LABELS = (*_MARKED, "area", "split")
 
 
@@ -176,45 +183,53 @@ class Session:
 
     def _key(self, field: str) -> Any:
         value = getattr(self.choice, field)
-        if field in ("zoo", "image") and Path(value).is_file():
-            state = Path(value).stat()
+        if field in ("zoo", "image") and file_of(value).is_file():
+            state = file_of(value).stat()
             return value, state.st_mtime_ns, state.st_size
         return value
 
     @_step(*_NETWORK)
-    def entry(self) -> zoo.ZooEntry:
-        """ZooEntry: the network, with its folds, settings and thresholds."""
-        entry = zoo.load(self.choice.zoo, self.choice.group)
-        if not all(isinstance(model, MICRANet) for model in entry.models):
-            raise TypeError(
-                f"The group {self.choice.group} holds a {type(entry.models[0]).__name__}, which "
-                "has no maps: choose a group with a MICRANet."
-            )
-        return entry
+    def networks(self) -> Networks:
+        """Networks: that of the group, with its folds, and how it is used."""
+        scaling = self.choice.scaling
+        changes = {} if scaling == "stored" else {"scaling": scaling}
+        return open_zoo(self.choice.zoo, self.choice.group, **changes)
+
+    @property
+    def hows(self) -> tuple[str, ...]:
+        """Those of :data:`COMBINATIONS` that the network has."""
+        return (*(MAPS if self.networks.entry else ()), *self.networks.ways)
+
+    @property
+    def how(self) -> str:
+        """One of these."""
+        how = self.choice.how or self.hows[0]
+        if how not in self.hows:
+            raise ValueError(f"The network of the group {self.choice.group} is without {how}: "
+                             f"combine by one of {', '.join(self.hows)}.")  # fmt: skip
+        return how
+
+    @property
+    def marks(self) -> bool:
+        """Whether the whole image is marked by one of the ways, without maps and a threshold."""
+        return self.how in WAYS
 
     @_step("image")
     def raw(self) -> NDArray[Any]:
         """ndarray, (C, H, W): the whole image as its file stores it."""
-        return read_image(self.choice.image)
+        return read_plane(self.choice.image).image
 
-    @property
-    def scaling(self) -> str:
-        """One of :data:`SCALINGS`: "stored" only if the zoo says how to scale an image."""
-        unknown = self.choice.scaling == "stored" and self.entry.usage is None
-        return "fixed" if unknown else self.choice.scaling
-
-    @_step(*_NETWORK, *_IMAGE)
+    @_step(*_NETWORK, "image")
     def image(self) -> NDArray[np.float32]:
         """ndarray, float32, (C, H, W): the whole image as the network sees it."""
-        if self.scaling == "stored":
-            return self.entry.usage.scaled(self.raw)
-        return scaled(self.raw, self.scaling)
+        check(self.networks.usage, self.raw, self.networks.channels)
+        return self.networks.usage.scaled(self.raw)
 
     @property
     def place(self) -> tuple[int, int, int]:
         """Top, left and side of the crop, px, inside the image."""
         height, width = self.raw.shape[1:]
-        side = self.choice.side or _size(self.entry, min(height, width))
+        side = self.choice.side or _size(self.networks.main.params, min(height, width))
         if side > min(height, width):
             raise ValueError(
                 f"The image of {height} × {width} px is smaller than a crop of {side} px: choose "
@@ -232,18 +247,15 @@ class Session:
     @property
     def crop(self) -> Tensor:
         """Tensor, float32, (1, C, S, S): what the network is shown."""
-        channels, expected = len(self.raw), self.entry.models[0].in_channels
-        if channels != expected:
-            raise ValueError(
-                f"The image has {channels} channels and the network takes {expected}: choose an "
-                "image like those it was trained on, saved without transparency (alpha)."
-            )
         return torch.from_numpy(self.image)[None, :, *self.window]
 
     @_step(*_CROP)
     def prediction(self) -> Prediction:
         """Prediction: probabilities, decisions and the maps of all predicted classes."""
-        return predict(self.entry, self.crop)
+        if self.networks.entry is None:
+            raise ValueError(f"The group {self.choice.group} holds a U-Net, which has no maps: "
+                             "choose a group with a MICRANet.")  # fmt: skip
+        return predict(self.networks.entry, self.crop)
 
     @property
     def predicted(self) -> dict[int, float]:
@@ -263,15 +275,24 @@ class Session:
         return dict(sorted(chances.items(), key=lambda pair: -pair[1]))
 
     @property
+    def classes(self) -> dict[int, str]:
+        """Names of the classes that can be looked at, by number: all that are marked, or those of
+        :attr:`predicted` with their probability."""
+        names = self.networks.usage.classes
+        if self.marks:
+            return dict(enumerate(names))
+        return {k: f"{names[k]} (probability {p:.2f})" for k, p in self.predicted.items()}
+
+    @property
     def cls(self) -> int:
         """Number of the class that is looked at."""
-        predicted, cls = self.predicted, self.choice.cls
-        if cls is not None and cls not in predicted:
+        classes, cls = self.classes, self.choice.cls
+        if cls is not None and cls not in classes:
             raise ValueError(
                 f"Class {cls} is not predicted in this crop: choose one of "
-                f"{', '.join(map(str, predicted))}, or move the crop."
+                f"{', '.join(map(str, classes))}, or move the crop."
             )
-        return next(iter(predicted)) if cls is None else cls
+        return next(iter(classes)) if cls is None else cls
 
     @_step(*_MAPS)
     def maps(self) -> Tensor:
@@ -281,39 +302,48 @@ class Session:
     @_step(*_COMBINED)
     def combined(self) -> Tensor:
         """Tensor, float32, (S, S): the chosen maps, combined."""
-        if self.choice.how == "evidence":
-            each = [evidence(model, self.crop)[0][0, self.cls] for model in self.entry.models]
-            return torch.stack(each).mean(0)
-        layers = [LAYERS.index(layer) for layer in self.choice.layers]
-        return combine(self.maps, self.choice.how, layers)
+        return combine(self.maps, self.how, [LAYERS.index(layer) for layer in self.choice.layers])
+
+    @_step(*_SCORES)
+    def scores(self) -> NDArray[np.float32]:
+        """ndarray, float32, (K, H, W): scores of the whole image, 0 at the border of objects."""
+        check(self.networks.usage, self.raw, self.networks.channels)
+        return scores_of(self.networks, self.raw, self.how)
+
+    @_step(*_FOUND)
+    def found(self) -> NDArray[np.bool_]:
+        """ndarray, bool, (H, W): pixels of the class in the whole image."""
+        scores, above = self.scores[self.cls][None], self.choice.above
+        return masks_of(self.networks, self.raw, self.how, scores, above)[0]
 
     @_step(*_SCORE)
     def score(self) -> Tensor:
-        """Tensor, float32, (S, S): the combined map, smoothed."""
+        """Tensor, float32, (S, S): the combined maps, smoothed; or the scores in the crop."""
+        if self.marks:
+            return torch.from_numpy(self.scores[self.cls])[self.window]
         return gaussian(self.combined, self.choice.sigma)
-
-    @property
-    def stored_level(self) -> float:
-        """Level of evidence of the class, a logit, that the zoo holds; 0 without one."""
-        usage = self.entry.usage
-        return usage.levels[self.cls] if usage and usage.levels else 0.0
 
     @_step(*_MARKED)
     def marked(self) -> Tensor:
         """Tensor, bool, (S, S): pixels above the threshold; by one of the image's own, none if the
         map is constant."""
+        if self.marks:
+            return torch.from_numpy(self.found[self.window])
         if self.choice.threshold == "percentile":
             return percentile(self.score, self.choice.level)
-        if self.choice.threshold == "stored":
-            return self.score >= self.stored_level
         if self.choice.threshold == "none":
             return torch.zeros_like(self.score, dtype=torch.bool)
         return {"otsu": otsu, "triangle": triangle}[self.choice.threshold](self.score)
 
+    @property
+    def masked(self) -> bool:
+        """Whether there is a mask."""
+        return self.marks or self.choice.threshold != "none"
+
     @_step(*_LABELS)
     def labels(self) -> NDArray[np.int32]:
         """ndarray, int32, (S, S): the objects, numbered from 1; 0 is background."""
-        return numbered(self.marked, self.choice.area, self.choice.split)
+        return pieces(self.marked, self.choice.area, self.choice.split)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -337,9 +367,9 @@ class Session:
         return None if size is None else self.area_px * size**2
 
 
-def _size(entry: zoo.ZooEntry, most: int) -> int:
+def _size(params: dict[str, Any], most: int) -> int:
     """Return the side of the network's own crops; where the zoo has none, what makes sense."""
-    size, step = entry.params.get("size"), STRIDES[-1]
+    size, step = params.get("size"), STRIDES[-1]
     if type(size) is int and size > 0 and size % step == 0:
         return size
     return max(min(SIDE, most) // step * step, step)

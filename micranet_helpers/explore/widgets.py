@@ -94,7 +94,7 @@ class Explorer(w.VBox):
         self.picture = _image(384)
         self.score = _image(192)
         self.opacity = w.FloatSlider(0.4, min=0, max=1, step=0.05, **_named("opacity"))
-        self.summary, self.message, self.saved = w.HTML(), w.HTML(), w.HTML()
+        self.summary, self.message, self.saved, self.reason = (w.HTML() for _ in range(4))
         self.code = w.Textarea(description="recipe", tooltip="recipe",
                                layout=w.Layout(width="auto", height="18em"))  # fmt: skip
         self.name = w.Text("explored/objects", description="save as", tooltip="save as",
@@ -130,8 +130,8 @@ class Explorer(w.VBox):
         crop = [self.grid, *(of[name] for name in ("top", "left", "side", "pixel_size_um"))]
         layers = [w.VBox([picture, tick])
                   for picture, tick in zip(self.maps, self.ticks, strict=True)]  # fmt: skip
-        steps = [*(of[name] for name in ("how", "sigma", "threshold", "level", "area", "split")),
-                 self.opacity]  # fmt: skip
+        steps = [of["how"], self.reason, *(of[name] for name in (
+            "above", "sigma", "threshold", "level", "area", "split")), self.opacity]  # fmt: skip
         save = _row(self.name, *self.buttons.values(), self.overwrite)
         return [
             *files, self.message,
@@ -197,7 +197,6 @@ class Explorer(w.VBox):
                 if not self.controls[name].value:
                     raise ValueError(f"Choose the {name}: a zoo with networks, then an image.")
             values = {name: control.value for name, control in self.controls.items()}
-            self.controls["level"].disabled = values["threshold"] != "percentile"
             ticked = tuple(layer for layer, tick in zip(LAYERS, self.ticks, strict=True)
                            if tick.value)  # fmt: skip
             cls = values.pop("cls")
@@ -207,10 +206,30 @@ class Explorer(w.VBox):
             if before.group and (before.zoo, before.group) != (values["zoo"], values["group"]):
                 values["side"] = None  # another network has its own
             self.session.choose(**values, layers=ticked, cls=None)
+            self._follow_how()
             self._follow_place()
             self._follow_classes(cls)
             self._draw()
             self.message.value = self.saved.value = ""  # what was saved is not shown any more
+
+    def _follow_how(self) -> None:
+        """Offer what the network has, and disable what has no meaning then."""
+        control, hows = self.controls["how"], self.session.hows
+        with self._quietly():
+            how = control.value if control.value in hows else hows[0]
+            control.options, control.value = hows, how
+        self.session.choose(how=how)
+        marks, threshold = self.session.marks, self.session.choice.threshold
+        maps = f"For maps only: {how} has a level of its own." if marks else ""
+        for name, why in (
+            ("above", "" if marks else "Maps have no level of their own: choose a threshold."),
+            ("level", maps or ("" if threshold == "percentile" else "For percentile only.")),
+            ("sigma", maps), ("threshold", maps),
+        ):  # fmt: skip
+            _disable(self.controls[name], why)
+        for tick in self.ticks:
+            _disable(tick, maps)
+        self.reason.value = maps and escape(f"{maps[:-1]}: layers, smoothing, threshold.")
 
     def _follow_place(self) -> None:
         height, width = self.session.raw.shape[1:]
@@ -227,23 +246,24 @@ class Explorer(w.VBox):
         with self._quietly():
             control = self.controls["cls"]
             control.options = []  # stays so if no class is predicted
-            predicted = self.session.predicted
-            control.options = [(f"{k} (probability {p:.2f})", k) for k, p in predicted.items()]
-            control.value = cls if cls in predicted else self.session.cls
+            classes = self.session.classes
+            control.options = [(name, number) for number, name in classes.items()]
+            control.value = cls if cls in classes else self.session.cls
             self.session.choose(cls=control.value)
 
     def _draw(self) -> None:
         session = self.session
         self.overview.value = png(overview(session, OVERVIEW))
-        if self._mapped is not session.maps:  # packing eight pictures takes its time
-            for picture, tile in zip(self.maps, tiles(session.maps), strict=True):
-                picture.value = png(tile)
-            self._mapped = session.maps
+        maps = None if session.marks else session.maps
+        if self._mapped is not maps:  # packing eight pictures takes its time
+            shown = map(png, tiles(maps)) if maps is not None else [b""] * len(self.maps)
+            for picture, tile in zip(self.maps, shown, strict=True):
+                picture.value = tile
+            self._mapped = maps
         self.picture.value = png(overlay(session, self.opacity.value))
         self.score.value = png(levels(session.score))
         self.summary.value = escape(summary(session))
-        masked = session.choice.threshold != "none"
-        self.code.value = saving.recipe(session) if masked else ""
+        self.code.value = saving.recipe(session) if session.masked else ""
 
     def _centre(self, down: float, right: float, _: Any = None) -> None:
         with self._reporting():
@@ -287,6 +307,8 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
                                  **_named("side, px")),
         "cls": w.Dropdown(options=[], **_named("class")),
         "how": w.Dropdown(options=COMBINATIONS, value=choice.how, **_named("combine by")),
+        "above": w.FloatSlider(choice.above, min=min(-10, choice.above), max=max(10, choice.above),
+                               step=0.1, **_named("above own level")),
         "sigma": w.FloatSlider(choice.sigma, min=0, max=max(10, choice.sigma), step=0.5,
                                **_named("smoothing, px")),
         "threshold": w.Dropdown(options=THRESHOLDS, value=choice.threshold, **_named("threshold")),
@@ -300,6 +322,10 @@ def _named(text: str) -> dict[str, Any]:
     # Without a tooltip of its own, a label shows "null" when pointed at.
     return {"description": text, "tooltip": text, "style": {"description_width": "8em"},
             "layout": w.Layout(max_width="98%")}  # fmt: skip
+
+
+def _disable(control: w.Widget, why: str) -> None:
+    control.disabled, control.tooltip = bool(why), why or control.description
 
 
 def _row(*children: w.Widget) -> w.Box:

@@ -5,15 +5,25 @@ number, text or group that is expected is refused before it is read.
 """
 
 import io
+import math
+import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 
+from micranet_helpers.files.tables import visible
+
 MEMBERS, DEEPEST = 50_000, 32
 """Upper limits on items and on nested groups; larger numbers mean a corrupt or hostile file."""
+
+UNSUSPECTED = 2**26  # bytes of an array, however small its file is
+MOST_PACKED = 200  # bytes of an array : its file
+MOST_CHUNKS = 2**16  # of an array; more need 8 bytes of the file each, or HDF5 would only list them
 
 
 @contextmanager
@@ -37,7 +47,7 @@ def explaining(path: str | Path, what: str) -> Iterator[None]:
     except (FileNotFoundError, PermissionError):
         raise
     except ValueError as error:
-        raise ValueError(f"Cannot load {what} from {path}: {error}") from error
+        raise ValueError(visible(f"Cannot load {what} from {path}: {error}")) from error
     except (OSError, RuntimeError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
         raise ValueError(
             f"Cannot load {what} from {path}: it is no HDF5 file or is damaged, "
@@ -61,7 +71,20 @@ def member(parent: h5py.Group, name: str, kind: Any = h5py.Group) -> h5py.Group 
         raise ValueError(f"{found.name} is a {type(found).__name__} where none is expected.")
     if kept_elsewhere(found):
         raise ValueError(f"{found.name} keeps its numbers in another file, which is refused.")
+    if isinstance(found, h5py.Dataset) and found.size:
+        _check_size(found)
     return found
+
+
+def _check_size(data: h5py.Dataset) -> None:
+    """Refuse an array that so small a file cannot hold, or in more pieces than there are."""
+    chunks, size = data.chunks or data.shape, data.file.id.get_filesize()
+    most = max(UNSUSPECTED, MOST_PACKED * size)
+    number = math.prod(-(-side // chunk) for side, chunk in zip(data.shape, chunks, strict=True))
+    if max(data.nbytes, math.prod(chunks) * data.dtype.itemsize) > most:
+        raise ValueError(f"{data.name} {data.shape} declares more than the file can hold.")
+    if number > MOST_CHUNKS + size // 8:
+        raise ValueError(f"{data.name} {data.shape} lies in {number} pieces, more than there are.")
 
 
 def kept_elsewhere(item: Any) -> bool:
@@ -146,6 +169,22 @@ def _adapted(target: str, group: str, place: str) -> str:
     return "/" + "/".join(rest)
 
 
+@lru_cache(8)
+def _check_heaps(path: str, _: int) -> None:
+    """Refuse a heap of texts with a piece of no length, over which HDF5 would go for ever."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place = 0
+        while (place := data.find(b"GCOL\1\0\0\0", place)) >= 0:
+            at, place = place + 16, place + 16
+            end = min(place + int.from_bytes(data[place - 8 : place], "little"), len(data)) - 16
+            while at <= end:
+                number, size = data[at : at + 2], int.from_bytes(data[at + 8 : at + 16], "little")
+                step = 16 + -(-size // 8) * 8 if any(number) else size
+                if step < 16:
+                    raise ValueError("a text in it is damaged.")
+                at += step
+
+
 def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
     """Read an attribute: a number, an array or one text; None if there is none."""
     if key not in owner.attrs:
@@ -153,6 +192,8 @@ def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
     # Looked at before it is read: HDF5 crashes on some damaged attributes of other types.
     found = owner.attrs.get_id(key)
     text = h5py.check_string_dtype(found.dtype) and found.shape == ()
+    if text:
+        _check_heaps(owner.file.filename, os.stat(owner.file.filename).st_mtime_ns)
     if not text and found.dtype.kind not in "fiu":
         raise ValueError(f"its attribute {key} holds neither numbers nor one text.")
     value = owner.attrs[key]

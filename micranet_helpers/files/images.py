@@ -23,8 +23,8 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 """Endings, in lower case, of the files that are taken for images."""
 
 MOST_BYTES = 2**31  # of a file, and of the image in it
-MOST_PACKED = 2000  # bytes of an image : its file; deflate reaches 1,032, LZW about 1,400
-UNSUSPECTED = 2**26  # bytes of an image, however small its file is: that of an empty mask is tiny
+MOST_PACKED = 200  # bytes of an image : its file; label masks reach 100
+UNSUSPECTED = 2**28  # bytes of an image, however small its file is: that of an empty mask is tiny
 JPEG = 7
 ORIENTATION = 0x0112  # tag of EXIF
 INVERTED = "inverted greys (white is 0)"
@@ -37,32 +37,19 @@ class _Unusable(ValueError):
 
 
 def read_image(path: str | Path) -> NDArray[Any]:
-    """Read an image as its file stores it, channels first.
+    """Read an image as its file stores it: (C, H, W), uint8, uint16 or, for all else, float32.
 
-    What the file says about its pixels is applied: the orientation of EXIF and TIFF, inverted greys
-    (white is 0), palettes, which become RGB. Only the look-up table of ImageJ, which colours a
-    display, and its calibration are not. Images of one, two or four bits give 0 to 1, 3 or 15. An
-    alpha channel that is opaque everywhere is left out. :func:`read_noted` says what was found.
+    The file holds one plane, of one or more channels; a TIFF stack that does not name its axes is
+    taken for channels if it has 2 to 4 planes. What it says about its pixels is applied: the
+    orientation of EXIF and TIFF, inverted greys (white is 0), palettes, which become RGB. Only the
+    look-up table of ImageJ, which colours a display, and its calibration are not. Images of one,
+    two or four bits give 0 to 1, 3 or 15. An alpha channel that is opaque everywhere is left out.
+    :func:`read_noted` says what was found.
 
-    Parameters
-    ----------
-    path : path
-        The file: one plane, of one or more channels. A TIFF stack that does not name its axes is
-        taken for channels if it has 2 to 4 planes.
-
-    Returns
-    -------
-    ndarray, uint8, uint16 or float32, (C, H, W)
-        Numbers of all other types become float32.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, no image, a stack in time or depth, larger than 2 GiB (PNG, JPEG and
-        BMP: 89 million pixels), made for print (CMYK, Lab), or holds NaN. Changed values of TIFF,
-        JPEG and BMP pass: these files have no checksums.
+    Raises FileNotFoundError if there is no such file; ValueError if it is damaged, no image, a
+    stack in time or depth, larger than 2 GiB (PNG, JPEG and BMP: 89 million pixels), made for print
+    (CMYK, Lab), or holds NaN. Changed values of TIFF, JPEG and BMP pass: these files have no
+    checksums.
     """
     return read_noted(path)[0]
 
@@ -80,27 +67,15 @@ def read_noted(path: str | Path) -> tuple[NDArray[Any], tuple[str, ...]]:
 def read_mask(path: str | Path) -> NDArray[Any]:
     """Read a mask: one plane of whole numbers, such as classes or numbers of objects.
 
-    Parameters
-    ----------
-    path : path
-        The file. A palette gives its indices, not its colours; one bit gives 0 and 1.
-
-    Returns
-    -------
-    ndarray, uint8, uint16 or uint32, (H, W)
-        The values of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, no image, in colours, or holds negative or broken numbers.
+    It is uint8, uint16 or uint32, (H, W). A palette gives its indices, not its colours; one bit
+    gives 0 and 1. Raises FileNotFoundError if there is no such file; ValueError if it is damaged,
+    no image, in colours, or holds negative or broken numbers.
     """
     with _reading(path) as data:
         planes, _ = _planes(data, as_mask=True)
         mask = planes[0]
-        if not ((mask >= 0) & (mask < 2**32) & (mask % 1 == 0)).all():
+        small = mask.dtype.kind in "bu" and mask.dtype.itemsize < 8
+        if not (small or ((mask >= 0) & (mask < 2**32) & (mask % 1 == 0)).all()):
             raise _Unusable("a mask holds whole numbers from 0 on: save it as 8 or 16 bit.")
         if (planes != mask).any():
             raise _Unusable("a mask has one plane of numbers: save it grey, not in colours.")
@@ -132,7 +107,13 @@ def _planes(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
     Also list what the file says of its pixels.
     """
     is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    planes, alpha, orientation, said = _tiff(data, as_mask) if is_tiff else _pillow(data, as_mask)
+    return _tiff(data, as_mask) if is_tiff else _finished(*_pillow(data, as_mask))
+
+
+def _finished(
+    planes: NDArray[Any], alpha: bool, orientation: int, said: list[str]
+) -> tuple[NDArray[Any], list[str]]:
+    """Turn and mirror an image, and leave out an alpha channel that is opaque everywhere."""
     if 0 in planes.shape:
         raise _Unusable("it has no pixel.")
     if orientation in range(2, 9):
@@ -179,7 +160,7 @@ def open_tiff(
         yield file, series[0], read
 
 
-def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str]]:
+def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
     with open_tiff(data) as (file, series, read):
         sizes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True)
                  if n > 1 or axis in "YX"}
@@ -192,12 +173,17 @@ def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[str
                 "channels, as a hyperstack of channels (CYX)."
             )
         values = read().reshape(tuple(sizes.values()))
-        page = series.keyframe
-        alpha = values.dtype.kind == "u" and bool({1, 2} & {*page.extrasamples})
-        orientation = page.tags.valueof("Orientation", 1)
         planes = np.moveaxis(values, axes.find(rest), 0) if rest else values[None]
-        shown, said = _shown(planes, page, file.is_imagej, as_mask)
-    return shown, alpha and bool(rest), orientation, said
+        return as_said(planes, series.keyframe, file.is_imagej, as_mask)
+
+
+def as_said(
+    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool = False
+) -> tuple[NDArray[Any], list[str]]:
+    """Apply what a page of :func:`open_tiff` says of its values, (C, H, W), and list it."""
+    alpha = planes.dtype.kind == "u" and len(planes) > 1 and bool({1, 2} & {*page.extrasamples})
+    shown, said = _shown(planes, page, of_imagej, as_mask)
+    return _finished(shown, alpha, page.tags.valueof("Orientation", 1), said)
 
 
 def _shown(
@@ -257,7 +243,8 @@ def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
     if compression not in COMPRESSIONS:
         raise _Unusable(f"its compression ({compression}) is unusual: save it with deflate or LZW.")
     if series.nbytes > min(MOST_BYTES, max(UNSUSPECTED, MOST_PACKED * size)):
-        raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again.")
+        raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again, "
+                        "or save it without compression.")
     if series.dataoffset is not None:  # one uncompressed piece
         complete = series.dataoffset + series.nbytes <= size
     else:

@@ -7,18 +7,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from micranet_helpers.files.atomic import PARTS
+
 
 @contextmanager
 def alone(folder: Path, file: str = "", wait: float = 0) -> Iterator[None]:
     """Hold the lock of a folder, or of a file in it, waiting for it for some seconds.
 
-    The lock is a hidden file; the system frees it when its holder ends, however that may be. Raises
-    ValueError if another holds it.
+    The lock is a hidden file; the system frees it when its holder ends, however that may be. What
+    killed ones have half written is removed. Raises ValueError if another holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / f"{file and f'.{file}'}.lock", wait) as lock:
             try:
+                for part in folder.rglob(f"{file}{PARTS}"):
+                    part.unlink(missing_ok=True)
                 yield
             finally:
                 with suppress(OSError):  # Windows removes no open file

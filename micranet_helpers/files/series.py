@@ -5,7 +5,8 @@ Bio-Formats saves as OME-TIFF.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from micranet_helpers.files.images import MOST_BYTES, open_tiff, read_image, usual
+from micranet_helpers.files.images import MOST_BYTES, as_said, open_tiff, read_noted, usual
 from micranet_helpers.files.microscopes import READERS, images_in, width_um
 
 FEW = 4  # planes without a name of their axis, at most, that are taken for channels
@@ -24,10 +25,12 @@ LARGEST = 100.0  # px, µm: more is the resolution of a printer
 
 
 class Plane(NamedTuple):
-    """Hold one plane: its name, "" or "t02z00" (of image 1 of several "i1t02z00"); (C, H, W)."""
+    """Hold one plane: its name, "" or "t02z00" (of image 1 of several "i1t02z00"); (C, H, W); and
+    what its file says of the pixels, as :func:`~micranet_helpers.files.images.read_noted`."""
 
     name: str
     image: NDArray[Any]
+    said: tuple[str, ...] = ()
 
 
 def planes(path: str | Path) -> Iterator[Plane]:
@@ -38,12 +41,13 @@ def planes(path: str | Path) -> Iterator[Plane]:
     ``read_image`` does, also if a reader is not installed.
     """
     if not (axes_of(path) or _of_microscope(path)):
-        yield Plane("", read_image(path))
+        yield Plane("", *read_noted(path))
         return
     try:
-        for first, sizes, stack in _stacks(Path(path)):
-            for name, plane in _cut(sizes, stack):
-                yield Plane(first + name, _usual(plane, first + name))
+        for first, sizes, stack, say in _stacks(Path(path)):
+            for name, plane in zip(_names(sizes), _cut(sizes, stack), strict=True):
+                shown, said = say(plane)
+                yield Plane(first + name, _usual(shown, first + name), tuple(said))
     except ModuleNotFoundError as error:
         raise ValueError(f"{path} needs {error.name}: pip install 'micranet-helpers[microscopes]', "
                          "or save it as OME-TIFF with Fiji.") from None  # fmt: skip
@@ -51,38 +55,81 @@ def planes(path: str | Path) -> Iterator[Plane]:
         raise ValueError(f"{path} cannot be read, copy or save it again: {error}.") from None
 
 
+def members(path: Path) -> list[Path]:
+    """List the planes of a stack as if it were a folder: ``film.tif/t02``; else the file itself."""
+    heads = _heads(path)
+    names = [f"{f'i{number}' if len(heads) > 1 else ''}{name}"
+             for number, sizes in enumerate(heads) for name in _names(sizes)]  # fmt: skip
+    return [path / name for name in names] if len(names) > 1 else [path]
+
+
+def file_of(path: str | Path) -> Path:
+    """Return the file of one of its :func:`members`."""
+    path = Path(path)
+    return path.parent if path.parent.is_file() else path
+
+
+def read_plane(path: str | Path) -> Plane:
+    """Read an image, one of the :func:`members` of a stack, or the first plane of a stack.
+
+    The last stack stays in memory. Raises FileNotFoundError or ValueError as :func:`planes`.
+    """
+    path, file = Path(path), file_of(path)
+    if path == file:
+        return next(planes(path))
+    found = _planes_of(file, file.stat().st_mtime_ns)
+    if path.name not in found:
+        raise FileNotFoundError(f"There is no plane {path.name} in {file}: check the name.")
+    return found[path.name]
+
+
+@lru_cache(1)
+def _planes_of(file: Path, _: int) -> dict[str, Plane]:
+    return {plane.name: plane for plane in planes(file)}
+
+
 def _of_microscope(path: str | Path) -> bool:
     return Path(path).suffix.lower() in READERS
 
 
-def _stacks(path: Path) -> Iterator[tuple[str, dict[str, int], NDArray[Any]]]:
-    """Read each image of a file: how names begin, sizes by axis, values."""
+def _stacks(path: Path) -> Iterator[tuple[str, dict[str, int], NDArray[Any], Callable]]:
+    """Read each image of a file: how names begin, sizes by axis, values, what is said of planes."""
     if not _of_microscope(path):
-        yield "", *_stack(path)
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("it has more than 2 GiB, save smaller stacks")
+        with open_tiff(path.read_bytes()) as (file, series, read):
+            sizes = dict(zip(series.axes, series.shape, strict=True))
+            say = partial(as_said, page=series.keyframe, of_imagej=file.is_imagej)
+            yield "", sizes, read(), say
         return
     with images_in(path) as images:
         for number, image in enumerate(images):
             if prod(image.sizes.values()) * np.dtype(image.dtype).itemsize > MOST_BYTES:
                 raise ValueError("it has more than 2 GiB, save smaller stacks")
-            yield f"i{number}" if len(images) > 1 else "", {**image.sizes}, image.asarray()
+            first = f"i{number}" if len(images) > 1 else ""
+            yield first, {**image.sizes}, image.asarray(), lambda plane: (plane, ())
 
 
-def _cut(sizes: dict[str, int], stack: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Cut a stack into planes with their names; axes of length 1 are dropped."""
+def _cut(sizes: dict[str, int], stack: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut a stack into planes, (C, H, W); axes of length 1 are dropped."""
     axes = "".join(axis for axis, size in sizes.items() if size > 1 or axis in "YX")
-    names = _others(sizes)
-    rest = "".join(axis for axis in axes if axis not in names)
+    others = _others(sizes)
+    rest = "".join(axis for axis in axes if axis not in others)
     if rest not in ("YX", "CYX", "YXS"):
         raise ValueError(f"its axes are {axes}, save it as a hyperstack")
-    order = [axes.index(axis) for axis in names]
+    order = [axes.index(axis) for axis in others]
     stack = stack.reshape([sizes[axis] for axis in axes])
     stack = np.moveaxis(stack, order, range(len(order)))
-    digits = [len(str(size - 1)) for size in stack.shape[: len(names)]]
-    for place in product(*map(range, stack.shape[: len(names)])):
+    for place in np.ndindex(stack.shape[: len(others)]):
         plane = stack[place][None] if rest == "YX" else stack[place]
-        plane = np.moveaxis(plane, -1, 0) if rest == "YXS" else plane
-        parts = zip(names, place, digits, strict=True)
-        yield "".join(f"{axis.lower()}{number:0{width}}" for axis, number, width in parts), plane
+        yield np.moveaxis(plane, -1, 0) if rest == "YXS" else plane
+
+
+def _names(sizes: dict[str, int]) -> list[str]:
+    """Name the planes of a stack in the order in which they are cut."""
+    each = [[f"{axis.lower()}{number:0{len(str(sizes[axis] - 1))}}"
+             for number in range(sizes[axis])] for axis in _others(sizes)]  # fmt: skip
+    return ["".join(parts) for parts in product(*each)]
 
 
 def _others(sizes: dict[str, int]) -> str:
@@ -96,14 +143,21 @@ def axes_of(path: str | Path) -> str:
 
     It reads the head of the file. "" also for what is no stack, or damaged.
     """
+    return _others(next(iter(_heads(path)), {}))
+
+
+def _heads(path: str | Path) -> list[dict[str, int]]:
+    """Read the sizes by axis of the images of a file; none of what is no stack, or damaged."""
+    if not Path(path).is_file():  # a pipe would be waited for
+        return []
     try:
         if _of_microscope(path):
             with images_in(path) as images:
-                return _others(images[0].sizes)
+                return [{**image.sizes} for image in images]
         with tifffile.TiffFile(path, _multifile=False) as file:  # no other file is looked at
-            return _others(_sizes(file))
+            return [_sizes(file)]
     except Exception:  # planes says what is wrong
-        return ""
+        return []
 
 
 def pixel_size(path: str | Path) -> float | None:
@@ -111,6 +165,7 @@ def pixel_size(path: str | Path) -> float | None:
 
     None where the file does not say it in a unit of length.
     """
+    path = file_of(path)
     try:
         if _of_microscope(path):
             with images_in(path) as images:
@@ -127,14 +182,6 @@ def _sizes(file: tifffile.TiffFile) -> dict[str, int]:
     if len(series) != 1:  # read_image refuses it in one sentence
         return {}
     return dict(zip(series[0].axes, series[0].shape, strict=True))
-
-
-def _stack(path: Path) -> tuple[dict[str, int], NDArray[Any]]:
-    """Read the axes of a TIFF stack and its values."""
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError("it has more than 2 GiB, save smaller stacks")
-    with open_tiff(path.read_bytes()) as (_, series, read):
-        return dict(zip(series.axes, series.shape, strict=True)), read()
 
 
 def _usual(plane: NDArray[Any], name: str) -> NDArray[Any]:

@@ -1,9 +1,21 @@
-"""Write tables that a spreadsheet opens without running anything in them."""
+"""Write text that came from files so that nothing in it is run, and tables for a spreadsheet."""
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from unicodedata import category
+
+
+def visible(text: str) -> str:
+    """Show control characters, e.g. a terminal's escapes, and bytes that are no text by codes."""
+    return "".join(c if category(c)[0] != "C" or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def plain(text: str) -> str:
+    """Escape what Markdown takes for markup, HTML or a formula, in one line."""
+    return re.sub(r"([\\`<\[$|])", r"\\\1", visible(" ".join(text.split())))
 
 
 def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> bytes:
@@ -13,7 +25,7 @@ def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) ->
     writer = csv.writer(text := io.StringIO(newline=""), lineterminator="\n")
     writer.writerow(map(_cell, names))
     writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")  # names that are no text
 
 
 def _cell(value: Any) -> Any:

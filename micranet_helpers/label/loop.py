@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.crops import augmented, crop_grid
-from micranet_helpers.files.images import read_image
+from micranet_helpers.files.series import read_plane
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.maps.thresholds import highest
@@ -89,14 +89,14 @@ def train_now(
 def masks_of(trained: Trained, path: Path) -> NDArray[np.bool_]:
     """Mark the classes of an image by evidence from its level on: bool (K, H, W)."""
     usage = trained.usage
-    seen = usage.scaled(read_image(path))
+    seen = usage.scaled(read_plane(path).image)
     scores = pixel_scores(trained.models, seen, recipes.EVIDENCE, usage.magnification)
     return scores >= np.float32(usage.levels)[:, None, None]
 
 
 def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     """Scale, magnify and cut an image, 0 outside of it: (rows, columns, C, side, side)."""
-    image, side = read_image(path), usage.side
+    image, side = read_plane(path).image, usage.side
     px, size = round(side / usage.magnification), image.shape[1:]
     rows, columns = (len(crop_grid(length, px, px)) for length in size)
     seen = F.interpolate(

@@ -18,10 +18,10 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from micranet_helpers.data.own.annotations import image_files
+from micranet_helpers.data.own.annotations import planes_of
 from micranet_helpers.data.own.answers import UNDO, YES, Question, of_class, read
 from micranet_helpers.explore.picture import png
-from micranet_helpers.files.images import read_image
+from micranet_helpers.files.series import read_plane
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.plots.images import on_screen, outlined
 from micranet_helpers.plots.sliders import data_url
@@ -47,8 +47,8 @@ class Labeller(anywidget.AnyWidget):
         zoo: str | Path = "labelled.hdf5", who: str | None = None, epochs: int = 40,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.paths = {path.relative_to(folder).as_posix(): path for path in image_files(folder)}
-        self.shapes = {name: read_image(path).shape[1:] for name, path in self.paths.items()}
+        self.paths = {path.relative_to(folder).as_posix(): path for path in planes_of(folder)}
+        self.shapes = {name: read_plane(path).image.shape[1:] for name, path in self.paths.items()}
         if not self.shapes:
             raise ValueError(f"{folder} holds no image: check the path.")
         self.side = round(usage.side / usage.magnification)
@@ -99,7 +99,7 @@ class Labeller(anywidget.AnyWidget):
             labels = answers.labels(self.file, self.shapes, self.side, self.usage.classes)
             self.trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
             self.results = [self._marked(file) for file in [*labels][:3]]
-            images = {file: read_image(self.paths[file]) for file in labels}
+            images = {file: read_plane(self.paths[file]).image for file in labels}
             self.message = " ".join(
                 f"{cls}: crop AUC {self.trained.auc[k]:.2f} on images left out. "
                 + advice.on_labels(images, {f: g[..., k] for f, g in labels.items()}, self.side)
@@ -138,10 +138,11 @@ class Labeller(anywidget.AnyWidget):
 
     def _marked(self, file: str) -> dict[str, str]:
         masks = loop.masks_of(self.trained, self.paths[file])
-        picture = outlined(read_image(self.paths[file]), masks, [(255, 230, 0)] * len(masks))
+        image = read_plane(self.paths[file]).image
+        picture = outlined(image, masks, [(255, 230, 0)] * len(masks))
         return {"src": data_url(png(picture)), "alt": f"{file}: outlines of what the network marks"}
 
 
 @lru_cache(8)
 def _shown(path: Path) -> Image.Image:
-    return Image.fromarray(on_screen(read_image(path)))
+    return Image.fromarray(on_screen(read_plane(path).image))

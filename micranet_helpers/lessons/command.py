@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from micranet_helpers.files.signals import TERMINATED, stoppable
+from micranet_helpers.files.tables import visible
 
 USAGE = """\
 usage: micranet-book {predict,data,publish-weights,run,build,list,networks} ...
@@ -74,7 +75,7 @@ def _predict(argv: list[str]) -> None:
     given = {name: value for name, value in args.items() if value is not None}
     report = predict(given.pop("folder"), given.pop("model"), given.pop("out"), **given)
     if report:
-        print(f"Open {report}")
+        print(visible(f"Open {report}"))
 
 
 def _predict_parser() -> argparse.ArgumentParser:

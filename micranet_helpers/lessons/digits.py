@@ -17,22 +17,10 @@ MOST_DIGITS = 2
 def digits_network(num_train: int, epochs: int, seed: int = 0) -> MICRANet:
     """Train the classifier of the quick start, or load it if a chapter has trained it.
 
-    The chapters *Quick start* and *Training* write these steps out. With equal settings all
-    chapters share one run.
-
-    Parameters
-    ----------
-    num_train : int
-        Training canvases; a tenth as many are validated on.
-    epochs : int
-        Times that each training canvas is seen.
-    seed : int
-        Seed of the split of the digits, of the canvases and of the network.
-
-    Returns
-    -------
-    MICRANet
-        In evaluation mode, on the CPU. It has seen no digit of the test split of this seed.
+    The chapters *Quick start* and *Training* write these steps out; with equal settings all share
+    one run. It sees ``num_train`` canvases, and a tenth as many for validation; ``seed`` is that of
+    the split of the digits, of the canvases and of the network. The network is in evaluation mode,
+    on the CPU, and has seen no digit of the test split of this seed.
     """
     train_digits, val_digits, _ = digits.split(digits.load(), seed)
     layout = {"side": SIDE, "num_digits": (1, MOST_DIGITS)}

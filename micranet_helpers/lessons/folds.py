@@ -15,6 +15,8 @@ from micranet_helpers.metrics import best_threshold
 from micranet_helpers.networks import MICRANet
 from micranet_helpers.train import fit
 
+FOLDS = 3
+
 
 class Fold(NamedTuple):
     """Hold one fold of :func:`fine_tune`: a network, and the images of the fold and their crops.
@@ -28,48 +30,21 @@ class Fold(NamedTuple):
 
 
 def fine_tune(
-    start: MICRANet,
-    samples: Sequence[Sample],
-    about: About,
-    run: str,
-    epochs: int,
-    crops: dict[str, Any],
-    num_folds: int = 3,
-    **options: Any,
-) -> list[Fold]:
+    start: MICRANet, samples: Sequence[Sample], about: About, run: str, epochs: int,
+    crops: dict[str, Any], **options: Any,
+) -> list[Fold]:  # fmt: skip
     """Fine-tune a classifier in folds, each a block of neighbouring images.
 
-    Parameters
-    ----------
-    start : MICRANet
-        The network to begin with.
-    samples : sequence of Sample
-        Labelled images, at least two a fold.
-    about : About
-        Description of their dataset.
-    run : str
-        Folder of the runs, without the number of the fold; the dataset lies beside them.
-    epochs : int
-        Epochs of each fold.
-    crops : dict
-        ``side``, ``stride`` and ``rule`` of :class:`~micranet_helpers.data.crops.CropDataset`.
-        Each epoch sees all positive crops and as many negative ones, augmented.
-    num_folds : int
-        Number of folds.
-    **options
-        Of :func:`micranet_helpers.train.fit`, e.g. ``frozen``, ``learning_rate`` and ``seed``.
-
-    Returns
-    -------
-    list of Fold
-        Networks in evaluation mode, on the device of ``start``.
-
-    Raises
-    ------
-    ValueError
-        If a fold, or what is left without it, has no positive crop.
+    It begins with the network ``start``. ``samples`` are labelled images, at least two a fold,
+    ``about`` describes their dataset. ``run`` is the folder of the runs, without the number of the
+    fold; the dataset lies beside them. ``crops`` are ``side``, ``stride`` and ``rule`` of
+    :class:`~micranet_helpers.data.crops.CropDataset`: each epoch of a fold sees all positive crops
+    and as many negative ones, augmented. ``options`` are those of
+    :func:`micranet_helpers.train.fit`, e.g. ``frozen``, ``learning_rate`` and ``seed``. The
+    networks are in evaluation mode, on the device of ``start``. Raises ValueError if a fold, or
+    what is left without it, has no positive crop.
     """
-    held = np.array_split(np.arange(len(samples)), num_folds)
+    held = np.array_split(np.arange(len(samples)), FOLDS)
     splits = {}
     for k, block in enumerate(held):
         splits[f"held {k}"] = [samples[i] for i in block]
@@ -77,7 +52,7 @@ def fine_tune(
     cut = partial(CropDataset, dataset.write(Path(f"{run}.h5"), splits, about), **crops)
     learning = {"ratio": (1, 1), "redraw": True, "augment": True, "seed": options.get("seed", 0)}
     device, folds = next(start.parameters()).device, []
-    for k in range(num_folds):
+    for k in range(FOLDS):
         unseen = cut(f"held {k}")
         network = fit(cut(f"learn {k}", **learning), unseen, f"{run}-{k}", epochs,
                       start=start, **options)  # fmt: skip
@@ -86,25 +61,13 @@ def fine_tune(
 
 
 def threshold_for(
-    folds: Sequence[Fold],
-    networks: Sequence[MICRANet],
+    folds: Sequence[Fold], networks: Sequence[MICRANet],
     score: Callable[[MICRANet, Fold], ArrayLike],
-) -> float:
+) -> float:  # fmt: skip
     """Choose the threshold of highest F1 on the crops of all folds, each by its own network.
 
-    Parameters
-    ----------
-    folds : sequence of Fold
-        Images and crops of one class.
-    networks : sequence of MICRANet
-        One for each fold.
-    score : function of network and fold -> array-like (N,)
-        Scores of the crops of a fold.
-
-    Returns
-    -------
-    float
-        See :func:`micranet_helpers.metrics.labels.best_threshold`.
+    ``score`` is a function of network and fold that gives the scores, (N,), of the fold's crops,
+    all of one class. See :func:`micranet_helpers.metrics.labels.best_threshold`.
     """
     scores = [score(network, fold) for network, fold in zip(networks, folds, strict=True)]
     labels = np.concatenate([fold.crops.labels[:, 0] > 0 for fold in folds])

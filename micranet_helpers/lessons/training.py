@@ -29,15 +29,9 @@ def build_dataset(
 ) -> Path:
     """Build the dataset of a chapter, or find the file where another chapter has built it.
 
-    Parameters
-    ----------
-    chapter : {"mnist", "ctc", "pvivax", "em"}
-        Whose data.
-    source, num_images, size, **options
-        As for the ``build`` of :mod:`micranet_helpers.data.ctc`, for example. Each combination is
-        a file of its own under ``data/``.
-    subset : str
-        Part of the download, or "" for everything.
+    ``chapter`` is "mnist", "ctc", "pvivax" or "em", ``subset`` a part of the download, or "" for
+    all. The rest is as for the ``build`` of its module, such as
+    :func:`micranet_helpers.data.ctc.build`; each combination is a file of its own under ``data/``.
     """
     parts = [f"{chapter}-{source}{subset}"]
     if source == "simulated" or chapter == "mnist":  # canvases are drawn from real digits
@@ -67,27 +61,15 @@ def seconds(folder: str | Path) -> float:
 
 
 def fit_or_load(
-    weights: str | Path,
-    train: Dataset,
-    validation: Dataset,
-    folder: str | Path,
-    epochs: int,
+    weights: str | Path, train: Dataset, validation: Dataset, folder: str | Path, epochs: int,
     **options: Any,
-) -> MICRANet:
+) -> MICRANet:  # fmt: skip
     """Train a classifier, or load it from a zoo.
 
-    Parameters
-    ----------
-    weights : str or path
-        "train", or a zoo file with a group ``MICRANet``, whose first network is taken; see
-        :func:`micranet_helpers.zoo.shelf.locate`.
-    train, validation, folder, epochs, **options
-        As for :func:`micranet_helpers.train.fit`; not used if weights are loaded.
-
-    Returns
-    -------
-    MICRANet
-        In evaluation mode, on the GPU if there is one.
+    ``weights`` is "train", or a zoo with a group ``MICRANet``, whose first network is taken; see
+    :func:`micranet_helpers.zoo.shelf.locate`. The rest is as for
+    :func:`micranet_helpers.train.fit`. The network is in evaluation mode, on the GPU if there is
+    one.
     """
     if weights == "train":
         model = fit(train, validation, folder, epochs, **options)
@@ -97,33 +79,16 @@ def fit_or_load(
 
 
 def fit_student(
-    train: Painted,
-    validation: Painted,
-    side: int,
-    num_crops: int,
-    folder: str | Path,
-    epochs: int,
-    seed: int = 0,
-    batch_size: int = 16,
-) -> UNet:
+    train: Painted, validation: Painted, side: int, num_crops: int, folder: str | Path,
+    epochs: int, seed: int = 0, batch_size: int = 16,
+) -> UNet:  # fmt: skip
     """Train a U-Net on painted images: pseudo-labels, or masks for a comparison.
 
-    Parameters
-    ----------
-    train, validation : (images, targets)
-        Lists of ndarrays float32, (C, H, W) and (K, H, W); see
-        :func:`micranet_helpers.maps.selftraining.of_split`.
-    side : int
-        Side of a crop, px, a multiple of 16.
-    num_crops : int
-        Training crops an epoch; an eighth of it is validated on.
-    folder, epochs, seed, batch_size
-        As for :func:`micranet_helpers.train.fit`. A short training gains from small batches.
-
-    Returns
-    -------
-    UNet
-        In evaluation mode, on the GPU if there is one.
+    Images and targets are float32, (C, H, W) and (K, H, W); see
+    :func:`micranet_helpers.maps.selftraining.of_split`. An epoch has ``num_crops`` training crops,
+    ``side`` px wide, a multiple of 16; an eighth of it is validated on. The rest is as for
+    :func:`micranet_helpers.train.fit`; a short training gains from small batches. The network is in
+    evaluation mode, on the GPU if there is one.
     """
     paint = PixelCrops(*train, side, num_crops, seed)
     check = PixelCrops(*validation, side, max(num_crops // 8, 1), seed, augment=False)
@@ -135,36 +100,15 @@ def fit_student(
 
 
 def self_train(
-    model: MICRANet,
-    path: str | Path,
-    train: CropDataset,
-    validation: CropDataset,
-    num_crops: int,
-    folder: str | Path,
-    epochs: int,
-    seed: int = 0,
-    guide: Callable[[Sample, NDArray], NDArray] | None = None,
-    batch_size: int = 16,
-) -> UNet:
+    model: MICRANet, path: str | Path, train: CropDataset, validation: CropDataset,
+    num_crops: int, folder: str | Path, epochs: int, seed: int = 0,
+    guide: Callable[[Sample, NDArray], NDArray] | None = None, batch_size: int = 16,
+) -> UNet:  # fmt: skip
     """Train a U-Net on what a classifier says, or load it if its run is complete.
 
-    Parameters
-    ----------
-    model : MICRANet
-        The classifier.
-    path : path
-        The dataset of the crops.
-    train, validation : CropDataset
-        Crops with their labels.
-    num_crops, folder, epochs, seed, batch_size
-        As for :func:`fit_student`.
-    guide : function, optional
-        See :func:`micranet_helpers.maps.selftraining.of_split`.
-
-    Returns
-    -------
-    UNet
-        In evaluation mode, on the GPU if there is one.
+    The crops are of the dataset at ``path``. ``guide`` is as for
+    :func:`micranet_helpers.maps.selftraining.of_split`, all else, and the network, as for
+    :func:`fit_student`.
     """
     weights = (value.cpu() for value in model.state_dict().values())
     settings = str((seed, batch_size, num_crops, epochs, getattr(guide, "__name__", None)))

@@ -28,22 +28,8 @@ class Verdict(NamedTuple):
 def judge(model: nn.Module, validation: Dataset, testing: Dataset) -> Verdict:
     """Choose the thresholds of a classifier on validation crops, and score it on test crops.
 
-    Parameters
-    ----------
-    model : MICRANet
-        In evaluation mode, on any device.
-    validation, testing : CropDataset
-        Crops with their ``labels``; the same classes in both.
-
-    Returns
-    -------
-    Verdict
-        Thresholds, areas and F1 scores.
-
-    Raises
-    ------
-    ValueError
-        If there is no crop, or the validation crops show a class always or never.
+    The network is in evaluation mode, on any device; both sets have ``labels`` of the same classes.
+    Raises ValueError if there is no crop, or the validation crops show a class always or never.
     """
     thresholds = thresholds_of(logits_of(model, validation), validation.labels)
     columns = list(_known(logits_of(model, testing), testing.labels))

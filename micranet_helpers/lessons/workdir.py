@@ -15,12 +15,7 @@ def enter() -> Path:
     """Change to ``MICRANET_WORKDIR`` and return it, absolute; a second call changes nothing.
 
     A new folder is made, but not its parent: if the Drive is not mounted, that would be on the
-    session's own disk, and lost with it.
-
-    Raises
-    ------
-    OSError
-        If there is no such place, or nothing can be written there.
+    session's own disk, and lost with it. Raises OSError if nothing can be written there.
     """
     folder = Path(os.environ["MICRANET_WORKDIR"]).expanduser().absolute()
     try:

@@ -181,13 +181,9 @@ def _forward(images: Tensor, weights: Weights) -> _Trace:
 
 
 def _one_pass(
-    model: MICRANet,
-    weights: Weights,
-    images: Tensor,
-    targets: Targets,
-    normalize: bool,
+    model: MICRANet, weights: Weights, images: Tensor, targets: Targets, normalize: bool,
     layers: list[int],
-) -> Cams:
+) -> Cams:  # fmt: skip
     """Compute maps and logits of a few images: forward once, back once for all marked pairs."""
     trace = _forward(images, weights)
     logits = model.pooled(trace.activations[-1]).float()

@@ -4,7 +4,7 @@ Every step works on tensors of any leading shape, on the tensor's own device.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
     return rows @ maps @ columns.mT
 
 
-@cache
+@lru_cache(4)  # of the size of an image each
 def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     """Write the filter along one axis as a matrix, so that filtering is two matrix products."""
     return torch.from_numpy(gaussian_filter1d(np.eye(side), sigma, 0, mode="nearest")).float()

@@ -34,7 +34,9 @@ def peaks(score: ArrayLike, min_distance: int, threshold: float) -> NDArray[np.f
 def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArray[np.int32]:
     """Split a mask into objects: one around each peak of a landscape (watershed).
 
-    Parts of the mask that do not touch (4 neighbours) are always different objects.
+    Parts of the mask that do not touch (4 neighbours) are always different objects. They are
+    numbered from 1, int32 (H, W), 0 outside the mask. Raises ValueError if mask and landscape are
+    no maps of one shape, or ``min_distance`` is less than 1.
 
     Parameters
     ----------
@@ -45,16 +47,6 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
         background (``scipy.ndimage.distance_transform_edt(mask)``).
     min_distance : int
         At least 1 px; peaks of one part nearer than this, in rows and columns, are one object.
-
-    Returns
-    -------
-    ndarray, int32, (H, W)
-        0 outside the mask; objects are numbered from 1.
-
-    Raises
-    ------
-    ValueError
-        If mask and landscape are no maps of one shape, or ``min_distance`` is less than 1.
 
     References
     ----------
@@ -77,15 +69,19 @@ def instances(mask: ArrayLike, landscape: ArrayLike, min_distance: int) -> NDArr
     return drop_small(np.where(rest, rest + count, labels), 1)
 
 
-def pieces(mask: ArrayLike, area: float = 1) -> NDArray[np.int32]:
-    """Number the parts of a bool mask (H, W) that do not touch (4 neighbours), each an object.
+def pieces(mask: ArrayLike, area: float = 1, split: int = 0) -> NDArray[np.int32]:
+    """Number the objects of a bool mask (H, W): its parts that do not touch (4 neighbours).
 
-    The numbers, int32 (H, W), begin with 1, and are 0 outside the mask; parts of fewer than
-    ``area`` pixels are left out. Raises ValueError if this is no mask.
+    With ``split`` above 0, parts with several bulges are split between them (watershed of the
+    distance from the background); bulges nearer than this to each other, px, are one. The numbers,
+    int32 (H, W), begin with 1, and are 0 outside the mask; objects of fewer than ``area`` pixels
+    are left out. Raises ValueError if this is no mask.
     """
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.ndim != 2:
         raise ValueError(f"Give a bool mask (height, width), not {mask.dtype} {mask.shape}.")
+    if split and mask.any():
+        return drop_small(instances(mask, ndimage.distance_transform_edt(mask), split), area)
     return drop_small(ndimage.label(mask)[0], area)
 
 

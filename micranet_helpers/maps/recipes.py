@@ -2,12 +2,12 @@
 
 The published recipes are those of the code of Bilodeau et al. 2022,
 doi 10.1038/s42256-022-00472-w, written anew from their description. They deviate on purpose
-where the original fails: the sign of the PCA is always fixed by map 4b, a class without a region
-of 4b > 0 or with constant scores gets an empty mask, and masks have the size of the image.
+where the original fails: the sign of the PCA is always fixed by map 4b (the original does so for
+F-actin and EM only), a class without a region of 4b > 0 or with constant scores gets an empty mask,
+where no object holds the maximum the nearest is kept, and masks have the size of the image.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,25 +65,12 @@ def _object_at_peak(bordered: NDArray, score: NDArray) -> NDArray:
 # Any dataset
 
 
-def from_level(recipe: Recipe, levels: Sequence[float] | Tensor) -> Recipe:
-    """Make a recipe, e.g. of :data:`EVIDENCE`, whose masks begin at levels (1,) or (K,).
-
-    They may be those of :func:`~micranet_helpers.maps.thresholds.from_labels`.
-    """
-
-    def mask(scores: Tensor, _: Tensor) -> Tensor:
-        return scores >= torch.as_tensor(levels).to(scores)[:, None, None]
-
-    return replace(recipe, mask=mask)
-
-
 def _above_zero(scores: Tensor, _: Tensor) -> Tensor:
     return scores > 0
 
 
 EVIDENCE = Recipe("evidence", evidence, _above_zero, MARGIN)
-"""Pixels of evidence above 0: see :func:`~micranet_helpers.maps.cam.evidence` for what that means,
-and :func:`from_level` for another level."""
+"""Pixels of evidence above 0; see :func:`~micranet_helpers.maps.cam.evidence`."""
 
 
 def _pixel_logits(model: nn.Module, images: Tensor, _: Decide) -> tuple[Tensor, Tensor]:
@@ -162,9 +149,7 @@ def _otsu_of_tiles_in_box(score: NDArray) -> NDArray:
 PUBLISHED_MNIST = Recipe("published", from_maps(_pca_in_regions), _otsu_of_tiles)
 """The published recipe for modified MNIST: PCA in the regions of 4b, Otsu in tiles of 8 px.
 
-Deviations: the sign of the PCA is fixed by 4b, where the original leaves it to the solver; a
-region whose tiles all vary alike, e.g. a region of one tile, is segmented, where the original
-drops it.
+A region whose tiles all vary alike, e.g. of one tile, is segmented, where the original drops it.
 """
 
 
@@ -189,8 +174,7 @@ def _highest_fifth(scores: Tensor, _: Tensor) -> Tensor:
 PUBLISHED_ACTIN = Recipe("published", from_maps(_actin_score), _highest_fifth)
 """The published recipe for F-actin: the PCA, scaled in the foreground, above its 80th percentile.
 
-A predicted class always covers about 20 % of the image, whatever its true area. The sign of the
-PCA is fixed by 4b, here as in the original.
+A predicted class always covers about 20 % of the image, whatever its true area.
 """
 
 
@@ -243,9 +227,8 @@ PUBLISHED_CTC = Recipe("published", from_maps(_ctc_score), _cell_less_contact)
 """The published recipe for the Cell Tracking Challenge: "cell" less "contact between cells".
 
 Classes come in pairs, one a cell line: cell (even) and contact (odd). The mask is that of the
-cell; contacts have none. Deviations: the sign of the PCA is fixed by 4b, where the original
-leaves it to the solver; where only the contact is predicted the mask is empty, where the original
-marks weak contact as cell; an all-zero 4b gives an empty mask, where the original stops.
+cell; contacts have none. Where only the contact is predicted the mask is empty, where the original
+marks weak contact as cell.
 """
 
 
@@ -268,9 +251,7 @@ PUBLISHED_EM = Recipe("published", from_maps(_em_score, normalize=False), _highe
 """The published recipe for axons: the smoothed PCA above its 90th percentile, one object.
 
 Holes below 2500 px are filled, so an image must be much larger. Only the object with the highest
-score is kept: a second axon in the image can never be found. Deviation: where no object holds the
-maximum, the nearest one is kept, and the mask has the size of the image, where the original
-returns one with a border. The sign of the PCA is fixed by 4b, here as in the original.
+score, or nearest to it, is kept: a second axon in the image can never be found.
 """
 
 
@@ -292,10 +273,8 @@ def _otsu_at_peak(scores: Tensor, _: Tensor) -> Tensor:
 PUBLISHED_PVIVAX = Recipe("published", from_maps(_pvivax_score, normalize=False), _otsu_at_peak)
 """The published recipe for P. vivax: the smoothed PCA from Otsu's threshold on, one object.
 
-Meant for the mean of several fold models. Holes below 2500 px are filled, so an image must be
-much larger. Only the object with the highest score is kept: a second cell can never be found.
-Deviations: the sign of the PCA is fixed by 4b, so folds never cancel each other; where no object
-holds the maximum, the nearest one is kept, and the mask has the size of the image.
+Meant for the mean of several fold models, which never cancel each other, as 4b fixes their signs.
+Holes are filled and one object is kept as for :data:`PUBLISHED_EM`.
 """
 
 

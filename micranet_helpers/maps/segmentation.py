@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
-from micranet_helpers.networks.micranet import LAYERS
+from micranet_helpers.networks.micranet import LAYERS, check_finite
 from micranet_helpers.networks.wrapped import unwrapped
 
 TILE, AT_ONCE = 512, 4  # px, and how many at a time, for the memory of a laptop
@@ -47,10 +47,9 @@ class Recipe:
 
 
 def from_maps(
-    step: Callable[[Tensor, Tensor], Tensor],
-    layers: Sequence[str] = LAYERS,
+    step: Callable[[Tensor, Tensor], Tensor], layers: Sequence[str] = LAYERS,
     normalize: bool = True,
-) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
+) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:  # fmt: skip
     """Make the score of a :class:`Recipe` from its step on the Grad-CAM maps.
 
     ``step`` is a function of maps (B, K, L, H, W), 0 for classes that are not predicted, and images
@@ -138,6 +137,11 @@ def segment(
     models = [unwrapped(each) for each in ([model] if isinstance(model, nn.Module) else model)]
     if not models:
         raise ValueError("Give at least one model.")
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(
+            f"Images must have the shape (batch, channels, height, width), not "
+            f"{tuple(images.shape)}: the batch is empty or of another rank."
+        )
 
     decide = partial(predicted, thresholds=thresholds)
 
@@ -154,6 +158,7 @@ def segment(
         if stride is None:
             stride = (side - 2 * recipe.margin) // 8 * 8 if recipe.margin else side // 3
         scores, logits = over_tiles(images, score, side, stride, recipe.margin)
+    check_finite(logits)
     with _exact(images):
         masks = recipe.mask(scores.float(), images) & decide(logits)[:, :, None, None]
     return Segments(masks, scores, logits.sigmoid())
@@ -194,16 +199,14 @@ def pixel_scores(
         scores = score(padded(seen, step))[0][..., :height, :width]
     if magnification != 1:
         scores = F.interpolate(scores, image.shape[1:], mode="bilinear")
+    check_finite(scores)
     return scores[0].float().cpu().numpy()
 
 
 def crop_by_crop(
-    model: nn.Module | Sequence[nn.Module],
-    image: Tensor,
-    recipe: Recipe,
-    side: int,
+    model: nn.Module | Sequence[nn.Module], image: Tensor, recipe: Recipe, side: int,
     thresholds: Sequence[float] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Segment an image as crops that lie side by side, each for itself: a mask, bool (K, H, W).
 
     This suits recipes that find one object a crop, or mark a share of it. For others the

@@ -32,42 +32,20 @@ TILE = 512
 
 
 def of_split(
-    model: MICRANet,
-    path: str | Path,
-    crops: CropDataset,
-    error: float = 0.05,
+    model: MICRANet, path: str | Path, crops: CropDataset,
     guide: Callable[[dataset.Sample, NDArray], NDArray] | None = None,
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    """Make the images and targets of self-training for a split of a dataset.
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:  # fmt: skip
+    """Make the images and targets of self-training for a whole split of a dataset, in memory.
 
     Pixels with :func:`~micranet_helpers.maps.cam.evidence` below 0, where the classifier itself
     says no, are background; the class begins at :func:`level`.
 
-    Parameters
-    ----------
-    model : MICRANet
-        The classifier, trained on crops of this dataset.
-    path : path
-        A dataset in the layout of :mod:`micranet_helpers.data.dataset`.
-    crops : CropDataset
-        Crops of one of its splits, with their labels. The closer they lie, the more is known.
-    error : float
-        See :func:`level`.
-    guide : function of Sample and scores (K, H, W) -> scores (K, H, W), optional
-        Improves the scores of an image by its content, e.g. :func:`guided`.
-
-    Returns
-    -------
-    images : list of ndarray, float32, (C, H, W)
-        The whole split, in memory.
-    targets : list of ndarray, float32, (K, H, W)
-        See :func:`targets`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing or damaged, a class is absent from no crop, or an image is smaller
-        than half a tile.
+    The classifier was trained on crops of the dataset at ``path``; ``crops`` are of one of its
+    splits, with their labels: the closer they lie, the more is known. A ``guide``, e.g.
+    :func:`guided`, is a function of a Sample and its scores (K, H, W) that improves these by the
+    content of the image. Images and :func:`targets` are lists of float32 (C, H, W) and (K, H, W).
+    Raises FileNotFoundError or ValueError if the file is missing or damaged, a class is absent from
+    no crop, or an image is smaller than half a tile.
     """
     device = next(model.parameters()).device
     samples = list(dataset.read(path, crops.split))
@@ -76,7 +54,7 @@ def of_split(
     if guide is not None:
         scores = [guide(*pair) for pair in zip(samples, scores, strict=True)]
     without = absent(crops, [image.shape[1:] for image in images])
-    high = level(scores, without, error)
+    high = level(scores, without)
     pairs = zip(scores, without, strict=True)
     return images, [targets(*pair, np.minimum(high, 0), high) for pair in pairs]
 
@@ -105,40 +83,20 @@ def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
 
 
 def level(
-    scores: Sequence[NDArray[np.floating]],
-    absent: Sequence[NDArray[np.bool_]],
+    scores: Sequence[NDArray[np.floating]], absent: Sequence[NDArray[np.bool_]],
     error: float = 0.05,
-) -> NDArray[np.float64]:
-    """Find the lowest score above which few pixels are expected to lack the class.
+) -> NDArray[np.float64]:  # fmt: skip
+    """Find the lowest score above which few pixels are expected to lack the class: float64 (K,).
 
     No mask is needed: if one in a thousand pixels known to lack the class is above a threshold, so
-    is about one in a thousand of the other pixels that lack it. These are at most all other
-    pixels; their share among the other pixels above the threshold is the *error*, a false
-    discovery rate.
+    is about one in a thousand of the other pixels that lack it. These are at most all other pixels;
+    their share among the other pixels above the threshold is the *error*, a false discovery rate
+    (Storey 2002, doi 10.1111/1467-9868.00346). If the classifier has learnt so little that no
+    threshold keeps to the error, one in a hundred of the other pixels is above.
 
-    Parameters
-    ----------
-    scores : sequence of N ndarrays, float, (K, H, W)
-        Scores of each pixel for each class, in logits.
-    absent : sequence of N ndarrays, bool, (K, H, W)
-        As :func:`absent` gives them.
-    error : float
-        Above 0, at most 1: the largest share of mistakes.
-
-    Returns
-    -------
-    ndarray, float64, (K,)
-        For each class, at least 0. If the classifier has learnt so little that no threshold keeps
-        to the error, one in a hundred of the other pixels is above.
-
-    Raises
-    ------
-    ValueError
-        If the error is out of range, or a class is absent nowhere.
-
-    References
-    ----------
-    Storey 2002, doi 10.1111/1467-9868.00346 (false discovery rates from known nulls).
+    ``scores``, N arrays (K, H, W), are logits, ``absent`` is that of :func:`absent`; ``error`` is
+    the largest share of mistakes. Raises ValueError if it is not above 0 and at most 1, or a class
+    is absent nowhere.
     """
     if not 0 < error <= 1:
         raise ValueError(f"The error must be above 0 and at most 1 (5 % is 0.05), not {error}.")
@@ -199,14 +157,9 @@ class PixelCrops(Dataset):
     _most = 1  # highest target
 
     def __init__(
-        self,
-        images: Sequence[NDArray[np.float32]],
-        targets: Sequence[NDArray[np.float32]],
-        side: int,
-        num_crops: int,
-        seed: int = 0,
-        augment: bool = True,
-    ) -> None:
+        self, images: Sequence[NDArray[np.float32]], targets: Sequence[NDArray[np.float32]],
+        side: int, num_crops: int, seed: int = 0, augment: bool = True,
+    ) -> None:  # fmt: skip
         sizes = [[array.shape[1:] for array in arrays] for arrays in (images, targets)]
         if sizes[0] != sizes[1]:
             raise ValueError(
@@ -214,9 +167,7 @@ class PixelCrops(Dataset):
                 "target (K, H, W)."
             )
         if side < 1 or num_crops < 1:
-            raise ValueError(
-                f"Side and number of crops must be 1 or more, not {side} and {num_crops}."
-            )
+            raise ValueError(f"Side and number of crops must be 1 or more: {side}, {num_crops}.")
         counts = np.array([np.count_nonzero(target > 0, axis=(1, 2)) for target in targets])
         self.labels = torch.from_numpy((counts > 0).astype(np.float32))
         areas = [height * width for height, width in sizes[0]]
@@ -305,23 +256,10 @@ def guided(
 ) -> NDArray[np.floating]:
     """Keep the evidence for cells where the image shows something; set it to :data:`NO` elsewhere.
 
-    Parameters
-    ----------
-    sample : Sample
-        A frame; its first channel is used.
-    score : ndarray, float, (2 L, H, W)
-        Evidence of the L lines, cell and contact in turn.
-    lines : sequence of L str
-        Their names, some of :data:`LOOKS`.
-
-    Returns
-    -------
-    ndarray, float, (2 L, H, W)
-        A copy; contacts are unchanged.
-
-    References
-    ----------
-    Li & Lee 1993 (the threshold), doi 10.1016/0031-3203(93)90115-D.
+    The image is the first channel of a frame, divided by the threshold of Li & Lee 1993, doi
+    10.1016/0031-3203(93)90115-D. ``score``, float (2 L, H, W), is the evidence of L lines, cell and
+    contact in turn, ``lines`` are their names, some of :data:`LOOKS`. The result is a copy;
+    contacts are unchanged.
     """
     score = score.copy()
     for k, line in enumerate(lines):

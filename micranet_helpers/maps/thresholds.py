@@ -5,8 +5,10 @@ Those of an image work on tensors of any leading shape, on the tensor's own devi
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
+from skimage.filters import threshold_otsu, threshold_triangle
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,8 +16,6 @@ from micranet_helpers import metrics
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.networks.micranet import check_evaluating
-
-BINS = 256  # of the histograms behind Otsu and triangle, as in scikit-image
 
 
 def otsu(maps: Tensor) -> Tensor:
@@ -36,13 +36,7 @@ def otsu(maps: Tensor) -> Tensor:
     ----------
     Otsu 1979, doi 10.1109/TSMC.1979.4310076.
     """
-    counts, centres = _histogram(maps)
-    below, above = counts.cumsum(-1), counts.flip(-1).cumsum(-1).flip(-1)
-    weighted = counts * centres
-    mean_below = weighted.cumsum(-1) / below
-    mean_above = weighted.flip(-1).cumsum(-1).flip(-1) / above
-    between = below[..., :-1] * above[..., 1:] * (mean_below[..., :-1] - mean_above[..., 1:]) ** 2
-    return _above(maps, centres, between.argmax(-1, keepdim=True))
+    return _above(maps, threshold_otsu)
 
 
 def triangle(maps: Tensor) -> Tensor:
@@ -51,20 +45,7 @@ def triangle(maps: Tensor) -> Tensor:
     Equal to ``image > threshold_triangle(image)`` of scikit-image (Zack, Rogers & Latt 1977, doi
     10.1177/25.7.70454). Nothing is marked in a constant image.
     """
-    counts, centres = _histogram(maps)
-    bins = torch.arange(BINS, device=maps.device)
-    high = torch.where(counts > 0, bins, 0).amax(-1, keepdim=True)
-    low = torch.where(counts > 0, bins, BINS).amin(-1, keepdim=True)
-    peak = counts.argmax(-1, keepdim=True)
-    # The long tail of the histogram is put on the left of its peak.
-    flipped = peak - low < high - peak
-    counts = torch.where(flipped, counts.flip(-1), counts)
-    low = torch.where(flipped, BINS - 1 - high, low)
-    peak = torch.where(flipped, BINS - 1 - peak, peak)
-    distance = counts.gather(-1, peak) * (bins - low) - (peak - low) * counts
-    distance = distance.masked_fill((bins < low) | (bins >= peak), -torch.inf)
-    level = distance.argmax(-1, keepdim=True)
-    return _above(maps, centres, torch.where(flipped, BINS - 1 - level, level))
+    return _above(maps, threshold_triangle)
 
 
 def percentile(maps: Tensor, q: float) -> Tensor:
@@ -100,34 +81,19 @@ RIM = 8
 
 @torch.no_grad()
 def from_labels(
-    model: nn.Module,
-    crops: CropDataset,
+    model: nn.Module, crops: CropDataset,
     score: Callable[[nn.Module, Tensor, None], tuple[Tensor, Tensor]] = evidence,
-) -> Tensor:
-    """Choose the thresholds of a score by labels of crops, not masks.
+) -> Tensor:  # fmt: skip
+    """Choose the thresholds of a score, float32 (K,) in its unit, by labels of crops, not masks.
 
     Each crop is seen alone, as in training, and has the highest score off its rim of :data:`RIM`
     px. The threshold of a class is that of highest F1 for "this reaches it" against the labels.
-    Only images that show the class somewhere count: in others it may be impossible.
+    Only images that show the class somewhere count: in others it may be impossible. It is 0 for a
+    class that all of these crops show, or none.
 
-    Parameters
-    ----------
-    model : MICRANet, or the network that the score is for
-        In evaluation mode, on any device.
-    crops : CropDataset
-        Validation crops, of more than 24 px.
-    score : function of model, images, None -> scores (B, K, H, W), anything
-        That of the :class:`~micranet_helpers.maps.segmentation.Recipe` that uses the thresholds.
-
-    Returns
-    -------
-    Tensor, float32, (K,)
-        In the unit of the score; 0 for a class that all of these crops show, or none.
-
-    Raises
-    ------
-    ValueError
-        If the model is in training mode or its score is not finite.
+    The model is in evaluation mode, on any device; crops are for validation, of more than 24 px;
+    ``score`` is that of the :class:`~micranet_helpers.maps.segmentation.Recipe` that uses the
+    thresholds. Raises ValueError if the model is in training mode or its score is not finite.
     """
     check_evaluating(model)
     image, present = torch.from_numpy(crops.positions[:, 0]), crops.labels > 0
@@ -151,30 +117,7 @@ def highest(
                       for images, _ in DataLoader(crops, 16)])  # fmt: skip
 
 
-def f1_and_best(scores: ArrayLike, mask: ArrayLike, threshold: float) -> tuple[float, float]:
-    """Compute the pixel F1 of "score >= threshold", and the highest of any threshold.
-
-    The gap is to be reported, not to choose by: this needs masks. Scores and bool masks of one
-    class have any equal shape; a ValueError is raised if all pixels are in the mask, or none.
-    """
-    scores, mask = (torch.as_tensor(values).flatten() for values in (scores, mask))
-    best = metrics.best_threshold(scores, mask)
-    return tuple(metrics.dice(scores >= each, mask) for each in (threshold, best))
-
-
-def _histogram(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Count values in 256 bins between each image's extremes: counts, centres, (..., 256)."""
-    values = maps.flatten(-2)
-    values = values.reshape(-1, values.shape[-1])
-    lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
-    width = (highest - lowest) / BINS
-    bins = ((values - lowest) / width.clamp(min=torch.finfo(values.dtype).tiny)).long()
-    bins = bins.clamp(max=BINS - 1) + BINS * torch.arange(len(values), device=maps.device)[:, None]
-    counts = torch.bincount(bins.flatten(), minlength=BINS * len(values)).to(values.dtype)
-    centres = lowest + width * (torch.arange(BINS, device=maps.device) + 0.5)
-    shape = (*maps.shape[:-2], BINS)
-    return counts.reshape(shape), centres.reshape(shape)
-
-
-def _above(maps: Tensor, centres: Tensor, level: Tensor) -> Tensor:
-    return maps > centres.gather(-1, level)[..., None]
+def _above(maps: Tensor, threshold: Callable[[NDArray], float]) -> Tensor:
+    images = maps.detach().cpu().numpy().reshape(-1, *maps.shape[-2:])
+    levels = np.array([threshold(image) if np.ptp(image) else image.max() for image in images])
+    return maps > torch.from_numpy(levels).to(maps.device).reshape(*maps.shape[:-2], 1, 1)

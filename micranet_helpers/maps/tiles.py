@@ -22,11 +22,6 @@ def grid(shape: Sequence[int], side: int, stride: int) -> list[tuple[int, int]]:
 
 def padded(images: Tensor, multiple: int) -> Tensor:
     """Mirror images (B, C, H, W) at their far borders until sides are multiples of a number."""
-    if images.ndim != 4:
-        raise ValueError(
-            f"Images must have the shape (batch, channels, height, width), "
-            f"not {tuple(images.shape)}."
-        )
     height, width = images.shape[2:]
     if min(height, width) <= multiple // 2:
         raise ValueError(
@@ -38,12 +33,9 @@ def padded(images: Tensor, multiple: int) -> Tensor:
 
 
 def over_tiles(
-    images: Tensor,
-    function: Callable[[Tensor], tuple[Tensor, Tensor]],
-    side: int,
-    stride: int,
+    images: Tensor, function: Callable[[Tensor], tuple[Tensor, Tensor]], side: int, stride: int,
     margin: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Apply a function to overlapping tiles of images (B, C, H, W) and blend its results.
 
     The function turns tiles (N, C, side, side) into scores (N, K, side, side) and logits (N, K).
@@ -52,11 +44,6 @@ def over_tiles(
     outside. Logits (B, K) are the highest among the tiles of an image. Images are mirrored at the
     far border until the tiles fit, and cropped back. Memory holds one batch of tiles at a time.
     """
-    if images.ndim != 4 or len(images) == 0:
-        raise ValueError(
-            f"Images must have the shape (batch, channels, height, width), at least one, "
-            f"not {tuple(images.shape)}: the batch is empty or of another rank."
-        )
     height, width = images.shape[2:]
     if side <= 2 * margin:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written whole or not at all, read without running code."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def read_checkpoint(path: Path, peek: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: train first.")
     try:
+        check_stored(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=peek)
         # What every checkpoint of this package has.
         return {**checkpoint, "hyper_parameters": dict(checkpoint["hyper_parameters"])}
@@ -65,6 +67,14 @@ def read_checkpoint(path: Path, peek: bool = False) -> dict[str, Any]:
         raise ValueError(
             f"{path} is damaged or no checkpoint of this package: delete it and train again."
         ) from error
+
+
+def check_stored(path: Path) -> None:
+    """Refuse a file of torch that unpacks to more than it is: torch itself packs nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("a bomb")
 
 
 def epochs_done(folder: Path, settings: dict[str, Any]) -> int:

@@ -26,14 +26,34 @@ class Repeatable(pl.LightningModule):
 
     monitor = "val_loss"  # the best epoch has the least of it, or the most "val_score"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[int, dict[str, float]] = {}
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draw dropout, and what else is random, from a seed of this step."""
         seed = (self.hparams.run or {}).get("seed", 0)
         torch.manual_seed(seed * 1_000_003 + self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the score of the epoch, by which the best one is known."""
-        checkpoint["score"] = float(self.trainer.callback_metrics[self.monitor])
+        """Note the score of the epoch, by which the best one is known, and those before it.
+
+        In the checkpoint they cannot disagree with the weights, whenever the program is killed.
+        Raises ValueError if the training has diverged.
+        """
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        numbers = checkpoint["state_dict"].values()
+        if not (math.isfinite(metrics["val_loss"]) and all(x.isfinite().all() for x in numbers)):
+            raise ValueError(
+                f"The network is no longer finite in epoch {self.current_epoch + 1}: lower the "
+                "learning rate, and scale the images to numbers near 0 and 1."
+            )
+        self.history |= {self.current_epoch: metrics}
+        checkpoint |= {"score": metrics[self.monitor], "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the notes; older runs have none."""
+        self.history = checkpoint.get("history", {})
 
     def on_train_epoch_start(self) -> None:
         """Start the clock."""

@@ -17,39 +17,19 @@ PROPOSALS = 200
 
 
 def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
-    """Make a Mask R-CNN with a ResNet-50 and a feature pyramid, with random weights.
+    """Make a Mask R-CNN of a ResNet-50 and a feature pyramid: random weights, training mode.
 
-    Parameters are named as in torchvision, and so in the published checkpoints.
-
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the images, 1 for grey, 3 for RGB.
-    num_classes : int
-        Kinds of objects. The background is one more inside: torchvision's class 0.
-    crop : int
-        Side of the crops it is trained on and of the tiles it sees, px, at least 32; best a
-        multiple of 32. Nothing is rescaled, where torchvision's default would enlarge to 800 px.
-
-    Returns
-    -------
-    torchvision.models.detection.MaskRCNN
-        In training mode. Images are taken as they are, as those of this package are normalised
-        already (ours; :func:`micranet_helpers.zoo.hdf5_zoo.load` sets
-        ``model.transform.image_mean`` and ``image_std`` to those of the file).
-
-    Raises
-    ------
-    ImportError
-        If torchvision, or its compiled part, is missing.
-    ValueError
-        If there is no channel or no class, or the crop is smaller than 32 px.
-
-    Notes
-    -----
-    Batch norm learns, as torchvision has it for random weights; in 2021 it did not. On a GPU,
-    ``torch.use_deterministic_algorithms(True)`` makes torchvision use a slow ``roi_align`` that
-    takes tens of GB: leave it off.
+    Parameters are named as in torchvision, and so in the published checkpoints. The background is
+    one more of ``num_classes`` kinds of objects inside: torchvision's class 0. ``crop`` is the side
+    of the crops it is trained on and of the tiles it sees, px, at least 32; best a multiple of 32.
+    Nothing is rescaled, where torchvision's default would enlarge to 800 px. Images are taken as
+    they are, as those of this package are normalised already (ours;
+    :func:`micranet_helpers.zoo.hdf5_zoo.load` sets ``model.transform.image_mean`` and ``image_std``
+    to those of the file). Batch norm learns, as torchvision has it for random weights; in 2021 it
+    did not. On a GPU, leave ``torch.use_deterministic_algorithms`` off: torchvision would use a
+    slow ``roi_align`` that takes tens of GB. Raises ImportError if torchvision, or its compiled
+    part, is missing; ValueError if there is no channel or no class, or the crop is smaller than 32
+    px.
     """
     library = torchvision()
     if min(in_channels, num_classes) < 1 or crop < 32:
@@ -75,10 +55,7 @@ def build(in_channels: int, num_classes: int, crop: int) -> nn.Module:
 
 
 def torchvision() -> ModuleType:
-    """Import torchvision with its compiled part.
-
-    Without that, torchvision falls back on a ``roi_align`` that takes more than 22 GB.
-    """
+    """Import torchvision with its compiled part; without, ``roi_align`` takes more than 22 GB."""
     try:
         import torchvision
 

@@ -21,9 +21,10 @@ WIDTHS = (32, 32, 64, 64, 128, 128, 256, 256)
 class MICRANet(nn.Module):
     """The MICRA-Net classifier of Bilodeau et al. 2022, doi 10.1038/s42256-022-00472-w.
 
-    Four blocks of two [3×3 convolution → batch norm → ReLU], a 2×2 max pool after the first
-    three, a global pool, dropout 0.5 and a linear layer. Parameters carry the names of the
-    published checkpoints. The global pool takes any image side that is a multiple of 8.
+    Four blocks of two [3×3 convolution → batch norm → ReLU], a 2×2 max pool after the first three,
+    a global pool, dropout 0.5 and a linear layer. Parameters carry the names of the published
+    checkpoints. The global pool takes any image side that is a multiple of 8. Raises ValueError if
+    ``in_channels`` or ``num_classes`` is less than 1, or a pool does not exist.
 
     Parameters
     ----------
@@ -34,37 +35,19 @@ class MICRANet(nn.Module):
     pool : {"channel", "top", "lse"}
         "channel", as published: the maximum of each channel, wherever it is, then the linear
         layer. Else first the linear layer, at each of the n positions of layer 4b, then a pool of
-        the logits E: "top", the mean of the highest ones; "lse", log(mean(exp(r E))) / r.
+        the logits E: "top", the mean of the highest ones (Durand et al., CVPR 2017, pp. 5957–5966);
+        "lse", log(mean(exp(r E))) / r (Pinheiro & Collobert 2015, doi 10.1109/CVPR.2015.7298780).
     share : float
         For "top": which share of the positions is averaged, in (0, 1], at least one. Take the share
         of a crop from which on it is labelled positive.
     sharpness : float
         For "lse": r, above 0, from the mean (0) to the maximum of E.
-
-    Raises
-    ------
-    ValueError
-        If ``in_channels`` or ``num_classes`` is less than 1, or a pool does not exist.
-
-    References
-    ----------
-    Pools after the linear layer: "lse", Pinheiro & Collobert 2015, doi 10.1109/CVPR.2015.7298780;
-    "top", Durand et al., CVPR 2017, pp. 5957–5966.
-
-    Examples
-    --------
-    >>> MICRANet(in_channels=1, num_classes=10)(torch.rand(2, 1, 64, 64)).shape
-    torch.Size([2, 10])
     """
 
     def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        pool: str = "channel",
-        share: float = 0.05,
-        sharpness: float = 4.0,
-    ) -> None:
+        self, in_channels: int = 1, num_classes: int = 10, pool: str = "channel",
+        share: float = 0.05, sharpness: float = 4.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         if in_channels < 1 or num_classes < 1:
             raise ValueError(
@@ -169,6 +152,9 @@ def check_evaluating(model: nn.Module) -> None:
 
 
 def check_finite(images: Tensor) -> None:
-    """Refuse images, of any shape, that hold NaN or infinity."""
+    """Refuse images, or what came of them, of any shape, that hold NaN or infinity."""
     if not images.isfinite().all():
-        raise ValueError("Images hold NaN or infinite values: replace them before the analysis.")
+        raise ValueError(
+            "Images, or the answers to them, are NaN or infinite: replace such values, and scale "
+            "the images as those of the training."
+        )

@@ -28,42 +28,18 @@ class UNet(nn.Module):
     each convolution 3×3 with batch norm and ReLU, and a last convolution 1×1. Parameters have
     the names of the published checkpoints, whose ``number_filter`` f means ``filters`` = 2^f.
 
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the images, 1 for grey, 3 for RGB.
-    num_classes : int
-        Masks to predict; each pixel is a yes or no of its own for each class.
-    depth : int
-        Levels; the sides of images must be multiples of 2^(depth - 1).
-    filters : int
-        Channels of the first level; each level has twice as many as the one above.
+    It predicts ``num_classes`` masks of images of ``in_channels``; each pixel is a yes or no of its
+    own for each class. ``depth`` counts the levels: the sides of images must be multiples of
+    2^(depth - 1). The first has ``filters`` channels, each level twice as many as the one above.
 
-    Raises
-    ------
-    ValueError
-        If one of them is less than 1.
-
-    References
-    ----------
     Ronneberger et al. 2015, doi 10.1007/978-3-319-24574-4_28; sizes and names as in Bilodeau et
     al. 2022, doi 10.1038/s42256-022-00472-w.
-
-    Examples
-    --------
-    >>> UNet(in_channels=1, num_classes=2)(torch.rand(3, 1, 64, 48)).shape
-    torch.Size([3, 2, 64, 48])
     """
 
     def __init__(
         self, in_channels: int = 1, num_classes: int = 1, depth: int = 4, filters: int = 16
     ) -> None:
         super().__init__()
-        if min(in_channels, num_classes, depth, filters) < 1:
-            raise ValueError(
-                f"UNet needs numbers of at least 1, not in_channels={in_channels}, "
-                f"num_classes={num_classes}, depth={depth}, filters={filters}."
-            )
         self.in_channels, self.num_classes = in_channels, num_classes
         widths = [filters * 2**level for level in range(depth)]
         steps = list(zip(widths, widths[1:], strict=False))
@@ -72,33 +48,17 @@ class UNet(nn.Module):
             _named(nn.Sequential(nn.MaxPool2d(2), _double(above, below))) for above, below in steps
         )
         self.expandingPath = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "expand": nn.ConvTranspose2d(below, above, 2, stride=2),
-                    "conv": _double(below, above),
-                }
-            )
+            nn.ModuleDict({"expand": nn.ConvTranspose2d(below, above, 2, stride=2),
+                           "conv": _double(below, above)})
             for above, below in reversed(steps)
-        )
+        )  # fmt: skip
         self.lastConv = nn.Conv2d(filters, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits of each pixel of a batch.
+        """Compute the logits (B, num_classes, H, W) of the pixels of images (B, in_channels, H, W).
 
-        Parameters
-        ----------
-        images : Tensor, float, (B, in_channels, H, W)
-            H and W multiples of 2^(depth - 1).
-
-        Returns
-        -------
-        Tensor, float, (B, num_classes, H, W)
-            Logits: a pixel belongs to a class where its logit is above 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the dtype or the shape does not fit the network.
+        H and W are multiples of 2^(depth - 1); a pixel belongs to a class where its logit is above
+        0. Raises TypeError or ValueError if dtype or shape do not fit.
         """
         check_images(images, self, 2 ** len(self.contractingPath))
         levels = [self.firstConvolution(images)]
@@ -116,7 +76,7 @@ class FalkUNet(nn.Module):
     Five levels of two convolutions with LeakyReLU and without batch norm, 2×2 max pools between
     them; on the way up 2×2 transposed convolutions, with no activation, and two convolutions of
     the same level of the way down and of the result. The last convolution is 3×3 with padding as
-    the others. Parameters carry the names of the published checkpoints.
+    the others. Parameters carry the names of the published checkpoints, which have 64 ``filters``.
 
     In published checkpoints class 0 is the background: the softmax over the classes gives
     probabilities, and a pixel is of the class of its highest logit. Trained by
@@ -124,39 +84,12 @@ class FalkUNet(nn.Module):
     own: our choice, so that both U-Nets learn alike. Ours, too: the first weights are drawn as He
     et al. advise, as without batch norm hardly any gradient reaches the lower levels with torch's.
 
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the images, 1 for grey, 3 for RGB.
-    num_classes : int
-        Masks to predict; with published weights the background counts as one.
-    filters : int
-        Channels of the first level; each level has twice as many as the one above. Published
-        checkpoints have 64.
-
-    Raises
-    ------
-    ValueError
-        If one of them is less than 1.
-
-    References
-    ----------
     Falk et al. 2019, doi 10.1038/s41592-018-0261-2; padding and names as in Bilodeau et al. 2022,
     doi 10.1038/s42256-022-00472-w. Weights: He et al. 2015, doi 10.1109/ICCV.2015.123.
-
-    Examples
-    --------
-    >>> FalkUNet(in_channels=1, num_classes=2, filters=4)(torch.rand(3, 1, 64, 48)).shape
-    torch.Size([3, 2, 64, 48])
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, filters: int = 64) -> None:
         super().__init__()
-        if min(in_channels, num_classes, filters) < 1:
-            raise ValueError(
-                f"FalkUNet needs numbers of at least 1, not in_channels={in_channels}, "
-                f"num_classes={num_classes}, filters={filters}."
-            )
         self.in_channels, self.num_classes = in_channels, num_classes
         widths = [filters * 2**level for level in range(len(_DOWN))]
         n = in_channels
@@ -172,22 +105,9 @@ class FalkUNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits of each pixel of a batch.
+        """Compute the logits (B, num_classes, H, W) of the pixels of images (B, in_channels, H, W).
 
-        Parameters
-        ----------
-        images : Tensor, float, (B, in_channels, H, W)
-            H and W multiples of 16.
-
-        Returns
-        -------
-        Tensor, float, (B, num_classes, H, W)
-            Logits; see above for what they mean.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the dtype or the shape does not fit the network.
+        H and W are multiples of 16. Raises TypeError or ValueError if dtype or shape do not fit.
         """
         check_images(images, self, 2 ** len(_UP))
         levels = [self._convolve(_DOWN[0], images)]

@@ -32,6 +32,9 @@ from micranet_helpers.plots.colours import (
     style,
 )
 
+Pictures = Sequence[NDArray[Any]] | Tensor
+"""Images (C, H, W), or planes of masks (K, H, W), of one size or of several."""
+
 
 @style()
 def show_images(
@@ -71,11 +74,9 @@ def show_images(
 
 
 def _grid(
-    images: Sequence[Any] | Tensor,
-    titles: Sequence[str],
-    columns: int,
+    images: Sequence[Any] | Tensor, titles: Sequence[str], columns: int,
     pixel_size_um: float | Sequence[float | None] | None,
-) -> tuple[Figure, NDArray[Any]]:
+) -> tuple[Figure, NDArray[Any]]:  # fmt: skip
     """Make a place for each image, in rows as wide as a page, with its title and scale bar."""
     rows, width = -(-len(images) // columns), WIDTH / columns
     titles = [_wrapped(title, int(14 * width)) for title in titles]
@@ -88,7 +89,7 @@ def _grid(
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, title in zip(axes.flat, titles, strict=False):
-        axis.set_title(title)
+        axis.set_title(title, parse_math=False)  # names of files may hold $
     sizes = pixel_size_um if isinstance(pixel_size_um, Sequence) else [pixel_size_um]
     for axis, image, size in zip(axes.flat, images, sizes, strict=False):
         if size:
@@ -106,8 +107,10 @@ def _legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str] 
     if handles:
         named = {"labels": labels} if labels else {}
         figure.set_figheight(figure.get_figheight() + 0.3)
-        figure.legend(handles=handles, loc="outside lower center", ncols=11, columnspacing=1.2,
-                      handlelength=1.5, **named)  # fmt: skip
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=11,
+                               columnspacing=1.2, handlelength=1.5, **named)  # fmt: skip
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _overlay(axis: Axes, masks: Tensor) -> None:
@@ -191,27 +194,14 @@ def _scale_bar(axis: Axes, height: int, width: int, pixel_size_um: float) -> Non
 
 @style()
 def show_outlines(
-    images: Sequence[NDArray[Any]] | Tensor,
-    masks_pred: Sequence[NDArray[Any]] | Tensor,
-    masks_true: Sequence[NDArray[Any]] | Tensor,
-    titles: Sequence[str] = (),
-    classes: Sequence[str] = ("prediction",),
-    columns: int = 4,
-    pixel_size_um: float | None = None,
-) -> None:
-    """Show images in rows, with the outlines of predicted and true objects.
+    images: Pictures, masks_pred: Pictures, masks_true: Pictures, titles: Sequence[str] = (),
+    classes: Sequence[str] = ("prediction",), columns: int = 4, pixel_size_um: float | None = None,
+) -> None:  # fmt: skip
+    """Show images, as :func:`show_samples` does, with outlines of predicted and true objects.
 
-    Parameters
-    ----------
-    images : sequence of ndarray or Tensor, (C, H, W)
-        Shown as by :func:`show_samples`: one channel in grey, three in colours.
-    masks_pred, masks_true : sequence of ndarray or Tensor, bool or integer, (K, H, W)
-        Masks, or object numbers (0: none), for each image and class. Predictions have the colour
-        of the class, the truth is dashed in black and white.
-    classes : sequence of str
-        Names of the K classes for the legend.
-    titles, columns, pixel_size_um
-        As for :func:`show_images`.
+    Masks, or object numbers (0: none), are bool or integer (K, H, W) for each image, of K
+    ``classes``, which the legend names. Predictions have the colour of the class, the truth is
+    dashed in black and white. The rest is as for :func:`show_images`.
     """
     figure, axes = _grid(images, titles, columns, pixel_size_um)
     colours = class_colours(classes)
@@ -274,31 +264,15 @@ FOUND, FALSE, MISSED, UNCOUNTED = "#009e73", "#d55e00", "#0072b2", "#444444"
 
 @style()
 def show_detections(
-    images: Sequence[NDArray[Any]] | Tensor,
-    points: Sequence[ArrayLike],
-    boxes: Sequence[ArrayLike],
-    titles: Sequence[str] = (),
-    ignore: Sequence[ArrayLike] | None = None,
-    slack: float = 0,
-    columns: int = 3,
-    pixel_size_um: float | None = None,
-) -> None:
-    """Show images in rows, with right, false and missed detections.
+    images: Pictures, points: Sequence[ArrayLike], boxes: Sequence[ArrayLike],
+    titles: Sequence[str] = (), ignore: Sequence[ArrayLike] | None = None, slack: float = 0,
+    columns: int = 3, pixel_size_um: float | None = None,
+) -> None:  # fmt: skip
+    """Show images, as :func:`show_samples` does, with right, false and missed detections.
 
-    Parameters
-    ----------
-    images : sequence of ndarray or Tensor, (C, H, W)
-        Shown as by :func:`show_samples`.
-    points : sequence of array-like, float, (N, 2) or more columns
-        Row and column, px, of what was found in each image.
-    boxes : sequence of array-like, float, (M, 4)
-        Top, left, bottom, right, px, of what should be found.
-    ignore : sequence of array-like, float, (P, 4), optional
-        Boxes that are not counted.
-    slack : float
-        As for :func:`~micranet_helpers.metrics.boxes.match_boxes`, which decides what is right.
-    titles, columns, pixel_size_um
-        As for :func:`show_images`.
+    For each image, ``points`` (N, 2) are found, ``boxes`` (M, 4) should be found, boxes (P, 4) of
+    ``ignore`` are not counted, px: as for :func:`~micranet_helpers.metrics.boxes.match_boxes`,
+    which decides, with ``slack``, what is right. The rest is as for :func:`show_images`.
     """
     ignore = [()] * len(images) if ignore is None else ignore
     figure, axes = _grid(images, titles, columns, pixel_size_um)
@@ -319,19 +293,26 @@ def show_detections(
 def _draw_detections(
     axis: Axes, points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float
 ) -> None:
-    pairs = match_boxes(points, boxes, ignore, slack).pairs
-    state = np.where(ignored(points, boxes, ignore, slack), 2, 1)
-    state[pairs[:, 0]] = 0
-    boxes, ignore = (np.reshape(some, (-1, 4)) for some in (boxes, ignore))
+    state, found, missed = _sorted(points, boxes, ignore, slack)
     rims = [withStroke(linewidth=3.5, foreground="white")]  # shows on dark images
-    _draw_boxes(axis, boxes[pairs[:, 1]], edgecolor=FOUND, linewidth=0.8)
-    missed = np.delete(boxes, pairs[:, 1], axis=0)
+    _draw_boxes(axis, found, edgecolor=FOUND, linewidth=0.8)
     _draw_boxes(axis, missed, edgecolor=MISSED, linewidth=2, path_effects=rims)
     _draw_boxes(axis, ignore, edgecolor=UNCOUNTED, linewidth=1.5, linestyle=":", path_effects=rims)
     for kind, (shape, colour) in enumerate((("o", FOUND), ("X", FALSE), (".", UNCOUNTED))):
         if (state == kind).any():
             rows, columns = np.asarray(points, float)[state == kind, :2].T
             axis.plot(columns, rows, linestyle="", **_marker(shape, colour))
+
+
+def _sorted(
+    points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Sort points into found (0), false (1) and uncounted (2), boxes into found and missed."""
+    pairs = match_boxes(points, boxes, ignore, slack).pairs
+    state = np.where(ignored(points, boxes, ignore, slack), 2, 1)
+    state[pairs[:, 0]] = 0
+    boxes = np.reshape(boxes, (-1, 4))
+    return state, boxes[pairs[:, 1]], np.delete(boxes, pairs[:, 1], axis=0)
 
 
 def _marker(shape: str, colour: str) -> dict[str, Any]:
@@ -353,7 +334,7 @@ def show_maps(
         places, figsize=(WIDTH, 2.55), dpi=150, width_ratios=[2.25, 1, 1, 1, 1]
     )
     axes["image"].imshow(image[0].cpu().numpy(), cmap="gray")
-    axes["image"].set_title(title)
+    axes["image"].set_title(title, parse_math=False)
     if pixel_size_um:
         _scale_bar(axes["image"], *image.shape[-2:], pixel_size_um)
     for cam, layer, stride in zip(maps, LAYERS, STRIDES, strict=True):
@@ -372,7 +353,7 @@ def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False)
     top = np.abs(values).max()
     axis.imshow(values, **({"cmap": SIGNED, "vmin": -top, "vmax": top} if signed
                            else {"cmap": SCORES}))  # fmt: skip
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=9, parse_math=False)
 
 
 def cut_out(array: Any, row: float, column: float, side: int) -> Any:
@@ -388,30 +369,16 @@ def cut_out(array: Any, row: float, column: float, side: int) -> Any:
 
 
 def show_places(
-    images: Sequence[NDArray[Any]] | Tensor,
-    places: Sequence[Sequence[float]],
-    side: int | Sequence[int],
-    titles: Sequence[str] = (),
-    masks_pred: Sequence[NDArray[Any]] | Tensor | None = None,
-    masks_true: Sequence[NDArray[Any]] | Tensor | None = None,
-    classes: Sequence[str] = ("prediction",),
-    columns: int = 6,
+    images: Pictures, places: Sequence[Sequence[float]], side: int | Sequence[int],
+    titles: Sequence[str] = (), masks_pred: Pictures | None = None,
+    masks_true: Pictures | None = None, classes: Sequence[str] = ("prediction",), columns: int = 6,
     pixel_size_um: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Show squares that are cut out of images, e.g. errors seen close up.
 
-    Parameters
-    ----------
-    images : sequence of ndarray or Tensor, (C, H, W)
-        The image of each place; nothing is drawn if there is none.
-    places : sequence of (row, column)
-        Middle of each square, px; see :func:`cut_out`.
-    side : int or sequence of int
-        Side of all squares, or of each, px.
-    titles, classes, columns, pixel_size_um
-        As for :func:`show_outlines`.
-    masks_pred, masks_true : sequence of ndarray or Tensor, (K, H, W), optional
-        Outlines as in :func:`show_outlines`; by default none.
+    ``places`` are row and column of the middle of each square, px, one for each of the images (C,
+    H, W); ``side`` is the side of all, or of each. ``masks_pred`` and ``masks_true`` are outlined,
+    if given; these and the rest are as for :func:`show_outlines`. Nothing is drawn without images.
     """
     if not len(images):
         return
@@ -426,26 +393,19 @@ def show_places(
 
 
 def show_wrong_detections(
-    images: Sequence[NDArray[Any]] | Tensor,
-    points: Sequence[ArrayLike],
-    boxes: Sequence[ArrayLike],
-    ignore: Sequence[ArrayLike],
-    slack: float,
-    side: int,
-) -> None:
+    images: Pictures, points: Sequence[ArrayLike],
+    boxes: Sequence[ArrayLike], ignore: Sequence[ArrayLike], slack: float, side: int,
+) -> None:  # fmt: skip
     """Show false detections and missed boxes close up, and print how many there are.
 
     ``side`` is the side of a picture, px; of each kind, at most six are shown. Everything else is
     as for :func:`show_detections`.
     """
     wrong: dict[str, list] = {"false": [], "missed": []}
-    for image, found, known, ignored_boxes in zip(images, points, boxes, ignore, strict=True):
-        pairs = match_boxes(found, known, ignored_boxes, slack).pairs
-        others = ~ignored(found, known, ignored_boxes, slack)
-        others[pairs[:, 0]] = False
-        missed = np.delete(np.reshape(known, (-1, 2, 2)), pairs[:, 1], 0)
-        wrong["false"] += [(image, place[:2]) for place in np.asarray(found)[others]]
-        wrong["missed"] += [(image, place) for place in missed.mean(1)]
+    for image, of_image, *known in zip(images, points, boxes, ignore, strict=True):
+        state, _, missed = _sorted(of_image, *known, slack)
+        wrong["false"] += [(image, place[:2]) for place in np.asarray(of_image)[state == 1]]
+        wrong["missed"] += [(image, place) for place in missed.reshape(-1, 2, 2).mean(1)]
     for kind, cases in wrong.items():
         print(kind, len(cases))
         shown = cases[:6]

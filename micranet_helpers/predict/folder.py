@@ -20,10 +20,11 @@ from tqdm import tqdm
 from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
 from micranet_helpers.data.own.answers import Known, matched, read_answers
+from micranet_helpers.files import series
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
-from micranet_helpers.files.series import Plane, axes_of, pixel_size, planes
+from micranet_helpers.files.series import Plane, file_of
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.outlines import geojson, roi_set, rois
 from micranet_helpers.plots.colours import class_colours
@@ -43,6 +44,7 @@ class Job:
     """Hold what a run needs to know."""
 
     out: Path
+    folder: Path
     files: dict[str, Path]
     networks: ways.Networks
     said: dict[str, list[Known]]
@@ -124,8 +126,10 @@ def predict(
         raise ValueError(f"{folder} holds no image: give a folder of TIFF, PNG or JPEG files.")
     path = zoo.locate(model)
     networks = ways.open_zoo(path, group, **changes)
-    said = matched(read_answers(answers), networks.usage.classes, files)
-    job = Job(out, files, networks, said, _digest(path), pixel_size_um)
+    names = {plane.relative_to(folder).as_posix() for path in files.values()
+             for plane in series.members(path)}  # fmt: skip
+    said = matched(read_answers(answers), networks.usage.classes, sorted({*files, *names}))
+    job = Job(out, folder, files, networks, said, _digest(path), pixel_size_um)
     if dry_run:
         _tell(job)
         return None
@@ -144,7 +148,7 @@ def _tell(job: Job) -> None:
     for name, value in facts(networks.usage):
         print(f"{name}: {value}")
     for name, path in job.files.items():
-        if axes := axes_of(path):
+        if axes := series.axes_of(path):
             print(f"{name} is a stack along {axes}: each plane is an image")
 
 
@@ -171,7 +175,7 @@ def _judged(job: Job) -> tuple[Job, list[dict[str, Any]]]:
     """Choose levels and compare the ways by the answers, or read what was found before."""
     if not job.said:
         return job, []
-    key = job.key(job.said, [_digest(job.files[name]) for name in job.said])
+    key = job.key(job.said, [_digest(file_of(job.folder / name)) for name in job.said])
     stored = _stored(job.out / "ways.json", key)
     if not stored:
         networks = ways.with_levels(job.networks, _answered(job), job.said)
@@ -186,7 +190,7 @@ def _answered(job: Job) -> Iterator[tuple[str, NDArray[Any]]]:
     """Read the images about which there are answers; those that are broken are said later."""
     for name in tqdm(job.said, "Comparing ways", unit=" images"):
         with suppress(*FAILURES):
-            image = next(planes(job.files[name])).image
+            image = series.read_plane(job.folder / name).image
             check(job.networks.usage, image, job.networks.channels)
             yield name, image
 
@@ -201,7 +205,7 @@ def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
         state = _stored(path, key) or state
         if not all((job.out / row["picture"]).is_file() for row in state["rows"].values()):
             state = {"rows": {}}
-        for plane in () if state.get("complete") else planes(job.files[name]):
+        for plane in () if state.get("complete") else series.planes(job.files[name]):
             if plane.name not in state["rows"]:
                 state["rows"][plane.name] = {**_plane(job, way, name, plane), "sha256": digest}
                 write_atomically(path, json.dumps({**state, "key": key}).encode())
@@ -217,7 +221,7 @@ def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
     usage, image, place = job.networks.usage, plane.image, job.place(name)
     check(usage, image, job.networks.channels)
     masks, scores = ways.find(job.networks, image, [way])[way]
-    own = pixel_size(job.files[name])
+    own = series.pixel_size(job.files[name])
     size = own or job.pixel_size_um
     labels = objects.numbered(masks, job.area, job.width)
     rows = objects.measure(labels, scores, image, usage.classes, usage.channels, size)
@@ -239,7 +243,7 @@ def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
     areas = [row["area_px"] for row in rows]
     sure = [abs(row["score"]) for row in rows] or [-float(scores.max())]
     return {
-        "file": f"{name} {plane.name}".strip(), "error": "", "objects": len(rows),
+        "file": f"{name}/{plane.name}".rstrip("/"), "error": "", "objects": len(rows),
         **(counts if len(counts) > 1 else {}),
         "covered, %": 100 * float((labels > 0).any(0).mean()),
         "median area, px": float(np.median(areas or [0])), "certainty": float(np.median(sure)),

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops_table
 
-from micranet_helpers.maps.detect import drop_small, instances, pieces
+from micranet_helpers.maps.detect import pieces
 
 
 def numbered(masks: NDArray[np.bool_], area: int, width: float | None) -> NDArray[np.int32]:
@@ -21,11 +20,9 @@ def numbered(masks: NDArray[np.bool_], area: int, width: float | None) -> NDArra
     parts that touch are split where they bulge (watershed of the distance from the background).
     """
     labels, count = np.zeros(masks.shape, np.int32), 0
+    split = max(1, round(width / 2)) if width else 0
     for plane, mask in zip(labels, masks, strict=True):
-        found = pieces(mask)
-        if width and mask.any():
-            found = instances(mask, distance_transform_edt(mask), max(1, round(width / 2)))
-        found = drop_small(found, area)
+        found = pieces(mask, area, split)
         plane[:] = np.where(found, found + count, 0)
         count += int(found.max())
     return labels

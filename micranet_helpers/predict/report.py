@@ -1,6 +1,7 @@
 """Write what a run found as a page that opens offline, a table and a contact sheet."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ def write(
     sound = sorted((row for row in rows if not row["error"]), key=lambda row: row["certainty"])
     write_atomically(out / "least-certain.png", _sheet(out, sound[:SHEET]))
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"link": quote, "short": lambda x: f"{x:.4g}" if isinstance(x, float) else x}
+    page.filters |= {"link": lambda path: quote(os.fsencode(path)),
+                     "short": lambda x: f"{x:.4g}" if isinstance(x, float) else x}  # fmt: skip
     template = page.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     numbers = [name for name in dict.fromkeys(name for row in sound for name in row)
                if name not in ("file", "error", "note", "picture")]  # fmt: skip
     text = template.render(rows=rows, notes=notes, facts=facts, ways=ways, numbers=numbers,
                            sheet=sound[:SHEET])  # fmt: skip
-    write_atomically(out / "report.html", text.encode())
+    write_atomically(out / "report.html", text.encode(errors="backslashreplace"))
     return out / "report.html"
 
 

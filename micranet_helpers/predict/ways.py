@@ -20,7 +20,8 @@ from micranet_helpers.maps.segmentation import Recipe, pixel_scores
 from micranet_helpers.maps.thresholds import RIM
 from micranet_helpers.networks.micranet import MICRANet
 
-WAYS = ("evidence", "Otsu inside evidence", "self-trained", "plain, bright", "plain, dark")
+INSIDE = "Otsu inside evidence"
+WAYS = ("evidence", INSIDE, "self-trained", "plain, bright", "plain, dark")
 """Evidence from its level on; Otsu's threshold of the image near that; the logits of a U-Net of
 the same zoo; Otsu's threshold of the whole image without a network, above it or below."""
 
@@ -34,9 +35,14 @@ class Networks:
     usage: zoo.Usage
 
     @property
+    def main(self) -> zoo.ZooEntry:
+        """The MICRANet, or the U-Net where there is none."""
+        return self.entry or self.student
+
+    @property
     def channels(self) -> int:
         """How many the networks take."""
-        return _size(self.entry or self.student)[0]
+        return _size(self.main)[0]
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -91,26 +97,42 @@ def find(networks: Networks, image: NDArray[Any], ways: Sequence[str]) -> dict[s
     The levels alone decide: whether the network says that the whole image shows a class does not,
     as its pool has never seen an image so large.
     """
-    usage, found = networks.usage, {}
-    if {"evidence", "Otsu inside evidence"} & {*ways}:
-        scores = _above(networks.entry, usage, EVIDENCE, image)
-        reach = (usage.object_px or 16) / usage.magnification / 2
-        masks = scores >= 0
-        near = np.stack([refined(mask, image.mean(0), reach) for mask in masks])
-        found["evidence"] = Found(masks, scores)
-        found["Otsu inside evidence"] = Found(near, scores)
-    if "self-trained" in ways:
+    found: dict[str, Found] = {}
+    for way in ways:
+        known = found.get("evidence") if way == INSIDE else None
+        scores = known.scores if known else scores_of(networks, image, way)
+        found[way] = Found(masks_of(networks, image, way, scores), scores)
+    return found
+
+
+def scores_of(networks: Networks, image: NDArray[Any], way: str) -> NDArray[np.float32]:
+    """Compute the scores of a way, (K, H, W), for an image, (C, H, W), as its file stores it.
+
+    They are 0 at the border of an object: logits less the level of their class; or grey values less
+    Otsu's threshold, in standard deviations.
+    """
+    usage = networks.usage
+    if way == "self-trained":
         own = networks.student.usage if networks.entry else usage  # with levels of its own
-        levels = own.levels if own else None
-        scores = _above(networks.student, replace(usage, levels=levels), SELF_TRAINED, image)
-        found["self-trained"] = Found(scores > 0, scores)
-    for way, sign in (("plain, bright", 1), ("plain, dark", -1)):
-        if way in ways:
-            grey = sign * image.mean(0, dtype=np.float32)
-            scores = (grey - threshold_otsu(grey)) / (grey.std() or 1)
-            scores = np.repeat(scores[None], len(usage.classes), 0)
-            found[way] = Found(scores > 0, scores)
-    return {way: found[way] for way in ways}
+        own = replace(usage, levels=own.levels if own else None)
+        return _above(networks.student, own, SELF_TRAINED, image)
+    if way in ("evidence", INSIDE):
+        return _above(networks.entry, usage, EVIDENCE, image)
+    grey = image.mean(0, dtype=np.float32) * (-1 if way == "plain, dark" else 1)
+    scores = (grey - threshold_otsu(grey)) / (grey.std() or 1)
+    return np.repeat(scores[None], len(usage.classes), 0)
+
+
+def masks_of(
+    networks: Networks, image: NDArray[Any], way: str, scores: NDArray[np.float32],
+    above: float = 0,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Mark the pixels of each class, (K, H, W), by :func:`scores_of`, from ``above`` on."""
+    if way == INSIDE:
+        usage = networks.usage
+        reach = (usage.object_px or 16) / usage.magnification / 2
+        return np.stack([refined(mask, image.mean(0), reach) for mask in scores >= above])
+    return scores >= above if way == "evidence" else scores > above
 
 
 def _above(

@@ -72,10 +72,9 @@ def build(
 
 
 def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the arrays of a Mask R-CNN of an older torchvision as in today's.
+    """Rename the arrays of a Mask R-CNN of an older torchvision, whose norms counted no batches.
 
-    Older releases had other names for 26 arrays, and batch norm did not count its batches. Where
-    both names of an array are present, both stay, so that :func:`build` finds one too many.
+    Where both names of an array are present, both stay, so that :func:`build` finds one too many.
     """
     if _MASK_RCNN not in arrays:
         return dict(arrays)
@@ -92,12 +91,11 @@ def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
 def settings(model: nn.Module) -> dict[str, Any]:
     """List the settings that define a network, by the names that published files use.
 
-    They are ``num_classes`` and ``num_input_images`` (MICRANet, Mask R-CNN) or ``in_channels``
-    (U-Nets). MICRANet: also ``pool``, and ``share`` or ``sharpness``, if it is not the published
-    pool. UNet: also ``depth`` and, if the first level has 2^f filters, ``number_filter`` f. Mask
-    R-CNN, whose ``num_classes`` counts the background: also ``min_size`` and ``max_size``,
-    the side of its crops, px, and ``image_mean`` and ``image_std``, one number a channel. Raises
-    TypeError if it is none of these networks.
+    ``num_classes`` and ``num_input_images`` (U-Nets: ``in_channels``); MICRANet: ``pool`` with its
+    ``share`` or ``sharpness``, unless it is the published one; UNet: ``depth`` and, for 2^f
+    filters, ``number_filter`` f; Mask R-CNN, which counts the background: ``min_size`` and
+    ``max_size``, the side of its crops, px, and ``image_mean`` and ``image_std``, one number a
+    channel. Raises TypeError if it is none of these networks.
     """
     classes = {each.__name__ for each in type(model).__mro__}
     for architecture in ARCHITECTURES:
@@ -223,13 +221,7 @@ _RENAMED = (
 
 # All networks that can be loaded and saved; a further one is a further row.
 ARCHITECTURES = (
-    Architecture(
-        "MICRA-Net",
-        "MICRANet",
-        "conv1a.weight",
-        _micranet,
-        _micranet_settings,
-    ),
+    Architecture("MICRA-Net", "MICRANet", "conv1a.weight", _micranet, _micranet_settings),
     Architecture("U-Net", "UNet", "firstConvolution.conv.0.weight", _unet, _unet_settings),
     Architecture(
         "U-Net of Falk et al.",

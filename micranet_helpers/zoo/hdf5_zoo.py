@@ -1,12 +1,10 @@
 """Read and write the files in which MICRA-Net and its baselines are published.
 
-A zoo (HDF5) holds architecture groups, a group holds models, a model holds one dataset per entry
-of its ``state_dict``; a model trained in folds holds one sub-group per fold. The settings are JSON
-text in the attribute ``trainer_params`` of the architecture group; ours say in ``usage`` how the
-network is to be used. A zoo may also hold a project of the program Ilastik. No code in a file is
-ever run, and no link out of it is followed, so files from an unknown source cannot do harm or show
-other files. The older layout, a folder of two files, is read by
-:mod:`micranet_helpers.zoo.older_layout`.
+A zoo (HDF5) holds architecture groups, a group holds models, a model one dataset per entry of its
+``state_dict``, or one sub-group per fold. The attribute ``trainer_params`` of a group holds the
+settings, ``usage`` how the network is to be used, both JSON. A zoo may also hold a project of the
+program Ilastik. No code in a file is run and no link out of it followed, so that files from an
+unknown source cannot do harm or show other files.
 """
 
 import io

@@ -17,6 +17,7 @@ from micranet_helpers import results, train, zoo
 from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
+from micranet_helpers.files.tables import plain
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
@@ -55,21 +56,25 @@ def publish_weights(
 ) -> tuple[Path, Path]:  # fmt: skip
     """Write a zoo of trained networks, ``<name>.hdf5``, and its model card, ``<name>.md``.
 
-    The name is that of the dataset if none is given.
-
-    ``result`` is the file of :func:`micranet_helpers.results.save` with what was measured.
-    ``runs`` gives, by the name of its group in the zoo, the folders of each model's runs; several
-    are the folds of one model. Names begin with the network as in the published zoos:
-    ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``. No thresholds of classes are stored, as
-    neither a run nor its result keeps them; ``usages`` say, by group, how a network is to be used.
-    ``half`` is as for :func:`micranet_helpers.zoo.hdf5_zoo.save`. Nothing is overwritten, and after
-    a failure neither file is there.
+    ``name`` is by default that of the dataset, ``result`` the file of
+    :func:`micranet_helpers.results.save` with what was measured. ``runs`` gives, by the name of its
+    group in the zoo, the folders of each model's runs; several are folds. Names begin with the
+    network as in the published zoos: ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``. ``usages``
+    say, by group, how a network is to be used; ``half`` is as for
+    :func:`micranet_helpers.zoo.hdf5_zoo.save`. Nothing is overwritten, and after a failure neither
+    file is there.
     """
     usages = usages or {}
     if not set(usages) <= set(runs):
         raise ValueError(f"There is a usage of {', '.join(usages)}, but only {', '.join(runs)}.")
     record = results.load(result)
-    _check_own(record)
+    # The zoo from which a chapter has loaded its network, instead of training it.
+    loaded = record["parameters"].get("weights", "train")
+    if loaded != "train":
+        raise ValueError(
+            f"The result is of weights from {loaded}, not trained here: choose one of a run whose "
+            "networks were, as others' weights are not ours to publish."
+        )
     data = data_of(record["dataset"], record["source"], record["parameters"].get("lines"))
     models = {key: [_run(key, Path(run), record) for run in each] for key, each in runs.items()}
     if not models or not all(models.values()):
@@ -94,16 +99,6 @@ def publish_weights(
             f"writable and the disk has room ({error})."
         ) from error
     return weights, card
-
-
-def _check_own(record: Mapping[str, Any]) -> None:
-    # The zoo from which a chapter has loaded its network, instead of training it.
-    loaded = record["parameters"].get("weights", "train")
-    if loaded != "train":
-        raise ValueError(
-            f"The result is of weights from {loaded}, not trained here: choose one of a run whose "
-            "networks were, as others' weights are not ours to publish."
-        )
 
 
 def data_of(dataset: str, source: str, lines: Sequence[str] | None = None) -> list[Item]:
@@ -231,12 +226,9 @@ The weights are under the MIT licence of the package, as far as they are ours to
 
 
 def _card(
-    record: Mapping[str, Any],
-    data: Sequence[Item],
-    models: Mapping[str, Sequence[_Run]],
-    weights: Path,
-    about: Mapping[str, str],
-) -> str:
+    record: Mapping[str, Any], data: Sequence[Item], models: Mapping[str, Sequence[_Run]],
+    weights: Path, about: Mapping[str, str],
+) -> str:  # fmt: skip
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     seconds = ((step, f"{value:.1f}") for step, value in record["seconds"].items())
@@ -255,10 +247,10 @@ def _card(
 
 
 def _words(value: Any) -> str:
-    """Write any value of a result in one line."""
+    """Write any value of a result in one line, as plain text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(each)}" for key, each in value.items()) or "none"
-    return " ".join(str(value).split())
+        return ", ".join(f"{_words(key)} {_words(each)}" for key, each in value.items()) or "none"
+    return plain(str(value))
 
 
 def _networks(models: Mapping[str, Sequence[_Run]]) -> str:

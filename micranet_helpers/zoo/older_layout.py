@@ -5,7 +5,6 @@ can run code when it is opened; here nothing in it is run.
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from micranet_helpers.files.hdf5 import explaining
+from micranet_helpers.networks.checkpoints import check_stored
 from micranet_helpers.zoo.architectures import NUMBERS, check_numbers, settings
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry
 from micranet_helpers.zoo.weights import assemble, fill, parse
@@ -59,10 +59,7 @@ def _check_finite(params: dict[str, Any]) -> None:
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 8 * NUMBERS:
-                    raise ValueError("a bomb")
+        check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds, and advises to run the code
         raise ValueError(

@@ -57,18 +57,18 @@ class Usage:
         If a value makes no sense: one sentence.
     """
 
-    classes: tuple[str, ...]
-    scaling: str = "fixed"
-    offset: tuple[float, ...] = ()
-    factor: tuple[float, ...] = ()
-    dtype: str | None = None
-    channels: tuple[str, ...] = ()
-    pixel_size_um: float | None = None
-    object_px: float | None = None
-    side: int | None = None
-    magnification: float = 1.0
-    recipe: str = "evidence"
-    levels: tuple[float, ...] | None = None
+    classes: tuple[str, ...]  # their names
+    scaling: str = "fixed"  # one of SCALINGS
+    offset: tuple[float, ...] = ()  # (C,) or (1,), for "range":
+    factor: tuple[float, ...] = ()  # the network sees (image - offset) * factor
+    dtype: str | None = None  # of the numbers of the training images, e.g. "uint16"
+    channels: tuple[str, ...] = ()  # names in their order; empty where they have none
+    pixel_size_um: float | None = None  # side of a pixel of the training images, unmagnified
+    object_px: float | None = None  # usual diameter of an object, px of the network
+    side: int | None = None  # of the crops it learned from, px of the network
+    magnification: float = 1.0  # images are enlarged so much before the network sees them
+    recipe: str = "evidence"  # how scores become masks; "self-trained" for the logits of a U-Net
+    levels: tuple[float, ...] | None = None  # (K,), least score, a logit, of a pixel of each class
 
     def __post_init__(self) -> None:
         """Check each value and bring it into its one form."""

@@ -76,7 +76,7 @@ def _execute(job: Job, folder: Path) -> tuple[str, str]:
     bar = {"desc": Path(job.source).stem, "leave": False}
     try:
         papermill.execute_notebook(
-            job.source, job.output, job.values, kernel_name="python3", cwd=folder,
+            literal(job.source), literal(job.output), job.values, kernel_name="python3", cwd=folder,
             progress_bar=bar if sys.stderr.isatty() else False, start_timeout=120,
             iopub_timeout=60, execution_timeout=max(round(60 * job.minutes), 1),
             store_widget_state=False,  # megabytes of pictures that no page shows
@@ -88,6 +88,11 @@ def _execute(job: Job, folder: Path) -> tuple[str, str]:
     except Exception as error:  # whatever ends a chapter, the others go on
         return "failed", str(error)
     return "", ""
+
+
+def literal(path: str | Path) -> str:
+    """Write a path so that papermill takes no braces in it for parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def kernel_environment(threads: int | None = None) -> dict[str, str]:

@@ -24,30 +24,23 @@ from micranet_book import status
 from micranet_helpers.files.atomic import write_atomically
 
 FOLDER = Path("_build", "done")  # Sphinx looks for pages in other folders only
+_KEPT = ("_build", "work", "status.json")
 _NO_SOURCES = ("_build", "_ext", "runs", ".ipynb_checkpoints", "*.ipynb")
 
 Needs = dict[str, list[str]]  # chapter -> chapters whose files it finds
 
 
 def open_tree(root: Path, tree: Path, fresh: bool) -> str:
-    """Empty the tree if package, lock file or versions have changed; return their digest."""
+    """Digest package, lock file and versions; forget earlier runs if the tree is to be fresh."""
     files = [root / "requirements.lock"]
     for folder in (root / "micranet_helpers", root / "book" / "results" / "full"):
         files += (path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts)
     contents = {str(path.relative_to(root)): _hash(path.read_bytes()) for path in files
                 if path.is_file()}  # fmt: skip
-    sources = _hash(contents, status.versions())
-    mark = tree / FOLDER / "sources"
-    if fresh or not mark.is_file() or mark.read_text() != sources:
-        _empty(tree, sources)
-    return sources
-
-
-def _empty(tree: Path, sources: str) -> None:
-    if tree.exists():
+    if fresh and tree.exists():
         shutil.rmtree(tree)
-    (tree / FOLDER).mkdir(parents=True)
-    (tree / FOLDER / "sources").write_text(sources)
+    (tree / FOLDER).mkdir(parents=True, exist_ok=True)
+    return _hash(contents, status.versions())
 
 
 def _hash(*parts: Any) -> str:
@@ -75,24 +68,37 @@ def digests(
     return found
 
 
-def prepare(root: Path, tree: Path, notebooks: dict[str, Path], found: dict[str, str]) -> None:
-    """Remove what no longer holds, then put the sources of the book, as they are now, in place."""
+def prepare(
+    root: Path, tree: Path, notebooks: dict[str, Path], found: dict[str, str], names: Iterable[str]
+) -> None:
+    """Forget what no longer holds, then put the sources of the book, as they are now, in place.
+
+    Of chapters that are not named, pages and files stay until they are executed themselves.
+    """
     for path in (tree / FOLDER).glob("*.json"):
         if json.loads(path.read_text(encoding="utf-8"))["digest"] != found.get(path.stem):
-            shutil.rmtree(work_folder(tree, path.stem), ignore_errors=True)
             path.unlink()
+    for path in tree.iterdir():
+        if path.name not in _KEPT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     ignored = shutil.ignore_patterns(*_NO_SOURCES)
     shutil.copytree(root / "book", tree, ignore=ignored, dirs_exist_ok=True)
     done = times(tree, notebooks)
     for name, source in notebooks.items():
         place = tree / source.relative_to(root / "book")
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(_record(tree, name, "ipynb") if done.get(name) else source, place)
+        executed = _record(tree, name, "ipynb")
+        kept = done.get(name) or (name not in names and executed.is_file())
+        shutil.copy(executed if kept else source, place)
 
 
 def work_folder(tree: Path, name: str) -> Path:
     """Return the working folder of a chapter."""
     return tree / "work" / name
+
+
+def _aside(tree: Path, name: str) -> Path:
+    return work_folder(tree, f"{name}.before")
 
 
 def _record(tree: Path, name: str, kind: str = "json") -> Path:
@@ -115,13 +121,19 @@ def _read(tree: Path, name: str) -> dict[str, Any]:
 
 
 def begin(tree: Path, name: str, digest: str, needed: Iterable[str]) -> None:
-    """Note that a chapter is being executed, and give it the files of those that it needs."""
-    _write(tree, name, digest)
+    """Note that a chapter is being executed, and give it the files of those that it needs.
+
+    Files of the chapter as it was before are put aside until it has come to its end.
+    """
     folder = work_folder(tree, name)
+    if folder.exists() and not _read(tree, name):
+        shutil.rmtree(_aside(tree, name), ignore_errors=True)
+        os.replace(folder, _aside(tree, name))
+    _write(tree, name, digest)
     folder.mkdir(parents=True, exist_ok=True)
     for other in needed:
         there = work_folder(tree, other)
-        if there.is_dir():
+        if there.is_dir() and _read(tree, other):
             shutil.copytree(there, folder, copy_function=_link, dirs_exist_ok=True)
 
 
@@ -140,6 +152,7 @@ def end(tree: Path, name: str, digest: str, executed: Path, took: float) -> None
     for place in (_record(tree, name, "ipynb"), work_folder(tree, name) / f"{name}.ipynb"):
         shutil.copy(executed, place)
     _write(tree, name, digest, took)
+    shutil.rmtree(_aside(tree, name), ignore_errors=True)
 
 
 def fail(tree: Path, name: str, digest: str, *fault: str) -> None:

@@ -10,6 +10,7 @@ nor the pages.
 import argparse
 import ast
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -17,11 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from micranet_book import record, status
-from micranet_book.chapter import Job, start
+from micranet_book.chapter import Job, literal, start
+from micranet_helpers.files.lock import alone
 
 # What the extra `book` adds (papermill, nbformat, yaml) is imported where it is used, so that a
 # reader without it gets the sentence of `_require_book` instead of a traceback.
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"micranet-book: {error}", file=sys.stderr)
         return 2
-    except ChapterError as error:
+    except (ChapterError, OSError) as error:
         print(f"\nmicranet-book: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -101,6 +104,16 @@ def _require_book(root: Path) -> None:
         raise UsageError('the notebook tools are missing; pip install "micranet-helpers[book]".')
 
 
+@contextmanager
+def _owned(tree: Path) -> Iterator[None]:
+    """Let no other run change the tree meanwhile."""
+    try:
+        with alone(tree.parent, tree.name):
+            yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def _run(root: Path, args: argparse.Namespace) -> None:
     run_book(root, args.profile, args.parameters, args.chapters, args.fresh)
 
@@ -140,8 +153,27 @@ def _networks(root: Path, args: argparse.Namespace) -> None:
 
 def chapters(book: Path) -> dict[str, Path]:
     """Find the notebooks of a book: name and path of each, in the order of ``_toc.yml``."""
-    files = (book / f"{name}.ipynb" for name in _toc_names(_read_yaml(book / "_toc.yml")))
+    toc = book / "_toc.yml"
+    with _reading(toc):
+        files = [book / f"{name}.ipynb" for name in _toc_names(_read_yaml(toc))]
+    for path in filter(Path.is_file, files):
+        with _reading(path):
+            json.loads(path.read_text(encoding="utf-8"))["cells"]
     return {path.stem: path for path in files if path.is_file()}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a file of the book into one sentence."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # a broken file makes the libraries raise anything
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{path} cannot be read: put it right, or take it anew from the repository ({reason})."
+        ) from None
 
 
 def _toc_names(node: Any) -> Iterator[str]:
@@ -167,12 +199,16 @@ def load_profile(book: Path, name: str) -> tuple[float, Parameters]:
     known = sorted(path.stem for path in (book / "profiles").glob("*.yaml"))
     if name not in known:
         raise UsageError(f"unknown profile '{name}'; choose one of: {', '.join(known)}.")
-    profile = _read_yaml(book / "profiles" / f"{name}.yaml")
-    if set(profile) != {"minutes_per_cell", "parameters"}:
-        raise UsageError(f"{name}.yaml must have the keys minutes_per_cell and parameters only.")
-    parameters = profile["parameters"] or {}
-    _check_parameters(chapters(book), parameters)
-    return profile["minutes_per_cell"], parameters
+    path = book / "profiles" / f"{name}.yaml"
+    with _reading(path):
+        profile = _read_yaml(path)
+        if set(profile) != {"minutes_per_cell", "parameters"}:
+            raise ValueError("the keys are minutes_per_cell and parameters")
+        minutes, parameters = float(profile["minutes_per_cell"]), profile["parameters"] or {}
+        if not 0 < minutes < 1e6:
+            raise ValueError("minutes_per_cell must be above 0")
+        _check_parameters(chapters(book), parameters)
+    return minutes, parameters
 
 
 def _parse_overrides(texts: list[str]) -> Parameters:
@@ -237,7 +273,8 @@ def inspect_parameters(notebook: Path) -> dict[str, dict[str, str]]:
     """Read name, type, default and help of each parameter of a notebook."""
     import papermill
 
-    return papermill.inspect_notebook(notebook)
+    with _reading(notebook):
+        return papermill.inspect_notebook(literal(notebook))
 
 
 def parameter_table(book: Path, profile: str) -> str:
@@ -279,19 +316,27 @@ def run_book(
     _check_parameters(selected, extra)
     values = {name: parameters.get(name, {}) | extra.get(name, {}) for name in notebooks}
 
-    tree, needs = _tree(root, profile), _read_yaml(root / "book" / "needs.yaml")
-    sources = record.open_tree(root, tree, fresh)
-    digests = record.digests(sources, tree, notebooks, values, list(selected), needs)
-    record.prepare(root, tree, notebooks, digests)
+    tree, needs = _tree(root, profile), _needs(root / "book" / "needs.yaml")
     threads = max((os.cpu_count() or 1) // AT_ONCE, 1)
-    jobs = {
-        name: Job(str(path), str(tree / path.relative_to(root / "book")), str(tree),
-                  digests[name], values[name], minutes, threads)
-        for name, path in selected.items()
-    }  # fmt: skip
-    _run_all(tree, jobs, needs, lambda: status.write(tree, profile, record.times(tree, notebooks)))
+    with _owned(tree):
+        sources = record.open_tree(root, tree, fresh)
+        digests = record.digests(sources, tree, notebooks, values, list(selected), needs)
+        record.prepare(root, tree, notebooks, digests, list(selected))
+        jobs = {
+            name: Job(str(path), str(tree / path.relative_to(root / "book")), str(tree),
+                      digests[name], values[name], minutes, threads)
+            for name, path in selected.items()
+        }  # fmt: skip
+        _run_all(
+            tree, jobs, needs, lambda: status.write(tree, profile, record.times(tree, notebooks))
+        )
     _summarise(tree, record.times(tree, selected))
     return tree
+
+
+def _needs(path: Path) -> record.Needs:
+    with _reading(path):
+        return {name: list(needed) for name, needed in _read_yaml(path).items()}
 
 
 def _tree(root: Path, profile: str) -> Path:
@@ -357,13 +402,14 @@ def build_html(tree: Path, output: Path) -> Path:
 
     Warnings are errors, but the pages are there all the same, if Sphinx could make them at all.
     """
-    if (output / "_build").exists():
-        shutil.rmtree(output / "_build")
-    if (tree / "status.json").is_file():
-        status.write_tables(tree)
     code = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     options = ["build", str(tree), "--path-output", str(output), "-W", "--keep-going"]
-    done = subprocess.run([sys.executable, "-c", code, *options])
+    with _owned(tree):
+        if (output / "_build").exists():
+            shutil.rmtree(output / "_build")
+        if (tree / "status.json").is_file():
+            status.write_tables(tree)
+        done = subprocess.run([sys.executable, "-c", code, *options])
     index = _index(output)
     if not index.is_file():
         raise ChapterError("the pages could not be built; the messages above say why.")

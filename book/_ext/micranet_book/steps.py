@@ -1,7 +1,7 @@
 """Write the page's arithmetic as small ONNX graphs, by the names of their functions.
 
 onnxruntime runs them in the reader's browser beside the networks. They are the steps of
-`micranet_helpers.maps.combination`, `maps.thresholds` and `explore.steps`, and the painting of
+`micranet_helpers.maps.combination`, `maps.thresholds` and `data.scaling`, and the painting of
 pictures. Images are (C, H, W), the eight maps of a class (8, H, W); pictures are (H, W, 4), RGBA.
 """
 

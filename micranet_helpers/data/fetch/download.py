@@ -72,8 +72,8 @@ def fetch(name: str, subset: str | None = None) -> list[Path]:
     and cannot be downloaded.
 
     Every file is verified by its hash, each time. Where none is published, the file is trusted on
-    first use: its SHA-256 is recorded in ``FILE.sha256`` and compared ever after; to accept new
-    content, :func:`remove` the item first. Unpacked files are not verified again.
+    first use, over https only: its SHA-256 is recorded in ``FILE.sha256`` and compared ever after;
+    to accept new content, :func:`remove` the item first. Unpacked files are not verified again.
     """
     files = registry.select(name, subset)
     root = folder() / name

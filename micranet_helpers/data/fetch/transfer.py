@@ -7,6 +7,7 @@ another size or more bytes than announced are refused at once.
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -143,12 +144,14 @@ def complete(transfer: Transfer) -> None:
 def _exchange(transfer: Transfer) -> None:
     if 0 < transfer.size == transfer.file.bytes:
         return  # killed after the last byte
+    _check_origin(transfer, [transfer.url])
     headers, timeout = _resume(transfer), (CONNECT_TIMEOUT, READ_TIMEOUT)
     get = transfer.batch.session.get
     try:
         with get(transfer.url, headers=headers, stream=True, timeout=timeout) as response:
             if transfer.batch.stop.is_set():
                 raise StoppedError
+            _check_origin(transfer, [each.url for each in (*response.history, response)])
             total = _accept(response, transfer)
             _receive(response, transfer, total)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -189,6 +192,17 @@ def _mark(response: requests.Response) -> str:
     tag = response.headers.get("ETag", "")
     mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     return " ".join(mark.split())
+
+
+def _check_origin(transfer: Transfer, urls: Iterable[str]) -> None:
+    """Refuse what nothing could tell from another file on an open way, this machine aside."""
+    for url in [] if transfer.known else urls:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+        if scheme != "https" and host not in ("127.0.0.1", "localhost"):
+            raise FileError(
+                f"{url}: no hash of this file is published or recorded, so it is only taken from "
+                "an address that begins with https://"
+            )
 
 
 def _accept(response: requests.Response, transfer: Transfer) -> int | None:

@@ -10,9 +10,9 @@
 
 from micranet_helpers.data.own.annotations import Annotations
 from micranet_helpers.data.own.answers import read_answers
+from micranet_helpers.data.own.building import build, check_split
 from micranet_helpers.data.own.coco import read_coco
 from micranet_helpers.data.own.crops_table import read_crops
-from micranet_helpers.data.own.images import build, check_split
 from micranet_helpers.data.own.masks import read_masks
 from micranet_helpers.data.own.outlines import read_geojson, read_labelme
 from micranet_helpers.data.own.rois import read_rois

@@ -25,6 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from micranet_helpers.files.images import SUFFIXES
+from micranet_helpers.files.microscopes import READERS
+from micranet_helpers.files.series import members
+from micranet_helpers.files.tables import visible
 
 MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 MOST_FAULTS = 20  # that are listed
@@ -63,6 +66,14 @@ def image_files(folder: str | Path, more: Iterable[str] = ()) -> list[Path]:
     """
     known = {*SUFFIXES, *more}
     return [path for path in files_of(folder) if path.suffix.lower() in known]
+
+
+def planes_of(folder: str | Path) -> list[Path]:
+    """List the images of a folder, those of microscopes, too, and the planes of each stack.
+
+    See :func:`~micranet_helpers.files.series.members` for how planes are called.
+    """
+    return [plane for path in image_files(folder, READERS) for plane in members(path)]
 
 
 def files_of(folder: str | Path) -> list[Path]:
@@ -107,7 +118,7 @@ def reading(path: str | Path) -> Iterator[Faults]:
 
 
 def _sentence(path: str | Path, faults: Faults) -> str:
-    return f"{path} cannot be used, correct or export it again:{faults}"
+    return visible(f"{path} cannot be used, correct or export it again:{faults}")
 
 
 def _reason(error: Exception, where: str) -> str:

@@ -106,6 +106,8 @@ def read_answers(paths: Iterable[str | Path]) -> dict[str, list[Known]]:
 
 
 def _any_kind(path: str | Path) -> list[Answer]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}: check the path.")
     first = Path(path).read_bytes().decode("utf-8-sig", "replace").partition("\n")[0]
     names = [name.strip().casefold() for name in first.split(delimiter_of(first))]
     if "answer" in names:

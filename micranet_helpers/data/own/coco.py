@@ -36,6 +36,11 @@ def read_coco(path: str | Path) -> Annotations:
                     raise ValueError(
                         f"{where} names an image or category that the file does not list."
                     )
+                if item.get("iscrowd"):
+                    raise ValueError(
+                        f"{where} is a crowd: outline its objects one by one, or, if it is one "
+                        "object, set iscrowd to 0."
+                    )
                 shape = _shape(item, kinds[item["category_id"]], where)
                 shapes[item["image_id"]].append(shape)
         return collect(
@@ -93,6 +98,8 @@ def _unpacked(text: str) -> Sequence[int]:
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
+        if shift > 60:
+            raise ValueError("its runs are longer than any image.")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -25,8 +25,8 @@ from micranet_helpers.data.own.annotations import (
     reading,
 )
 
-MOST_CROSSINGS = 2**25  # of the rows of an image and the edges of an outline
-MOST_PAINTED = 2**31  # pixels that the objects of an image cover together
+MOST_WORK = 2**31  # for the objects of an image, about 10 s; or so much for each of its pixels:
+PER_PIXEL, PER_FILLED, PER_CROSSING = 32, 4, 128  # to fill a pixel of an outline; of an edge a row
 
 
 class Shape(NamedTuple):
@@ -116,11 +116,16 @@ def draw(
         )
     if len(shapes) >= 2**16:
         raise ValueError(f"{name} has {len(shapes)} objects, which is too much: cut the image.")
+    if sum(_work(shape, height, width) for shape in shapes) > max(
+        MOST_WORK, PER_PIXEL * height * width
+    ):
+        raise ValueError(f"{name}: its objects overlap too often, or have too many corners: look "
+                         "whether they are right, and simplify them.")  # fmt: skip
     label = np.zeros((len(classes), height, width), np.uint16)
     kinds = [classes.index(shape.kind) for shape in shapes]
     counts: Counter[int] = Counter()
     numbers = [counts.update([kind]) or counts[kind] for kind in kinds]
-    faults, work = Faults(), 0
+    faults = Faults()
     for n in sorted(range(len(shapes)), key=lambda n: -_area(shapes[n], height, width)):
         with faults.noted():
             rows, columns, inside = _pixels(shapes[n], height, width)
@@ -129,9 +134,6 @@ def draw(
                     f"{shapes[n].place} lies outside the image or covers no pixel."
                 )
             label[kinds[n]][rows, columns][inside] = numbers[n]
-            work += inside.size
-        if work > MOST_PAINTED:
-            raise ValueError(f"{name}: its objects overlap too often: look whether they are right.")
     visible = [{*np.unique(plane).tolist()} for plane in label]
     faults = faults or Faults(
         f"{shape.place} lies there twice, or wholly under smaller ones: delete it."
@@ -143,6 +145,15 @@ def draw(
     boxes = [(kind, *np.clip(shape.box, 0, (height, width) * 2))
              for kind, shape in zip(kinds, shapes, strict=True) if shape.box]
     return label, np.asarray(boxes, np.float32) if boxes else None
+
+
+def _work(shape: Shape, height: int, width: int) -> float:
+    """Estimate the work of drawing a shape: 1 for each pixel of a mask."""
+    low, high = _window(shape, height, width)
+    rows = (np.abs(loop[:, 0] - np.roll(loop[:, 0], 1)) for loop in shape.loops)
+    crossings = sum(each.clip(0, height).sum() for each in rows)
+    filled = PER_FILLED * len(shape.loops) or 1
+    return np.prod(high - low) * filled + PER_CROSSING * crossings
 
 
 def _area(shape: Shape, height: int, width: int) -> float:
@@ -158,15 +169,25 @@ def _pixels(
     """Mark the pixels of a shape in the window of the image where it lies."""
     if shape.pixels is not None:
         return slice(0, height), slice(0, width), shape.pixels(height, width)
-    corners = np.concatenate(shape.loops)
-    low = np.clip(np.floor(corners.min(0)), 0, (height, width)).astype(int)
-    high = np.clip(np.ceil(corners.max(0)), 0, (height, width)).astype(int)
+    low, high = _window(shape, height, width)
     inside = np.zeros((high - low).tolist(), bool)
     for loop in shape.loops:
         filled = _filled(loop - low, inside.shape)
         inside = inside ^ filled if shape.holes else inside | filled
     rows, columns = (slice(*edges) for edges in zip(low.tolist(), high.tolist(), strict=True))
     return rows, columns, inside
+
+
+def _window(
+    shape: Shape, height: int, width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the first row and column of a shape in an image, and those after its last."""
+    if shape.pixels is not None:
+        return np.zeros(2, np.int64), np.array((height, width))
+    corners = np.concatenate(shape.loops)
+    edges = np.floor(corners.min(0)), np.ceil(corners.max(0))
+    low, high = (np.clip(edge, 0, (height, width)).astype(int) for edge in edges)
+    return low, high
 
 
 def _filled(loop: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -179,8 +200,6 @@ def _filled(loop: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool
     (top, left), (bottom, right) = ends[0].T, ends[1].T
     first, last = (np.clip(np.ceil(y - 0.5), 0, size[0]).astype(int) for y in (top, bottom))
     counts = last - first
-    if counts.sum() > MOST_CROSSINGS:
-        raise ValueError(f"an outline of {len(loop)} corners is too long: simplify it.")
     edge = np.repeat(np.arange(len(loop)), counts)
     row = np.arange(len(edge)) - np.repeat(counts.cumsum() - counts - first, counts)
     slope = (right - left) / np.where(bottom > top, bottom - top, 1)

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from micranet_helpers.data.content import digest
-from micranet_helpers.data.own.annotations import Annotations, image_files, image_key
+from micranet_helpers.data.own.annotations import Annotations, image_key, planes_of
 from micranet_helpers.data.own.masks import of_image
-from micranet_helpers.files.images import SUFFIXES, read_noted
-from micranet_helpers.files.series import pixel_size
+from micranet_helpers.files.images import SUFFIXES
+from micranet_helpers.files.microscopes import READERS
+from micranet_helpers.files.series import file_of, pixel_size, read_plane
+from micranet_helpers.files.tables import visible
 
 FULL = (2**8 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)  # of cameras with 8, 12, 14 and 16 bits
 
@@ -167,7 +169,8 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
     Parameters
     ----------
     folder : path
-        Images, also in sub-folders. Masks among them are left out.
+        Images, also in sub-folders, of the kinds that :mod:`micranet_helpers.files.series` reads.
+        The planes of a stack are images: ``film.tif/t02``. Masks among them are left out.
     annotations : Annotations
         From a reader of :mod:`micranet_helpers.data.own`. A label belongs to the image whose name
         within the folder it has, with or without the ending; or to the only one of that name, if
@@ -189,13 +192,14 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
     named = defaultdict(list)
     for mask in masks:
         named[of_image(mask.stem)].append(mask)
-    files = [path for path in image_files(folder) if path.resolve() not in masks]
-    names = {path.relative_to(folder).as_posix(): path for path in files or image_files(folder)}
+    planes = planes_of(folder)
+    files = [path for path in planes if path.resolve() not in masks]
+    names = {path.relative_to(folder).as_posix(): path for path in files or planes}
     keys = _keys(names, annotations)
     times = Counter(keys.values())
     for name, path in tqdm(names.items(), "Looking at", unit=" images"):
         try:
-            image, said = read_noted(path)
+            _, image, said = read_plane(path)
         except (ValueError, OSError) as error:
             unreadable[name] = str(error)
             continue
@@ -243,14 +247,14 @@ def _spellings(name: str) -> list[str]:
 def _parts(name: str) -> tuple[str, ...]:
     """Split a name into folders and file, without its ending."""
     path = PurePosixPath(image_key(name))
-    path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    path = path.with_suffix("") if path.suffix.lower() in (*SUFFIXES, *READERS) else path
     return path.parts or ("",)
 
 
 def _check_own(path: Path, masks: Iterable[Path]) -> None:
     """Refuse a mask that is the image itself, or a copy of it."""
     for mask in masks:
-        if mask.resolve() == path.resolve() or filecmp.cmp(mask, path, shallow=False):
+        if mask.resolve() == path.resolve() or filecmp.cmp(mask, file_of(path), shallow=False):
             raise ValueError(f"its mask {mask} is the image: keep masks in a folder of their own, "
                              "or name them NAME_masks.")
 
@@ -314,7 +318,7 @@ def report(found: Survey) -> str:
             text, 76, initial_indent="- ", subsequent_indent="  ",
             break_long_words=False, break_on_hyphens=False,  # they may be file names
         ) for text in texts]  # fmt: skip
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _micrometres(size: float | None) -> str:

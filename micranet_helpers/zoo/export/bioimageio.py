@@ -45,32 +45,22 @@ COVER = 256  # side of both halves of the cover, px
 
 
 def to_bioimageio(
-    path: str | Path,
-    model: Network,
-    image: ArrayLike,
-    classes: Sequence[str],
-    *,
-    name: str,
-    description: str,
-    authors: Sequence[str],
-    license: str,
-    card: str,
-    tags: Sequence[str] = (),
-    offset: ArrayLike = 0.0,
-    factor: ArrayLike = 1.0,
+    path: str | Path, model: Network, image: ArrayLike, classes: Sequence[str], *, name: str,
+    description: str, authors: Sequence[str], license: str, card: str, tags: Sequence[str] = (),
     usage: Usage | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write a network as a model package of bioimage.io.
 
-    The package is a zip with ``rdf.yaml``, the ONNX graph of :func:`to_onnx`, the image and the
-    outputs for it as tests, the card as ``README.md``, and a cover: the image beside the evidence
-    of the class of highest logit. The package bioimageio.spec validates it, offline, before it is
-    written.
-
-    Decisions of ours: the graph of a MICRANet is the one with maps, whose layers lie along z, as
-    ImageJ shows no further axis. There is no ``pytorch_state_dict`` beside it, as readers would
-    have to run its Python code. Authors are names alone, as the validator would look up their
-    accounts. Readers may differ from the test outputs by a thousandth, in maps by nine.
+    The package is a zip with ``rdf.yaml``, the ONNX graph of :func:`to_onnx` (of a MICRANet with
+    maps, whose layers lie along z), the image and the outputs for it as tests, the card as
+    ``README.md``, and a cover: the image beside the evidence of the class of highest logit.
+    bioimageio.spec validates it, offline, before it is written. There is no ``pytorch_state_dict``,
+    as readers would have to run its Python code, and authors are names alone, as the validator
+    would look up their accounts. Readers may differ from the test outputs by a thousandth, in maps
+    by nine. See https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102. Raises
+    TypeError or ValueError if the model or the image do not fit, there is no author, or the
+    validator refuses the package: the message says why; ImportError, RuntimeError or OSError as for
+    :func:`to_onnx`.
 
     Parameters
     ----------
@@ -79,45 +69,19 @@ def to_bioimageio(
     model : MICRANet, UNet or FalkUNet
         The trained network.
     image : array-like, any real dtype, (C, H, W)
-        An image as published, best of the test split and with a predicted class: everyone will
-        see it. For a MICRANet at least 16 px wide and high.
-    classes : sequence of str
-        Names of the classes.
-    name : str
-        Name of the model: letters, digits, spaces and ``_+-()``, at least 5 of them.
-    description : str
-        What it does, in a sentence or two.
-    authors : sequence of str
-        Who trained it.
+        An image as published, best of the test split and with a predicted class: everyone will see
+        it. For a MICRANet at least 16 px wide and high.
+    classes, authors, tags : sequence of str
+        Names of the classes, who trained it, words to find it by.
+    name, description : str
+        Name of the model, at least 5 letters, digits, spaces and ``_+-()``; what it does.
     license : str
         Licence of the weights by its SPDX identifier, e.g. ``"MIT"``.
     card : str
         The model card, Markdown: data, metrics, limits. bioimage.io asks for a section
         "Validation".
-    tags : sequence of str
-        Words to find it by.
-    offset, factor : array-like of float, () or (C,)
-        The network sees ``(image - offset) * factor``, and the package says so: see
-        :class:`~micranet_helpers.data.dataset.Sample`.
     usage : Usage, optional
-        How the network is to be used: the package holds it, and the scale of the image comes from
-        it, in place of ``offset`` and ``factor``.
-
-    Raises
-    ------
-    ImportError
-        If a package of the extra is missing.
-    TypeError, ValueError
-        If the model or the image do not fit, there is no author, or the validator refuses the
-        package: the message says why.
-    RuntimeError
-        If onnxruntime computes other values than torch.
-    OSError
-        If the file cannot be written; then an old one is as before.
-
-    References
-    ----------
-    https://bioimage.io; Ouyang et al. 2022, doi 10.1101/2022.06.07.495102.
+        How the network is to be used, above all how it scales the image; by default not at all.
     """
     path, model = named(path, ".zip"), unwrapped(model)
     check_exportable(model)
@@ -127,11 +91,8 @@ def to_bioimageio(
     raw = np.asarray(image, np.float32)
     if raw.ndim != 3:
         raise ValueError(f"Image must have the shape (channels, height, width), not {raw.shape}.")
-    if usage is not None:
-        offset, factor = usage.scale(np.asarray(image))
-    pixels = normalize(raw, offset, factor)
-    own = usage is not None and usage.scaling in OWN_SCALE
-    linear = (0.0, 1.0) if own else (offset, factor)
+    scale = (0.0, 1.0) if usage is None else usage.scale(np.asarray(image))
+    pixels = normalize(raw, *scale)
     tensors = {"image": raw[None], **_outputs(model, pixels)}
     about = {
         "name": name,
@@ -139,7 +100,7 @@ def to_bioimageio(
         "authors": [{"name": author} for author in authors],
         "license": license,
         "tags": list(tags),
-        "inputs": [_input(model, offset, factor, usage)],
+        "inputs": [_input(model, *scale, usage)],
         "outputs": [_output(key, classes, tensors[key]) for key in list(tensors)[1:]],
         "config": {
             "bioimageio": {"reproducibility_tolerance": _tolerances(tensors)},
@@ -152,9 +113,7 @@ def to_bioimageio(
     }
     files = {f"{key}.npy": _npy(array) for key, array in tensors.items()}
     files |= {"README.md": card.encode(), "cover.png": _cover(pixels, tensors)}
-    files["model.onnx"] = graph(
-        model, classes, *linear, maps=isinstance(model, MICRANet), usage=usage
-    )
+    files["model.onnx"] = graph(model, classes, maps=isinstance(model, MICRANet), usage=usage)
     write_atomically(path, _package(about, files))
 
 
@@ -257,8 +216,7 @@ def _output(key: str, classes: Sequence[str], array: NDArray) -> dict[str, Any]:
 def _tolerances(tensors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
     """A thousandth of the highest value; for maps, where rounding tips over a max pool, nine.
 
-    The validator takes none for an output that is nowhere above 0: there, readers take their
-    default.
+    The validator takes none for an output that is nowhere above 0: there, readers have a default.
     """
     highest = {key: float(values.max()) for key, values in list(tensors.items())[1:]}
     share = {"maps": 9e-3}

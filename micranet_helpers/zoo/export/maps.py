@@ -1,18 +1,13 @@
 """Write a MICRANet with its maps and evidence as an ONNX graph, operator by operator.
 
-The gradient is written out as in :mod:`micranet_helpers.maps.cam`, for all classes, so the graph
-is a plain forward computation. torch's exporter would take minutes for it, and writes files that
-older programs cannot read. Operators of version 17 in a file of version 8 run in
+The gradient is written out as in :mod:`micranet_helpers.maps.cam`, so the graph is a plain forward
+computation. torch's exporter would take minutes, and writes files that older programs cannot read.
+Operators of version 17 in a file of version 8 run in onnxruntime from 1.13 on (deepImageJ's
+newest; QuPath's is newer) and onnxruntime-web 1.30: maps differ from grad_cam's by some 1e-6, and
+by up to 1e-3 where rounding decides which pixel a max pool takes.
 
-- onnxruntime from 1.13 on, the newest that deepImageJ offers (by JDLL);
-- the newer ones that QuPath loads (by DJL: 1.20 or newer since DJL 0.33);
-- onnxruntime-web 1.30, in WebAssembly.
-
-1.13.1, 1.32 and the web's 1.30 were tried: maps differ from grad_cam's by some 1e-6, and by up to
-1e-3 where rounding decides which pixel a max pool takes.
-
-For browsers there is a second graph. It explains only the classes that it predicts, all of them in
-one way back, and convolves by :mod:`~micranet_helpers.zoo.export.winograd`.
+The graph for browsers explains only the classes that it predicts, all in one way back, and
+convolves by :mod:`~micranet_helpers.zoo.export.winograd`.
 """
 
 from collections.abc import Callable, Sequence

@@ -32,80 +32,53 @@ OF_MAPS = 1e-2  # mean difference of maps: where rounding tips over a max pool, 
 
 
 def to_onnx(
-    path: str | Path,
-    model: Network,
-    classes: Sequence[str] | None = None,
-    *,
-    offset: ArrayLike = 0.0,
-    factor: ArrayLike = 1.0,
-    maps: bool | Literal["predicted"] = False,
-    usage: Usage | None = None,
-) -> None:
-    """Write a network as an ONNX graph.
+    path: str | Path, model: Network, classes: Sequence[str] | None = None, *,
+    maps: bool | Literal["predicted"] = False, usage: Usage | None = None,
+) -> None:  # fmt: skip
+    """Write a network as an ONNX graph, checked by onnx and compared with torch in onnxruntime.
 
-    The graph's input ``image`` is float32 (N, C, H, W), as the network sees it, of any N, H and
-    W; H and W multiples of 8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are
-    what :class:`Outputs` computes; with ``maps``, what
+    The graph's input ``image`` is float32 (N, C, H, W), as the network sees it, of any N, H and W;
+    H and W multiples of 8 (MICRANet), 16 (FalkUNet) or 2^(depth - 1) (UNet). Its outputs are what
+    :class:`Outputs` computes; with ``maps``, what
     :func:`~micranet_helpers.zoo.export.maps.maps_graph` does. Its metadata hold ``settings``,
     ``classes`` and ``usage`` (if given), ``offset`` and ``factor`` of each channel (all JSON), and
-    ``micranet_helpers`` (the version that wrote it).
+    ``micranet_helpers`` (the version that wrote it). See https://onnx.ai. Raises TypeError or
+    ValueError if the model is another network, e.g. Mask R-CNN, or has no maps, a weight is not
+    finite, the file has another suffix, or the names are too few or many; ImportError, RuntimeError
+    or OSError if a package of the extra is missing; onnxruntime computes other values than torch;
+    the file cannot be written: an old one is then as before.
 
     Parameters
     ----------
     path : str or Path
         The file, ``*.onnx``; an old one is replaced.
     model : MICRANet, UNet or FalkUNet
-        The trained network. It is read in evaluation mode and float32 whatever its own are, and
-        left as it was.
+        The trained network: read in evaluation mode and float32, and left as it was.
     classes : sequence of str, optional
         Names of the classes.
-    offset, factor : array-like of float, () or (C,)
-        The network sees ``(image - offset) * factor``: noted for programs that make the input.
     maps : bool or "predicted"
         Whether the graph of a MICRANet computes the maps of all layers and the evidence; H and W
-        are then at least 16. It runs in older programs, too: see
-        :mod:`micranet_helpers.zoo.export.maps`. "predicted" is for browsers: the maps of the
-        predicted classes of one image at a time, N = 1, and no evidence.
+        are then at least 16. "predicted" is for browsers: the maps of the predicted classes of one
+        image at a time, N = 1, and no evidence.
     usage : Usage, optional
-        How the network is to be used, noted as well. The offset and factor are then its own.
-
-    Raises
-    ------
-    ImportError
-        If onnx, onnxscript or onnxruntime is missing.
-    TypeError
-        If the model is another network, e.g. Mask R-CNN, or has no maps.
-    ValueError
-        If the file has another suffix, a weight is not finite, the names are too few or many, or
-        there is not an offset and a factor for each channel.
-    RuntimeError
-        If onnxruntime computes other values than torch.
-    OSError
-        If the file cannot be written; then an old one is as before.
-
-    References
-    ----------
-    https://onnx.ai
+        How the network is to be used; where it says how images are scaled, so do offset and factor.
     """
     path = named(path, ".onnx")
-    write_atomically(path, graph(model, classes, offset, factor, maps, usage))
+    write_atomically(path, graph(model, classes, maps, usage))
 
 
 def graph(
-    model: Network,
-    classes: Sequence[str] | None = None,
-    offset: ArrayLike = 0.0,
-    factor: ArrayLike = 1.0,
-    maps: bool | Literal["predicted"] = False,
+    model: Network, classes: Sequence[str] | None, maps: bool | Literal["predicted"] = False,
     usage: Usage | None = None,
-) -> bytes:
-    """Make the content of an ONNX file, checked by onnx and compared with torch in onnxruntime."""
+) -> bytes:  # fmt: skip
+    """Make the content of an ONNX file, see :func:`to_onnx`."""
     onnx, _ = extra("onnx"), extra("onnxscript")
     model = unwrapped(model)
     check_exportable(model)
     check_classes(model, classes)
     if maps and not isinstance(model, MICRANet):
         raise TypeError(f"Only a MICRANet has maps, not a {type(model).__name__}.")
+    offset, factor = 0.0, 1.0
     if usage is not None and usage.scaling in ("fixed", "range"):
         offset, factor = usage.scale(np.zeros((1, 1, 1), usage.dtype or np.float32))
     notes = {
@@ -152,12 +125,11 @@ def _traced(model: Network) -> Any:
 class Outputs(nn.Module):
     """Compute what the graph of a network computes: a float32 copy of it in evaluation mode.
 
-    For a MICRANet ``logits`` (N, K) and ``map_4b`` (N, K, H / 8, W / 8): the class maps of layer
-    4b, cut at 0, just as :func:`micranet_helpers.maps.cam.grad_cam` computes them with
-    ``normalize=False`` and before it enlarges them. Because the weights of a pool sum up to 1,
-    their gradients are the weights of the linear layer divided by the number of pixels, so none
-    is needed: it is the classic class-activation map (Zhou et al. 2016, doi 10.1109/CVPR.2016.319).
-    For a U-Net ``logits`` (N, K, H, W).
+    For a MICRANet ``logits`` (N, K) and ``map_4b`` (N, K, H / 8, W / 8): the maps of layer 4b as
+    :func:`micranet_helpers.maps.cam.grad_cam` computes them with ``normalize=False``, before it
+    enlarges them. No gradient is needed, as the weights of a pool sum up to 1: it is the classic
+    class-activation map (Zhou et al. 2016, doi 10.1109/CVPR.2016.319). For a U-Net ``logits``
+    (N, K, H, W).
     """
 
     def __init__(self, model: Network) -> None:

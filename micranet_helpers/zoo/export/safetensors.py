@@ -15,36 +15,16 @@ from micranet_helpers.zoo.weights import settings_text, taken
 
 
 def to_safetensors(path: str | Path, model: nn.Module, params: Mapping[str, Any]) -> None:
-    """Write the weights of a network by the names of its ``state_dict``.
+    """Write the weights of a network, as float32, by the names of its ``state_dict``.
 
-    The file's metadata hold ``settings`` (JSON), ``micranet_helpers`` (the version that wrote it)
-    and ``format`` ("pt", which other readers ask for).
+    The file's metadata hold ``settings`` (JSON: ``params`` of the training, and those that define
+    the network), ``micranet_helpers`` (the version that wrote it) and ``format`` ("pt", which other
+    readers ask for). See https://huggingface.co/docs/safetensors.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file, ``*.safetensors``; an old one is replaced.
-    model : MICRANet, UNet, FalkUNet or torchvision's MaskRCNN
-        The trained network. Weights are stored as float32.
-    params : mapping
-        Settings of the training. Those that define the network are filled in: see
-        :func:`~micranet_helpers.zoo.architectures.settings`.
-
-    Raises
-    ------
-    ImportError
-        If the package safetensors is missing.
-    TypeError
-        If the model is another network.
-    ValueError
-        If the file has another suffix, a weight is not finite, or the params are no JSON or
-        contradict the model.
-    OSError
-        If the file cannot be written; then an old one is as before.
-
-    References
-    ----------
-    https://huggingface.co/docs/safetensors
+    Raises ImportError if the package safetensors is missing; TypeError if the model is no MICRANet,
+    UNet, FalkUNet or torchvision's MaskRCNN; ValueError if the file's name does not end in
+    ``.safetensors``, a weight is not finite, or the params are no JSON or contradict the model;
+    OSError if the file cannot be written: an old one, which is replaced, is then as before.
     """
     save = extra("safetensors.torch").save
     path, model = named(path, ".safetensors"), unwrapped(model)

@@ -1,7 +1,7 @@
 """Make a dataset of one's own images, in the memory of one image, and check its splits."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.content import digest
 from micranet_helpers.data.own.survey import Facts, Survey
 from micranet_helpers.data.scaling import between, scale_of
-from micranet_helpers.files.images import read_image
+from micranet_helpers.files.series import file_of, read_plane
 
 
 def build(
@@ -21,7 +21,7 @@ def build(
     pixel_size_um: float | None = None,
     normalisation: Literal["minmax", "standard", "range"] = "range",
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
-    group: Callable[[str], str] = lambda name: str(PurePosixPath(name).with_suffix("")),
+    group: Callable[[str], str] | None = None,
     seed: int = 0,
 ) -> Path:  # fmt: skip
     """Write the labelled images of a survey as a dataset, in the memory of one image.
@@ -46,7 +46,7 @@ def build(
         Shares of training, validation and testing; of 0, the split is left out.
     group : function
         From the name of an image to that of its specimen. A specimen stays in one split, as do
-        files with the same pixels. By default each image is a specimen.
+        files with the same pixels. By default each file is a specimen.
     seed : int
         Which split.
 
@@ -84,10 +84,11 @@ def build(
 
 
 def _split(
-    found: Survey, shares: Sequence[float], group: Callable[[str], str], seed: int
+    found: Survey, shares: Sequence[float], group: Callable[[str], str] | None, seed: int
 ) -> NDArray[np.int64]:
     """Choose the split of each image: specimens whole, classes shared out evenly, none empty."""
     items = found.labelled
+    group = group or (lambda name: str(file_of(found.folder / name).with_suffix("")))
     _, groups = np.unique([group(item.name) for item in items], return_inverse=True)
     _, pixels = np.unique([item.digest for item in items], return_inverse=True)
     size = len(items)
@@ -121,7 +122,7 @@ def _split(
 def _sample(
     found: Survey, item: Facts, normalisation: str, span: tuple[float, float]
 ) -> dataset.Sample:
-    image = read_image(found.folder / item.name)
+    image = read_plane(found.folder / item.name).image
     if digest([image]) != item.digest:
         raise ValueError(f"{item.name} has changed since the survey: survey again.")
     label, boxes = found.annotations.images[item.key](*image.shape[1:])
