@@ -159,7 +159,8 @@ def _run(job: Job) -> Path:
             for row in _image(job, way, name)]  # fmt: skip
     areas = [row["median area, px"] for row in rows if row.get("objects")]
     width = float(2 * np.sqrt(np.median(areas or [0]) / np.pi))
-    notes = [wrong_size(job.networks.usage, width), *(row.get("note") for row in rows)]
+    sized = "" if width and way.startswith("plain") else wrong_size(job.networks.usage, width)
+    notes = [sized, *(row.get("note") for row in rows)]
     notes = [f"{note} ({count} ×)" if count > 1 else note
              for note, count in Counter(notes).items() if note]  # fmt: skip
     about = [("way", way), ("least area, px", str(job.area)),
