@@ -5,6 +5,7 @@ negative, at no further cost; *yes* opens the quarters, and so does *cannot tell
 may help. Of a single crop, *cannot tell* leaves the label unknown.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -31,23 +32,37 @@ def whole(file: str, shape: tuple[int, int], side: int) -> Question:
 def open_questions(
     shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
 ) -> Iterator[Question]:
-    """Yield what can be asked now, image after image, the quarters of a box one after the other.
+    """Yield what can be asked now: the images in turn, in each the quarters of a box one by one.
 
     Boxes larger than ``largest`` px are opened unasked; answers that are added meanwhile count.
     """
-    for file, (height, width) in shapes.items():
-        boxes = [whole(file, (height, width), side)]
-        while boxes:
-            box = boxes.pop()
-            if box not in answers and (largest is None or box.side <= max(largest, side)):
-                yield box
-                if box not in answers:  # nor answered meanwhile
-                    continue
-            if answers.get(box) != NO and box.side > side:
-                half = box.side // 2
-                boxes += [Question(file, y, x, half)
-                          for y in (box.top + half, box.top) if y < height
-                          for x in (box.left + half, box.left) if x < width]  # fmt: skip
+    turns = Counter(box.file for box in answers)
+    images = {file: _of_image(file, shape, side, answers, largest or math.inf)
+              for file, shape in shapes.items()}  # fmt: skip
+    while images:
+        file = min(images, key=turns.__getitem__)  # the first of those asked least about
+        turns[file] += 1
+        if (box := next(images[file], None)) is None:
+            del images[file]
+        else:
+            yield box
+
+
+def _of_image(
+    file: str, shape: tuple[int, int], side: int, answers: Mapping[Question, str], largest: float
+) -> Iterator[Question]:
+    boxes, (height, width) = [whole(file, shape, side)], shape
+    while boxes:
+        box = boxes.pop()
+        if box not in answers and box.side <= max(largest, side):
+            yield box
+            if box not in answers:  # nor answered meanwhile
+                continue
+        if answers.get(box) != NO and box.side > side:
+            half = box.side // 2
+            boxes += [Question(file, y, x, half)
+                      for y in (box.top + half, box.top) if y < height
+                      for x in (box.left + half, box.left) if x < width]  # fmt: skip
 
 
 def crops_in(box: Question, side: int) -> tuple[slice, slice]:
