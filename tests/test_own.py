@@ -123,6 +123,12 @@ def test_classes_that_all_or_no_images_show(folder) -> None:
     assert sum("images show" in text for text in found.warnings) == 2
 
 
+def test_a_folder_can_be_looked_at_before_there_are_labels() -> None:
+    found = own.survey(own.NUCLEI / "images")
+    assert len(found.images) == 8 and not found.warnings and "no labels yet" in found.errors[0]
+    assert "pos_weight" not in own.report(found) and "width      256 px" in own.report(found)
+
+
 def test_folders_without_images(tmp_path, found) -> None:
     with pytest.raises(FileNotFoundError, match="check the path"):
         own.survey(tmp_path / "none", found.annotations)

@@ -80,7 +80,7 @@ class Survey:
     def objects(self) -> NDArray[np.int64]:
         """Counts of objects, or image-level labels, of the labelled images: (N, K); -1: unknown."""
         rows = [item.objects for item in self.labelled]
-        return np.asarray(rows, np.int64).reshape(-1, len(self.annotations.classes))
+        return np.asarray(rows, np.int64).reshape(len(rows), len(self.annotations.classes))
 
     @property
     def pos_weight(self) -> NDArray[np.float64]:
@@ -122,7 +122,9 @@ class Survey:
         ):
             if len(set(kinds)) > 1:
                 found.append(f"The images have different {what}: {_listed(kinds)}. Save all alike.")
-        if not self.labelled:
+        if not self.annotations.images:
+            found.append("There are no labels yet: survey again with them.")
+        elif not self.labelled:
             found.append("No image has a label: the names in the labels must be those of the "
                          "files, with their sub-folders.")
         return found
@@ -144,6 +146,8 @@ class Survey:
             (empty, "All pixels have the same value: {}. Look whether the export went wrong."),
             (self.unlabelled, "No label: {}. They are left out; add them to the labels."),
         ]
+        if not self.annotations.images:  # none were given
+            checks.pop()
         found = [text.format(images(items)) for items, text in checks if items]
         if self.missing:
             found.append(f"Labels without an image ({len(self.missing)}): {_names(self.missing)}. "
@@ -163,7 +167,10 @@ class Survey:
         return found
 
 
-def survey(folder: str | Path, annotations: Annotations) -> Survey:
+NO_LABELS = Annotations((), {})
+
+
+def survey(folder: str | Path, annotations: Annotations = NO_LABELS) -> Survey:
     """Read all images of a folder and their labels; nothing is changed or written.
 
     Parameters
@@ -171,8 +178,9 @@ def survey(folder: str | Path, annotations: Annotations) -> Survey:
     folder : path
         Images, also in sub-folders, of the kinds that :mod:`micranet_helpers.files.series` reads.
         The planes of a stack are images: ``film.tif/t02``. Masks among them are left out.
-    annotations : Annotations
-        From a reader of :mod:`micranet_helpers.data.own`. A label belongs to the image whose name
+    annotations : Annotations, optional
+        From a reader of :mod:`micranet_helpers.data.own`; by default only the images are looked at,
+        as before the labelling. A label belongs to the image whose name
         within the folder it has, with or without the ending; or to the only one of that name, if
         either names more of the folders.
 
@@ -306,7 +314,8 @@ def report(found: Survey) -> str:
         ]
         lines += [f"{name:<10} {text}" for name, text in rows] + [""]
     width = max(len(name) for name in ("class", *found.annotations.classes))
-    lines.append(f"{'class':<{width}}  with  without  objects  pos_weight")
+    if found.annotations.classes:
+        lines.append(f"{'class':<{width}}  with  without  objects  pos_weight")
     columns = zip(found.annotations.classes, found.objects.T, found.pos_weight, strict=True)
     for name, column, weight in columns:
         shown = f"{weight:.2f}" if 0 < weight < np.inf else "-"
