@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,13 @@ def labeller(scenes: tuple, tmp_path: Path) -> Labeller:
     return Labeller(scenes[0], USAGE, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann", epochs=2)
 
 
+@pytest.fixture
+def of_one(scenes: tuple, tmp_path: Path) -> Labeller:
+    (tmp_path / "one").mkdir()
+    shutil.copy(scenes[0] / "00.tif", tmp_path / "one")
+    return Labeller(tmp_path / "one", USAGE, tmp_path / "a.csv", tmp_path / "a.hdf5", "ann")
+
+
 def click(labeller: Labeller, word: str) -> Question:
     """Answer as the front end does."""
     box = labeller.view["tiles"][0]["box"]
@@ -244,11 +252,12 @@ def click(labeller: Labeller, word: str) -> Question:
     return Question(*box)
 
 
-def test_answers_lead_from_the_whole_image_to_crops_and_to_the_next_one(labeller: Labeller) -> None:
+def test_answers_lead_from_the_whole_image_to_crops(of_one: Labeller) -> None:
+    labeller = of_one
     words = [YES, YES, NO, UNKNOWN, YES, NO, NO, NO, NO]
     boxes = [click(labeller, word) for word in words]
     assert [box.side for box in boxes] == [128, 64, 32, 32, 32, 32, 64, 64, 64]
-    assert labeller.view["tiles"][0]["box"] == Question("01.tif", 0, 0, 128)
+    assert not labeller.view["tiles"]
     assert labeller.view["progress"].startswith("9 answers, 3 yes, about 0 minutes")
     labels = answers.labels(labeller.file, labeller.shapes, 32, ["disc"])["00.tif"][..., 0]
     np.testing.assert_array_equal(labels[:2, :2], [[0, np.nan], [1, 0]])
@@ -278,7 +287,8 @@ def test_a_grid_of_crops_is_answered_and_taken_back_as_a_whole(labeller: Labelle
     assert [tile["box"] for tile in labeller.view["tiles"]] == boxes
 
 
-def test_zooming_out_shows_more_around_the_box(labeller: Labeller) -> None:
+def test_zooming_out_shows_more_around_the_box(of_one: Labeller) -> None:
+    labeller = of_one
     for _ in range(2):
         click(labeller, YES)
     near = labeller.view["tiles"][0]
