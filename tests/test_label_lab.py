@@ -72,12 +72,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield lab
 
 
-def test_clicks_lead_from_the_whole_image_to_a_crop(lab: Lab) -> None:
+def test_clicks_lead_from_whole_images_to_their_quarters(lab: Lab) -> None:
     for n, word in enumerate((YES, YES, NO, UNKNOWN), 1):
         lab.button(word).click()
         lab.waits_for(f"{n} answers, {min(n, 2)} yes, about 0 minutes")
-    boxes = [Question("0.tif", *place) for place in
-             ((0, 0, 128), (0, 0, 64), (0, 0, 32), (0, 32, 32))]  # fmt: skip
+    boxes = [*(Question(f"{n}.tif", 0, 0, 128) for n in range(3)), Question("0.tif", 0, 0, 64)]
     assert lab.given() == dict(zip(boxes, (YES, YES, NO, UNKNOWN), strict=True))
 
 
@@ -150,7 +149,7 @@ def test_two_clicks_on_an_object_give_the_size_of_crops(lab: Lab) -> None:
         lab.page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
         if share == 0.25:
             expect(shown).to_contain_text("1 of 2")
-    expect(lab.page.get_by_text("Objects of 32 px: take crops of 96 px.")).to_be_visible()
+    expect(lab.page.get_by_text("Objects of 64 px: take crops of 192 px.")).to_be_visible()
 
 
 def test_training_without_enough_answers_is_a_sentence(lab: Lab) -> None:
@@ -173,7 +172,7 @@ def test_a_killed_kernel_loses_no_answer(lab: Lab) -> None:
     lab.page.get_by_role("button", name="Ok").click()
     run_all_cells(lab.page)
     lab.waits_for("5 answers, 2 yes")
-    expect(lab.page.get_by_text("Does the frame show “disc”? 0.tif, 32 px")).to_be_visible()
+    expect(lab.page.get_by_text("Does the frame show “disc”? 1.tif, 64 px")).to_be_visible()
 
 
 def test_the_browser_has_nothing_to_complain_about(lab: Lab) -> None:

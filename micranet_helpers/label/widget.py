@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import anywidget
@@ -55,6 +55,7 @@ class Labeller(anywidget.AnyWidget):
         self.usage, self.file, self.zoo, self.epochs = usage, Path(file), zoo, epochs
         self.who, self.cls, self.grid, self.around = who or getpass.getuser(), 0, False, 2.0
         self.trained, self.results, self.message, self.busy = None, [], "", False
+        self._one = Lock()
         self.on_msg(lambda _, said, __: self.act(**said))
         self._show()
 
@@ -108,6 +109,10 @@ class Labeller(anywidget.AnyWidget):
         self._show()
 
     def _show(self) -> None:
+        with self._one:  # the training shows its end from a thread of its own
+            self.view = self._seen()
+
+    def _seen(self) -> dict[str, Any]:
         given, number = read(self.file), GRID if self.grid else 1
         mine = of_class(given, self.usage.classes[self.cls])
         # A network knows which crops are worth a question: no larger box then.
@@ -117,7 +122,7 @@ class Labeller(anywidget.AnyWidget):
             chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
             boxes = questions.most_useful([*boxes], chance, self.side, number)
         yes = sum(each.answer == YES for each in given)
-        self.view = {
+        return {
             "classes": self.usage.classes, "cls": self.cls, "grid": self.grid, "busy": self.busy,
             "tiles": [self._tile(box) for box in islice(boxes, number)],
             "progress": f"{len(given)} answers, {yes} yes, "
