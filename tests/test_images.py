@@ -214,8 +214,8 @@ MISFITS = {
         b"\x08" + bytes([0, 20, 0, 30]), b"\x08" + bytes([0xff, 0xdc] * 2)),
         "more than 89,478,485 pixels"),
     "unusual": (tiff(RGB, compression="webp", photometric="rgb"), "its compression .50001."),
-    "bomb": (tiff(np.zeros((10_000, 10_000), np.uint8), compression="zstd"),
-             "declares 100000000 bytes"),
+    "bomb": (tiff(np.zeros((12_000, 12_000), np.uint16), compression="zstd"),
+             "declares 288000000 bytes"),
 }
 
 
