@@ -72,11 +72,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield lab
 
 
-def test_clicks_lead_from_whole_images_to_their_quarters(lab: Lab) -> None:
+def test_clicks_lead_from_the_whole_image_to_a_crop_and_to_the_next_image(lab: Lab) -> None:
     for n, word in enumerate((YES, YES, NO, UNKNOWN), 1):
         lab.button(word).click()
         lab.waits_for(f"{n} answers, {min(n, 2)} yes, about 0 minutes")
-    boxes = [*(Question(f"{n}.tif", 0, 0, 128) for n in range(3)), Question("0.tif", 0, 0, 64)]
+    boxes = [
+        *(Question("0.tif", 0, 0, side) for side in (128, 64, 32)),
+        Question("1.tif", 0, 0, 128),
+    ]
     assert lab.given() == dict(zip(boxes, (YES, YES, NO, UNKNOWN), strict=True))
 
 

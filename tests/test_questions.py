@@ -55,10 +55,15 @@ def test_no_ends_a_branch_and_makes_all_its_crops_negative_at_no_cost() -> None:
 
 def test_images_take_turns_also_where_all_is_yes() -> None:
     answers: dict[Question, str] = {}
-    for _ in range(10):  # as the labeller asks: anew after each answer
+    for _ in range(11):  # as the labeller asks: anew after each answer
         answers[next(open_questions(SHAPES, SIDE, answers))] = YES
-    assert [box.file for box in answers] == ["a.png", "b.png"] * 5
-    again = replied({name: np.ones(grid.shape) for name, grid in truth(0).items()}, 10)
+    assert [box.file for box in answers] == [
+        *["a.png"] * 3,
+        *["b.png"] * 4,
+        *["a.png", "b.png"] * 2,
+    ]
+    assert [box.side for box in answers] == [64, 32, 16, 128, 64, 32, *[16] * 5]
+    again = replied({name: np.ones(grid.shape) for name, grid in truth(0).items()}, 11)
     assert again == answers
 
 

@@ -32,20 +32,24 @@ def whole(file: str, shape: tuple[int, int], side: int) -> Question:
 def open_questions(
     shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
 ) -> Iterator[Question]:
-    """Yield what can be asked now: the images in turn, in each the quarters of a box one by one.
+    """Yield what can be asked now: of each image in turn down to a crop, or to a *no*.
 
     Boxes larger than ``largest`` px are opened unasked; answers that are added meanwhile count.
     """
-    turns = Counter(box.file for box in answers)
+
+    def opens(box: Question) -> bool:
+        return box.side > side and answers.get(box, NO) != NO
+
+    turns = Counter(box.file for box in answers if not opens(box))
     images = {file: _of_image(file, shape, side, answers, largest or math.inf)
               for file, shape in shapes.items()}  # fmt: skip
     while images:
         file = min(images, key=turns.__getitem__)  # the first of those asked least about
-        turns[file] += 1
         if (box := next(images[file], None)) is None:
             del images[file]
         else:
             yield box
+            turns[file] += not opens(box)
 
 
 def _of_image(
