@@ -25,6 +25,7 @@ from servers import serve_folder, serve_lab  # noqa: E402
 
 PAGES = ROOT / "book" / "_build" / "html"
 TREE = ROOT / "_build" / "executed" / "quick"
+DIGITS = Path("work", "explore", "explored", "digits.hdf5")
 WIDTHS = {"desktop": 1280, "phone": 390}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 LIVE = {  # chapters that are run for their widgets, and their parameters
@@ -60,7 +61,7 @@ def lab(browser: Any, tree: Path, name: str, theme: str) -> Iterator[Any]:
         work.mkdir()
         if name in LIVE:
             if name == "explore":
-                shutil.copy(tree / "explored" / "digits.hdf5", work)
+                shutil.copy(tree / DIGITS, work)
             papermill.execute_notebook(
                 ROOT / "book" / f"{name}.ipynb", work / f"{name}.ipynb", LIVE[name],
                 prepare_only=True, progress_bar=False,
@@ -142,7 +143,7 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, default=PAGES, help="the built book")
     parser.add_argument("--tree", type=Path, default=TREE, help="the executed chapters")
     args = parser.parse_args()
-    for path in (args.pages / "intro.html", args.tree / "explored" / "digits.hdf5"):
+    for path in (args.pages / "intro.html", args.tree / DIGITS):
         if not path.is_file():
             sys.exit(f"{path} is missing: run `make book` first.")
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -308,7 +308,7 @@ def _controls(choice: Choice) -> dict[str, w.Widget]:
         "cls": w.Dropdown(options=[], **_named("class")),
         "how": w.Dropdown(options=COMBINATIONS, value=choice.how, **_named("combine by")),
         "above": w.FloatSlider(choice.above, min=min(-10, choice.above), max=max(10, choice.above),
-                               step=0.1, **_named("above own level")),
+                               step=0.1, **_named("above level")),
         "sigma": w.FloatSlider(choice.sigma, min=0, max=max(10, choice.sigma), step=0.5,
                                **_named("smoothing, px")),
         "threshold": w.Dropdown(options=THRESHOLDS, value=choice.threshold, **_named("threshold")),
