@@ -30,8 +30,9 @@ ALPHA = ["print(open('derived.txt').read())", "open('alpha.txt', 'w').close()"]
 FAILS = ["x = 1", "def inner():\n    return x / 0", "value = inner()\nprint(value)", "y = 2"]
 LEAVES = ["x = 1", "raise SystemExit(0)", "y = 2"]
 DIES = ["x = 1", "import os\nos._exit(0)", "y = 2"]
-SLOW = ["import os, time\nopen('pid.txt', 'w').write(str(os.getpid()));",
-        "print('so far'); time.sleep(600 * (not os.path.exists('go')))"]
+SLOW = ["import os, sys, time\nopen('pid.txt', 'w').write(str(os.getpid()));",
+        "print('so far'); sys.stdout.flush(); open('said.txt', 'w').close()\n"
+        "time.sleep(600 * (not os.path.exists('go')))"]
 CELLS = {"zeta": ZETA, "alpha": ALPHA, "fails": FAILS, "leaves": LEAVES, "dies": DIES, "slow": SLOW}
 
 TOC = """\
@@ -409,7 +410,8 @@ def test_stopped_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(
     )
     pid_file = work(book, "slow", "odd") / "pid.txt"
     tree = book / "_build" / "executed" / "odd"
-    while not (pid_file.exists() and pid_file.read_text() and record.times(tree, ["zeta"])["zeta"]):
+    said = pid_file.with_name("said.txt")  # else the kernel may not have sent its words yet
+    while not (said.exists() and record.times(tree, ["zeta"])["zeta"]):
         assert process.poll() is None, "ended before the cell that sleeps"
         time.sleep(0.1)
     os.killpg(process.pid, signal.Signals[stop])  # Ctrl-C in a terminal, or the system
