@@ -63,6 +63,20 @@ def model() -> MICRANet:
     return random_model()
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums are rounded alike in this process and in others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """Folder with copies of public files under ``<host>/<path>``, beside the project."""

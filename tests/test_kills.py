@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 from bright import bright_model
 from test_predict import USAGE, contents, field
 from test_train import EPOCHS, assert_same_run, fit
@@ -23,6 +22,7 @@ EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir")  # that Py
 KILLS = 10  # of one program; each goes on from where the last one was killed
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.usefixtures("one_thread", "no_bar"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
 
@@ -60,15 +60,6 @@ def kill(folder: Path, work: Callable[[], object], most: int) -> int:
             return number
     assert moments(folder, work)
     return KILLS
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_training(tmp_path: Path) -> None:

@@ -253,13 +253,12 @@ def click(labeller: Labeller, word: str) -> Question:
 
 
 def test_answers_lead_from_the_whole_image_to_crops(of_one: Labeller) -> None:
-    labeller = of_one
     words = [YES, YES, NO, UNKNOWN, YES, NO, NO, NO, NO]
-    boxes = [click(labeller, word) for word in words]
+    boxes = [click(of_one, word) for word in words]
     assert [box.side for box in boxes] == [128, 64, 32, 32, 32, 32, 64, 64, 64]
-    assert not labeller.view["tiles"]
-    assert labeller.view["progress"].startswith("9 answers, 3 yes, about 0 minutes")
-    labels = answers.labels(labeller.file, labeller.shapes, 32, ["disc"])["00.tif"][..., 0]
+    assert not of_one.view["tiles"]
+    assert of_one.view["progress"].startswith("9 answers, 3 yes, about 0 minutes")
+    labels = answers.labels(of_one.file, of_one.shapes, 32, ["disc"])["00.tif"][..., 0]
     np.testing.assert_array_equal(labels[:2, :2], [[0, np.nan], [1, 0]])
     assert not labels[2:].any() and not labels[:, 2:].any()
 
@@ -288,16 +287,15 @@ def test_a_grid_of_crops_is_answered_and_taken_back_as_a_whole(labeller: Labelle
 
 
 def test_zooming_out_shows_more_around_the_box(of_one: Labeller) -> None:
-    labeller = of_one
     for _ in range(2):
-        click(labeller, YES)
-    near = labeller.view["tiles"][0]
+        click(of_one, YES)
+    near = of_one.view["tiles"][0]
     assert (near["px"], near["inset"]) == (64, 1 / 4)
-    labeller.act("set", {"zoom": 2})
-    assert labeller.view["tiles"][0]["px"] == 128
+    of_one.act("set", {"zoom": 2})
+    assert of_one.view["tiles"][0]["px"] == 128
     for _ in range(9):
-        labeller.act("set", {"zoom": 0.5})
-    assert (labeller.view["tiles"][0]["px"], labeller.view["tiles"][0]["inset"]) == (32, 0)
+        of_one.act("set", {"zoom": 0.5})
+    assert (of_one.view["tiles"][0]["px"], of_one.view["tiles"][0]["inset"]) == (32, 0)
 
 
 def test_classes_are_asked_for_one_by_one(scenes: tuple, tmp_path: Path) -> None:

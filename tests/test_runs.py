@@ -25,14 +25,7 @@ from micranet_helpers.networks import learner as learners
 from micranet_helpers.networks.checkpoints import AtomicCheckpointIO
 from micranet_helpers.networks.wrapped import unwrapped
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread", "no_bar")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +29,8 @@ from micranet_helpers.networks.unet import UNet
 
 EPOCHS = 3
 SCHEDULES = ("cosine", "plateau")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_bar")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are rounded alike in this process and in others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 def examples(n: int = 24, seed: int = 0) -> TensorDataset:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -434,3 +435,14 @@ def test_random_damage(tmp_path, model):
             for key, value in model.state_dict().items():
                 assert loaded[key].shape == value.shape and torch.isfinite(loaded[key]).all()
     assert 15 < refused < 70  # the damage matters, and not every bit does
+
+
+def test_half_written_files_of_the_zoo_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    own, part = "zoo[1].hdf5", ".12-0123abcd.part"
+    others = [f"zoo1.hdf5{part}", f"{own}.old{part}", f"below/{own}{part}", f"{own}.12.part"]
+    for name in (own + part, *others):
+        (tmp_path / name).touch()
+    zoo.save(tmp_path / own, "MICRANet", random_model(), {})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.part")}
+    assert left == {*others}

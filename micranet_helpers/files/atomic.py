@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PARTS = f"*.[0-9]*-{'[0-9a-f]' * 8}.part"
-"""Pattern of the names of files that are not yet whole."""
+PART = f".[0-9]*-{'[0-9a-f]' * 8}.part"
+"""Pattern of how the names of files end that are not yet whole."""
 
 
 @contextmanager

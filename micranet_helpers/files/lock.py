@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from micranet_helpers.files.atomic import PARTS
+from micranet_helpers.files.atomic import PART
 
 
 @contextmanager
@@ -21,7 +22,9 @@ def alone(folder: Path, file: str = "", wait: float = 0) -> Iterator[None]:
     try:
         with FileLock(folder / f"{file and f'.{file}'}.lock", wait) as lock:
             try:
-                for part in folder.rglob(f"{file}{PARTS}"):
+                # Those of a file lie beside it, in a folder that may be a whole home.
+                for part in (folder.glob(f"{escape(file)}{PART}") if file
+                             else folder.rglob(f"*{PART}")):  # fmt: skip
                     part.unlink(missing_ok=True)
                 yield
             finally:

@@ -20,7 +20,7 @@ from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.maps.thresholds import highest
 from micranet_helpers.networks import MICRANet
-from micranet_helpers.train import fit, load, logits_of
+from micranet_helpers.train import fit, logits_of
 
 POOL = {"pool": "lse", "sharpness": 4.0}
 
@@ -113,9 +113,8 @@ def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> 
     train.times, labels = epochs, train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
     with tempfile.TemporaryDirectory() as folder:
-        fit(train, left_out, folder, 1, batch_size=16, learning_rate=2e-3,
-            pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
-        return load(folder, "last")
+        return fit(train, left_out, folder, 1, batch_size=16, learning_rate=2e-3,
+                   pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
 
 
 def _chance(models: Sequence[MICRANet], path: Path, usage: zoo.Usage) -> NDArray[np.float32]:

@@ -126,9 +126,10 @@ def predict(
         raise ValueError(f"{folder} holds no image: give a folder of TIFF, PNG or JPEG files.")
     path = zoo.locate(model)
     networks = ways.open_zoo(path, group, **changes)
-    names = {plane.relative_to(folder).as_posix() for path in files.values()
-             for plane in series.members(path)}  # fmt: skip
-    said = matched(read_answers(answers), networks.usage.classes, sorted({*files, *names}))
+    said = read_answers(answers)
+    names = {*files, *(plane.relative_to(folder).as_posix() for path in files.values()
+                       for plane in series.members(path))} if said else ()  # fmt: skip
+    said = matched(said, networks.usage.classes, sorted(names))
     job = Job(out, folder, files, networks, said, _digest(path), pixel_size_um)
     if dry_run:
         _tell(job)

@@ -154,7 +154,7 @@ def with_levels(
         return networks
     reached: dict[str, list[tuple[float, bool]]] = {cls: [] for cls in classes}
     for name, image in images:
-        scores = find(networks, image, ["evidence"])["evidence"].scores
+        scores = scores_of(networks, image, "evidence")
         for cls, box, yes in said[name]:
             off_rim = [slice(s.start + RIM, s.stop - RIM) if s.stop - s.start > 3 * RIM else s
                        for s in box or ()]  # fmt: skip

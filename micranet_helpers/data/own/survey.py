@@ -144,10 +144,9 @@ class Survey:
             (colour, "RGB, but only one grey picture in it: {}. Save one grey channel, or the "
                      "network gets three channels to learn from for nothing."),
             (empty, "All pixels have the same value: {}. Look whether the export went wrong."),
-            (self.unlabelled, "No label: {}. They are left out; add them to the labels."),
+            (self.unlabelled if self.annotations.images else (),
+             "No label: {}. They are left out; add them to the labels."),
         ]
-        if not self.annotations.images:  # none were given
-            checks.pop()
         found = [text.format(images(items)) for items, text in checks if items]
         if self.missing:
             found.append(f"Labels without an image ({len(self.missing)}): {_names(self.missing)}. "
