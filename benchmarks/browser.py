@@ -9,7 +9,6 @@ import argparse
 import datetime
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -36,20 +35,25 @@ OPTIONS = ["--no-sandbox", "--disable-gpu"]
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin",
             "Cross-Origin-Embedder-Policy": "require-corp"}  # fmt: skip
 
-# Moves a slider and waits until the picture is drawn: ms.
-MOVE = """([name, value]) => new Promise(done => {
-    const slider = document.getElementById("try-form").elements[name], start = performance.now();
+# Begins to wait for the picture: ms from the next event of a kind, in `measured`.
+WAIT = """kind => {
+    let start = null;
+    addEventListener(kind, () => start = performance.now(), {capture: true, once: true});
     const picture = document.getElementById("try-picture");
     const draw = CanvasRenderingContext2D.prototype.putImageData;
-    CanvasRenderingContext2D.prototype.putImageData = function (...all) {
-        draw.apply(this, all);
-        if (this.canvas !== picture) return;
-        CanvasRenderingContext2D.prototype.putImageData = draw;
-        requestAnimationFrame(() => done(performance.now() - start));
-    };
+    globalThis.measured = new Promise(done =>
+        CanvasRenderingContext2D.prototype.putImageData = function (...all) {
+            draw.apply(this, all);
+            if (this.canvas !== picture) return;
+            CanvasRenderingContext2D.prototype.putImageData = draw;
+            requestAnimationFrame(() => done(performance.now() - start));
+        });
+}"""
+MOVE = """([name, value]) => {
+    const slider = document.getElementById("try-form").elements[name];
     slider.value = value;
     slider.dispatchEvent(new Event("input", {bubbles: true}));
-})"""
+}"""
 SLIDERS = {"sigma": 0.5, "level": 5, "opacity": 0.05}
 """Sliders and their steps."""
 
@@ -110,16 +114,21 @@ def measure(page: Page, address: str, folder: Path) -> list[str]:
         page.get_by_role("button", name="Load the runtime").click()
         message.filter(has_text="Choose a picture").wait_for()
 
-    def explain(name: str) -> None:
+    def explain(name: str) -> float:
+        page.evaluate(WAIT, "change")
         page.get_by_label("or your own picture").set_input_files(folder / name)
-        shown = page.locator("#try:has(#try-summary:visible) #try-message")
-        shown.filter(has_text=re.compile(f"^{name}")).wait_for()
+        return page.evaluate("measured") / 1000
 
-    loading, first, again = map(seconds, (load, *(partial(explain, f"{n}.tif") for n in (1, 2))))
-    moves = {name: max(page.evaluate(MOVE, [name, (count + 1) * step]) for count in range(10))
-             for name, step in SLIDERS.items()}  # fmt: skip
-    large = seconds(lambda: explain("large.tif"))
-    ms = [f"{worst:.0f}" for worst in moves.values()]
+    def move(name: str, value: float) -> float:
+        page.evaluate(WAIT, "input")
+        page.evaluate(MOVE, [name, value])
+        return page.evaluate("measured")
+
+    loading, first, again = seconds(load), explain("1.tif"), explain("2.tif")
+    moves = [max(move(name, (count + 1) * step) for count in range(10))
+             for name, step in SLIDERS.items()]  # fmt: skip
+    large = explain("large.tif")
+    ms = [f"{worst:.0f}" for worst in moves]
     return [f"{loading:.1f}", f"{first:.2f}", f"{again:.2f}", *ms, f"{large:.1f}"]
 
 

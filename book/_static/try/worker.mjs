@@ -45,7 +45,9 @@ const steps = {
     const old = state.session, run = state.run + 1; // maps of the old one are not wanted any more
     Object.assign(state, { session, graph, about: known, run });
     await old?.release();
-    await tile({ data: new Float32Array(planes * 128 ** 2), tall: 128, wide: 128 }); // warms up
+    const side = known.side ?? 256, data = new Float32Array(planes * side ** 2);
+    const least = known.least.map((_, k) => (k ? Infinity : -Infinity)); // one class warms up
+    await tile({ data, tall: side, wide: side, least });
     return known;
   },
   async picture({ url, bytes }) {
@@ -54,8 +56,7 @@ const steps = {
     state.run += 1; // maps of another picture are of no use any more
     return { height, width };
   },
-  ...{ maps, tile, draw },
-  cancel: () => void (state.run += 1),
+  ...{ maps, tile, draw }, cancel: () => void (state.run += 1),
   save: ({ kind, ...args }) =>
     save[kind]({ ...args, ...state.found, ...state.image }, state.folder),
 };
@@ -153,8 +154,8 @@ async function other(number) {
 }
 
 /** Explain the classes that the network predicts in a tile. */
-async function tile({ data, tall, wide }) {
-  const { least, planes } = state.about, size = 8 * tall * wide;
+async function tile({ data, tall, wide, least = state.about.least }) {
+  const { planes } = state.about, size = 8 * tall * wide;
   const { logits, shown, maps } = await state.session.run(
     { image: tensor(data, 1, planes, tall, wide), least: tensor(least) });
   return { logits: logits.data, shown: Array.from(shown.data, Number),
