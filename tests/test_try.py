@@ -364,6 +364,33 @@ def test_the_address_names_the_network_and_follows_it(page: Any, site: Path, add
     assert page.url.endswith("#network=small")
 
 
+def test_the_sample_is_that_of_the_network_that_is_loading(
+    page: Any, site: Path, address: str
+) -> None:
+    place = site / browser.PLACE
+    about = json.loads((place / "networks.json").read_text())
+    browser.write_picture(place / "other.png", pixels(70, 80))
+    other = about["networks"][0] | {"id": "other", "name": "another", "file": "other.onnx",
+                                    "sample": {"file": "other.png", "name": "noise"}}  # fmt: skip
+    held: list[Any] = []
+    page.route("**/networks.json", lambda route: route.fulfill(
+        json=about | {"networks": [*about["networks"], other]}))  # fmt: skip
+    for file in ("other.onnx", "small.png"):
+        page.route(f"**/{file}", lambda route: held.append(route))
+    page.goto("about:blank")
+    load(page, address)
+    with page.expect_request("**/other.onnx"):
+        page.get_by_role("combobox", name="network").select_option("other")
+    with page.expect_request("**/small.png"):
+        page.get_by_role("button", name="noise").click()  # still the first network's
+    held[0].fulfill(path=place / "small.onnx")
+    message(page, "noise, 70 × 80 px")
+    with page.expect_response("**/small.png"):
+        held[1].fulfill(path=place / "small.png")
+    message(page, "noise, 70 × 80 px")
+    expect(page.locator("#try-picture")).to_have_attribute("width", "80")
+
+
 def test_a_broken_download_is_said_and_can_be_tried_again(
     chromium: Any, site: Path, address: str
 ) -> None:

@@ -43,7 +43,7 @@ async function takeNetwork(bytes) {
   find("about").textContent = about.about ?? "";
   const textContent = about.sample?.name ?? "none", disabled = !about.sample;
   Object.assign(find("sample"), { textContent, disabled });
-  if (opened && sampled && about.sample) await takeSample();
+  if (sampled && about.sample) await takeSample(); // one that is being read, too
   else if (opened) await explain();
   else say("Choose a picture, drop one here, or paste one.");
 }

@@ -51,14 +51,14 @@ const steps = {
     return known;
   },
   async picture({ url, bytes }) {
-    const { height, width } = state.image = await decode(
-      new Uint8Array(bytes ?? (await fetched(url))), state.folder);
-    state.run += 1; // maps of another picture are of no use any more
+    const mine = (state.opening = {}), data = bytes ?? (await fetched(url));
+    const image = await decode(new Uint8Array(data), state.folder), { height, width } = image;
+    if (mine !== state.opening) throw new Error("Cancelled."); // for a later one
+    Object.assign(state, { image, run: state.run + 1 }); // maps of the old one are of no use
     return { height, width };
   },
   ...{ maps, tile, draw }, cancel: () => void (state.run += 1),
-  save: ({ kind, ...args }) =>
-    save[kind]({ ...args, ...state.found, ...state.image }, state.folder),
+  save: ({ kind, ...args }) => save[kind]({ ...args, ...state.found, ...state.image }, state.folder),
 };
 
 const open = (graph, executionProviders = ["wasm"]) =>
