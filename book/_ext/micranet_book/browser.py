@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
+from docutils import nodes
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
@@ -134,6 +135,13 @@ def policy(page: str) -> str:
     return re.sub(r"(<head[^>]*>)", rf"\1\n{meta}", page, count=1)
 
 
+def _name_networks(app: Sphinx, doctree: nodes.document) -> None:
+    # Chapters link to [their network](try.md#network=digits), of which MyST knows no heading.
+    if app.env.docname == "try":
+        places = app.env.metadata["try"].setdefault("myst_slugs", {})
+        places |= {f"network={name}": (0, f"network={name}", KINDS[name].title) for name in KINDS}
+
+
 def _finish(app: Sphinx, error: Exception | None) -> None:
     page = Path(app.outdir, "try.html")
     if error is None and app.builder.name == "html" and page.is_file():
@@ -143,5 +151,6 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
+    app.connect("doctree-read", _name_networks)
     app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
