@@ -55,7 +55,7 @@ links: .venv/.ready
 
 lock: .venv/.ready
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 \
-	    --extra book --extra baselines --extra export --extra dev \
+	    --extra book --extra baselines --extra export --extra large --extra dev \
 	    pyproject.toml -o requirements.lock
 
 clean:

@@ -144,7 +144,7 @@ def open_tiff(
         series = [found for found in file.series if not found.keyframe.is_reduced]
         if len(series) != 1:
             raise _Unusable(f"it holds {len(series)} images: save each as a file of its own.")
-        _check(series[0], data)
+        check(series[0], len(data), lambda start, count: data[start : start + count])
 
         def read() -> NDArray[Any]:
             values = series[0].asarray(maxworkers=1)
@@ -182,14 +182,14 @@ def as_said(
 ) -> tuple[NDArray[Any], list[str]]:
     """Apply what a page of :func:`open_tiff` says of its values, (C, H, W), and list it."""
     alpha = planes.dtype.kind == "u" and len(planes) > 1 and bool({1, 2} & {*page.extrasamples})
-    shown, said = _shown(planes, page, of_imagej, as_mask)
-    return _finished(shown, alpha, page.tags.valueof("Orientation", 1), said)
+    values, said = shown(planes, page, of_imagej, as_mask)
+    return _finished(values, alpha, page.tags.valueof("Orientation", 1), said)
 
 
-def _shown(
-    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool
+def shown(
+    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool = False
 ) -> tuple[NDArray[Any], list[str]]:
-    """Apply what a TIFF says about the meaning of its values."""
+    """Apply what a TIFF says about the meaning of its values, (C, H, W), and list it."""
     kind = page.photometric.name if page.photometric is not None else "MINISBLACK"
     if kind == "MINISWHITE" and as_mask:
         if page.bitspersample > 1:
@@ -237,12 +237,18 @@ def _complaints() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
-def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
-    """Refuse what tifffile would fill with zeros, and sizes that so small a file cannot hold."""
-    size, compression = len(data), int(series.keyframe.compression)
+def check(
+    series: tifffile.TiffPageSeries, size: int, read: Callable[[int, int], bytes],
+    most: float = MOST_BYTES,
+) -> None:  # fmt: skip
+    """Refuse what tifffile would fill with zeros, and what a file of so many bytes cannot hold.
+
+    ``read`` gives some bytes of it from an offset on.
+    """
+    compression = int(series.keyframe.compression)
     if compression not in COMPRESSIONS:
         raise _Unusable(f"its compression ({compression}) is unusual: save it with deflate or LZW.")
-    if series.nbytes > min(MOST_BYTES, max(UNSUSPECTED, MOST_PACKED * size)):
+    if series.nbytes > min(most, max(UNSUSPECTED, MOST_PACKED * size)):
         raise _Unusable(f"it declares {series.nbytes} bytes, but has only {size}: copy it again, "
                         "or save it without compression.")
     if series.dataoffset is not None:  # one uncompressed piece
@@ -260,7 +266,7 @@ def _check(series: tifffile.TiffPageSeries, data: bytes) -> None:
     if compression == JPEG:  # each piece declares a size of its own, which Pillow checks
         for page in series:
             for start, n in zip(page.dataoffsets, page.databytecounts, strict=True):
-                _open(data[start : start + n], "JPEG").close()
+                _open(read(start, n), "JPEG").close()
 
 
 def _open(data: bytes, *kinds: str) -> Image.Image:

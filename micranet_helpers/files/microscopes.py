@@ -1,4 +1,4 @@
-"""Open ND2, LIF and CZI by nd2, liffile and czifile, the extra ``microscopes``.
+"""Open ND2, LIF and CZI by nd2, liffile and czifile, the extra ``microscopes``; and OME-Zarr.
 
 All are small and under BSD licences. bioio with the same formats needs 80 packages, and its reader
 of CZI is under the GPL.
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 READERS = {".nd2": ("nd2", "ND2File"), ".lif": ("liffile", "LifFile"),
-           ".czi": ("czifile", "CziFile")}  # fmt: skip
+           ".czi": ("czifile", "CziFile"),
+           ".zarr": ("micranet_helpers.files.large", "ome_zarr")}  # fmt: skip
 
 
 @contextmanager

@@ -49,7 +49,8 @@ def planes(path: str | Path) -> Iterator[Plane]:
                 shown, said = say(plane)
                 yield Plane(first + name, _usual(shown, first + name), tuple(said))
     except ModuleNotFoundError as error:
-        raise ValueError(f"{path} needs {error.name}: pip install 'micranet-helpers[microscopes]', "
+        extra = "large" if _is_zarr(Path(path)) else "microscopes"
+        raise ValueError(f"{path} needs {error.name}: pip install 'micranet-helpers[{extra}]', "
                          "or save it as OME-TIFF with Fiji.") from None  # fmt: skip
     except Exception as error:  # damaged files make their readers raise anything
         raise ValueError(f"{path} cannot be read, copy or save it again: {error}.") from None
@@ -57,16 +58,16 @@ def planes(path: str | Path) -> Iterator[Plane]:
 
 def members(path: Path) -> list[Path]:
     """List the planes of a stack as if it were a folder: ``film.tif/t02``; else the file itself."""
-    heads = _heads(path)
-    names = [f"{f'i{number}' if len(heads) > 1 else ''}{name}"
-             for number, sizes in enumerate(heads) for name in _names(sizes)]  # fmt: skip
+    found = heads(path)
+    names = [f"{f'i{number}' if len(found) > 1 else ''}{name}"
+             for number, sizes in enumerate(found) for name in _names(sizes)]  # fmt: skip
     return [path / name for name in names] if len(names) > 1 else [path]
 
 
 def file_of(path: str | Path) -> Path:
     """Return the file of one of its :func:`members`."""
     path = Path(path)
-    return path.parent if path.parent.is_file() else path
+    return path.parent if path.parent.is_file() or _is_zarr(path.parent) else path
 
 
 def read_plane(path: str | Path) -> Plane:
@@ -143,12 +144,16 @@ def axes_of(path: str | Path) -> str:
 
     It reads the head of the file. "" also for what is no stack, or damaged.
     """
-    return _others(next(iter(_heads(path)), {}))
+    return _others(next(iter(heads(path)), {}))
 
 
-def _heads(path: str | Path) -> list[dict[str, int]]:
+def _is_zarr(path: Path) -> bool:
+    return path.suffix.lower() == ".zarr" and path.is_dir()
+
+
+def heads(path: str | Path) -> list[dict[str, int]]:
     """Read the sizes by axis of the images of a file; none of what is no stack, or damaged."""
-    if not Path(path).is_file():  # a pipe would be waited for
+    if not (Path(path).is_file() or _is_zarr(Path(path))):  # a pipe would be waited for
         return []
     try:
         if _of_microscope(path):

@@ -164,6 +164,11 @@ def segment(
     return Segments(masks, scores, logits.sigmoid())
 
 
+def stride_of(recipe: Recipe) -> int:
+    """Return the distance of the tiles of :func:`pixel_scores`, px."""
+    return (TILE - 2 * recipe.margin) // 16 * 16
+
+
 @torch.no_grad()
 def pixel_scores(
     models: Sequence[nn.Module], image: NDArray[np.float32], recipe: Recipe,
@@ -192,8 +197,7 @@ def pixel_scores(
                              antialias=magnification < 1)  # fmt: skip
     height, width = seen.shape[2:]
     if min(height, width) > TILE // 2 and max(height, width) > TILE:
-        scores, _ = over_tiles(seen, score, TILE, (TILE - 2 * recipe.margin) // 16 * 16,
-                               recipe.margin)  # fmt: skip
+        scores, _ = over_tiles(seen, score, TILE, stride_of(recipe), recipe.margin)
     else:
         step = max(16, 2 ** len(getattr(models[0], "contractingPath", ())))
         scores = score(padded(seen, step))[0][..., :height, :width]

@@ -71,8 +71,9 @@ def _blend(image, corners, function, side, margin, bar) -> tuple[Tensor, Tensor]
     """Average scores (K, H, W) with weights and take the highest logits (K,) of one image."""
     centre = (side - 1) / 2
     ramp = 1 - (torch.arange(side, device=image.device) - centre).abs() / (side / 2)
-    # Not 0: at the border of the image the margin is all there is.
-    ramp = (ramp - 2 * margin / side).clamp(min=1e-9)
+    # Not 0: at the border of the image the margin is all there is. So little that it counts for
+    # nothing elsewhere: a part of an image has the scores of the whole.
+    ramp = (ramp - 2 * margin / side).clamp(min=1e-15)
     window = ramp[:, None] * ramp
     weights = image.new_zeros(image.shape[1:])
     total, best = 0, 0

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,7 +21,8 @@ from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
 from micranet_helpers.data.own.answers import Known, matched, read_answers
 from micranet_helpers.files import series
-from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.atomic import replacing, write_atomically
+from micranet_helpers.files.large import is_large
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import Plane, file_of
@@ -29,11 +30,12 @@ from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.outlines import geojson, roi_set, rois
 from micranet_helpers.plots.colours import class_colours
 from micranet_helpers.plots.images import outlined
-from micranet_helpers.predict import objects, report, ways
+from micranet_helpers.predict import large, objects, report, ways
 from micranet_helpers.results import provenance
 from micranet_helpers.zoo.usage import check, facts, misfit, wrong_size
 
 LEAST, SHARE = 9, 0.1  # area of an object, px, and as share of the usual area, where it is known
+COLUMNS, ROWS = ("id", "class", "area_px"), 10_000  # of the table of objects; written at once
 STATE = "done.json"  # of a file: its rows of the summary, and what they depend on
 FAILURES = (ValueError, TypeError, RuntimeError, MemoryError, PermissionError, FileNotFoundError)
 """What a broken image raises; a full disk is another OSError."""
@@ -80,7 +82,10 @@ def predict(
     """Find the objects in all images of a folder, and write them for other programs.
 
     Each image, and each plane of a stack, gets under ``out/images/``: a label mask (OME-TIFF), its
-    objects (CSV, ROIs of ImageJ, GeoJSON of QuPath) and an overlay (PNG). The run gets
+    objects (CSV, ROIs of ImageJ, GeoJSON of QuPath) and an overlay (PNG). One of more than
+    :data:`~micranet_helpers.files.large.WHOLE` px (TIFF, OME-Zarr) is worked on block by block in
+    less than 2 GB of memory: scores and label mask are written as OME-Zarr 0.5, outlines are left
+    out, and answers about it are not used. The run gets
     ``summary.csv``, ``least-certain.png``, ``provenance.json`` and ``report.html``. Called again,
     it does only what is new or has changed.
 
@@ -88,7 +93,7 @@ def predict(
     ----------
     folder : path
         Images, also in sub-folders: TIFF, also stacks, OME-TIFF, PNG, JPEG or BMP; with the extra
-        ``microscopes`` ND2, LIF and CZI.
+        ``microscopes`` ND2, LIF and CZI; with the extra ``large`` OME-Zarr (folders ``*.zarr``).
     model : path or str
         A zoo, or ``"shipped:NAME"``, see :func:`micranet_helpers.zoo.shelf.locate`.
     out : path
@@ -149,6 +154,8 @@ def _tell(job: Job) -> None:
     for name, value in facts(networks.usage):
         print(f"{name}: {value}")
     for name, path in job.files.items():
+        if is_large(path):
+            print(f"{name} is large: block by block, written as OME-Zarr")
         if axes := series.axes_of(path):
             print(f"{name} is a stack along {axes}: each plane is an image")
 
@@ -192,6 +199,8 @@ def _answered(job: Job) -> Iterator[tuple[str, NDArray[Any]]]:
     """Read the images about which there are answers; those that are broken are said later."""
     for name in tqdm(job.said, "Comparing ways", unit=" images"):
         with suppress(*FAILURES):
+            if is_large(file_of(job.folder / name)):
+                continue
             image = series.read_plane(job.folder / name).image
             check(job.networks.usage, image, job.networks.channels)
             yield name, image
@@ -207,15 +216,22 @@ def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
         state = _stored(path, key) or state
         if not all((job.out / row["picture"]).is_file() for row in state["rows"].values()):
             state = {"rows": {}}
-        for plane in () if state.get("complete") else series.planes(job.files[name]):
+        for plane in () if state.get("complete") else _planes(job.files[name]):
             if plane.name not in state["rows"]:
-                state["rows"][plane.name] = {**_plane(job, way, name, plane), "sha256": digest}
+                row = (_large(job, way, name, key) if plane.image is None
+                       else _plane(job, way, name, plane))  # fmt: skip
+                state["rows"][plane.name] = {**row, "sha256": digest}
                 write_atomically(path, json.dumps({**state, "key": key}).encode())
         if not state.get("complete"):
             write_atomically(path, json.dumps({**state, "key": key, "complete": True}).encode())
     except FAILURES as error:
         return [*state["rows"].values(), {"file": name, "error": " ".join(str(error).split())}]
     return list(state["rows"].values())
+
+
+def _planes(path: Path) -> Iterator[Plane]:
+    """Yield the planes of a file; one that is too large for the memory without its pixels."""
+    yield from [Plane("", None)] if is_large(path) else series.planes(path)
 
 
 def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
@@ -228,30 +244,74 @@ def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
     labels = objects.numbered(masks, job.area, job.width)
     rows = objects.measure(labels, scores, image, usage.classes, usage.channels, size)
     measured = {row["id"]: {k: row[k] for k in row if k not in ("id", "class")} for row in rows}
-    colours = [[round(255 * x) for x in to_rgb(each)] for each in class_colours(usage.classes)]
+    colours = _colours(usage.classes)
     outlines = [roi for each in zip(labels, usage.classes, strict=True) for roi in rois(*each)]
     Image.fromarray(outlined(image, labels, colours)).save(picture := io.BytesIO(), "PNG")
     stem = f"{Path(name).stem.removesuffix('.ome')}{plane.name and '-'}{plane.name}"
     place.mkdir(parents=True, exist_ok=True)
     for end, data in {
         "mask.ome.tif": objects.mask_bytes(labels, usage.classes, size),
-        "objects.csv": csv_bytes(rows, ["id", "class", "area_px"]),
+        "objects.csv": csv_bytes(rows, COLUMNS),
         "rois.zip": roi_set(outlines),
         "objects.geojson": geojson(labels, usage.classes, colours, measured),
         "overlay.png": picture.getvalue(),
     }.items():  # fmt: skip
         write_atomically(place / f"{stem}-{end}", data)
-    counts = {f"objects, {cls}": sum(row["class"] == cls for row in rows) for cls in usage.classes}
-    areas = [row["area_px"] for row in rows]
-    sure = [abs(row["score"]) for row in rows] or [-float(scores.max())]
+    counts = [sum(row["class"] == cls for row in rows) for cls in usage.classes]
     return {
-        "file": f"{name}/{plane.name}".rstrip("/"), "error": "", "objects": len(rows),
-        **(counts if len(counts) > 1 else {}),
-        "covered, %": 100 * float((labels > 0).any(0).mean()),
-        "median area, px": float(np.median(areas or [0])), "certainty": float(np.median(sure)),
+        "file": f"{name}/{plane.name}".rstrip("/"),
+        **_summary(job, counts, [row["area_px"] for row in rows], [row["score"] for row in rows],
+                   float(scores.max()), float((labels > 0).any(0).mean())),
         "note": misfit(usage, image, own),
         "picture": (place / f"{stem}-overlay.png").relative_to(job.out).as_posix(),
     }  # fmt: skip
+
+
+def _large(job: Job, way: str, name: str, key: str) -> dict[str, Any]:
+    """Find and write the objects of an image that is too large to be a plane; its row."""
+    path, usage, place = job.files[name], job.networks.usage, job.place(name)
+    own = series.pixel_size(path)
+    size = own or job.pixel_size_um
+    stem = Path(name).stem.removesuffix(".ome")
+    out = place / f"{stem}.ome.zarr"
+    found = large.find(path, job.networks, way, job.area, job.width, out, key, size)
+    with replacing(place / f"{stem}-objects.csv") as part, part.open("wb") as file:
+        for start in range(0, max(1, len(found.table)), ROWS):
+            rows = [objects.row_of(start + n, usage.classes[cls], line, usage.channels, size)
+                    for n, (cls, line) in enumerate(zip(
+                        found.classes[start : start + ROWS],
+                        found.table[start : start + ROWS].tolist(), strict=True), 1)]  # fmt: skip
+            file.write(csv_bytes(rows, COLUMNS).split(b"\n", start > 0)[-1])
+    colours = _colours(usage.classes)
+    picture = Image.fromarray(outlined(found.picture, found.labels, colours))
+    picture.save(data := io.BytesIO(), "PNG")
+    write_atomically(place / f"{stem}-overlay.png", data.getvalue())
+    counts = np.bincount(found.classes, minlength=len(usage.classes)).tolist()
+    return {
+        "file": name,
+        **_summary(job, counts, found.table[:, 0], found.table[:, 7],
+                   found.highest, found.covered),
+        "note": misfit(usage, found.picture, own),
+        "picture": (place / f"{stem}-overlay.png").relative_to(job.out).as_posix(),
+    }  # fmt: skip
+
+
+def _summary(
+    job: Job, counts: Sequence[int], areas: Sequence[float], scores: Sequence[float],
+    highest: float, covered: float,
+) -> dict[str, Any]:  # fmt: skip
+    each = {f"objects, {cls}": count
+            for cls, count in zip(job.networks.usage.classes, counts, strict=True)}  # fmt: skip
+    sure = np.abs(scores) if len(scores) else [-highest]
+    return {
+        "error": "", "objects": len(areas), **(each if len(each) > 1 else {}),
+        "covered, %": 100 * covered, "certainty": float(np.median(sure)),
+        "median area, px": float(np.median(areas)) if len(areas) else 0.0,
+    }  # fmt: skip
+
+
+def _colours(classes: Sequence[str]) -> list[list[int]]:
+    return [[round(255 * x) for x in to_rgb(each)] for each in class_colours(classes)]
 
 
 def _stored(path: Path, key: str) -> dict[str, Any] | None:
@@ -264,5 +324,10 @@ def _stored(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _digest(path: Path) -> str:
+    """Make a checksum of a file; of an OME-Zarr, by the sizes and times of its many files."""
+    if path.is_dir():
+        about = sorted((str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns)
+                       for each in path.rglob("*") if each.is_file())  # fmt: skip
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

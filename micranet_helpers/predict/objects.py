@@ -33,21 +33,28 @@ def measure(
     classes: Sequence[str], channels: Sequence[str], pixel_um: float | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """List the objects as rows: place in px, mean score, mean of each channel; with µm, size."""
-    wanted = ("label", "area", "centroid", "bbox", "intensity_mean")
-    names = ["id", "area_px", "row", "column", "top", "left", "bottom", "right", "score"]
-    names += [f"intensity_{name}" for name in channels or range(1, len(image) + 1)]
+    wanted = ("area", "centroid", "bbox", "intensity_mean", "label")
     rows = []
     for name, plane, score in zip(classes, labels, scores, strict=True):
         values = np.moveaxis(np.concatenate([score[None], image]).astype(np.float32), 0, -1)
         table = regionprops_table(plane, values, wanted).values()
-        for line in zip(*(column.tolist() for column in table), strict=True):
-            row = dict(zip(names, line, strict=True))
-            row = {"id": row.pop("id"), "class": name, **row}
-            if pixel_um:
-                row["area_um2"] = row["area_px"] * pixel_um**2
-                row |= {f"{side}_um": row[side] * pixel_um for side in ("row", "column")}
-            rows.append(row)
+        for *line, number in zip(*(column.tolist() for column in table), strict=True):
+            rows.append(row_of(number, name, line, channels, pixel_um))
     return rows
+
+
+def row_of(
+    number: int, name: str, measures: Sequence[float], channels: Sequence[str],
+    pixel_um: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Name the measures of an object of a class: area, place, box, mean score and channels."""
+    means = [f"intensity_{each}" for each in channels or range(1, len(measures) - 7)]
+    names = "area_px", "row", "column", "top", "left", "bottom", "right", "score", *means
+    row = {"id": number, "class": name, **dict(zip(names, measures, strict=True))}
+    if pixel_um:
+        row["area_um2"] = row["area_px"] * pixel_um**2
+        row |= {f"{side}_um": row[side] * pixel_um for side in ("row", "column")}
+    return row
 
 
 def mask_bytes(

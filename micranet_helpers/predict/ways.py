@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
+from torch import nn
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.own.answers import Said
@@ -112,15 +113,29 @@ def scores_of(networks: Networks, image: NDArray[Any], way: str) -> NDArray[np.f
     Otsu's threshold, in standard deviations.
     """
     usage = networks.usage
+    if way.startswith("plain"):
+        values = grey(image, way)
+        scores = (values - threshold_otsu(values)) / (values.std() or 1)
+        return np.repeat(scores[None], len(usage.classes), 0)
+    models, recipe, levels = steps_of(networks, way)
+    return pixel_scores(models, usage.scaled(image), recipe, usage.magnification) - levels
+
+
+def steps_of(
+    networks: Networks, way: str
+) -> tuple[list[nn.Module], Recipe, NDArray[np.float32]]:
+    """Return the models of a way, the recipe of their scores, and its levels, (K, 1, 1)."""
+    usage, entry, recipe = networks.usage, networks.entry, EVIDENCE
     if way == "self-trained":
-        own = networks.student.usage if networks.entry else usage  # with levels of its own
-        own = replace(usage, levels=own.levels if own else None)
-        return _above(networks.student, own, SELF_TRAINED, image)
-    if way in ("evidence", INSIDE):
-        return _above(networks.entry, usage, EVIDENCE, image)
-    grey = image.mean(0, dtype=np.float32) * (-1 if way == "plain, dark" else 1)
-    scores = (grey - threshold_otsu(grey)) / (grey.std() or 1)
-    return np.repeat(scores[None], len(usage.classes), 0)
+        usage = networks.student.usage if entry else usage  # with levels of its own
+        entry, recipe = networks.student, SELF_TRAINED
+    levels = usage and usage.levels or [0] * len(networks.usage.classes)
+    return entry.models, recipe, np.float32(levels)[:, None, None]
+
+
+def grey(image: NDArray[Any], way: str) -> NDArray[np.float32]:
+    """Average the channels of an image, (C, H, W); negative where objects are dark."""
+    return image.mean(0, dtype=np.float32) * (-1 if way == "plain, dark" else 1)
 
 
 def masks_of(
@@ -133,13 +148,6 @@ def masks_of(
         reach = (usage.object_px or 16) / usage.magnification / 2
         return np.stack([refined(mask, image.mean(0), reach) for mask in scores >= above])
     return scores >= above if way == "evidence" else scores > above
-
-
-def _above(
-    entry: zoo.ZooEntry, usage: zoo.Usage, recipe: Recipe, image: NDArray[Any]
-) -> NDArray[np.float32]:
-    scores = pixel_scores(entry.models, usage.scaled(image), recipe, usage.magnification)
-    return scores - np.float32(usage.levels or [0] * len(scores))[:, None, None]
 
 
 def with_levels(

@@ -14,6 +14,7 @@ its centre lies inside.
 
 import csv
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,12 +78,20 @@ def planes_of(folder: str | Path) -> list[Path]:
 
 
 def files_of(folder: str | Path) -> list[Path]:
-    """List the files of a folder and its sub-folders, but none that is in a hidden one."""
+    """List the files of a folder and its sub-folders, but none that is in a hidden one.
+
+    A folder whose name ends in ``.zarr`` counts as a file.
+    """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()
-            and not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    found = []
+    for place, folders, names in os.walk(folder):
+        shown = [Path(place, name) for name in (*folders, *names) if name[0] != "."]
+        zarrs = [path for path in shown if path.suffix.lower() == ".zarr" and path.is_dir()]
+        found += [*zarrs, *filter(Path.is_file, shown)]
+        folders[:] = [path.name for path in shown if path.is_dir() and path not in zarrs]
+    return sorted(found)
 
 
 class Faults(list):

@@ -1,0 +1,131 @@
+"""Read parts of images that are too large for the memory: TIFF and OME-Zarr.
+
+OME-Zarr and TIFF in tiles or compressed strips need zarr, the extra ``large``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from micranet_helpers.files import images, series
+from micranet_helpers.files.microscopes import images_in
+
+WHOLE = 2**24
+"""Pixels of the largest image that is worked on as a whole (4,096²), with about 2 GB of memory."""
+
+CODECS = {"blosc", "bz2", "crc32", "crc32c", "delta", "gzip", "lz4", "lzma", "shuffle", "zlib",
+          "zstd"}  # fmt: skip
+"""Of numcodecs, those that a file may ask for: others, such as pickle, run what a file says."""
+
+UNITS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
+
+Read = Callable[[slice, slice], NDArray[Any]]
+
+
+def is_large(path: Path) -> bool:
+    """Tell by the head of a TIFF or OME-Zarr whether a plane has more than :data:`WHOLE` px."""
+    sizes = [(each["Y"], each["X"]) for each in series.heads(path) if {"Y", "X"} <= {*each}]
+    return any(math.prod(size) > WHOLE for size in sizes)
+
+
+@contextmanager
+def parts_of(path: Path) -> Iterator[tuple[tuple[int, int, int], Read]]:
+    """Open a TIFF or OME-Zarr: its shape (C, H, W), and a function of rows and columns.
+
+    That reads a part as :func:`~micranet_helpers.files.images.read_image` reads the whole, but
+    keeps an opaque alpha channel. Raises ValueError if the file is damaged, a stack, or turned.
+    """
+    try:
+        if path.suffix.lower() == ".zarr":
+            with images_in(path) as [image]:
+                yield _parts(lambda: image.array, "".join(image.sizes), lambda part: part)
+        else:
+            with tifffile.TiffFile(path, _multifile=False) as file:
+                yield _of_tiff(file, path)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path} is large and needs {error.name}: pip install "
+                         "'micranet-helpers[large]'.") from None  # fmt: skip
+
+
+def _of_tiff(file: tifffile.TiffFile, path: Path) -> tuple[tuple[int, int, int], Read]:
+    found = [each for each in file.series if not each.keyframe.is_reduced]
+    page, size = found[0].keyframe, path.stat().st_size
+    if len(found) != 1 or page.tags.valueof("Orientation", 1) != 1:
+        raise ValueError(f"{path} is large and holds several images or a turned one: save one, "
+                         "upright.")  # fmt: skip
+    images.check(found[0], size, lambda *piece: _bytes(file.filehandle, *piece), math.inf)
+    if found[0].dataoffset is not None:  # one uncompressed piece, mapped anew for each part
+        kind, start = found[0].dtype.newbyteorder(file.byteorder), found[0].dataoffset
+        opened = partial(np.memmap, path, kind, "r", start, found[0].shape)
+    else:
+        import zarr
+
+        array = _sound(zarr.open_array(found[0].aszarr(level=0), mode="r"))
+        opened = lambda: array  # noqa: E731
+    return _parts(opened, found[0].axes, lambda part: images.shown(part, page, file.is_imagej)[0])
+
+
+def _bytes(handle: tifffile.FileHandle, start: int, count: int) -> bytes:
+    handle.seek(start)
+    return handle.read(count)
+
+
+def _parts(
+    opened: Callable[[], Any], axes: str, say: Callable[[NDArray[Any]], NDArray[Any]]
+) -> tuple[tuple[int, int, int], Read]:
+    sizes = dict(zip(axes, opened().shape, strict=True))
+    channel = next((axis for axis in axes if axis in "CSQI" and sizes[axis] > 1), None)
+    if others := [axis for axis in axes if axis not in ("Y", "X", channel) and sizes[axis] > 1]:
+        raise ValueError(f"it is a large stack along {''.join(others)}: save each plane as a file "
+                         "of its own.")  # fmt: skip
+    rest = "".join(axis for axis in axes if axis in ("Y", "X", channel))
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        place = {"Y": rows, "X": columns, channel: slice(None)}
+        part = np.asarray(opened()[tuple(place.get(axis, 0) for axis in axes)])
+        part = np.moveaxis(part, rest.index(channel), 0) if channel else part[None]
+        part = say(part)
+        if part.dtype.kind == "c" or not np.isfinite(part).all():
+            raise ValueError("it holds NaN, infinite or complex numbers: save 16 bit.")
+        return images.usual(part)
+
+    first = read(slice(1), slice(1))  # palettes become three channels
+    return (len(first), sizes["Y"], sizes["X"]), read
+
+
+@contextmanager
+def ome_zarr(path: Path) -> Iterator[SimpleNamespace]:
+    """Open an OME-Zarr of version 0.4 or 0.5 as :mod:`micranet_helpers.files.microscopes` does."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    about = group.attrs.get("ome", group.attrs)["multiscales"][0]
+    axes, first = about["axes"], about["datasets"][0]
+    array = _sound(group[first["path"]])
+    scale = next((each["scale"] for each in first.get("coordinateTransformations", ())
+                  if each["type"] == "scale"), None)  # fmt: skip
+    width = scale and scale[-1] * UNITS.get(axes[-1].get("unit"), 0) * 1e-6  # metres
+    yield SimpleNamespace(
+        sizes=dict(zip((axis["name"].upper() for axis in axes), array.shape, strict=True)),
+        dtype=array.dtype, array=array, asarray=lambda: array[:],
+        coords={"X": (0, width)} if width else {},
+    )  # fmt: skip
+
+
+def _sound(array: Any) -> Any:
+    """Refuse an array whose pieces fill the memory, or could run code."""
+    names = {codec.codec_id for codec in (*array.filters, *array.compressors)
+             if hasattr(codec, "codec_id")}  # fmt: skip
+    if math.prod(array.chunks) * array.dtype.itemsize > images.UNSUSPECTED:
+        raise ValueError("its pieces are larger than 256 MiB: save it in tiles.")
+    if array.dtype.kind not in "buif" or array.metadata.zarr_format == 2 and names - CODECS:
+        raise ValueError("it is packed unusually: save it with zstd or blosc.")
+    return array
