@@ -21,10 +21,6 @@ from micranet_helpers.files.microscopes import images_in
 WHOLE = 2**24
 """Pixels of the largest image that is worked on as a whole (4,096²), with about 2 GB of memory."""
 
-CODECS = {"blosc", "bz2", "crc32", "crc32c", "delta", "gzip", "lz4", "lzma", "shuffle", "zlib",
-          "zstd"}  # fmt: skip
-"""Of numcodecs, those that a file may ask for: others, such as pickle, run what a file says."""
-
 UNITS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
 
 Read = Callable[[slice, slice], NDArray[Any]]
@@ -121,11 +117,10 @@ def ome_zarr(path: Path) -> Iterator[SimpleNamespace]:
 
 
 def _sound(array: Any) -> Any:
-    """Refuse an array whose pieces fill the memory, or could run code."""
-    names = {codec.codec_id for codec in (*array.filters, *array.compressors)
-             if hasattr(codec, "codec_id")}  # fmt: skip
+    """Refuse an array whose pieces fill the memory, or that a pickle, which runs code, packs."""
+    names = {getattr(codec, "codec_id", "") for codec in (*array.filters, *array.compressors)}
     if math.prod(array.chunks) * array.dtype.itemsize > images.UNSUSPECTED:
         raise ValueError("its pieces are larger than 256 MiB: save it in tiles.")
-    if array.dtype.kind not in "buif" or array.metadata.zarr_format == 2 and names - CODECS:
+    if array.dtype.kind not in "buif" or "pickle" in names:
         raise ValueError("it is packed unusually: save it with zstd or blosc.")
     return array

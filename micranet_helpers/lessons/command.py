@@ -99,6 +99,8 @@ def _predict_parser() -> argparse.ArgumentParser:
                         help="how much the network sees the images enlarged")  # fmt: skip
     parser.add_argument("--pixel-size-um", type=float, metavar="um",
                         help="side of a pixel of images that do not say it")  # fmt: skip
+    parser.add_argument("--scheduler", metavar="address",
+                        help="of Dask, for several images at once; local: all cores")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return parser
 

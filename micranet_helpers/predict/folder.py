@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from micranet_helpers.files.large import is_large
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import Plane, file_of
+from micranet_helpers.files.spread import spread
 from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.maps.outlines import geojson, roi_set, rois
 from micranet_helpers.plots.colours import class_colours
@@ -77,7 +80,7 @@ class Job:
 def predict(
     folder: str | Path, model: str | Path, out: str | Path, *, group: str | None = None,
     answers: Iterable[str | Path] = (), pixel_size_um: float | None = None,
-    dry_run: bool = False, **changes: Any,
+    scheduler: str | None = None, dry_run: bool = False, **changes: Any,
 ) -> Path | None:  # fmt: skip
     """Find the objects in all images of a folder, and write them for other programs.
 
@@ -105,6 +108,11 @@ def predict(
         reads them: the way that agrees best is used. Else it is that of the zoo.
     pixel_size_um : float, optional
         Side of a pixel, µm, of images that do not say it.
+    scheduler : str, optional
+        Work on several images at once by Dask (extra ``large``): ``"local"``, a process for each
+        core, or the address of a scheduler, e.g. ``"tcp://10.0.0.1:8786"``, whose workers see the
+        same paths. A script that says "local" needs ``if __name__ == "__main__":``. Images of a
+        worker that is lost are done by others.
     dry_run : bool
         Only say what would be done, and write nothing.
     **changes
@@ -141,7 +149,7 @@ def predict(
         return None
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        return _run(job)
+        return _run(job, scheduler)
 
 
 def _tell(job: Job) -> None:
@@ -160,11 +168,13 @@ def _tell(job: Job) -> None:
             print(f"{name} is a stack along {axes}: each plane is an image")
 
 
-def _run(job: Job) -> Path:
+def _run(job: Job, scheduler: str | None) -> Path:
     job, judged = _judged(job)
     way = judged[0]["way"] if judged else job.networks.ways[0]
-    rows = [row for name in tqdm(job.files, "Finding objects", unit=" images")
-            for row in _image(job, way, name)]  # fmt: skip
+    done = spread(partial(_image, job, way), job.files, scheduler,
+                  lambda name, why: [{"file": name, "error": why}])  # fmt: skip
+    found = dict(tqdm(done, "Finding objects", len(job.files), unit=" images"))
+    rows = [row for name in job.files for row in found[name]]
     areas = [row["median area, px"] for row in rows if row.get("objects")]
     width = float(2 * np.sqrt(np.median(areas or [0]) / np.pi))
     sized = "" if width and way.startswith("plain") else wrong_size(job.networks.usage, width)
@@ -224,6 +234,8 @@ def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
                 write_atomically(path, json.dumps({**state, "key": key}).encode())
         if not state.get("complete"):
             write_atomically(path, json.dumps({**state, "key": key, "complete": True}).encode())
+            for work in job.place(name).glob("*.work"):
+                shutil.rmtree(work)
     except FAILURES as error:
         return [*state["rows"].values(), {"file": name, "error": " ".join(str(error).split())}]
     return list(state["rows"].values())

@@ -71,7 +71,8 @@ def find(
     Objects of fewer pixels than ``area`` are left out; those of the usual ``width``, px, are split
     as :func:`~micranet_helpers.predict.objects.numbered` does, exactly if they reach no more than
     :data:`HALO` px out of a block. ``key`` stands for all that the result depends on: what is there
-    of another is removed. Raises ValueError if the file cannot be used.
+    of another is removed. A folder ``*.work`` beside ``out`` keeps what is done. Raises ValueError
+    if the file cannot be used.
     """
     import zarr
 
@@ -353,7 +354,7 @@ def _pyramid(
             for level in range(count)]  # fmt: skip
     about = {"version": "0.5", "multiscales": [{"name": path.stem, "axes": axes, "datasets": sets}]}
     if path.parent.name == "labels":
-        about["image-label"] = {"source": {"image": "../../"}}
+        about["image-label"] = {"source": {"image": "../../"}, "colors": []}
         labels = {"ome": {"version": "0.5", "labels": [path.name]}}
         zarr.open_group(path.parent, mode="a", attributes=labels)
     zarr.open_group(path, mode="a", attributes={"ome": about})
