@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -60,6 +61,9 @@ def fit(
     network: str = "MICRANet",
     frozen: Sequence[str] = (),
     start: nn.Module | None = None,
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
     **options: Any,
 ) -> Network:
     """Train a network, or go on with the run that ``folder`` holds.
@@ -81,7 +85,7 @@ def fit(
     epochs : int
         Epochs in all.
     batch_size : int
-        Images per step.
+        Images per step, of each device.
     learning_rate : float
         Highest learning rate.
     schedule : {"cosine", "plateau"}
@@ -105,6 +109,11 @@ def fit(
         Layers of MICRA-Net, e.g. "1a", whose weights and batch-norm statistics stay as they are.
     start : nn.Module, optional
         Network of the same kind and size whose weights to begin with. By default random ones.
+    devices, num_nodes, strategy
+        As pytorch-lightning's Trainer takes them: devices of a machine, machines, and how they
+        work together, e.g. ``devices=2, strategy="ddp"``; in a notebook ``"ddp_notebook"``, in
+        tests ``"ddp_spawn"``. Two devices learn as one with twice the batch, but for batch norm
+        on CPUs, where each has its own statistics.
     **options
         Further arguments of the network, e.g. ``pool="lse", sharpness=2``.
 
@@ -152,7 +161,8 @@ def fit(
             learner.model.load_state_dict(start.state_dict())
         return learner
 
-    advance(make, settings, train, validation, folder, epochs, precision, num_workers)
+    advance(make, settings, train, validation, folder, epochs, precision, num_workers,
+            devices=devices, num_nodes=num_nodes, strategy=strategy)  # fmt: skip
     return load(folder)
 
 
@@ -166,11 +176,13 @@ def advance(
     precision: str = "auto",
     num_workers: int = 0,
     collate: Callable | None = None,
+    **machines: Any,
 ) -> None:
     """Train for the epochs that the run in a folder lacks: what :func:`fit` does, for any network.
 
     ``make`` makes the module with its first weights; its hyper-parameters are the ``settings``,
-    which identify the run; ``settings["run"]`` holds ``seed`` and ``batch_size``.
+    which identify the run; ``settings["run"]`` holds ``seed`` and ``batch_size``. ``machines`` are
+    further arguments of the Trainer.
     """
     folder, run = Path(folder).expanduser(), settings["run"]
     if epochs_done(folder, settings) >= epochs:
@@ -178,7 +190,8 @@ def advance(
     with isolate_rng(), _quiet():
         pl.seed_everything(run["seed"], verbose=False)
         learner = make()  # refuses what is wrong before there is a folder
-        with alone(folder), stoppable():
+        # Of the processes of a script that "ddp" starts several times, the first has the lock.
+        with nullcontext() if rank_zero_only.rank else alone(folder), stoppable():
             done = epochs_done(folder, settings)
             order = Shuffle(train, run["seed"])
             # A resumed trainer starts the workers before it tells the epoch.
@@ -187,7 +200,7 @@ def advance(
                 DataLoader, batch_size=run["batch_size"], num_workers=num_workers,
                 collate_fn=collate,
             )  # fmt: skip
-            _trainer(folder, epochs, precision, learner.monitor).fit(
+            _trainer(folder, epochs, precision, learner.monitor, **machines).fit(
                 learner,
                 batches(train, sampler=order),
                 batches(validation),
@@ -250,12 +263,18 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     return {"epoch": [epoch + 1 for epoch in sorted(epochs)], **table}
 
 
-def _trainer(folder: Path, epochs: int, precision: str, monitor: str) -> pl.Trainer:
+def _trainer(
+    folder: Path, epochs: int, precision: str, monitor: str, devices: int | str = 1,
+    **machines: Any,
+) -> pl.Trainer:  # fmt: skip
     best = EpochCheckpoint(folder, "best", monitor)
     last = EpochCheckpoint(folder, "last")
     return pl.Trainer(
         accelerator="auto",
-        devices=1,
+        devices=devices,
+        sync_batchnorm=torch.cuda.is_available(),
+        use_distributed_sampler=False,  # Shuffle deals the images out
+        **machines,
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
         logger=False,

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from micranet_helpers import train as tr
 from micranet_helpers.networks import learner as learners
-from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.networks.precision import choose_precision
 from micranet_helpers.networks.unet import UNet
 
@@ -334,6 +334,36 @@ def test_no_crop_and_a_network_in_training_are_refused() -> None:
 def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
     fit(tmp_path, num_workers=1)
     assert_same_run(tmp_path, finished["cosine"])
+
+
+@pytest.mark.slow
+def test_two_devices_learn_as_one_with_twice_the_batch(tmp_path: Path) -> None:
+    """With layers whose batch norm is still: on CPUs each process has its own statistics."""
+    options = {"frozen": LAYERS, "start": random_model(1, 2), "schedule": "plateau"}
+    two = {"devices": 2, "strategy": "ddp_spawn", "batch_size": 4, **options}
+    fit(tmp_path / "one", 3, batch_size=8, **options)
+    both = fit(tmp_path / "two", 3, **two)
+    expected, found = (tr.history(tmp_path / name) for name in ("one", "two"))
+    for name in ("loss", "val_loss", "val_score"):
+        np.testing.assert_allclose(found[name], expected[name], 1e-4)
+    assert len({*found["loss"]}) == 3
+    fit(tmp_path / "again", 1, **two)
+    resumed = fit(tmp_path / "again", 3, **two)
+    np.testing.assert_allclose(tr.history(tmp_path / "again")["loss"], found["loss"], 1e-6)
+    for name, value in both.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value)
+
+
+def test_devices_share_the_images_of_an_order(monkeypatch) -> None:
+    order = tr.Shuffle(examples(7), 3)
+    alone = [*order]
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(learners.Shuffle, "_place", staticmethod(lambda rank=rank: (rank, 3)))
+        shares.append([*order])
+    assert {len(share) for share in shares} == {3, len(order)}
+    dealt = [index for step in zip(*shares, strict=True) for index in step]
+    assert dealt == [*alone, *alone[:2]]
 
 
 def test_a_bar_is_shown_unless_disabled(tmp_path: Path, capfd, monkeypatch) -> None:

@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
@@ -33,7 +34,7 @@ class Repeatable(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draw dropout, and what else is random, from a seed of this step."""
         seed = (self.hparams.run or {}).get("seed", 0)
-        torch.manual_seed(seed * 1_000_003 + self.global_step)
+        torch.manual_seed(seed * 1_000_003 + self.global_step + (self.global_rank << 32))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the score of the epoch, by which the best one is known, and those before it.
@@ -61,6 +62,8 @@ class Repeatable(pl.LightningModule):
 
     def on_validation_end(self) -> None:
         """Print one line an epoch: it stays readable in a log and in the book."""
+        if not self.trainer.is_global_zero:
+            return
         scores, took = self.trainer.callback_metrics, time.perf_counter() - self._start
         right = f"labels right {scores['val_accuracy']:.2%}, " if "val_accuracy" in scores else ""
         print(f"epoch {self.current_epoch + 1}/{self.trainer.max_epochs}: validation loss "
@@ -123,7 +126,8 @@ class Learner(Repeatable):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of a batch of images (B, C, H, W) and labels of 0, 1 and NaN, as the logits."""
         loss = self._loss(self(batch[0]), batch[1].float())
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]),
+                 sync_dist=True)  # fmt: skip
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
@@ -145,8 +149,10 @@ class Learner(Repeatable):
         accuracy = label_accuracy(predicted[~unknown][:, None], present[~unknown][:, None])
         exact = exact_match(predicted | unknown, present | unknown)
         count = int((~unknown).sum())
-        self.log_dict({"val_loss": loss, "val_accuracy": accuracy}, on_epoch=True, batch_size=count)
-        self.log("val_exact", exact, on_epoch=True, batch_size=len(present))
+        # Each device sees all validation images: they differ by the statistics of batch norm.
+        both = {"val_loss": loss, "val_accuracy": accuracy}
+        self.log_dict(both, on_epoch=True, batch_size=count, sync_dist=True)
+        self.log("val_exact", exact, on_epoch=True, batch_size=len(present), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the last epoch."""
@@ -164,7 +170,8 @@ class Learner(Repeatable):
             columns = zip(logits.T, labels.T, known.T, strict=True)
             areas = [roc_areas(y[k, None], label[k, None])[0] for y, label, k in columns]
             area = torch.tensor(areas).nanmean().nan_to_num()
-            self.log("val_score", area - TIE * self._loss(logits, labels).cpu())
+            score = area - TIE * self._loss(logits, labels).cpu()
+            self.log("val_score", score.to(self.device), sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         """AdamW with the cosine, Adam with the plateau."""
@@ -202,7 +209,10 @@ class Learner(Repeatable):
 
 
 class Shuffle(Sampler[int]):
-    """A new random order each epoch, from seed and epoch alone: a resumed run sees the same."""
+    """A new random order each epoch, from seed and epoch alone: a resumed run sees the same.
+
+    Several devices get every n-th image each, as many as the others.
+    """
 
     def __init__(self, data: Dataset, seed: int) -> None:
         self.data, self.seed, self.epoch = data, seed, 0
@@ -214,8 +224,16 @@ class Shuffle(Sampler[int]):
             self.data.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return -(-len(self.data) // self._place()[1])
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(len(self), generator=generator).tolist())
+        order = torch.randperm(len(self.data), generator=generator).tolist()
+        rank, devices = self._place()
+        return islice(cycle(order), rank, len(self) * devices, devices)
+
+    @staticmethod
+    def _place() -> tuple[int, int]:
+        """Tell which device this is, and of how many."""
+        several = distributed.is_available() and distributed.is_initialized()
+        return (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
