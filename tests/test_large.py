@@ -247,7 +247,7 @@ def test_a_zarr_is_one_image_of_a_folder(tmp_path) -> None:
 @pytest.mark.parametrize(("name", "words"), [
     ("stack.tif", "large stack along Z"), ("turned.tif", "turned"), ("nan.tif", "NaN"),
     ("bomb.zarr", "larger than 256 MiB"), ("pickle.zarr", "cannot be read"),
-    ("declared.tif", "declares"),
+    ("declared.tif", "declares"), ("damaged.tif", "a part of it cannot be read"),
 ])  # fmt: skip
 def test_what_cannot_be_used_is_one_sentence(tmp_path, tiles_of_128, name, words) -> None:
     path, image = tmp_path / name, blobs(200, 200)
@@ -255,6 +255,13 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path, tiles_of_128, name, words
         tifffile.imwrite(path, np.stack([image] * 9), imagej=True, metadata={"axes": "ZYX"})
     elif name == "turned.tif":
         tifffile.imwrite(path, image, extratags=[(274, 3, 1, 6, True)])
+    elif name == "damaged.tif":
+        tifffile.imwrite(path, image, tile=(64, 64), compression="zlib")
+        with tifffile.TiffFile(path) as file:
+            place = file.pages[0].dataoffsets[5]
+        data = bytearray(path.read_bytes())
+        data[place : place + 20] = b"x" * 20
+        path.write_bytes(data)
     elif name == "nan.tif":
         tifffile.imwrite(path, np.full((200, 200), np.nan, np.float32))
     elif name == "bomb.zarr":

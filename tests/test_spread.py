@@ -7,12 +7,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 import tifffile
 from bright import bright_model
 from distributed import Client, LocalCluster
+from fatal import always_fatal, fail_once
 
 from micranet_helpers import zoo
 from micranet_helpers.files.spread import LOCAL, spread
@@ -22,26 +22,10 @@ from micranet_helpers.predict import predict
 pytestmark = pytest.mark.slow
 
 
-def fail_once(folder: Path, number: int) -> int:
-    """Square a number; the first time that it is odd, the whole worker ends."""
-    try:
-        (folder / str(number)).touch(exist_ok=False)
-    except FileExistsError:
-        return number**2
-    if number % 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number**2
-
-
-def always_fatal(number: int) -> int:
-    return os.kill(os.getpid(), signal.SIGKILL) if number else 0
-
-
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers, a thread each; what ends both is given up."""
-    once = dask.config.set({"distributed.scheduler.allowed-failures": 1})
-    with once, LocalCluster(n_workers=2, **LOCAL) as two:
+    """Two workers, a thread each."""
+    with LocalCluster(n_workers=2, **LOCAL) as two:
         yield two
 
 
@@ -49,8 +33,10 @@ def test_lost_workers_are_survived(cluster, tmp_path) -> None:
     address = cluster.scheduler_address
     found = dict(spread(partial(fail_once, tmp_path), range(4), address))
     assert found == {number: number**2 for number in range(4)}
-    found = dict(spread(always_fatal, [0, 1], address, lambda item, why: why))
-    assert found[0] == 0 and "1 ended several workers" in found[1]
+    [(item, why)] = spread(always_fatal, [5], address, lambda item, why: why)
+    assert item == 5 and "5 ended several workers" in why
+    with Client(address) as client:
+        client.wait_for_workers(2)
 
 
 def test_predict_by_dask_is_predict_though_a_worker_is_killed(cluster, tmp_path) -> None:

@@ -86,7 +86,10 @@ def _parts(
 
     def read(rows: slice, columns: slice) -> NDArray[Any]:
         place = {"Y": rows, "X": columns, channel: slice(None)}
-        part = np.asarray(opened()[tuple(place.get(axis, 0) for axis in axes)])
+        try:
+            part = np.asarray(opened()[tuple(place.get(axis, 0) for axis in axes)])
+        except Exception as error:  # damaged files make the libraries raise anything
+            raise ValueError(f"a part of it cannot be read, copy it again: {error}.") from None
         part = np.moveaxis(part, rest.index(channel), 0) if channel else part[None]
         part = say(part)
         if part.dtype.kind == "c" or not np.isfinite(part).all():

@@ -74,8 +74,6 @@ def find(
     of another is removed. A folder ``*.work`` beside ``out`` keeps what is done. Raises ValueError
     if the file cannot be used.
     """
-    import zarr
-
     usage, work = networks.usage, out.with_suffix(".work")
     if way == ways.INSIDE:
         raise ValueError(f"{path.name} is too large for {way!r}: cut it, or take other answers.")
@@ -85,6 +83,8 @@ def find(
         work.mkdir(parents=True)
         (work / key[:32]).touch()
     with parts_of(path) as (shape, read):
+        import zarr
+
         check(usage, read(slice(1), slice(1)), networks.channels)
         sides = [_spans(n, 1 if way.startswith("plain") else usage.magnification)
                  for n in shape[1:]]  # fmt: skip
