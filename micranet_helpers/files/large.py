@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from micranet_helpers.files import images, series
-from micranet_helpers.files.microscopes import images_in
+from micranet_helpers.files.microscopes import READERS, images_in
 
 WHOLE = 2**24
 """Pixels of the largest image that is worked on as a whole (4,096²), with about 2 GB of memory."""
@@ -27,9 +27,10 @@ Read = Callable[[slice, slice], NDArray[Any]]
 
 
 def is_large(path: Path) -> bool:
-    """Tell by the head of a TIFF or OME-Zarr whether a plane has more than :data:`WHOLE` px."""
-    sizes = [(each["Y"], each["X"]) for each in series.heads(path) if {"Y", "X"} <= {*each}]
-    return any(math.prod(size) > WHOLE for size in sizes)
+    """Tell by the head of a TIFF or OME-Zarr, if no stack, whether it has over :data:`WHOLE` px."""
+    if path.suffix.lower() in {*READERS} - {".zarr"} or series.axes_of(path):
+        return False
+    return any(each.get("Y", 0) * each.get("X", 0) > WHOLE for each in series.heads(path))
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def parts_of(path: Path) -> Iterator[tuple[tuple[int, int, int], Read]]:
     """Open a TIFF or OME-Zarr: its shape (C, H, W), and a function of rows and columns.
 
     That reads a part as :func:`~micranet_helpers.files.images.read_image` reads the whole, but
-    keeps an opaque alpha channel. Raises ValueError if the file is damaged, a stack, or turned.
+    keeps an opaque alpha channel. Raises ValueError if the file is damaged or turned.
     """
     try:
         if path.suffix.lower() == ".zarr":
@@ -79,9 +80,6 @@ def _parts(
 ) -> tuple[tuple[int, int, int], Read]:
     sizes = dict(zip(axes, opened().shape, strict=True))
     channel = next((axis for axis in axes if axis in "CSQI" and sizes[axis] > 1), None)
-    if others := [axis for axis in axes if axis not in ("Y", "X", channel) and sizes[axis] > 1]:
-        raise ValueError(f"it is a large stack along {''.join(others)}: save each plane as a file "
-                         "of its own.")  # fmt: skip
     rest = "".join(axis for axis in axes if axis in ("Y", "X", channel))
 
     def read(rows: slice, columns: slice) -> NDArray[Any]:
