@@ -35,10 +35,15 @@ def mean(model: torch.nn.Module, images: torch.Tensor, *_: object) -> tuple[torc
     return scores, scores.amax((2, 3))
 
 
+def blobs(side: int) -> np.ndarray:
+    """Make an image of blobs, uint8 (side, side)."""
+    noise = gaussian_filter(np.random.default_rng(0).random((side, side)), 6, mode="wrap")
+    return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+
+
 def written(folder: Path, side: int) -> None:
-    """Write an image of blobs, a row of tiles at a time."""
-    noise = gaussian_filter(np.random.default_rng(0).random((PATCH, PATCH)), 6, mode="wrap")
-    patch = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+    """Write an image of blobs, a tile at a time."""
+    patch = blobs(PATCH)
     tiles = (patch for _ in range((side // PATCH) ** 2))
     tifffile.imwrite(folder / "a.tif", tiles, shape=(side, side), dtype=np.uint8,
                      tile=(PATCH, PATCH), compression="zlib")  # fmt: skip

@@ -150,37 +150,41 @@ def _scorer(
         scale = (usage.scale(read(slice(1), slice(1))) if usage.scaling in ("fixed", "range")
                  else _scale(stage, read, usage.scaling))  # fmt: skip
         return partial(_of_network, networks, way, read, shape, scale)
-    offset, factor = _scale(stage, lambda *own: ways.grey(read(*own), way)[None], "standard")
-    low, factor_of_range = _scale(stage, lambda *own: ways.grey(read(*own), way)[None], "minmax")
-    ends = np.float32(low[0]), np.float32(low[0] + 1 / factor_of_range[0])
 
-    def counts(block: Block) -> dict[str, NDArray[np.int64]]:
-        return {"counts": np.histogram(ways.grey(read(*block.own), way), 256, ends)[0]}
+    def grey(block: Block) -> NDArray[np.float32]:
+        return ways.grey(read(*block.own), way)
 
-    total = sum(done["counts"] for done in stage("histogram", counts))
+    low, high, _, spread = _statistics(stage, lambda *own: ways.grey(read(*own), way)[None])
+    ends = np.float32(low[0]), np.float32(high[0])
+    counts = sum(done["counts"] for done in stage("histogram", lambda block: {
+        "counts": np.histogram(grey(block), 256, ends)[0]}))  # fmt: skip
     edges = np.linspace(*ends, 257, dtype=np.float32)
-    level = threshold_otsu(hist=(total, (edges[:-1] + edges[1:]) / 2)) if total.any() else ends[0]
-    return lambda block: np.repeat(
-        ((ways.grey(read(*block.own), way) - level) * np.float32(factor[0]))[None], shape[0], 0)
+    level = threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2))
+    level = level if ends[0] < ends[1] else ends[0]
+    return lambda block: np.repeat((grey(block) - level)[None] / np.float32(spread), shape[0], 0)
 
 
-def _scale(stage: Stage, values: Read, how: str) -> Scale:
+def _scale(stage: Stage, read: Read, how: str) -> Scale:
     """Compute offset and factor of a whole image as ``scale_of`` does."""
+    low, high, mean, spread = _statistics(stage, read)
+    return between(low, high) if how == "minmax" else (mean, 1 / spread)
+
+
+def _statistics(stage: Stage, values: Read) -> tuple[NDArray[np.float64], ...]:
+    """Find lowest, highest, mean and spread of each channel; the spread is 1 where it is 0."""
 
     def moments(block: Block) -> dict[str, Any]:
         part = values(*block.own)
-        mean = part.mean((1, 2), np.float64)
-        return {"low": part.min((1, 2)), "high": part.max((1, 2)), "mean": mean,
-                "square": part.var((1, 2), dtype=np.float64), "size": part[0].size}  # fmt: skip
+        return {"low": part.min((1, 2)), "high": part.max((1, 2)), "size": part[0].size,
+                "mean": part.mean((1, 2), np.float64),
+                "square": part.var((1, 2), dtype=np.float64)}  # fmt: skip
 
     found = [*stage("range", moments)]
     low, high, mean, square, size = (np.stack([each[name] for each in found]).astype(np.float64)
                                      for name in ("low", "high", "mean", "square", "size"))
-    if how == "minmax":
-        return between(low.min(0), high.max(0))
     middle = np.average(mean, 0, size)
     spread = np.sqrt(np.average(square + (mean - middle) ** 2, 0, size))
-    return middle, 1 / np.where(spread > 0, spread, 1)
+    return low.min(0), high.max(0), middle, np.where(spread > 0, spread, 1)
 
 
 def _of_network(
