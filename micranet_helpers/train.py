@@ -112,8 +112,8 @@ def fit(
     devices, num_nodes, strategy
         As pytorch-lightning's Trainer takes them: devices of a machine, machines, and how they
         work together, e.g. ``devices=2, strategy="ddp"``; in a notebook ``"ddp_notebook"``, in
-        tests ``"ddp_spawn"``. Two devices learn as one with twice the batch, but for batch norm
-        on CPUs, where each has its own statistics.
+        tests ``"ddp_spawn"``. Two devices learn as one with twice the batch, but for dropout, which
+        is drawn anew, and batch norm on CPUs, where each has its own statistics.
     **options
         Further arguments of the network, e.g. ``pool="lse", sharpness=2``.
 

@@ -337,15 +337,24 @@ def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_two_devices_learn_as_one_with_twice_the_batch(tmp_path: Path) -> None:
-    """With layers whose batch norm is still: on CPUs each process has its own statistics."""
-    options = {"frozen": LAYERS, "start": random_model(1, 2), "schedule": "plateau"}
+def test_two_devices_learn_as_one_with_twice_the_batch(tmp_path: Path, monkeypatch) -> None:
+    """Without dropout, which is drawn anew, and batch norm, whose statistics are of a device."""
+
+    def still(*sizes: int) -> MICRANet:
+        model = MICRANet(*sizes)
+        model.dropout = nn.Identity()
+        for layer in LAYERS:
+            setattr(model, f"bnorm{layer}", nn.Identity())
+        return model
+
+    monkeypatch.setitem(learners.NETWORKS, "MICRANet", still)
+    options = {"schedule": "plateau"}
     two = {"devices": 2, "strategy": "ddp_spawn", "batch_size": 4, **options}
     fit(tmp_path / "one", 3, batch_size=8, **options)
     both = fit(tmp_path / "two", 3, **two)
     expected, found = (tr.history(tmp_path / name) for name in ("one", "two"))
     for name in ("loss", "val_loss", "val_score"):
-        np.testing.assert_allclose(found[name], expected[name], 1e-4)
+        np.testing.assert_allclose(found[name], expected[name], 2e-3)
     assert len({*found["loss"]}) == 3
     fit(tmp_path / "again", 1, **two)
     resumed = fit(tmp_path / "again", 3, **two)
