@@ -240,6 +240,20 @@ def test_answers_choose_the_way(folder, tmp_path) -> None:
     opens_offline(report)
 
 
+def test_a_way_is_judged_by_the_objects_that_are_written(folder, tmp_path) -> None:
+    """Specks that are too small for objects make no yes, however many."""
+    for path in folder.rglob("*.tif"):
+        specks = np.full((56, 64), 100, np.uint16)
+        specks[::4, ::4] = 900
+        tifffile.imwrite(path, specks)
+    usage = zoo.Usage(("cell",), "range", (100,), (1 / 800,), levels=(1e6,))
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=usage)
+    said = answers(tmp_path / "answers.csv", "a.tif,,,,cell,yes,,", "day 2/b.tif,,,,cell,no,,")
+    predict(folder, tmp_path / "zoo.hdf5", tmp_path / "out", answers=[said])
+    rows = json.loads((tmp_path / "out" / "ways.json").read_text())["rows"]
+    assert {row["way"]: row["F1"] for row in rows}["plain, bright"] == 0
+
+
 def test_answers_may_be_about_a_plane_of_a_stack(folder, tmp_path) -> None:
     for path in folder.rglob("*.tif"):
         path.unlink()

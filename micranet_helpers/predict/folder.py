@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
+from pooch import file_hash
 from tqdm import tqdm
 
 from micranet_helpers import zoo
@@ -130,7 +131,7 @@ def predict(
     names = {*files, *(plane.relative_to(folder).as_posix() for path in files.values()
                        for plane in series.members(path))} if said else ()  # fmt: skip
     said = matched(said, networks.usage.classes, sorted(names))
-    job = Job(out, folder, files, networks, said, _digest(path), pixel_size_um)
+    job = Job(out, folder, files, networks, said, file_hash(path), pixel_size_um)
     if dry_run:
         _tell(job)
         return None
@@ -177,7 +178,7 @@ def _judged(job: Job) -> tuple[Job, list[dict[str, Any]]]:
     """Choose levels and compare the ways by the answers, or read what was found before."""
     if not job.said:
         return job, []
-    key = job.key(job.said, [_digest(file_of(job.folder / name)) for name in job.said])
+    key = job.key(job.said, [file_hash(file_of(job.folder / name)) for name in job.said])
     stored = _stored(job.out / "ways.json", key)
     if not stored:
         networks = ways.with_levels(job.networks, _answered(job), job.said)
@@ -201,7 +202,7 @@ def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
     """Find the objects of a file, unless it is done; a row for each plane, and for a failure."""
     state: dict[str, Any] = {"rows": {}}
     try:
-        digest = _digest(job.files[name])
+        digest = file_hash(job.files[name])
         key = job.key(way, digest, job.pixel_size_um)
         path = job.place(name) / STATE
         state = _stored(path, key) or state
@@ -261,8 +262,3 @@ def _stored(path: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("key") == key else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

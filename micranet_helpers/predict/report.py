@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import quote
 
 import jinja2
@@ -51,6 +52,7 @@ def _sheet(out: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         page.paste(picture, corner := (number % columns * THUMB, number // columns * tall))
         place = corner[0], corner[1] + tall - 18
-        ImageDraw.Draw(page).text(place, row["file"][-36:].encode("ascii", "replace"), "black")
+        name = normalize("NFC", row["file"])[-36:].encode(errors="replace")
+        ImageDraw.Draw(page).text(place, name.decode(), "black")
     page.save(data := io.BytesIO(), "PNG")
     return data.getvalue()
