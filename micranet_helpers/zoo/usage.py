@@ -159,7 +159,7 @@ def facts(usage: Usage) -> list[tuple[str, str]]:
 
 
 FITTING = 0.25, 0.5
-"""Share of the side of a crop that an object should be wide."""
+"""Share of the side of a crop that an object should be wide: see ``benchmarks/fill.py``."""
 
 
 def check(usage: Usage, image: NDArray[Any], channels: int) -> None:
@@ -202,8 +202,8 @@ def wrong_size(usage: Usage, width: float) -> str:
         return ""
     return (
         f"Objects are about {width:.0f} px wide, {share:.0%} of the side of the crops that the "
-        f"network learned from; a quarter to a half is usual. Try the magnification "
-        f"{usage.side / 3 / width:.2g}, or train on crops of {3 * width:.0f} px."
+        "network learned from; a quarter to a half was best for simulated cells. Try the "
+        f"magnification {usage.side / 3 / width:.2g}, or train on crops of {3 * width:.0f} px."
     )
 
 
