@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +391,9 @@ def test_a_mismatch_is_a_sentence() -> None:
     assert wrong_size(USAGE, 24) == ""
     assert "7 px wide, 11%" in wrong_size(USAGE, 7) and "magnification 3" in wrong_size(USAGE, 7)
     assert "No object was found" in wrong_size(USAGE, 0)
+    known = replace(USAGE, object_px=24.0, magnification=2.0)
+    assert "18 px wide, and 12 px in the training: several may touch" in wrong_size(known, 18)
+    assert "magnification 1.3." in wrong_size(known, 18) and wrong_size(known, 16) == ""
 
 
 def test_a_chosen_magnification_changes_what_fits(model) -> None:

@@ -197,6 +197,13 @@ def wrong_size(usage: Usage, width: float) -> str:
     if not width:
         return ("No object was found: look at an image in the explorer, or answer yes and no about "
                 "some of these images.")  # fmt: skip
+    known = (usage.object_px or math.inf) / usage.magnification
+    if width > 1.4 * known:
+        return (
+            f"Objects are about {width:.0f} px wide, and {known:.0f} px in the training: several "
+            "may touch and count as one, or these images are magnified more; then try the "
+            f"magnification {usage.magnification * known / width:.2g}."
+        )
     share = width * usage.magnification / usage.side if usage.side else FITTING[0]
     if FITTING[0] <= share <= FITTING[1]:
         return ""
