@@ -437,6 +437,12 @@ def test_masks_among_the_images(ending, tmp_path) -> None:
     assert found.images["a"](*SIZE)[0].sum() == 12
 
 
+def test_masks_of_the_folder_where_one_is(tmp_path, monkeypatch) -> None:
+    Image.fromarray(np.eye(*SIZE, dtype=np.uint8)).save(tmp_path / "a_masks.png")
+    monkeypatch.chdir(tmp_path)
+    assert {*read_masks(".", ["ring"]).images} == {"a"}
+
+
 def test_one_file_for_each_object(tmp_path) -> None:
     """As in the Data Science Bowl 2018."""
     for name in ("x1", "x2"):
@@ -538,6 +544,28 @@ def test_geojson_has_holes(tmp_path) -> None:
     with pytest.raises(ValueError, match="feature 1 has no classification"):
         read_geojson(tmp_path)
     assert read_geojson(tmp_path, "cell").classes == ("cell",)
+
+
+def test_geojson_says_class_and_plane(tmp_path) -> None:
+    square = {"type": "Polygon", "coordinates": [corners(1, 1, 9, 9)]}
+    item = {"geometry": square, "properties": {"classification": {"names": ["ring", "dim"]}}}
+    write(tmp_path / "a.geojson", json.dumps([item]))
+    assert read_geojson(tmp_path).classes == ("ring: dim",)
+    deeper = item | {"geometry": square | {"plane": {"c": -1, "z": 3, "t": 0}}}
+    write(tmp_path / "a.geojson", json.dumps([deeper, item | {"geometry": None}]))
+    with pytest.raises(ValueError, match="1 is of another plane(.|\n)*feature 2 is a blank"):
+        read_geojson(tmp_path)
+
+
+def test_labelme_rectangles_may_be_turned(tmp_path) -> None:
+    diamond = {"label": "ring", "points": [[8, 1], [13, 6], [8, 11], [3, 6]]}
+    for form in ("rotation", "rectangle", "polygon"):
+        write(tmp_path / "a.json", json.dumps({"shapes": [diamond | {"shape_type": form}]}))
+        [label], _ = read_labelme(tmp_path).images["a"](*SIZE)
+        assert label.sum() == 50 and not label[2, 4]
+    write(tmp_path / "a.json", json.dumps({"shapes": [diamond | {"label": None}]}))
+    with pytest.raises(ValueError, match="shape 1 has no label"):
+        read_labelme(tmp_path)
 
 
 @pytest.mark.parametrize(("options", "words"), [

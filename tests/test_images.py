@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from damage import damaged
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from micranet_helpers.files.images import SUFFIXES, read_image, read_mask, read_noted
 
@@ -145,6 +145,12 @@ def test_few_bits_are_counted_as_they_are(bits, file) -> None:
     ))  # fmt: skip
     np.testing.assert_array_equal(read_mask(path), values)
     np.testing.assert_array_equal(read_image(path)[0], values)
+
+
+def test_a_colour_profile_is_named(file) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for data in (other(RGB, "JPEG", icc_profile=profile), other(RGB, "TIFF", icc_profile=profile)):
+        assert read_noted(file(data))[1] == ("colour profile, ignored",)
 
 
 def palette() -> Image.Image:

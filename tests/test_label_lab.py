@@ -16,8 +16,10 @@ from playwright.sync_api import Page, expect
 from servers import serve_lab
 from test_explore_lab import listen
 
+from micranet_helpers import zoo
 from micranet_helpers.data.own.answers import NO, UNKNOWN, YES, Question
 from micranet_helpers.label import answers
+from micranet_helpers.label.widget import Labeller
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TIMEOUT = 120_000  # ms; a busy machine is slow
@@ -31,6 +33,24 @@ usage = zoo.Usage(("disc", "dirt"), "minmax", side=32)
 labeller = Labeller("images", usage, "answers.csv", who="ann")
 labeller
 """
+
+
+HOST = """async ([esm, css, view]) => {
+  const here = new Blob([esm], { type: "text/javascript" });
+  const { default: widget } = await import(URL.createObjectURL(here));
+  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
+  const acts = new Set();
+  window.sent = [];
+  const model = new Proxy({
+    get: (name) => (name === "view" ? view : undefined),
+    send: (content) => sent.push(content),
+    on: (event, act) => acts.add(act),
+    off: (event, act) => acts.delete(act),
+  }, { get: (api, name) => api[name] ?? (() => { throw Error(`${name} is no part of it`); }) });
+  window.change = (now) => { view = now; acts.forEach((act) => act()); };
+  const stop = await widget.render({ model, el: document.querySelector("main") });
+  window.stop = () => { stop(); return acts.size; };
+}"""
 
 
 @dataclass
@@ -180,3 +200,27 @@ def test_a_killed_kernel_loses_no_answer(lab: Lab) -> None:
 
 def test_the_browser_has_nothing_to_complain_about(lab: Lab) -> None:
     assert not lab.problems
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_front_end_needs_nothing_but_the_interface_of_anywidget(lab, tmp_path, width) -> None:
+    """VS Code and Colab give it that, in pages of their own, which may be dark or narrow."""
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(128, dtype=np.uint8))
+    usage = zoo.Usage(("disc",), "minmax", side=32)
+    labeller = Labeller(tmp_path, usage, tmp_path / "answers.csv", who="ann")
+    page, asked = lab.page.context.browser.new_page(viewport={"width": width, "height": 900}), []
+    page.on("request", lambda request: asked.append(request.url[:5]))
+    page.set_content("<!doctype html><html lang=en><title>a host</title><main></main>"
+                     "<style>body {background: #111; color: #eee}</style>")  # fmt: skip
+    page.evaluate(HOST, [str(Labeller._esm), str(Labeller._css), labeller.view])
+    root = page.get_by_role("group", name="Labeller")
+    for key in "yn":
+        root.press(key)
+        labeller.act(**page.evaluate("sent.pop()"))
+        page.evaluate("view => change(view)", labeller.view)
+    expect(page.get_by_text("2 answers, 1 yes")).to_be_visible()
+    assert not Axe().run(page, context="main").response["violations"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("stop()") == 0, "it still listens"
+    page.close()
+    assert {*asked} <= {"data:", "blob:"}

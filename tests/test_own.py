@@ -337,6 +337,11 @@ def test_what_files_say_is_listed(tmp_path) -> None:
         tifffile.imwrite(tmp_path / f"{n}.tif", picture(n), photometric="miniswhite")
     found = own.survey(tmp_path, labels(tmp_path / "x", {f"{n}.tif": f"{n},1" for n in range(2)}))
     assert "files say  inverted greys (white is 0) (2 images)" in own.report(found)
+    assert not any("Turned" in text for text in found.warnings)
+    tag = [(274, "H", 1, 3, True)]  # turned by 180°: the size does not tell
+    tifffile.imwrite(tmp_path / "0.tif", picture(0), photometric="miniswhite", extratags=tag)
+    found = own.survey(tmp_path, found.annotations)
+    assert any(text.startswith("Turned, as the files say: 0.tif") for text in found.warnings)
 
 
 @pytest.mark.parametrize(("name", "label"), [

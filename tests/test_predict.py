@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,20 @@ def test_answers_choose_the_way(folder, tmp_path) -> None:
     opens_offline(report)
 
 
+def test_a_way_is_judged_by_the_objects_that_are_written(folder, tmp_path) -> None:
+    """Specks that are too small for objects make no yes, however many."""
+    for path in folder.rglob("*.tif"):
+        specks = np.full((56, 64), 100, np.uint16)
+        specks[::4, ::4] = 900
+        tifffile.imwrite(path, specks)
+    usage = zoo.Usage(("cell",), "range", (100,), (1 / 800,), levels=(1e6,))
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=usage)
+    said = answers(tmp_path / "answers.csv", "a.tif,,,,cell,yes,,", "day 2/b.tif,,,,cell,no,,")
+    predict(folder, tmp_path / "zoo.hdf5", tmp_path / "out", answers=[said])
+    rows = json.loads((tmp_path / "out" / "ways.json").read_text())["rows"]
+    assert {row["way"]: row["F1"] for row in rows}["plain, bright"] == 0
+
+
 def test_answers_may_be_about_a_plane_of_a_stack(folder, tmp_path) -> None:
     for path in folder.rglob("*.tif"):
         path.unlink()
@@ -376,6 +391,9 @@ def test_a_mismatch_is_a_sentence() -> None:
     assert wrong_size(USAGE, 24) == ""
     assert "7 px wide, 11%" in wrong_size(USAGE, 7) and "magnification 3" in wrong_size(USAGE, 7)
     assert "No object was found" in wrong_size(USAGE, 0)
+    known = replace(USAGE, object_px=24.0, magnification=2.0)
+    assert "18 px wide, and 12 px in the training: several may touch" in wrong_size(known, 18)
+    assert "magnification 1.3." in wrong_size(known, 18) and wrong_size(known, 16) == ""
 
 
 def test_a_chosen_magnification_changes_what_fits(model) -> None:

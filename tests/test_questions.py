@@ -131,6 +131,16 @@ def test_where_objects_are_rare_few_questions_are_needed() -> None:
     assert len(tree) == 20 + 2 * 12 and len(plain) == 20 * 64
 
 
+def test_where_most_boxes_show_objects_crops_are_asked_at_once() -> None:
+    shapes = {f"{n}.png": (128, 128) for n in range(20)}
+    dense = {file: np.ones((8, 8), bool) for file in shapes}
+    assert len(replied(dense, shapes=shapes)) == 20 * 64 + 3 * 8, "eight of each larger size"
+    given = {Question(f"{n}.png", 0, 0, 128): YES if n > 1 else NO for n in range(8)}
+    assert {box.side for box in open_questions(shapes, SIDE, given)} == {64}, "6 of 8"
+    given[Question("8.png", 0, 0, 128)] = NO
+    assert {box.side for box in open_questions(shapes, SIDE, given)} == {64, 128}
+
+
 def test_wrong_answers_are_as_frequent_as_asked_for_and_repeatable() -> None:
     shapes = {f"{n}.png": (256, 256) for n in range(20)}
     present = {file: np.zeros((16, 16), bool) for file in shapes}

@@ -15,6 +15,7 @@ from torch import Tensor
 from micranet_helpers import maps as seg
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.segmentation import magnified
 from micranet_helpers.networks.micranet import MICRANet
 
 quick = settings(max_examples=20, deadline=None)
@@ -355,3 +356,9 @@ def test_only_the_network_runs_in_half_precision(kind: str) -> None:
     assert not torch.equal(half.probabilities, exact.probabilities)  # autocast was on
     assert half.scores.dtype == torch.float32
     assert (half.scores - exact.scores).abs().mean() < 0.03 < exact.scores.std()
+
+
+def test_sides_of_magnified_images_are_rounded_and_never_nothing() -> None:
+    image = torch.rand(1, 2, 1, 103)
+    assert magnified(image, 0.5).shape == (1, 2, 1, 52)
+    assert torch.equal(magnified(image, 1.0), image)

@@ -28,6 +28,7 @@ UNSUSPECTED = 2**28  # bytes of an image, however small its file is: that of an 
 JPEG = 7
 ORIENTATION = 0x0112  # tag of EXIF
 INVERTED = "inverted greys (white is 0)"
+PROFILE = "colour profile, ignored"
 KINDS = ("MINISBLACK", "RGB", "MASK", "PALETTE")  # of TIFF, the meaning of its values
 COMPRESSIONS = (1, 5, JPEG, 8, 32773, 32946, 50000)  # none, LZW, JPEG, deflate ×2, PackBits, zstd
 
@@ -183,6 +184,7 @@ def as_said(
     """Apply what a page of :func:`open_tiff` says of its values, (C, H, W), and list it."""
     alpha = planes.dtype.kind == "u" and len(planes) > 1 and bool({1, 2} & {*page.extrasamples})
     values, said = shown(planes, page, of_imagej, as_mask)
+    said += [PROFILE] if "InterColorProfile" in page.tags else []
     return _finished(values, alpha, page.tags.valueof("Orientation", 1), said)
 
 
@@ -300,6 +302,7 @@ def _pillow(data: bytes, as_mask: bool) -> tuple[NDArray[Any], bool, int, list[s
         if bits in (2, 4) and file.mode == "L":  # which Pillow spreads over 8
             values = values // (255 // (2**bits - 1))
         said = ["palette"] if file.mode == "P" else []
+        said += [PROFILE] if "icc_profile" in file.info else []
     planes = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
     return planes, len(planes) in (2, 4), orientation, said
 

@@ -15,9 +15,10 @@ from torch.utils.data import TensorDataset
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.crops import augmented, crop_grid
+from micranet_helpers.data.own.annotations import image_key, planes_of
 from micranet_helpers.files.series import read_plane
 from micranet_helpers.maps import recipes
-from micranet_helpers.maps.segmentation import pixel_scores
+from micranet_helpers.maps.segmentation import magnified, pixel_scores
 from micranet_helpers.maps.thresholds import highest
 from micranet_helpers.networks import MICRANet
 from micranet_helpers.train import fit, logits_of
@@ -46,6 +47,12 @@ class _Augmented(TensorDataset):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         crop, label = super().__getitem__(i % super().__len__())
         return torch.from_numpy(augmented(crop.numpy(), np.random.default_rng(i))), label
+
+
+def paths_of(folder: str | Path) -> dict[str, Path]:
+    """Find the images of a folder, planes of stacks among them, by the names that answers use."""
+    folder = Path(folder).expanduser()
+    return {image_key(path.relative_to(folder).as_posix()): path for path in planes_of(folder)}
 
 
 def train_now(
@@ -99,11 +106,7 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     image, side = read_plane(path).image, usage.side
     px, size = round(side / usage.magnification), image.shape[1:]
     rows, columns = (len(crop_grid(length, px, px)) for length in size)
-    seen = F.interpolate(
-        torch.from_numpy(usage.scaled(image))[None],
-        [max(round(length * usage.magnification), 1) for length in size], mode="bilinear",
-        antialias=usage.magnification < 1,
-    )[0]  # fmt: skip
+    seen = magnified(torch.from_numpy(usage.scaled(image))[None], usage.magnification)[0]
     seen = F.pad(seen, (0, columns * side - seen.shape[2], 0, rows * side - seen.shape[1]))
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 

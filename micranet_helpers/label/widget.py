@@ -18,7 +18,6 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from micranet_helpers.data.own.annotations import planes_of
 from micranet_helpers.data.own.answers import UNDO, YES, Question, of_class, read
 from micranet_helpers.explore.picture import png
 from micranet_helpers.files.series import read_plane
@@ -47,14 +46,15 @@ class Labeller(anywidget.AnyWidget):
         zoo: str | Path = "labelled.hdf5", who: str | None = None, epochs: int = 40,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.paths = {path.relative_to(folder).as_posix(): path for path in planes_of(folder)}
+        self.paths = loop.paths_of(folder)
         self.shapes = {name: read_plane(path).image.shape[1:] for name, path in self.paths.items()}
         if not self.shapes:
             raise ValueError(f"{folder} holds no image: check the path.")
         self.side = round(usage.side / usage.magnification)
-        self.usage, self.file, self.zoo, self.epochs = usage, Path(file), zoo, epochs
+        self.usage, self.file, self.zoo, self.epochs = usage, Path(file).expanduser(), zoo, epochs
         self.who, self.cls, self.grid, self.around = who or getpass.getuser(), 0, False, 2.0
         self.trained, self.results, self.message, self.busy = None, [], "", False
+        self.verdict = ""  # of the last training
         self._one = Lock()
         self.on_msg(lambda _, said, __: self.act(**said))
         self._show()
@@ -101,10 +101,11 @@ class Labeller(anywidget.AnyWidget):
             self.trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
             self.results = [self._marked(file) for file in [*labels][:3]]
             images = {file: read_plane(self.paths[file]).image for file in labels}
-            self.message = " ".join(
+            self.verdict = " ".join(
                 f"{cls}: crop AUC {self.trained.auc[k]:.2f} on images left out. "
                 + advice.on_labels(images, {f: g[..., k] for f, g in labels.items()}, self.side)
                 for k, cls in enumerate(self.usage.classes))  # fmt: skip
+            self.message = ""
         self.busy = False
         self._show()
 
@@ -122,12 +123,14 @@ class Labeller(anywidget.AnyWidget):
             chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
             boxes = questions.most_useful([*boxes], chance, self.side, number)
         yes = sum(each.answer == YES for each in given)
+        labels = questions.known(self.shapes, self.side, mine).values()
+        known = np.concatenate([[], *(grid[~np.isnan(grid)] for grid in labels)])
         return {
             "classes": self.usage.classes, "cls": self.cls, "grid": self.grid, "busy": self.busy,
             "tiles": [self._tile(box) for box in islice(boxes, number)],
             "progress": f"{len(given)} answers, {yes} yes, "
-                        f"about {answers.minutes(given):.0f} minutes",
-            "message": self.message, "results": self.results,
+                        f"about {answers.minutes(given):.0f} minutes. {advice.on_share(known > 0)}",
+            "message": self.message or self.verdict, "results": self.results,
         }  # fmt: skip
 
     def _tile(self, box: Question) -> dict[str, Any]:

@@ -169,6 +169,12 @@ def stride_of(recipe: Recipe) -> int:
     return (TILE - 2 * recipe.margin) // 16 * 16
 
 
+def magnified(images: Tensor, times: float) -> Tensor:
+    """Enlarge or shrink images, (B, C, H, W), to what a network sees of them."""
+    size = [max(round(length * times), 1) for length in images.shape[2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=times < 1)
+
+
 @torch.no_grad()
 def pixel_scores(
     models: Sequence[nn.Module], image: NDArray[np.float32], recipe: Recipe,
@@ -191,10 +197,7 @@ def pixel_scores(
                           for x in zip(*found, strict=True))  # fmt: skip
         return scores, logits
 
-    seen = torch.from_numpy(image)[None].to(device)
-    if magnification != 1:
-        seen = F.interpolate(seen, scale_factor=magnification, mode="bilinear",
-                             antialias=magnification < 1)  # fmt: skip
+    seen = magnified(torch.from_numpy(image)[None].to(device), magnification)
     height, width = seen.shape[2:]
     if min(height, width) > TILE // 2 and max(height, width) > TILE:
         scores, _ = over_tiles(seen, score, TILE, stride_of(recipe), recipe.margin)

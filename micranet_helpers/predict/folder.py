@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
+from pooch import file_hash
 from tqdm import tqdm
 
 from micranet_helpers import zoo
@@ -143,7 +144,7 @@ def predict(
     names = {*files, *(plane.relative_to(folder).as_posix() for path in files.values()
                        for plane in series.members(path))} if said else ()  # fmt: skip
     said = matched(said, networks.usage.classes, sorted(names))
-    job = Job(out, folder, files, networks, said, _digest(path), pixel_size_um)
+    job = Job(out, folder, files, networks, said, file_hash(path), pixel_size_um)
     if dry_run:
         _tell(job)
         return None
@@ -341,5 +342,4 @@ def _digest(path: Path) -> str:
         about = sorted((str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns)
                        for each in path.rglob("*") if each.is_file())  # fmt: skip
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)

@@ -129,7 +129,7 @@ def _stage(
 
 def _spans(length: int, times: float) -> list[tuple[slice, slice]]:
     """Divide a side: px of the image, and those of the magnified image whose tiles they need."""
-    whole = int(length * times)
+    whole = max(round(length * times), 1)
     tiles = len(crop_grid(whole, TILE, STRIDE))
     firsts = [*range(0, max(1, tiles - 1), TILES)]  # so mirroring finds enough at the far border
     inner = [round((first * STRIDE + MARGIN) / whole * length) for first in firsts[1:]]
@@ -196,13 +196,14 @@ def _of_network(
     if times == 1:
         scores = pixel_scores(models, normalize(read(*block.seen), *scale), recipe)
         return scores[:, *_within(block.own, block.seen)] - levels
-    reach, down, up, around = max(1, 1 / times), [], [], []
+    down, up, around = [], [], []
     for own, seen, length in zip(block.own, block.seen, shape[1:], strict=True):
-        start, stop = (seen.start - 1) / times - reach, (seen.stop + 1) / times + reach
+        whole = max(round(length * times), 1)
+        step, reach = length / whole, max(1, length / whole)
+        start, stop = (seen.start - 1) * step - reach, (seen.stop + 1) * step + reach
         around.append(slice(max(0, math.floor(start)), min(length, math.ceil(stop))))
-        whole = int(length * times)
-        up.append(_taps(seen, 1 / times, reach, around[-1], length))
-        down.append(_taps(own, whole / length, 1, seen, whole))
+        up.append(_taps(seen, step, reach, around[-1], length))
+        down.append(_taps(own, 1 / step, 1, seen, whole))
     image = _resized(normalize(read(*around), *scale), *up)
     return _resized(pixel_scores(models, image, recipe), *down) - levels
 

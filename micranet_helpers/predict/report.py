@@ -5,10 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import quote
 
 import jinja2
-from PIL import Image, ImageDraw, ImageOps
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.tables import csv_bytes
@@ -47,10 +49,13 @@ def _sheet(out: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
     files, columns = (out / row["picture"] for row in rows), min(4, max(1, len(rows)))
     pictures = [ImageOps.contain(Image.open(file), (THUMB - 6, THUMB - 20)) for file in files]
     tall = max((each.height for each in pictures), default=0) + 20
+    # Pillow's own letters are those of English.
+    font = ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 10)
     page = Image.new("RGB", (columns * THUMB, max(1, -(-len(rows) // columns)) * tall), "white")
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         page.paste(picture, corner := (number % columns * THUMB, number // columns * tall))
         place = corner[0], corner[1] + tall - 18
-        ImageDraw.Draw(page).text(place, row["file"][-36:].encode("ascii", "replace"), "black")
+        name = normalize("NFC", row["file"])[-36:].encode(errors="replace")
+        ImageDraw.Draw(page).text(place, name.decode(), "black", font)
     page.save(data := io.BytesIO(), "PNG")
     return data.getvalue()

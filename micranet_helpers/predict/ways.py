@@ -20,6 +20,7 @@ from micranet_helpers.maps.recipes import EVIDENCE, SELF_TRAINED
 from micranet_helpers.maps.segmentation import Recipe, pixel_scores
 from micranet_helpers.maps.thresholds import RIM
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.predict import objects
 
 INSIDE = "Otsu inside evidence"
 WAYS = ("evidence", INSIDE, "self-trained", "plain, bright", "plain, dark")
@@ -177,7 +178,7 @@ def with_levels(
 def judge(
     networks: Networks, images: Iterable[tuple[str, NDArray[Any]]], said: Said, area: int
 ) -> list[dict[str, Any]]:
-    """Compare the ways by the answers: a box shows a class where ``area`` px of it are marked.
+    """Compare the ways by the answers: a box shows a class where ``area`` px of it are objects.
 
     Each row has way, answers, F1 and balanced accuracy, both means over the classes; the best by
     balanced accuracy, then by F1, then the way of the zoo, comes first.
@@ -185,8 +186,9 @@ def judge(
     votes: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
     for name, image in images:
         for way, found in find(networks, image, networks.ways).items():
+            kept = objects.numbered(found.masks, area, None) > 0  # as they are written
             for cls, box, yes in said[name]:
-                mask = found.masks[(networks.usage.classes.index(cls), *(box or ()))]
+                mask = kept[(networks.usage.classes.index(cls), *(box or ()))]
                 votes.setdefault((way, cls), []).append((mask.sum() >= area, yes))
     rows = []
     for way in networks.ways if votes else ():

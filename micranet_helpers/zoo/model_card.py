@@ -4,13 +4,13 @@ The card is made of the result file of the runs (:mod:`micranet_helpers.results`
 of datasets (:mod:`micranet_helpers.data.fetch.registry`). Nothing in it is written by hand.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pooch import file_hash
 from torch import nn
 
 from micranet_helpers import results, train, zoo
@@ -229,14 +229,12 @@ def _card(
     record: Mapping[str, Any], data: Sequence[Item], models: Mapping[str, Sequence[_Run]],
     weights: Path, about: Mapping[str, str],
 ) -> str:  # fmt: skip
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     seconds = ((step, f"{value:.1f}") for step, value in record["seconds"].items())
     return _CARD.format(
         **{key: _words(value) for key, value in record.items()},
         **about,
         megabytes=weights.stat().st_size / 1e6,
-        digest=digest,
+        digest=file_hash(weights),
         networks=_networks(models),
         chapter=_family(record["dataset"]),
         sources=_sources(record["dataset"], data),

@@ -159,7 +159,7 @@ def facts(usage: Usage) -> list[tuple[str, str]]:
 
 
 FITTING = 0.25, 0.5
-"""Share of the side of a crop that an object should be wide."""
+"""Share of the side of a crop that an object should be wide: see ``benchmarks/fill.py``."""
 
 
 def check(usage: Usage, image: NDArray[Any], channels: int) -> None:
@@ -197,13 +197,20 @@ def wrong_size(usage: Usage, width: float) -> str:
     if not width:
         return ("No object was found: look at an image in the explorer, or answer yes and no about "
                 "some of these images.")  # fmt: skip
+    known = (usage.object_px or math.inf) / usage.magnification
+    if width > 1.4 * known:
+        return (
+            f"Objects are about {width:.0f} px wide, and {known:.0f} px in the training: several "
+            "may touch and count as one, or these images are magnified more; then try the "
+            f"magnification {usage.magnification * known / width:.2g}."
+        )
     share = width * usage.magnification / usage.side if usage.side else FITTING[0]
     if FITTING[0] <= share <= FITTING[1]:
         return ""
     return (
         f"Objects are about {width:.0f} px wide, {share:.0%} of the side of the crops that the "
-        f"network learned from; a quarter to a half is usual. Try the magnification "
-        f"{usage.side / 3 / width:.2g}, or train on crops of {3 * width:.0f} px."
+        "network learned from; a quarter to a half was best for simulated cells. Try the "
+        f"magnification {usage.side / 3 / width:.2g}, or train on crops of {3 * width:.0f} px."
     )
 
 

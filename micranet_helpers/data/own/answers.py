@@ -70,7 +70,8 @@ def read(path: str | Path) -> list[Answer]:
 
 
 def _answer(row: Mapping[str, str]) -> Answer:
-    box = Question(row["file"], *(int(row.get(key) or 0) for key in ("top", "left", "side")))
+    place = (int(row.get(key) or 0) for key in ("top", "left", "side"))
+    box = Question(image_key(row["file"]), *place)
     given = Answer(box, row["class"], row["answer"], row.get("time") or "", row.get("who") or "")
     datetime.fromisoformat(given.time or "2000-01-01")
     if min(box[1:]) < 0 or given.answer not in (YES, NO, UNKNOWN, UNDO, ""):
@@ -96,7 +97,7 @@ def read_answers(paths: Iterable[str | Path]) -> dict[str, list[Known]]:
     :func:`~micranet_helpers.data.own.read_crops`. Where people differ, nothing is known. Raises
     FileNotFoundError or ValueError as these do.
     """
-    given, known = [each for path in paths for each in _any_kind(path)], {}
+    given, known = [each for path in paths for each in _any_kind(Path(path).expanduser())], {}
     for cls in dict.fromkeys(each.cls for each in given):
         for (name, top, left, side), answer in of_class(given, cls).items():
             if answer in (YES, NO):

@@ -90,7 +90,7 @@ def read_masks(
 
 def _twin(path: Path, pictures: set[Path]) -> Path:
     """Find where the image of a mask is: in ``images`` if the mask is in ``masks`` beside it."""
-    place = path.parent.with_name("images")
+    place = path.parent.parent / "images"
     beside = path.parent.name == "masks" and any(picture.parent == place for picture in pictures)
     return place / path.name if beside else path
 

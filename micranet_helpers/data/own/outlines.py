@@ -16,7 +16,8 @@ from micranet_helpers.data.own.shapes import Shape, box_of, from_folder, loop_of
 def read_labelme(folder: str | Path) -> Annotations:
     """Read the JSON files of labelme: ``NAME.json`` has the outlines of the image ``NAME``.
 
-    Polygons, rectangles and circles are read; points and lines, which are no areas, are refused.
+    Polygons, rectangles, also turned ones, and circles are read; all else, such as points, lines
+    and masks, is refused.
     Classes are the labels, in alphabetical order. Raises FileNotFoundError or ValueError if there
     is no such file in the folder, or one is damaged.
     """
@@ -44,10 +45,10 @@ def _items(word: str, key: str, path: Path) -> tuple[Any, Iterable[tuple[str, An
 
 
 def _labelled(item: dict[str, Any], where: str) -> Shape:
-    kind, points, form = str(item["label"]).strip(), item["points"], item.get("shape_type")
+    kind, points, form = str(item["label"] or "").strip(), item["points"], item.get("shape_type")
     if not kind:
         raise ValueError(f"{where} has no label.")
-    if form in ("polygon", None):
+    if form in ("polygon", "rotation", None) or (form == "rectangle" and len(points) == 4):
         return Shape(kind, [loop_of(points, where)])
     if form not in ("rectangle", "circle"):
         raise ValueError(f"{where} is a {form}: outline the object by a polygon instead.")
@@ -60,12 +61,16 @@ def _labelled(item: dict[str, Any], where: str) -> Shape:
 
 
 def _feature(kind: str | None, item: dict[str, Any], where: str) -> Shape:
-    properties, geometry = item.get("properties") or {}, item["geometry"]
+    properties, geometry = item.get("properties") or {}, item.get("geometry") or {"type": "blank"}
     classified = properties.get("classification") or {}
-    name = kind or str(classified.get("name") or properties.get("name") or "").strip()
+    names = ": ".join(classified.get("names") or [])  # QuPath's way for classes within a class
+    name = kind or str(names or classified.get("name") or properties.get("name") or "").strip()
     if not name:
         raise ValueError(f"{where} has no classification: give it one, or pass kind='class'.")
     if geometry["type"] not in ("Polygon", "MultiPolygon"):
         raise ValueError(f"{where} is a {geometry['type']}: outline the object by a polygon.")
+    plane = geometry.get("plane") or {}
+    if plane.get("z") or plane.get("t"):
+        raise ValueError(f"{where} is of another plane of a stack: export each plane's apart.")
     parts = geometry["coordinates"] if geometry["type"] != "Polygon" else [geometry["coordinates"]]
     return Shape(name, [loop_of(ring, where) for part in parts for ring in part], holes=True)

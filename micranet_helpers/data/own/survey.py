@@ -138,12 +138,15 @@ class Survey:
         saturated = [item for item in self.images if item.saturated > 0.01]
         colour = [item for item in self.images if item.false_colour]
         empty = [item for item in self.images if item.low == item.high]
+        turned = [item for item in self.labelled if "turned" in " ".join(item.said)]
         checks = [
             (saturated, "More than 1 % of the values are at the end of the range: {}. Bright parts "
                         "are cut off; export the raw data, with 12 or 16 bits if possible."),
             (colour, "RGB, but only one grey picture in it: {}. Save one grey channel, or the "
                      "network gets three channels to learn from for nothing."),
             (empty, "All pixels have the same value: {}. Look whether the export went wrong."),
+            (turned, "Turned, as the files say: {}. Look whether the labels were made of the "
+                     "turned pictures, too."),
             (self.unlabelled if self.annotations.images else (),
              "No label: {}. They are left out; add them to the labels."),
         ]
