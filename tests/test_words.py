@@ -77,6 +77,7 @@ def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
             said("scribbles reach {1:.2f} in {0:.1f} hours", *pair(cells, "pixel classifier, 8")),
             said("exact masks {1:.2f} in {0:.0f} hours", *pair(cells, "U-Net FS")),
             said("({:.2f} against {:.2f} on average)", trained.mean(), otsu.mean()),
+            said("({:.2f}, {:.2f}, {:.2f})", *masks),
             said("({:.2f}, {:.2f} and {:.2f})", *(trained / masks)),
             said("is {:.1f}, {:.1f} and {:.1f} %, the true one {:.1f} %", *shares,
                  100 * values("em", "area share, true")[0]),

@@ -22,9 +22,10 @@ NAMED_COLOURS = {
 
 METHOD_COLOURS = {
     "self-trained": "#882255", "U-Net": "#d55e00", "Mask R-CNN": "#cc79a7",
-    "pixel classifier": "#009e73", "MICRA-Net": "#0072b2",
+    "pixel classifier": "#009e73", "MICRA-Net": "#0072b2", "yes or no": "#882255",
+    "scribbles": "#009e73", **dict.fromkeys(("boxes", "hasty", "exact"), "#d55e00"),
 }  # fmt: skip
-"""Colours of methods by how their names begin; what begins otherwise is MICRA-Net."""
+"""Colours of methods, or of their labels, by how the names begin; all others are MICRA-Net."""
 
 SCORES = "cividis"
 """Colour map of scores: dark blue is low, yellow is high."""
