@@ -22,11 +22,19 @@ PACKAGE = re.compile(r"micranet_helpers(\.\w+)+")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 """Address in the chapters; the pages show ``book/images/open-in-colab.svg`` in its place."""
 
-FIGURE = '<div class="output image_png">'
-"""What MyST-NB writes around a figure; the style sheet knows it, too."""
+FIGURE = '<div class="wide-figure docutils container">'
+"""How a page writes the box around a figure; the style sheet knows it, too."""
 
 WORDS_A_MINUTE = 200
 """How fast a technical text is read."""
+
+INTERNALS = (
+    "data.content", "data.fetch.cli", "data.sources", "files.atomic", "files.lock",
+    "files.microscopes", "files.signals", "files.tables", "lessons.command", "lessons.subjects",
+    "networks.precision", "networks.wrapped", "predict.objects", "predict.report",
+    "zoo.export.shared",
+)  # fmt: skip
+"""Modules that no lesson calls and no page names: they have no page."""
 
 NEEDS = "what you need"
 """First words of the table at the head of a chapter; the style sheet knows it by its class."""
@@ -48,6 +56,9 @@ def _describe_figures(app: Sphinx, doctree: nodes.document) -> None:
             continue
         caption["classes"].append("caption-text")
         for number, picture in enumerate(pictures, 1):
+            box = nodes.container("", classes=["wide-figure"])
+            picture.replace_self(box)
+            box += picture
             several = f"Picture {number} of {len(pictures)}. " if len(pictures) > 1 else ""
             picture["alt"] = several + caption.astext().replace("\n", " ")
 
@@ -63,6 +74,12 @@ def _mark_needs(app: Sphinx, doctree: nodes.document) -> None:
     for table in doctree.findall(nodes.table):
         if table.astext().lstrip().startswith(NEEDS):
             table["classes"].append("needs")
+
+
+def _skip_internals(
+    app: Sphinx, what: str, name: str, item: Any, skip: bool, options: Any
+) -> bool | None:  # fmt: skip
+    return True if name.removeprefix("micranet_helpers.") in INTERNALS else None
 
 
 def _words(node: nodes.Node) -> int:
@@ -136,6 +153,7 @@ def _summarise_page(app: Sphinx, page: str, template: str, context: dict, doctre
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
+    app.connect("autoapi-skip-member", _skip_internals)
     app.connect("source-read", _take_own_pictures)
     app.connect("doctree-read", _describe_figures)
     app.connect("doctree-read", _mark_needs)
