@@ -22,10 +22,15 @@ NAMED_COLOURS = {
 
 METHOD_COLOURS = {
     "self-trained": "#882255", "U-Net": "#d55e00", "Mask R-CNN": "#cc79a7",
-    "pixel classifier": "#009e73", "MICRA-Net": "#0072b2", "yes or no": "#882255",
-    "scribbles": "#009e73", **dict.fromkeys(("boxes", "hasty", "exact"), "#d55e00"),
+    "pixel classifier": "#009e73", "MICRA-Net": "#0072b2",
 }  # fmt: skip
-"""Colours of methods, or of their labels, by how the names begin; all others are MICRA-Net."""
+"""Colours of methods by how their names begin; what begins otherwise is MICRA-Net."""
+
+LEARNS_FROM = {
+    "yes or no": "self-trained", "scribbles": "pixel classifier", "boxes": "U-Net",
+    "hasty outlines": "U-Net", "exact outlines": "U-Net",
+}  # fmt: skip
+"""Methods by the labels that they learn from, which have their colours."""
 
 SCORES = "cividis"
 """Colour map of scores: dark blue is low, yellow is high."""
@@ -65,6 +70,7 @@ def class_colours(classes: Sequence[str]) -> list[str]:
 
 def method_colour(name: str) -> str:
     """Choose the colour of a method, such as "U-Net ALT2", from :data:`METHOD_COLOURS`."""
+    name = next((LEARNS_FROM[start] for start in LEARNS_FROM if name.startswith(start)), name)
     known = (colour for start, colour in METHOD_COLOURS.items() if name.startswith(start))
     return next(known, METHOD_COLOURS["MICRA-Net"])
 
