@@ -2,6 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 PYTHON ?= python3
+PROFILE ?= quick
 BIN := .venv/bin
 # While torch's threads wait they keep the cores busy by default: slow beside another process.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -11,6 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make book        execute the chapters that have changed and build the pages"
 	@echo "                 (book/_build/html/index.html); start over: make book ARGS=--fresh"
+	@echo "                 on open data, hours: make book PROFILE=online"
 	@echo "make test        run all checks"
 	@echo "make test-quick  run the fast tests, which need no browser and no real data"
 	@echo "make links       check external links"
@@ -35,7 +37,7 @@ endif
 	touch $@
 
 book: .venv/.ready
-	$(BIN)/micranet-book build --profile quick $(ARGS)
+	$(BIN)/micranet-book build --profile $(PROFILE) $(ARGS)
 
 # A worker a core, a file at a time: files share what is costly, such as the executed book.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -20,6 +20,9 @@ from micranet_helpers.files.tables import plain
 KINDS = ("dataset", "source", "split", "labels_used")  # must agree where runs are compared
 PACKAGES = ("torch", "micranet_helpers", "scikit-image")  # their versions are stored
 
+MOST_ROWS = 8
+"""Rows of a table that are shown at once."""
+
 FIELDS = {*KINDS, "n", "seed", "metrics", "seconds", "notes", "parameters", "provenance"}
 
 
@@ -170,10 +173,19 @@ def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Make a Markdown table of texts; the first column is aligned left, the others right.
 
-    Cells are shown as they are: nothing in them is taken for Markdown or HTML.
+    Rows beyond :data:`MOST_ROWS` are folded away in a second table. Cells are shown as they are:
+    nothing in them is taken for Markdown or HTML.
     """
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in lines)
+    rows = list(rows)
+    parts = [rows] if len(rows) <= MOST_ROWS else [rows[:MOST_ROWS], rows[MOST_ROWS:]]
+    shown, *folded = [
+        "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in
+                  (header, ["---"] + ["---:"] * (len(header) - 1), *part)) for part in parts
+    ]  # fmt: skip
+    for more in folded:
+        opening = f"<details><summary>{len(parts[1])} more rows</summary>"
+        shown += f"\n\n{opening}\n\n{more}\n\n</details>"
+    return shown
 
 
 def flat(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

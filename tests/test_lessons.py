@@ -151,7 +151,7 @@ def defaults(chapter: str) -> dict[str, Any]:
     return {name: ast.literal_eval(item["default"]) for name, item in known.items()}
 
 
-@pytest.mark.parametrize("profile", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("profile", ["smoke", "quick", "full", "online"])
 def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
     replaced = runner.load_profile(BOOK, profile)[1]
     asked = set()
@@ -163,8 +163,16 @@ def test_chapters_on_digits_ask_for_the_same_network(profile: str) -> None:
     assert len(asked) == 1
 
 
-def test_touching_cells_are_cut_with_the_networks_of_the_chapter_before() -> None:
-    assert defaults("touching") == defaults("ctc")
+@pytest.mark.parametrize("profile", ["smoke", "quick", "full", "online"])
+def test_chapters_load_the_networks_of_others(profile: str) -> None:
+    replaced = runner.load_profile(BOOK, profile)[1]
+    cells, touching = (defaults(name) | replaced.get(name, {}) for name in ("ctc", "touching"))
+    assert cells == touching
+    own, changes = defaults("em") | replaced.get("em", {}), replaced.get("baselines", {})
+    subject = vars(SUBJECTS["em"]) | changes.get("changes", {})
+    assert {name: subject[name] for name in own if name in subject} == {
+        name: value for name, value in own.items() if name in subject}  # fmt: skip
+    assert changes.get("source", "simulated") == own["source"]
 
 
 @pytest.mark.parametrize("chapter", SUBJECTS)

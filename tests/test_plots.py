@@ -44,6 +44,17 @@ def test_images_share_one_scale_and_masks_their_colour() -> None:
     assert legend() == ["4"]
 
 
+def test_a_mark_is_in_every_picture_until_it_is_taken_back() -> None:
+    plots.mark("simulated")
+    plots.show_images(torch.rand(5, 1, 8, 8), columns=3)
+    plots.show_maps(torch.rand(1, 16, 16), torch.rand(8, 16, 16))
+    plots.mark("")
+    plots.show_images(torch.rand(1, 1, 8, 8))
+    words = [[text.get_text() for axis in plt.figure(k).axes for text in axis.texts]
+             for k in plt.get_fignums()]
+    assert [row.count("simulated") for row in words] == [5, 1, 0]
+
+
 def test_rows_are_filled_and_the_rest_stays_empty() -> None:
     plots.show_images(torch.rand(5, 1, 8, 8), columns=3)
     assert [len(axis.images) for axis in plt.gcf().axes] == [1, 1, 1, 1, 1, 0]

@@ -29,6 +29,7 @@ COLAB = ADDRESS.replace("https://github.com/", "https://colab.research.google.co
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if "_build" not in path.parts)
 MODULES = sorted([*(ROOT / "micranet_helpers").rglob("*.py"), *(BOOK / "_ext").rglob("*.py")])
 MOST_LINES, WIDEST = 180, 79  # of code in a chapter; of what a page shows whole
+MOST_OF_SOLUTIONS, MOST_WORDS = 40, 2500  # lines of code in folded cells; words of a chapter
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name -> that of the Python package index
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -99,7 +100,7 @@ def test_setup_cell_is_first_and_the_same_everywhere(path: Path) -> None:
 
 @every_notebook
 def test_cells_are_folded_where_the_code_is_not_the_lesson(path: Path) -> None:
-    known = {"setup", "parameters", "hide-input", "remove-output"}
+    known = {"setup", "parameters", "hide-input", "hide-cell", "remove-output"}
     for cell in code_cells(path):
         tags = set(cell.metadata.get("tags", []))
         assert tags <= known, tags - known
@@ -109,16 +110,34 @@ def test_cells_are_folded_where_the_code_is_not_the_lesson(path: Path) -> None:
         assert not {"parameters", "hide-input"} <= tags, "readers change the parameters"
 
 
+def lines_of_code(sources: list[str]) -> int:
+    lines = [line.strip() for source in sources for line in source.splitlines()]
+    return sum(1 for line in lines if line and not line.startswith("#"))
+
+
 @every_notebook
 def test_chapter_has_little_code_and_no_line_is_clipped(path: Path) -> None:
     sources = [cell.source for cell in code_cells(path)]
-    lines = [line.strip() for source in sources for line in source.splitlines()]
-    code = [line for line in lines if line and not line.startswith("#")]
-    assert len(code) <= MOST_LINES, "move what is not the lesson into the package"
+    solutions = tagged(path, "hide-cell")  # folded, so they are not in the reader's way
+    lesson = [source for source in sources if source not in solutions]
+    assert lines_of_code(lesson) <= MOST_LINES, "move what is not the lesson into the package"
+    assert lines_of_code(solutions) <= MOST_OF_SOLUTIONS
     folded = tagged(path, "setup")  # with a long address
     for source in sources:
         clipped = [line for line in source.splitlines() if len(line) > WIDEST]
         assert source in folded or not clipped
+
+
+@every_notebook
+def test_chapter_is_short_and_has_no_exercise_without_a_solution(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert len(text.split()) <= MOST_WORDS
+    exercises = re.search(r"^## Exercises\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    if exercises:
+        asked = re.findall(r"^(\d)\. ", exercises[1], re.MULTILINE)
+        solved = re.findall(r"^# (\d):", "\n".join(tagged(path, "hide-cell")), re.MULTILINE)
+        assert 1 <= len(asked) <= 4 and solved == asked
 
 
 # --- package, profiles, links ------------------------------------------------------------------
@@ -148,7 +167,7 @@ def test_public_names_are_documented(path: Path) -> None:
             assert ast.get_docstring(node), node.name
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "full", "networks"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "full", "online", "networks"])
 def test_profile_names_known_chapters_and_parameters(name: str) -> None:
     limit, _ = runner.load_profile(BOOK, name)
     assert limit > 0

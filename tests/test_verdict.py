@@ -7,7 +7,15 @@ from conftest import random_images, random_model
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.utils.data import TensorDataset
 
-from micranet_helpers.lessons.verdict import judge, scores_of, tally_of, thresholds_of
+from micranet_helpers.lessons.verdict import (
+    best_of,
+    compared,
+    judge,
+    scores_of,
+    table,
+    tally_of,
+    thresholds_of,
+)
 from micranet_helpers.metrics import Matching, best_threshold
 from micranet_helpers.train import logits_of
 
@@ -44,3 +52,23 @@ def test_objects_of_all_images_are_scored_together() -> None:
     assert (scores["precision"], scores["recall"]) == (0.6, 0.75)
     assert scores["F1"] == pytest.approx(2 / 3)
     assert tally_of(pairs).tolist() == [[2, 4], [4, 5]]
+
+
+def test_words_follow_the_numbers() -> None:
+    scores = {"a": 0.5, "b": 0.715, "c": 0.7, "d": float("nan")}
+    assert best_of(scores) == "Highest: *b* (0.715); less than 0.02 behind: *c* (0.700)."
+    assert best_of({"a": 0.5, "b": 0.4}) == "Highest: *a* (0.500)."
+    assert best_of({"d": scores["d"]}) == "No way scores above 0."
+    assert compared(scores, "b", "a") == "*b* (0.715) beats *a* (0.500) here"
+    assert compared(scores, "a", "b") == "*a* (0.500) does worse than *b* (0.715) here"
+    assert compared(scores, "c", "b") == "*c* (0.700) does as well as *b* (0.715) here"
+
+
+def test_a_table_says_below_what_is_best_in_each_column() -> None:
+    rows = {"a": {"F1": 0.5, "found": 3}, "b": {"F1": 0.7, "found": 2}}
+    text = table(rows, "a", "b", only="F1")
+    assert text.startswith("|  | F1 | found |") and text.count("Highest") == 1
+    worse = "*a* (0.500) does worse than *b* (0.700) here."
+    assert text.endswith(f"\n\nF1: Highest: *b* (0.700). {worse}")
+    assert "\n\nfound (simulated): " in table(rows, corner="simulated")
+    assert table(rows).endswith("\n\nfound: Highest: *a* (3.000).")

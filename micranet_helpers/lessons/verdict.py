@@ -1,6 +1,10 @@
-"""Judge: a classifier by the labels of crops, detections by the objects that they match."""
+"""Judge: a classifier by the labels of crops, detections by the objects that they match.
 
-from collections.abc import Iterable, Iterator
+Sentences about a result are chosen by its numbers: see :func:`table`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from micranet_helpers import metrics
+from micranet_helpers import metrics, results
 from micranet_helpers.train import logits_of
+
+ALIKE = 0.02
+"""Scores that differ by less are called alike: a few images cannot tell them apart."""
 
 
 class Verdict(NamedTuple):
@@ -73,3 +80,44 @@ def tally_of(matchings: Iterable[metrics.Matching]) -> NDArray[np.int64]:
     For each of N images: twice the objects found; predicted and true objects together.
     """
     return np.transpose([(2 * each.tp, each.num_pred + each.num_true) for each in matchings])
+
+
+def best_of(scores: Mapping[str, float]) -> str:
+    """Say in Markdown which way scores highest, and which are alike: within :data:`ALIKE` of it.
+
+    Scores are by the names of ways; those that are NaN are left out.
+    """
+    known = {way: score for way, score in scores.items() if math.isfinite(score)}
+    if not any(known.values()):
+        return "No way scores above 0."
+    best, *others = sorted(known, key=lambda way: -known[way])
+    near = [f"*{way}* ({known[way]:.3f})" for way in others if known[best] - known[way] < ALIKE]
+    also = f"; less than {ALIKE} behind: {', '.join(near)}" if near else ""
+    return f"Highest: *{best}* ({known[best]:.3f}){also}."
+
+
+def compared(scores: Mapping[str, float], way: str, other: str) -> str:
+    """Say in Markdown how the score of a way compares with that of another, e.g. "*a* beats *b*".
+
+    Scores that differ by less than :data:`ALIKE` are called alike.
+    """
+    gain = scores[way] - scores[other]
+    verb = "does as well as" if abs(gain) < ALIKE else "beats" if gain > 0 else "does worse than"
+    return f"*{way}* ({scores[way]:.3f}) {verb} *{other}* ({scores[other]:.3f}) here"
+
+
+def table(
+    rows: Mapping[str, Mapping[str, float]], *pair: str, corner: str = "", only: str = ""
+) -> str:  # fmt: skip
+    """Make a Markdown table, and say below it for each column, or only for one, what is best.
+
+    ``rows`` and ``corner`` are as for :func:`micranet_helpers.results.number_table`. The sentences
+    are those of :func:`best_of` and, for a ``pair`` of rows, of :func:`compared`.
+    """
+    columns = [only] if only else dict.fromkeys(name for row in rows.values() for name in row)
+    lines = [results.number_table(rows, corner)]
+    for column in columns:
+        scores = {way: row[column] for way, row in rows.items() if column in row}
+        lines.append(f"{column}{f' ({corner})' * bool(corner)}: {best_of(scores)}")
+        lines[-1] += f" {compared(scores, *pair)}." if pair else ""
+    return "\n\n".join(lines)

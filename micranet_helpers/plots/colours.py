@@ -26,6 +26,12 @@ METHOD_COLOURS = {
 }  # fmt: skip
 """Colours of methods by how their names begin; what begins otherwise is MICRA-Net."""
 
+LEARNS_FROM = {
+    "yes or no": "self-trained", "scribbles": "pixel classifier", "boxes": "U-Net",
+    "hasty outlines": "U-Net", "exact outlines": "U-Net",
+}  # fmt: skip
+"""Methods by the labels that they learn from, which have their colours."""
+
 SCORES = "cividis"
 """Colour map of scores: dark blue is low, yellow is high."""
 
@@ -64,6 +70,7 @@ def class_colours(classes: Sequence[str]) -> list[str]:
 
 def method_colour(name: str) -> str:
     """Choose the colour of a method, such as "U-Net ALT2", from :data:`METHOD_COLOURS`."""
+    name = next((LEARNS_FROM[start] for start in LEARNS_FROM if name.startswith(start)), name)
     known = (colour for start, colour in METHOD_COLOURS.items() if name.startswith(start))
     return next(known, METHOD_COLOURS["MICRA-Net"])
 

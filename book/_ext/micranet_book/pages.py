@@ -4,7 +4,7 @@ A picture gets the caption below it as its alternative text, the theme's menu ge
 arrows, and the bibliography the roles of a list. The badge on top of the chapters, which GitHub
 shows from Colab's address, is a picture of our own. Terms of the glossary can be linked as
 ``[crop](glossary.md#term-crop)``, which works on GitHub as well. Names of the package written as
-code link to the reference.
+code link to the reference. Pages say how long they take to read.
 """
 
 import html
@@ -21,6 +21,20 @@ PACKAGE = re.compile(r"micranet_helpers(\.\w+)+")
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 """Address in the chapters; the pages show ``book/images/open-in-colab.svg`` in its place."""
+
+FIGURE = '<div class="wide-figure docutils container">'
+"""How a page writes the box around a figure; the style sheet knows it, too."""
+
+WORDS_A_MINUTE = 200
+"""How fast a technical text is read."""
+
+INTERNALS = (
+    "data.content", "data.fetch.cli", "data.sources", "files.atomic", "files.lock",
+    "files.microscopes", "files.signals", "files.tables", "lessons.command", "lessons.subjects",
+    "networks.precision", "networks.wrapped", "predict.objects", "predict.report",
+    "zoo.export.shared",
+)  # fmt: skip
+"""Modules that no lesson calls and no page names: they have no page."""
 
 NEEDS = "what you need"
 """First words of the table at the head of a chapter; the style sheet knows it by its class."""
@@ -42,6 +56,9 @@ def _describe_figures(app: Sphinx, doctree: nodes.document) -> None:
             continue
         caption["classes"].append("caption-text")
         for number, picture in enumerate(pictures, 1):
+            box = nodes.container("", classes=["wide-figure"])
+            picture.replace_self(box)
+            box += picture
             several = f"Picture {number} of {len(pictures)}. " if len(pictures) > 1 else ""
             picture["alt"] = several + caption.astext().replace("\n", " ")
 
@@ -57,6 +74,31 @@ def _mark_needs(app: Sphinx, doctree: nodes.document) -> None:
     for table in doctree.findall(nodes.table):
         if table.astext().lstrip().startswith(NEEDS):
             table["classes"].append("needs")
+
+
+def _skip_internals(
+    app: Sphinx, what: str, name: str, item: Any, skip: bool, options: Any
+) -> bool | None:  # fmt: skip
+    return True if name.removeprefix("micranet_helpers.") in INTERNALS else None
+
+
+def _words(node: nodes.Node) -> int:
+    """Count the words to be read: no code, and nothing that code printed."""
+    if isinstance(node, nodes.Text):
+        return len(node.split())
+    unread = isinstance(node, nodes.literal_block) or node.get("nb_element") == "cell_code"
+    return 0 if unread else sum(map(_words, node.children))
+
+
+def _say_how_long(app: Sphinx, doctree: nodes.document) -> None:
+    title = doctree.next_node(nodes.title)
+    words = _words(doctree)
+    if title is None or words < 100 or app.env.docname.startswith(("api/", "bibliography")):
+        return
+    minutes = max(round(words / WORDS_A_MINUTE), 1)
+    text = f"{minutes} minute{'s' * (minutes > 1)} to read"
+    place = title.parent.index(title) + 1
+    title.parent.insert(place, nodes.paragraph("", text, classes=["reading-time"]))
 
 
 def _link_terms(app: Sphinx, doctree: nodes.document) -> None:
@@ -79,9 +121,19 @@ def _link_package(app: Sphinx, doctree: nodes.document) -> None:
             link += code
 
 
+def _leave_out_thebe(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    # Jupyter Book loads it twice, which the browser takes for an error; no page has a use for it.
+    context["script_files"] = [
+        script for script in context.get("script_files", ())
+        if "thebe" not in f"{script.filename} {script.attributes.get('body')}".lower()
+    ]  # fmt: skip
+
+
 def _name_roles(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
     if "body" in context:  # docutils writes a role that assistive technology no longer knows
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        # On a phone figures scroll, which must work with the keyboard, too.
+        context["body"] = context["body"].replace(FIGURE, f'{FIGURE[:-1]} tabindex="0">')
     menu = context.get("generate_toctree_html")
     if menu:
         context["generate_toctree_html"] = lambda *args, **options: str(
@@ -101,11 +153,14 @@ def _summarise_page(app: Sphinx, page: str, template: str, context: dict, doctre
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
+    app.connect("autoapi-skip-member", _skip_internals)
     app.connect("source-read", _take_own_pictures)
     app.connect("doctree-read", _describe_figures)
     app.connect("doctree-read", _mark_needs)
+    app.connect("doctree-read", _say_how_long)
     app.connect("doctree-read", _link_terms)
     app.connect("doctree-read", _link_package)
     app.connect("html-page-context", _summarise_page)
+    app.connect("html-page-context", _leave_out_thebe, priority=900)
     app.connect("html-page-context", _name_roles, priority=900)  # after the theme's own
     return {"parallel_read_safe": True, "parallel_write_safe": True}

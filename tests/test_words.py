@@ -1,0 +1,163 @@
+"""Words agree with numbers: what the text says of results is what was measured."""
+
+import inspect
+import re
+from itertools import product
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from micranet_helpers import results
+from micranet_helpers.maps import combine
+from micranet_helpers.networks.micranet import LAYERS
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+LINES = "Fluo-N2DL-HeLa", "PhC-C2DL-PSC", "Usiigaci"
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def text_of(name: str) -> str:
+    path = BOOK / name
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def values(dataset: str, metric: str) -> np.ndarray:
+    runs = [run["metrics"] for run in results.full(dataset)]
+    return np.array([run[metric] for run in runs if metric in run])
+
+
+def said(template: str, *numbers: float) -> str:
+    return template.format(*numbers)
+
+
+def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
+    """Each sentence is written with the measured numbers, and must stand so on the page."""
+    em, cells = ({name: value[0] for name, value in (
+        (name, values(f"baselines-{dataset}", name))
+        for name in results.full(f"baselines-{dataset}")[0]["metrics"]
+        if results.full(f"baselines-{dataset}")[0]["metrics"][name] is not None)}
+        for dataset in ("em", "ctc"))  # fmt: skip
+
+    def pair(dataset: dict, way: str) -> tuple[float, float]:
+        return dataset[f"labelling h, {way}"], dataset[f"pixel F1, {way}"]
+
+    otsu, trained, masks = (values("em", "pixel F1, map 4b, Otsu"),
+                            values("em", "pixel F1, self-trained"),
+                            values("em-masks", "pixel F1"))  # fmt: skip
+    spread = (otsu.mean(), otsu.std(ddof=1), trained.mean(), trained.std(ddof=1))
+    moved = [values("pvivax", f"F1, {way}").mean() for way in (
+        "naive, here", "naive, there", "naive, there, local threshold", "fine-tuned, there")]
+    shares = 100 * values("em", "area share, measured")
+    cut = [values("ctc", f"Usiigaci: {what}, {way}").mean()
+           for what, way in product(("F1", "count error"), ("components", "distance"))]
+    boot = [values("pvivax", f"F1, self-trained, bootstrap {q} %").mean() for q in (2.5, 97.5)]
+    sentences = {
+        "em.ipynb": [said("reaches {:.2f} ± {:.2f} and self-training {:.2f} ± {:.2f}", *spread)] + [
+            said(" {:.2f} |\n", values("em", f"pixel F1, study {ratio}")[:1].item())
+            for ratio in ("2:1", "1:1", "1:2", "1:5", "1:8")],
+        "pvivax.ipynb": [said("fell from {:.2f} to {:.2f} in the other laboratory; a local "
+                              "threshold brought it back to {:.2f}, fine-tuning to {:.2f}",
+                              *moved)],
+        "baselines.ipynb": [
+            said("boxes, {:.1f} h of work, give a pixel F1 of {:.3f}; labels of crops, {:.0f} h, "
+                 "give {:.3f}", *pair(em, "U-Net BBOX"), *pair(em, "self-trained")),
+            said("scribbles, {:.1f} h, give {:.3f}; labels of crops, {:.0f} h, give {:.3f}",
+                 *pair(cells, "pixel classifier, 8"), *pair(cells, "self-trained"))],
+        "results.md": [
+            said("labels of crops take {:.0f} hours and reach a pixel F1 of {:.2f}; boxes take "
+                 "{:.1f} hours for {:.2f}, exact masks {:.1f} hours for {:.2f}",
+                 *pair(em, "self-trained"), *pair(em, "U-Net BBOX"), *pair(em, "U-Net FS")),
+            said("labels of crops take {:.0f} hours for {:.2f}", *pair(cells, "self-trained")),
+            said("scribbles reach {1:.2f} in {0:.1f} hours", *pair(cells, "pixel classifier, 8")),
+            said("exact masks {1:.2f} in {0:.0f} hours", *pair(cells, "U-Net FS")),
+            said("({:.2f} against {:.2f} on average)", trained.mean(), otsu.mean()),
+            said("({:.2f}, {:.2f}, {:.2f})", *masks),
+            said("({:.2f}, {:.2f} and {:.2f})", *(trained / masks)),
+            said("is {:.1f}, {:.1f} and {:.1f} %, the true one {:.1f} %", *shares,
+                 100 * values("em", "area share, true")[0]),
+            said("F1 is {:.2f} without a cut and {:.2f} with it, and the count is off by {3:.0f} "
+                 "cells of 56 instead of {2:.0f}".replace("{:.2f}", "{0:.2f}", 1)
+                 .replace("{:.2f}", "{1:.2f}"), *cut),
+            said("off by {:.0f} is useless",
+                 values("ctc", "PhC-C2DL-PSC: count error, by the labels").mean()),
+            said("from {:.2f} to {:.2f}. Precision", *boot),
+            said("from {:.2f} to {:.2f}. A threshold", *moved[:2]),
+            said("regains most of it ({:.2f}), fine-tuning hardly more ({:.2f}", *moved[2:]),
+        ],
+    }  # fmt: skip
+    lost = {page: [each for each in wanted if each not in text_of(page)]
+            for page, wanted in sentences.items()}  # fmt: skip
+    assert not any(lost.values()), lost
+
+
+def best(ways: tuple[str, ...], metric: str) -> str:
+    return max(ways, key=lambda way: values("ctc", f"{metric}, {way}").mean())
+
+
+CUTS = "components", "distance", "cell", "cell − contact"
+CLAIMS = [  # what a page says of the longer runs, and when it is true
+    ("results.md", "Self-training beats the untuned recipe *map 4b, Otsu* with every seed",
+     lambda: (values("em", "pixel F1, self-trained")
+              > values("em", "pixel F1, map 4b, Otsu")).all()),
+    ("results.md", "Training on boxes stays below 0.88",
+     lambda: values("pvivax-masks", "F1").max() < 0.88),
+    ("results.md", "In *PhC-C2DL-PSC* any cut did worse than none",
+     lambda: best(CUTS, "PhC-C2DL-PSC: F1") == "components"),
+    ("results.md", "A separate class for the contact gains nothing",
+     lambda: all(best(CUTS, f"{line}: F1") != "cell − contact" for line in LINES)),
+    ("touching.ipynb", "*cell − contact* is best on no line",
+     lambda: all(best(CUTS, f"{line}: F1") != "cell − contact" for line in LINES)),
+    ("glossary.md", "On our data it gains nothing",
+     lambda: all(best(CUTS, f"{line}: F1") != "cell − contact" for line in LINES)),
+    ("results.md", "Precision is the weaker side",
+     lambda: (values("pvivax", "precision, self-trained")
+              < values("pvivax", "recall, self-trained")).all()),
+    ("results.md", "Labels of crops (*self-trained*) do better than boxes",
+     lambda: values("baselines-em", "pixel F1, self-trained")
+     > values("baselines-em", "pixel F1, U-Net BBOX")),
+    ("results.md", "Here image-level labels do not pay off",
+     lambda: values("baselines-ctc", "pixel F1, pixel classifier, 8")
+     > values("baselines-ctc", "pixel F1, self-trained")),
+    ("results.md", "The mean shares are right to two points here",
+     lambda: all(abs((values("actin", f"share, {kind}, measured, %")
+                      - values("actin", f"share, {kind}, true, %")).mean()) < 2
+                 for kind in ("rings", "fibres"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "sentence", "holds"), CLAIMS, ids=lambda value: str(value)[:40])
+def test_what_pages_say_of_the_longer_runs_is_true(page: str, sentence: str, holds) -> None:
+    assert sentence in text_of(page) and holds()
+
+
+def test_the_number_of_maps_in_the_principal_component_is_the_one_that_is_computed() -> None:
+    assert inspect.signature(combine).parameters["how"].default == "pca"
+    source = inspect.getsource(combine)
+    number = NUMBERS[len(LAYERS) - ("without_4b" in source)]
+    assert f"combines the {number} maps 1a to 4a" in text_of("glossary.md")
+    assert f"take maps 1a to 4a as {number} coordinates" in text_of("grad-cam.ipynb")
+
+
+def test_the_time_in_the_readme_is_that_of_the_chapters() -> None:
+    from micranet_book import runner
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = int(re.search(r"about (\d+) minutes on two slow cores", readme)[1])
+    words = {"half a minute": (0.5, 0.5), "about a minute": (1, 1), "a minute or two": (1, 2),
+             "a few minutes": (2, 5), "seconds": (0.3, 0.5), "two minutes": (2, 2)}  # fmt: skip
+    low = high = 0.0
+    for path in runner.chapters(BOOK).values():
+        line = re.search(r"^\| time \| (.*?) \|$", text_of(path.name), re.MULTILINE)[1]
+        line = re.split("[;,]", line)[0]
+        numbers = [float(each) for each in re.findall(r"(\d+)(?: to (\d+))? minutes", line)[:1]
+                   for each in each if each]
+        known = [words[word] for word in words if word in line]
+        found = (numbers[0], numbers[-1]) if numbers else known[0]
+        low, high = low + found[0], high + found[1]
+    assert low / 2 <= said <= 0.6 * high, "two chapters run at a time"
