@@ -6,13 +6,14 @@ BIN := .venv/bin
 # While torch's threads wait they keep the cores busy by default: slow beside another process.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test test-quick links lock clean
+.PHONY: help book test test-quick test-faults links lock clean
 
 help:
 	@echo "make book        execute the chapters that have changed and build the pages"
 	@echo "                 (book/_build/html/index.html); start over: make book ARGS=--fresh"
 	@echo "make test        run all checks"
 	@echo "make test-quick  run the fast tests, which need no browser and no real data"
+	@echo "make test-faults kill, fill disks and read hostile files at length (about half an hour)"
 	@echo "make links       check external links"
 	@echo "make lock        update requirements.lock from pyproject.toml"
 	@echo "make clean       remove the environment and everything that was built"
@@ -45,6 +46,9 @@ test: .venv/.ready
 
 test-quick: .venv/.ready
 	$(PYTEST) -m "not slow and not browser and not data"
+
+test-faults: .venv/.ready
+	MICRANET_FAULTS=1 $(PYTEST) -m faults
 
 # Without outputs, as only the text has links. Fails if one is broken; no other target needs it.
 links: .venv/.ready
