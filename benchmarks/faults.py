@@ -54,7 +54,8 @@ def main() -> None:
     made = results.provenance()
     cases, kills, bad = (sum(int(row[n] or 0) for row in body) for n in (2, 3, 4))
     report(
-        f"{made['date'][:10]}, {made['device']}, commit {made['commit']}: {cases} cases, "
+        f"{made['date'][:10]}, {made['device']}, commit {made['commit']}, as make "
+        f"{'test' if args.short else 'test-faults'} runs them: {cases} cases, "
         f"{kills} kills, {bad} failures.",
         [["what", "tests", "cases", "kills", "failures", "slowest, s"], *body], args.save,
     )  # fmt: skip

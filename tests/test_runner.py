@@ -1,4 +1,4 @@
-"""The notebook runner, on throw-away books: each start of a kernel costs 1 to 2 s."""
+"""The notebook runner, on throw-away books: what fails, stops or is killed is said and goes on."""
 
 import contextlib
 import io
