@@ -7,7 +7,7 @@ BIN := .venv/bin
 # While torch's threads wait they keep the cores busy by default: slow beside another process.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test test-quick links lock clean
+.PHONY: help book test test-quick test-faults benchmarks links lock clean
 
 help:
 	@echo "make book        execute the chapters that have changed and build the pages"
@@ -15,6 +15,8 @@ help:
 	@echo "                 on open data, hours: make book PROFILE=online"
 	@echo "make test        run all checks"
 	@echo "make test-quick  run the fast tests, which need no browser and no real data"
+	@echo "make test-faults kill, fill disks and read hostile files at length (about half an hour)"
+	@echo "make benchmarks  measure speed and faults anew (an hour or two on a quiet machine)"
 	@echo "make links       check external links"
 	@echo "make lock        update requirements.lock from pyproject.toml"
 	@echo "make clean       remove the environment and everything that was built"
@@ -47,6 +49,17 @@ test: .venv/.ready
 
 test-quick: .venv/.ready
 	$(PYTEST) -m "not slow and not browser and not data"
+
+test-faults: .venv/.ready
+	MICRANET_FAULTS=1 $(PYTEST) -m faults
+
+# Each prints its table, and writes it for the page of measurements.
+benchmarks: .venv/.ready
+	$(BIN)/python benchmarks/cam.py --save book/results/cam.md
+	$(BIN)/python benchmarks/cam.py --bf16
+	$(BIN)/python benchmarks/cam.py --classes 12 --present 2 --save book/results/cam-classes.md
+	for each in speed memory threads crops explore faults; do \
+	    $(BIN)/python benchmarks/$$each.py --save book/results/$$each.md; done
 
 # Without outputs, as only the text has links. Fails if one is broken; no other target needs it.
 links: .venv/.ready

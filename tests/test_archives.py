@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from micranet_helpers.files import archives
 from micranet_helpers.files.archives import discard, unpack
 
+pytestmark = pytest.mark.faults
 NOISE = random.Random(0).randbytes(300)
 FILES = {"a/one.txt": b"one " * 50, "a/b/two.bin": NOISE, "empty": b"", "ä ö.txt": b"umlauts"}
 

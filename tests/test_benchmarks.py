@@ -20,8 +20,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.mark.parametrize(
     ("name", "options", "row", "expected"),
     [
-        ("cam", "--side 32 --classes 1 --batch 1 --rounds 1",
+        ("cam", "--side 32 --classes 3 --present 1 --batch 1 --rounds 1",
          r"([abcde]) \w+ \|( [\d.]+ \|){4}", 5),
+        ("speed", "--side 32 --batch 1 --rounds 1 --ways float32",
+         r"[\w, -]+ \| float32 \|( [\d.]+ \|){3}", 4),
         ("crops", "--sides 32 --images 2 --seconds 0.05 --sizes",
          r"(uint8|float32) \| 32 \|( [\d.]+ \|){8}", 2),
         ("fill", "--seeds 1 --frames 4 --size 96",
@@ -33,7 +35,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
                      r"one thread \|( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|){2}", 1,
                      marks=pytest.mark.slow),
     ],
-    ids=["cam", "crops", "fill", "explore", "large", "many", "threads"],
+    ids=["cam", "speed", "crops", "fill", "explore", "large", "many", "threads"],
 )  # fmt: skip
 def test_benchmark_prints_and_saves_its_table(tmp_path, name, options, row, expected) -> None:
     save = tmp_path / "table.md"

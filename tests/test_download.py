@@ -23,6 +23,7 @@ from micranet_helpers.data.fetch import download, registry, transfer
 from micranet_helpers.data.fetch.download import DownloadError, cached, fetch, remove
 from micranet_helpers.files import archives
 
+pytestmark = pytest.mark.faults
 CONTENT = random.Random(0).randbytes(300_000)
 
 

@@ -31,6 +31,7 @@ from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.zoo import older_layout
 
 ESCAPE = "\x1b]0;title\x07"  # renames a terminal's window
+pytestmark = pytest.mark.faults
 posix = pytest.mark.skipif(os.name != "posix", reason="needs pipes and /proc")
 
 
@@ -127,12 +128,25 @@ def single_values(path: Path) -> None:
             file.create_dataset(f"MICRANet/model/{name}", value.shape, "f4", **chunks)
 
 
+def saved_beside(path: Path) -> None:
+    zoo.save(path, "other", random_model(), {})
+
+
 def endless_text(path: Path) -> None:
     zoo.save(path, "MICRANet", random_model(), {})
     data = bytearray(path.read_bytes())
     heap = data.index(b"GCOL") + 16
     data[heap : heap + 16] = bytes(16)
     path.write_bytes(data)
+
+
+def many_heads(path: Path) -> None:
+    """Heads of heaps, each in all those before it: each looked at to its end would take hours."""
+    endless_text(path)
+    heads = (b"GCOL\1\0\0\0" + (n * 16).to_bytes(8, "little") for n in range(2**16, 0, -1))
+    with h5py.File(path, "a") as file:
+        file["MICRANet/model"]["linear1.weight"].attrs["a"] = 1
+        file.create_dataset("MICRANet/model/more", data=np.frombuffer(b"".join(heads), "f4"))
 
 
 def packed(path: Path) -> None:
@@ -181,7 +195,9 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], str]] = {
     "one large chunk": (stack((1, 64, 64), (1, 16384, 16384)), read_split, "can hold|chunk"),
     "weights of single values": (single_values, DOORS["network"], "pieces"),
     "text without end": (endless_text, DOORS["zoo"], ""),
-    "text without end, loaded": (endless_text, DOORS["network"], "a text in it is damaged"),
+    "text without end, loaded": (endless_text, DOORS["network"], "a text in .* is damaged"),
+    "text without end, kept": (endless_text, saved_beside, "a text in .* is damaged"),
+    "heads of heaps": (many_heads, DOORS["network"], "a text in .* is damaged"),
     "deflated checkpoint": (packed, read_checkpoint, "is damaged or no checkpoint"),
     "channels": (declared(in_channels=10**9), lambda path: train.load(path.parent), "no check"),
     "classes": (declared(num_classes=2**40), lambda path: train.load(path.parent), "no check"),

@@ -1,36 +1,50 @@
 """Killed at random moments, a program goes on where it was and ends as if nothing had happened."""
 
+import mmap
 import os
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import nbformat
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from bright import bright_model
+from micranet_book import record
+from test_label import USAGE as ASKED
+from test_label import click
 from test_predict import USAGE, contents, field
+from test_runner import make_book, write_chapter
 from test_train import EPOCHS, assert_same_run, fit
 
 from micranet_helpers import train, zoo
-from micranet_helpers.files.lock import alone
+from micranet_helpers.label import answers
+from micranet_helpers.label.widget import Labeller
 from micranet_helpers.predict import predict
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir")  # that Python reports
-KILLS = 10  # of one program; each goes on from where the last one was killed
+LONG = "MICRANET_FAULTS" in os.environ  # make test-faults
+KILLS, SEEDS = (24, 3) if LONG else (8, 1)
+BOOKS = KILLS if LONG else 2  # of the book: each costs seconds
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
     pytest.mark.usefixtures("one_thread", "no_bar"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+    pytest.mark.parametrize("seed", range(SEEDS)),
 ]
 
 
-def moments(folder: Path, work: Callable[[], object], most: int | None = None) -> int:
-    """Do some work in a child, killed at a moment if given; count its events of files."""
-    note = folder / "moments"
-    note.unlink(missing_ok=True)
+def moments(work: Callable[[], object], most: int = 0, seconds: float = 0) -> int:
+    """Do some work in a child, killed at an event of files or after a time; count its events."""
+    shared = mmap.mmap(-1, 8)  # with the child
     child = os.fork()
     if child == 0:
         seen = []
@@ -43,63 +57,137 @@ def moments(folder: Path, work: Callable[[], object], most: int | None = None) -
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.addaudithook(count)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # whose signal nothing handles
         try:
             work()
-            note.write_text(str(len(seen)))
+            shared.write(len(seen).to_bytes(8, "little"))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    return int(note.read_text()) if note.exists() else 0
+    return int.from_bytes(shared[:], "little")
 
 
-def kill(folder: Path, work: Callable[[], object], most: int) -> int:
-    """Kill some work again and again, until it is done; count how often it was killed."""
-    draw = np.random.default_rng(0)
-    for number in range(KILLS):
-        if moments(folder, work, int(draw.integers(1, most))):
-            return number
-    assert moments(folder, work)
-    return KILLS
+def kills(work: Callable[[], object], seed: int, note: Callable) -> Iterator[bool]:
+    """Kill some work at random moments, many times; yield each time whether it was done first."""
+    note("kills", KILLS)  # for benchmarks/faults.py
+    draw, start = np.random.default_rng(seed), time.monotonic()
+    assert (most := moments(work)), "it fails"
+    took, killed = time.monotonic() - start, 0
+    yield True
+    while killed < KILLS:
+        by_clock = LONG and draw.random() < 0.5  # without it, each time at the same moments
+        when = {"seconds": draw.uniform(0, took)} if by_clock else {"most": draw.integers(1, most)}
+        done = bool(moments(work, **when))
+        killed += not done
+        yield done
+    assert moments(work)
+    yield True
 
 
-def test_training(tmp_path: Path) -> None:
-    most = moments(tmp_path, lambda: fit(tmp_path / "whole"))
-    killed = kill(tmp_path, lambda: fit(tmp_path / "run"), most // 2)
-    assert killed > 2
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-    with alone(tmp_path / "run"):
-        assert not list((tmp_path / "run").glob("*.part"))
-    assert train.history(tmp_path / "run")["epoch"] == [*range(1, EPOCHS + 1)]
-    assert np.isfinite(train.history(tmp_path / "run")["loss"]).all()
+def test_training(tmp_path: Path, seed: int, record_property) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    for done in kills(lambda: fit(run), seed, record_property):
+        if not done:
+            continue
+        if not whole.exists():
+            shutil.copytree(run, whole)
+        assert_same_run(run, whole)
+        assert not list(run.glob("*.part"))
+        assert train.history(run)["epoch"] == [*range(1, EPOCHS + 1)]
+        assert np.isfinite(train.history(run)["loss"]).all()
+        shutil.rmtree(run)
 
 
-def test_prediction(tmp_path: Path) -> None:
+def test_prediction(tmp_path: Path, seed: int, record_property) -> None:
     (tmp_path / "images").mkdir()
     for name, image in (("a", field()), ("film", np.stack([field(n) for n in range(5)]))):
         tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image, imagej=True,
                          metadata={"axes": "TYX"[-image.ndim :]})  # fmt: skip
     shutil.copy(tmp_path / "images" / "a.tif", os.fsencode(tmp_path / "images") + b"/gr\xf6n.tif")
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=USAGE)
+    out, whole = tmp_path / "out", {}
+    predicts = partial(predict, tmp_path / "images", tmp_path / "zoo.hdf5", out)
+    for done in kills(predicts, seed, record_property):
+        if done:
+            whole = whole or contents(out)
+            assert contents(out) == whole
+            shutil.rmtree(out)
 
-    def run(name: str) -> Path:
-        return predict(tmp_path / "images", tmp_path / "zoo.hdf5", tmp_path / name)
 
-    most = moments(tmp_path, lambda: run("whole"))
-    assert kill(tmp_path, lambda: run("out"), most // 2) > 2
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def test_zoo(tmp_path: Path) -> None:
+def test_zoo(tmp_path: Path, seed: int, record_property) -> None:
     def save() -> None:
         for name in ("a", "b", "c"):
             zoo.save(tmp_path / "zoo.hdf5", name, bright_model(), {})
 
-    most = moments(tmp_path, save)
-    (tmp_path / "zoo.hdf5").unlink()
-    for moment in np.random.default_rng(0).integers(1, most, KILLS).tolist():
-        moments(tmp_path, save, moment)
-        if (tmp_path / "zoo.hdf5").exists():
-            assert {row["group"] for row in zoo.contents(tmp_path / "zoo.hdf5")} <= {*"abc"}
-    save()
-    assert [row["group"] for row in zoo.contents(tmp_path / "zoo.hdf5")] == [*"abc"]
-    assert sorted(path.name for path in tmp_path.glob("*zoo*")) == ["zoo.hdf5"]
+    for done in kills(save, seed, record_property):
+        if done or (tmp_path / "zoo.hdf5").exists():
+            found = {row["group"] for row in zoo.contents(tmp_path / "zoo.hdf5")}
+            assert found == {*"abc"} if done else found <= {*"abc"}
+        if done:
+            assert [path.name for path in tmp_path.glob("*zoo*")] == ["zoo.hdf5"]
+            (tmp_path / "zoo.hdf5").unlink()
+
+
+def test_answers(tmp_path: Path, seed: int, record_property) -> None:
+    """What was said before a kill is in the file, and the questions go on after it."""
+    file, given, wanted = tmp_path / "answers.csv", mmap.mmap(-1, 1), []
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", field()[:48, :48])
+
+    def label() -> None:
+        labeller = Labeller(tmp_path / "images", ASKED, file, who="ann")
+        while labeller.view["tiles"]:
+            click(labeller, ("yes", "no", "cannot tell")[len(answers.read(file)) % 3])
+            given[0] = len(answers.read(file))
+
+    for done in kills(label, seed, record_property):
+        said = [each[:3] for each in answers.read(file)]
+        wanted = wanted or said
+        assert said == wanted[: len(said)] and 0 <= len(said) - given[0] <= 1
+        if done:
+            assert said == wanted and len(wanted) > 4
+            file.unlink()
+        given[0] = len(said) % len(wanted)
+
+
+RUN = "import sys; from micranet_helpers.lessons.command import main; sys.exit(main())"
+OWN = """\
+import time; from pathlib import Path; from micranet_helpers.files.lock import alone
+with alone(Path("run")):  # as a training does
+    time.sleep(0.3)
+print(open("derived.txt").read())"""
+
+
+def begin(root: Path) -> psutil.Popen:
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return psutil.Popen([sys.executable, "-c", RUN, "run", "zeta", "alpha"], cwd=root, **streams)
+
+
+def state(root: Path) -> tuple[list, dict[str, bytes]]:
+    """Read what a run of the book leaves: outputs on pages, and files of the chapters."""
+    tree = root / "_build" / "executed" / "quick"
+    assert all(record.times(tree, ["zeta", "alpha"]).values())
+    outputs = [cell.get("outputs") for name in ("zeta", "alpha")
+               for cell in nbformat.read(tree / f"{name}.ipynb", as_version=4).cells]  # fmt: skip
+    return outputs, {path.name: path.read_bytes() for path in (tree / "work").rglob("*.txt")}
+
+
+@pytest.mark.slow
+def test_book(tmp_path: Path, seed: int, record_property) -> None:
+    """The runner alone is killed, or with its chapters and their kernels, as by a power cut."""
+    root, draw = make_book(tmp_path), np.random.default_rng(seed)
+    write_chapter(root / "book", "alpha", [OWN] * 3)
+    start = time.monotonic()
+    assert begin(root).wait() == 0
+    took, whole = time.monotonic() - start, state(root)
+    record_property("kills", BOOKS)
+    for number in range(BOOKS):
+        shutil.rmtree(root / "_build")
+        runner = begin(root)
+        time.sleep(draw.uniform(0.2, 1) * took)  # the first part goes to imports
+        others = runner.children(recursive=True)
+        for process in [runner, *(others if number % 2 else ())]:
+            process.kill()
+        assert begin(root).wait() == 0 and state(root) == whole
+        assert not psutil.wait_procs(others, timeout=5)[1], "left running"

@@ -1,4 +1,4 @@
-"""The notebook runner, on throw-away books: each start of a kernel costs 1 to 2 s."""
+"""The notebook runner, on throw-away books: what fails, stops or is killed is said and goes on."""
 
 import contextlib
 import io
@@ -221,6 +221,7 @@ def test_only_what_is_out_of_date_is_executed_again(
     assert written.exists() == (len(cells) > 2), "what nothing writes any more is gone"
 
 
+@pytest.mark.faults
 def test_what_a_killed_run_left_goes_if_its_chapter_has_changed(untouched: Path) -> None:
     notebooks, tree = {"alpha": untouched / "book" / "alpha.ipynb"}, untouched / "tree"
     for cells, kept in [(ALPHA, False), (ALPHA, True), (["x = 1"], False)]:
@@ -273,6 +274,7 @@ def test_bad_usage_runs_nothing(untouched: Path, argv: list[str], message: str) 
     assert not out and not (untouched / "_build").exists()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("file", "text"),
     [
@@ -293,12 +295,14 @@ def test_a_broken_file_of_the_book_is_named(untouched: Path, file: str, text: st
     assert f"{Path('book', file)} cannot be read: put it right" in err and err.count("\n") == 1
 
 
+@pytest.mark.faults
 def test_a_clone_that_cannot_be_written_to(untouched: Path) -> None:
     (untouched / "_build").touch()
     code, out, err = call(untouched, "run")
     assert code == 1 and not out and "micranet-book: " in err and "_build" in err
 
 
+@pytest.mark.faults
 def test_two_runs_do_not_share_a_tree(good_run, book: Path) -> None:
     tree = good_run[0]
     with FileLock(tree.parent / f".{tree.name}.lock"):
@@ -332,6 +336,7 @@ def faulty_run(book: Path) -> tuple[Path, int, str]:
     return book / "_build" / "executed" / "odd", code, err
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -386,6 +391,7 @@ def so_far(notebook: Path) -> bool:
     return nbformat.read(notebook, as_version=4).cells[2].outputs[0].text == "so far\n"
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
     code, _, err = call(book, "run", "--profile", "short", "slow")
@@ -396,6 +402,7 @@ def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path)
     assert not is_running(pid)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
 @pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])

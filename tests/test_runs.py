@@ -25,7 +25,7 @@ from micranet_helpers.networks import learner as learners
 from micranet_helpers.networks.checkpoints import AtomicCheckpointIO
 from micranet_helpers.networks.wrapped import unwrapped
 
-pytestmark = pytest.mark.usefixtures("one_thread", "no_bar")
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("one_thread", "no_bar")]
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,7 @@ def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_interrupted_run_ends_with_the_same_weights(
@@ -158,6 +159,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.faults
 @posix
 @pytest.mark.slow
 def test_killed_process_goes_on_in_silence(finished: dict[str, Path], tmp_path: Path) -> None:
@@ -634,6 +636,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_checkpoint_is_neither_loaded_nor_continued(
     copied: Path, damage: Callable
@@ -648,6 +651,7 @@ def test_damaged_checkpoint_is_neither_loaded_nor_continued(
     assert files(copied) == before and not (copied / "ran").exists()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("change", [
     lambda c: c["hyper_parameters"].update(num_classes=3),
     lambda c: c["hyper_parameters"].update(in_channels=3),
@@ -664,6 +668,7 @@ def test_checkpoint_of_another_network_is_refused(copied: Path, change: Callable
 # Full disks
 
 
+@pytest.mark.faults
 @posix
 def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
     """The system itself refuses to write more than 1 MB to a file."""

@@ -261,6 +261,7 @@ def test_save_refuses_models(tmp_path, model):
 # A disk that is full
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="file size limits are set as on Linux")
 def test_writes_that_truly_fail(tmp_path, model):
     """HDF5 writing to the disk itself would crash here when the program ends."""
@@ -409,6 +410,7 @@ def test_link_to_another_file_is_not_copied(file, model):
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_random_damage(tmp_path, model):
     """Flip bits, mostly outside the weights, and cut the file: refused, or sound weights."""

@@ -6,11 +6,9 @@ number, text or group that is expected is refused before it is read.
 
 import io
 import math
-import mmap
-import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ MEMBERS, DEEPEST = 50_000, 32
 
 UNSUSPECTED = 2**26  # bytes of an array, however small its file is
 MOST_PACKED = 200  # bytes of an array : its file
+HEAD = 16  # bytes, of a heap of texts and of each of its pieces
 MOST_CHUNKS = 2**16  # of an array; more need 8 bytes of the file each, or HDF5 would only list them
 
 
@@ -35,8 +34,51 @@ def reading(path: str | Path, what: str) -> Iterator[h5py.File]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path or download it.")
-    with explaining(path, what), h5py.File(path, "r") as file:
+    with explaining(path, what), opened(path) as file:
         yield file
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[h5py.File]:
+    """Open a file for reading; ValueError if one of its texts is damaged."""
+    with _Watched(path) as watched, h5py.File(watched, "r") as file:
+        yield file
+
+
+class _Watched(io.FileIO):
+    """A file that refuses heaps of texts over which HDF5 would go for ever, as it reads them."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._left, self._seen = self.seek(0, io.SEEK_END), set()  # heaps do not overlap
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what HDF5 asks for; look also at a heap whose head began in what it has already."""
+        at = self.tell()
+        self.seek(place := max(at - HEAD + 1, 0))
+        data = self.read(at - place + len(buffer))
+        for found in re.finditer(rb"(?s)GCOL\x01\x00{3}(?=(.{8}))", data):
+            self._check(place + found.start(), int.from_bytes(found[1], "little"))
+        wanted = data[at - place :]
+        buffer[: len(wanted)] = wanted
+        return len(wanted)
+
+    def _check(self, start: int, length: int) -> None:
+        """Refuse a heap with a piece of no length."""
+        if start in self._seen:
+            return
+        self._seen.add(start)
+        self._left -= length
+        if self._left < 0:
+            raise ValueError(f"a text in {self.name} is damaged.")
+        self.seek(start + HEAD)
+        heap, at = self.read(max(length - HEAD, 0)), 0
+        while at + HEAD <= len(heap):
+            number, size = heap[at : at + 2], int.from_bytes(heap[at + 8 : at + HEAD], "little")
+            step = HEAD + -(-size // 8) * 8 if any(number) else size
+            if step < HEAD:
+                raise ValueError(f"a text in {self.name} is damaged.")
+            at += step
 
 
 @contextmanager
@@ -169,22 +211,6 @@ def _adapted(target: str, group: str, place: str) -> str:
     return "/" + "/".join(rest)
 
 
-@lru_cache(8)
-def _check_heaps(path: str, _: int) -> None:
-    """Refuse a heap of texts with a piece of no length, over which HDF5 would go for ever."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        place = 0
-        while (place := data.find(b"GCOL\1\0\0\0", place)) >= 0:
-            at, place = place + 16, place + 16
-            end = min(place + int.from_bytes(data[place - 8 : place], "little"), len(data)) - 16
-            while at <= end:
-                number, size = data[at : at + 2], int.from_bytes(data[at + 8 : at + 16], "little")
-                step = 16 + -(-size // 8) * 8 if any(number) else size
-                if step < 16:
-                    raise ValueError("a text in it is damaged.")
-                at += step
-
-
 def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
     """Read an attribute: a number, an array or one text; None if there is none."""
     if key not in owner.attrs:
@@ -192,8 +218,6 @@ def attribute(owner: h5py.Group | h5py.Dataset, key: str) -> Any:
     # Looked at before it is read: HDF5 crashes on some damaged attributes of other types.
     found = owner.attrs.get_id(key)
     text = h5py.check_string_dtype(found.dtype) and found.shape == ()
-    if text:
-        _check_heaps(owner.file.filename, os.stat(owner.file.filename).st_mtime_ns)
     if not text and found.dtype.kind not in "fiu":
         raise ValueError(f"its attribute {key} holds neither numbers nor one text.")
     value = owner.attrs[key]

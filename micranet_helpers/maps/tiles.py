@@ -11,6 +11,8 @@ from tqdm import tqdm
 from micranet_helpers.data.crops import crop_grid
 
 TILES_PER_BATCH = 16
+PIXELS_PER_BATCH = 512 * 512
+"""On a CPU: with larger buffers a U-Net takes twice as long (benchmarks/memory.py says why)."""
 PATIENCE = 2
 """Seconds of work before a progress bar shows."""
 
@@ -77,8 +79,11 @@ def _blend(image, corners, function, side, margin, bar) -> tuple[Tensor, Tensor]
     window = ramp[:, None] * ramp
     weights = image.new_zeros(image.shape[1:])
     total, best = 0, 0
-    for start in range(0, len(corners), TILES_PER_BATCH):
-        part = corners[start : start + TILES_PER_BATCH]
+    number = TILES_PER_BATCH
+    if image.device.type == "cpu":
+        number = max(1, min(number, PIXELS_PER_BATCH // side**2))
+    for start in range(0, len(corners), number):
+        part = corners[start : start + number]
         tiles = torch.stack([image[:, y : y + side, x : x + side] for y, x in part])
         scores, logits = function(tiles)
         if start == 0:

@@ -21,7 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from micranet_helpers.files.atomic import named, write_atomically
-from micranet_helpers.files.hdf5 import attribute, kept_elsewhere, member, reading, standalone, walk
+from micranet_helpers.files.hdf5 import (
+    attribute,
+    kept_elsewhere,
+    member,
+    opened,
+    reading,
+    standalone,
+    walk,
+)
 from micranet_helpers.files.lock import alone
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.wrapped import unwrapped
@@ -294,7 +302,7 @@ def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
 
 
 def _copy_others(path: Path, file: h5py.File, group: str) -> None:
-    with h5py.File(path, "r") as old:
+    with opened(path) as old:
         for name, value in old.attrs.items():
             file.attrs[name] = value
         for name in old:

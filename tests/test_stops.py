@@ -1,0 +1,126 @@
+"""Stopped by Ctrl-C, short of space, without a worker or beside others: no work is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from bright import bright_model
+from test_label import BOX
+from test_predict import USAGE, contents, field
+from test_train import assert_same_run, fit, in_epoch
+
+from micranet_helpers import train, zoo
+from micranet_helpers.label import answers
+from micranet_helpers.predict import predict
+
+resource = pytest.importorskip("resource", reason="Windows has no such limit")
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.usefixtures("one_thread", "no_bar"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Start some work in a child; its status is 7 if Ctrl-C ends it."""
+    if child := os.fork():
+        return child
+    status = 0
+    try:
+        work()
+    except KeyboardInterrupt:
+        status = 7
+    finally:
+        os._exit(status)
+
+
+@pytest.fixture
+def film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Predict the planes of a film, without a bar, which is written to a file here."""
+    monkeypatch.setattr("micranet_helpers.predict.folder.tqdm", lambda items, *_, **__: items)
+    (tmp_path / "images").mkdir()
+    planes = np.stack([field(n) for n in range(12)])
+    tifffile.imwrite(tmp_path / "images" / "film.tif", planes, imagej=True,
+                     metadata={"axes": "TYX"})  # fmt: skip
+    zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=USAGE)
+    return lambda out="out": predict(tmp_path / "images", tmp_path / "zoo.hdf5", tmp_path / out)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let the system itself refuse to write more bytes than that to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("what", ["training", "prediction"])
+def test_ctrl_c_ends_within_5_s_and_keeps_the_work(what: str, tmp_path: Path, film) -> None:
+    kept, work = {
+        "training": ("run/last.ckpt", lambda: fit(tmp_path / "run", 10_000)),
+        "prediction": ("out/images/film.tif/film-t03-mask.ome.tif", film),
+    }[what]
+    child, end = forked(work), time.monotonic() + 60
+    while not (tmp_path / kept).exists():
+        assert time.monotonic() < end, "nothing begins"
+        time.sleep(0.01)
+    os.kill(child, signal.SIGINT)
+    sent = time.monotonic()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert time.monotonic() - sent < 5
+    if what == "training":
+        assert train.history(tmp_path / "run")["epoch"][0] == 1
+    else:
+        done = (tmp_path / kept).with_name("film-t02-mask.ome.tif")
+        before = done.stat().st_mtime_ns
+        film()
+        assert done.stat().st_mtime_ns == before
+
+
+def test_a_worker_that_is_killed_ends_the_training_and_the_next_goes_on(tmp_path: Path) -> None:
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    options = {"schedule": "plateau"}  # that does not depend on the number of epochs
+    fit(tmp_path / "whole", 2, **options)
+    fit(tmp_path / "run", 1, **options)
+    with pytest.raises(RuntimeError, match="DataLoader worker .*(killed|exited unexpectedly)"):
+        fit(tmp_path / "run", 2, in_epoch(1, kill), num_workers=1, **options)
+    fit(tmp_path / "run", 2, **options)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_prediction_goes_on_once_there_is_room(tmp_path: Path, film) -> None:
+    film("whole")
+    for size in (100, 1500, 5000):
+        with full_disk(size), pytest.raises(OSError, match="could not be written and is as before"):
+            film()
+    film()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_an_answer_that_does_not_fit_is_refused_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "answers.csv"
+    with full_disk(1000), pytest.raises(OSError, match="answers.csv could not be written: free"):
+        for _ in range(100):
+            answers.append(file, [(BOX, "cell", "yes")], "ann")
+    before = file.read_text().splitlines()
+    assert 5 < len(before) < 20 and before[-1].endswith(",ann")
+    answers.append(file, [(BOX, "cell", "no")], "ann")
+    assert file.read_text().splitlines()[:-1] == before
+
+
+def test_several_programs_add_to_one_zoo(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.hdf5"
+    children = [forked(lambda n=n: zoo.save(path, f"{n}", bright_model(), {})) for n in range(4)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert [row["group"] for row in zoo.contents(path)] == [*"0123"]
