@@ -131,7 +131,9 @@ CLAIMS = [  # what a page says of the longer runs, and when it is true
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("page", "sentence", "holds"), CLAIMS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("page", "sentence", "holds"), CLAIMS, ids=[f"{page}-{words[:40]}" for page, words, _ in CLAIMS]
+)
 def test_what_pages_say_of_the_longer_runs_is_true(page: str, sentence: str, holds) -> None:
     assert sentence in text_of(page) and holds()
 
