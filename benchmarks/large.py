@@ -1,7 +1,7 @@
 """What does a pixel of a large image cost? python benchmarks/large.py [--sides 512] [--save FILE]
 
 Finds the objects of square tiled TIFFs, each in a fresh process: all blocks of one image, with the
-shipped network of nuclei or, "light", a mean of 9 × 9 px in its place, which leaves what reading,
+shipped network of cells or, "light", a mean of 9 × 9 px in its place, which leaves what reading,
 joining and writing cost. Images up to 4,096² take the way of small ones.
 """
 
