@@ -58,7 +58,8 @@ benchmarks: .venv/.ready
 	$(BIN)/python benchmarks/cam.py --save book/results/cam.md
 	$(BIN)/python benchmarks/cam.py --bf16
 	$(BIN)/python benchmarks/cam.py --classes 12 --present 2 --save book/results/cam-classes.md
-	for each in speed memory threads crops explore faults; do \
+	$(BIN)/python benchmarks/large.py --network light --save book/results/large.md
+	for each in speed study memory threads crops explore faults; do \
 	    $(BIN)/python benchmarks/$$each.py --save book/results/$$each.md; done
 
 # Without outputs, as only the text has links. Fails if one is broken; no other target needs it.

@@ -30,12 +30,13 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
          r"[\d.]+ \| [\d.]+ \|( [\d.–]+ \|){3}", 5),
         ("explore", "--sides 32 --rounds 1", r"[\w, ]+ \| \d+ \| \d+ \|", 7),
         ("large", "--sides 512 --network light", r"512 \|( [\d.]+ \|){5}", 1),
+        ("study", "--slides 10", r"[\w, :-]+ \| [\d.]+ \| \d+ \| \d+ \|", 5),
         ("many", "--workers 1 --images 1 --side 64", r"1 \|( [\d.]+ \|){4}", 1),
         pytest.param("threads", "--steps 1 --batch 1 --side 16 --settings one",
                      r"one thread \|( [\d.]+ \([\d.]+ to [\d.]+\) \| [\d.]+ \|){2}", 1,
                      marks=pytest.mark.slow),
     ],
-    ids=["cam", "speed", "crops", "fill", "explore", "large", "many", "threads"],
+    ids=["cam", "speed", "crops", "fill", "explore", "large", "study", "many", "threads"],
 )  # fmt: skip
 def test_benchmark_prints_and_saves_its_table(tmp_path, name, options, row, expected) -> None:
     save = tmp_path / "table.md"
