@@ -16,7 +16,8 @@ from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS, check_finite
 from micranet_helpers.networks.wrapped import unwrapped
 
-TILE, AT_ONCE = 512, 4  # px, and how many at a time, for the memory of a laptop
+TILE = 512  # px
+AT_ONCE = 4  # tiles, for the memory of a laptop
 
 Decide = Callable[[Tensor], Tensor]
 """Function that decides which classes are predicted: logits (B, K) -> bool (B, K)."""
