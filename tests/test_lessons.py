@@ -220,7 +220,7 @@ def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_tw
         "papermill": SimpleNamespace(execute_notebook=execute_notebook), "product": product,
         "results": SimpleNamespace(load=str), "place": tmp_path, "one_run": None, "os": os,
         "ThreadPoolExecutor": ThreadPoolExecutor,
-        "numbers": [60, 240], "seeds": [7], "seen": 1, "num_test": 1,
+        "numbers": [60, 240], "seeds": [7], "seen": 1, "num_test": 1, "scheduler": "",
     }  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the cell sets it
     run_cell("sweeps", "def execute", **given)
