@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsers import open_browser, pages_of, settle
 from bs4 import BeautifulSoup
+from micranet_book import browser as try_page
 from micranet_book import networks, runner
 from servers import serve_folder
 
@@ -125,6 +126,10 @@ def test_the_page_that_runs_networks_obeys_its_own_policy(address: str) -> None:
     assert not problems, "\n".join(problems)
 
 
+NETWORKS = {f"network={name}" for name in try_page.KINDS}
+"""What the address of the page `try` may say behind its `#`."""
+
+
 def test_every_internal_link_leads_somewhere(html: Path) -> None:
     soups = {path: BeautifulSoup(path.read_bytes(), "html.parser") for path in pages_of(html)}
     places = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}
@@ -135,6 +140,7 @@ def test_every_internal_link_leads_somewhere(html: Path) -> None:
                 continue
             target = (path.parent / unquote(url.path)).resolve() if url.path else path
             anchors = places.get(target, {url.fragment})  # other files have no anchors
+            anchors |= NETWORKS if target.name == "try.html" else set()
             if not target.is_file() or url.fragment and unquote(url.fragment) not in anchors:
                 lost.append(f"{path.name}: {url.geturl()}")
         # What Sphinx does not find in the API pages it shows as plain code, without a word.

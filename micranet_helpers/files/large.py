@@ -100,7 +100,7 @@ def _parts(
 
 @contextmanager
 def ome_zarr(path: Path) -> Iterator[SimpleNamespace]:
-    """Open an OME-Zarr of version 0.4 or 0.5 as :mod:`micranet_helpers.files.microscopes` does."""
+    """Open an OME-Zarr of version 0.4 or 0.5, with the names that readers of microscopes use."""
     import zarr
 
     group = zarr.open_group(path, mode="r")
