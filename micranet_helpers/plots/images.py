@@ -432,7 +432,8 @@ def show_wrong_detections(
     for kind, cases in wrong.items():
         print(kind, len(cases))
         shown = cases[:6]
-        show_places([image for image, _ in shown], [place for _, place in shown], side, [kind] * 6)
+        show_places([image for image, _ in shown], [place for _, place in shown], side,
+                    [kind] * len(shown))  # fmt: skip
 
 
 def label_titles(counts: Tensor) -> list[str]:
