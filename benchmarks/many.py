@@ -1,7 +1,7 @@
 """What do more workers gain? python benchmarks/many.py [--workers 1 2] [--save FILE]
 
-Finds the objects of images of nuclei with the shipped network, by Dask with so many local workers
-of one thread each. The workers are up, and have worked on an image each, before the clock starts.
+Finds the objects of images of blobs with the shipped network of cells, by Dask with so many local
+workers of one thread each. They are up, and have worked on an image each, before the clock starts.
 """
 
 import argparse

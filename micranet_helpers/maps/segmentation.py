@@ -170,9 +170,14 @@ def stride_of(recipe: Recipe) -> int:
     return (TILE - 2 * recipe.margin) // 16 * 16
 
 
+def magnified_side(length: int, times: float) -> int:
+    """Return the side, px, that a side of an image has once it is magnified."""
+    return max(round(length * times), 1)
+
+
 def magnified(images: Tensor, times: float) -> Tensor:
     """Enlarge or shrink images, (B, C, H, W), to what a network sees of them."""
-    size = [max(round(length * times), 1) for length in images.shape[2:]]
+    size = [magnified_side(length, times) for length in images.shape[2:]]
     return F.interpolate(images, size, mode="bilinear", antialias=times < 1)
 
 

@@ -27,7 +27,7 @@ from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.large import Read, parts_of
 from micranet_helpers.maps.cam import MARGIN
 from micranet_helpers.maps.recipes import EVIDENCE
-from micranet_helpers.maps.segmentation import TILE, pixel_scores, stride_of
+from micranet_helpers.maps.segmentation import TILE, magnified_side, pixel_scores, stride_of
 from micranet_helpers.plots.images import LARGEST
 from micranet_helpers.predict import objects, ways
 from micranet_helpers.zoo.usage import check
@@ -129,7 +129,7 @@ def _stage(
 
 def _spans(length: int, times: float) -> list[tuple[slice, slice]]:
     """Divide a side: px of the image, and those of the magnified image whose tiles they need."""
-    whole = max(round(length * times), 1)
+    whole = magnified_side(length, times)
     tiles = len(crop_grid(whole, TILE, STRIDE))
     firsts = [*range(0, max(1, tiles - 1), TILES)]  # so mirroring finds enough at the far border
     inner = [round((first * STRIDE + MARGIN) / whole * length) for first in firsts[1:]]
@@ -198,7 +198,7 @@ def _of_network(
         return scores[:, *_within(block.own, block.seen)] - levels
     down, up, around = [], [], []
     for own, seen, length in zip(block.own, block.seen, shape[1:], strict=True):
-        whole = max(round(length * times), 1)
+        whole = magnified_side(length, times)
         step, reach = length / whole, max(1, length / whole)
         start, stop = (seen.start - 1) * step - reach, (seen.stop + 1) * step + reach
         around.append(slice(max(0, math.floor(start)), min(length, math.ceil(stop))))
