@@ -1,6 +1,5 @@
 """Killed at random moments, a program goes on where it was and ends as if nothing had happened."""
 
-import mmap
 import os
 import shutil
 import signal
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import nbformat
@@ -17,6 +17,8 @@ import psutil
 import pytest
 import tifffile
 from bright import bright_model
+from clean import CONTEXT
+from clean import begin as begin_child
 from micranet_book import record
 from test_label import USAGE as ASKED
 from test_label import click
@@ -37,34 +39,33 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
     pytest.mark.usefixtures("one_thread", "no_bar"),
-    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
     pytest.mark.parametrize("seed", range(SEEDS)),
 ]
 
 
+def counted(work: Callable[[], object], seen: Synchronized, most: int, seconds: float) -> None:
+    """Do some work; be killed at an event of files or after a time, or else count the events."""
+    events = 0
+
+    def count(event: str, _: tuple) -> None:
+        nonlocal events
+        if event in EVENTS:
+            events += 1
+            if events == most:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # whose signal nothing handles
+    work()
+    seen.value = events
+
+
 def moments(work: Callable[[], object], most: int = 0, seconds: float = 0) -> int:
     """Do some work in a child, killed at an event of files or after a time; count its events."""
-    shared = mmap.mmap(-1, 8)  # with the child
-    child = os.fork()
-    if child == 0:
-        seen = []
-
-        def count(event: str, _: tuple) -> None:
-            if event in EVENTS:
-                seen.append(event)
-                if len(seen) == most:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.addaudithook(count)
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # whose signal nothing handles
-        try:
-            work()
-            shared.write(len(seen).to_bytes(8, "little"))
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    return int.from_bytes(shared[:], "little")
+    seen = CONTEXT.Value("q", 0)
+    child = begin_child(counted, work, seen, most, seconds)
+    child.join()
+    return seen.value
 
 
 def kills(work: Callable[[], object], seed: int, note: Callable) -> Iterator[bool]:
@@ -86,7 +87,7 @@ def kills(work: Callable[[], object], seed: int, note: Callable) -> Iterator[boo
 
 def test_training(tmp_path: Path, seed: int, record_property) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
-    for done in kills(lambda: fit(run), seed, record_property):
+    for done in kills(partial(fit, run), seed, record_property):
         if not done:
             continue
         if not whole.exists():
@@ -114,12 +115,13 @@ def test_prediction(tmp_path: Path, seed: int, record_property) -> None:
             shutil.rmtree(out)
 
 
-def test_zoo(tmp_path: Path, seed: int, record_property) -> None:
-    def save() -> None:
-        for name in ("a", "b", "c"):
-            zoo.save(tmp_path / "zoo.hdf5", name, bright_model(), {})
+def save_three(path: Path) -> None:
+    for name in ("a", "b", "c"):
+        zoo.save(path, name, bright_model(), {})
 
-    for done in kills(save, seed, record_property):
+
+def test_zoo(tmp_path: Path, seed: int, record_property) -> None:
+    for done in kills(partial(save_three, tmp_path / "zoo.hdf5"), seed, record_property):
         if done or (tmp_path / "zoo.hdf5").exists():
             found = {row["group"] for row in zoo.contents(tmp_path / "zoo.hdf5")}
             assert found == {*"abc"} if done else found <= {*"abc"}
@@ -128,27 +130,28 @@ def test_zoo(tmp_path: Path, seed: int, record_property) -> None:
             (tmp_path / "zoo.hdf5").unlink()
 
 
+def label(folder: Path, file: Path, given: Synchronized) -> None:
+    labeller = Labeller(folder, ASKED, file, who="ann")
+    while labeller.view["tiles"]:
+        click(labeller, ("yes", "no", "cannot tell")[len(answers.read(file)) % 3])
+        given.value = len(answers.read(file))
+
+
 def test_answers(tmp_path: Path, seed: int, record_property) -> None:
     """What was said before a kill is in the file, and the questions go on after it."""
-    file, given, wanted = tmp_path / "answers.csv", mmap.mmap(-1, 1), []
+    file, given, wanted = tmp_path / "answers.csv", CONTEXT.Value("q", 0), []
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / "images" / f"{name}.tif", field()[:48, :48])
 
-    def label() -> None:
-        labeller = Labeller(tmp_path / "images", ASKED, file, who="ann")
-        while labeller.view["tiles"]:
-            click(labeller, ("yes", "no", "cannot tell")[len(answers.read(file)) % 3])
-            given[0] = len(answers.read(file))
-
-    for done in kills(label, seed, record_property):
+    for done in kills(partial(label, tmp_path / "images", file, given), seed, record_property):
         said = [each[:3] for each in answers.read(file)]
         wanted = wanted or said
-        assert said == wanted[: len(said)] and 0 <= len(said) - given[0] <= 1
+        assert said == wanted[: len(said)] and 0 <= len(said) - given.value <= 1
         if done:
             assert said == wanted and len(wanted) > 4
             file.unlink()
-        given[0] = len(said) % len(wanted)
+        given.value = len(said) % len(wanted)
 
 
 RUN = "import sys; from micranet_helpers.lessons.command import main; sys.exit(main())"

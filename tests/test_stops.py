@@ -5,12 +5,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from bright import bright_model
+from clean import INTERRUPTED, begin
 from test_label import BOX
 from test_predict import USAGE, contents, field
 from test_train import assert_same_run, fit, in_epoch
@@ -23,33 +25,24 @@ resource = pytest.importorskip("resource", reason="Windows has no such limit")
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.usefixtures("one_thread", "no_bar"),
-    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
 
 
-def forked(work: Callable[[], object]) -> int:
-    """Start some work in a child; its status is 7 if Ctrl-C ends it."""
-    if child := os.fork():
-        return child
-    status = 0
-    try:
-        work()
-    except KeyboardInterrupt:
-        status = 7
-    finally:
-        os._exit(status)
+def predict_film(folder: Path, out: str = "out") -> None:
+    """Predict the planes of a film, without a bar, which is written to a file here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("micranet_helpers.predict.folder.tqdm", lambda items, *_, **__: items)
+        predict(folder / "images", folder / "zoo.hdf5", folder / out)
 
 
 @pytest.fixture
-def film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-    """Predict the planes of a film, without a bar, which is written to a file here."""
-    monkeypatch.setattr("micranet_helpers.predict.folder.tqdm", lambda items, *_, **__: items)
+def film(tmp_path: Path) -> Callable[..., None]:
     (tmp_path / "images").mkdir()
     planes = np.stack([field(n) for n in range(12)])
     tifffile.imwrite(tmp_path / "images" / "film.tif", planes, imagej=True,
                      metadata={"axes": "TYX"})  # fmt: skip
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=USAGE)
-    return lambda out="out": predict(tmp_path / "images", tmp_path / "zoo.hdf5", tmp_path / out)
+    return partial(predict_film, tmp_path)
 
 
 @contextmanager
@@ -66,16 +59,17 @@ def full_disk(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("what", ["training", "prediction"])
 def test_ctrl_c_ends_within_5_s_and_keeps_the_work(what: str, tmp_path: Path, film) -> None:
     kept, work = {
-        "training": ("run/last.ckpt", lambda: fit(tmp_path / "run", 10_000)),
+        "training": ("run/last.ckpt", partial(fit, tmp_path / "run", 10_000)),
         "prediction": ("out/images/film.tif/film-t03-mask.ome.tif", film),
     }[what]
-    child, end = forked(work), time.monotonic() + 60
+    child, end = begin(work), time.monotonic() + 120
     while not (tmp_path / kept).exists():
-        assert time.monotonic() < end, "nothing begins"
+        assert child.is_alive() and time.monotonic() < end, "nothing begins"
         time.sleep(0.01)
-    os.kill(child, signal.SIGINT)
+    os.kill(child.pid, signal.SIGINT)
     sent = time.monotonic()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    child.join()
+    assert child.exitcode == INTERRUPTED
     assert time.monotonic() - sent < 5
     if what == "training":
         assert train.history(tmp_path / "run")["epoch"][0] == 1
@@ -119,8 +113,14 @@ def test_an_answer_that_does_not_fit_is_refused_as_a_whole(tmp_path: Path) -> No
     assert file.read_text().splitlines()[:-1] == before
 
 
+def save_as(name: str, path: Path) -> None:
+    zoo.save(path, name, bright_model(), {})
+
+
 def test_several_programs_add_to_one_zoo(tmp_path: Path) -> None:
     path = tmp_path / "zoo.hdf5"
-    children = [forked(lambda n=n: zoo.save(path, f"{n}", bright_model(), {})) for n in range(4)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    children = [begin(save_as, name, path) for name in "0123"]
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * 4
     assert [row["group"] for row in zoo.contents(path)] == [*"0123"]
