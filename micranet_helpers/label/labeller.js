@@ -53,6 +53,7 @@ function render({ model, el }) {
   const grid = button("grid of crops", () => send("set", { grid: !view().grid }));
   const measure = button("measure an object", () => { ends = ends ? null : []; show(); });
   const train = button("Train now", () => send("start"));
+  const outlines = button("Train outlines, too (minutes)", () => send("start", true));
   const classes = make("select", {
     onchange: () => send("set", { cls: classes.selectedIndex }),
   });
@@ -70,7 +71,7 @@ function render({ model, el }) {
   const root = make("div", { className: "micranet-labeller", tabIndex: 0 },
     row(make("label", {}, "class ", classes), grid, zoomIn, zoomOut,
       make("label", {}, "contrast ", slider), measure),
-    ask, pictures, row(yes, no, save, unsure, undo), progress, row(train), message, results);
+    ask, pictures, row(yes, no, save, unsure, undo), progress, row(train, outlines), message, results);
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", "Labeller: y is yes, n is no, u is cannot tell, z is undo");
   root.setAttribute("data-lm-suppress-shortcuts", "true"); // y and z mean other things in JupyterLab

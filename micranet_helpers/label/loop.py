@@ -1,4 +1,8 @@
-"""Train on all answers so far, judge by images that were left out, and say what to ask next."""
+"""Train on all answers so far, judge by images that were left out, and say what to ask next.
+
+A MICRANet learns whether a crop shows a class. A U-Net then learns pixels: of its evidence, where
+the answers about boxes of all sizes agree.
+"""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,14 +20,17 @@ from torch.utils.data import TensorDataset
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.crops import augmented, crop_grid
 from micranet_helpers.data.own.annotations import image_key, planes_of
+from micranet_helpers.data.own.answers import NO, YES, Question
 from micranet_helpers.files.series import read_plane
-from micranet_helpers.maps import recipes
+from micranet_helpers.maps import recipes, selftraining
 from micranet_helpers.maps.segmentation import magnified, pixel_scores
 from micranet_helpers.maps.thresholds import highest
-from micranet_helpers.networks import MICRANet
+from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.train import fit, logits_of
 
 POOL = {"pool": "lse", "sharpness": 4.0}
+CROPS = 240
+"""Crops that a U-Net sees in an epoch."""
 
 
 class Trained(NamedTuple):
@@ -57,7 +64,7 @@ def paths_of(folder: str | Path) -> dict[str, Path]:
 
 def train_now(
     paths: Mapping[str, Path], labels: Mapping[str, NDArray[np.float32]], usage: zoo.Usage,
-    file: str | Path, epochs: int = 40, folds: int = 3,
+    file: str | Path, epochs: int = 40, folds: int = 3, seed: int = 0,
 ) -> Trained:  # fmt: skip
     """Train on the known labels of crops; store the networks in the group ``MICRANet`` of a zoo.
 
@@ -65,7 +72,8 @@ def train_now(
     NaN for each crop of some of them. ``usage`` says classes, scaling of whole images,
     magnification, and ``side`` of a crop, px of the network. Each crop is seen ``epochs`` times;
     each of ``folds`` parts of the images is left out once; by its answers the level is chosen above
-    which evidence marks a pixel. Raises ValueError if a class lacks a yes or a no in two images.
+    which evidence marks a pixel. ``seed`` is that of the weights. Raises ValueError if a class
+    lacks a yes or a no in two images.
     """
     for k, cls in enumerate(usage.classes):
         for value, word in ((1, "yes"), (0, "no")):
@@ -80,7 +88,8 @@ def train_now(
     for n in range(min(folds, len(data))):
         out = TensorDataset(*map(torch.cat, zip(*data[n::folds], strict=True)))
         rest = [each for i, each in enumerate(data) if i % folds != n]
-        models.append(_fit(_Augmented(*map(torch.cat, zip(*rest, strict=True))), out, n, epochs))
+        train = _Augmented(*map(torch.cat, zip(*rest, strict=True)))
+        models.append(_fit(train, out, folds * seed + n, epochs))
         found.append((logits_of(models[-1], out), highest(models[-1], out), out.tensors[1]))
     auc, levels, columns = [], [], (torch.cat(each).T for each in zip(*found, strict=True))
     for logits, reached, truth in zip(*columns, strict=True):
@@ -93,20 +102,94 @@ def train_now(
     return Trained(models, usage, auc, chance)
 
 
-def masks_of(trained: Trained, path: Path) -> NDArray[np.bool_]:
-    """Mark the classes of an image by evidence from its level on: bool (K, H, W)."""
+def refine_now(
+    trained: Trained, paths: Mapping[str, Path], given: Sequence[Mapping[Question, str]],
+    file: str | Path, epochs: int = 40, rounds: int = 3, seed: int = 0,
+) -> UNet:  # fmt: skip
+    """Train a U-Net on pixels that answers and scores agree on; store it in the same zoo.
+
+    The first of the ``rounds`` learns from the evidence of ``trained`` and its levels, each later
+    one from the scores of the U-Net before. In all of them no pixel of a box answered *no* shows
+    the class, and in a box answered *yes*, of a crop or smaller, the highest scores show it
+    (:func:`~micranet_helpers.maps.selftraining.targets`). ``given`` are the answers about each
+    class. A round begins anew, and sees :data:`CROPS` crops an epoch. From then on the zoo says
+    that "self-trained" is its recipe. Raises ValueError if no answer is about one of these images.
+    """
     usage = trained.usage
-    seen = usage.scaled(read_plane(path).image)
+    names = [name for name in paths if any(box.file == name for each in given for box in each)]
+    if not names:
+        raise ValueError("No answer is about one of these images: check their folder.")
+    images = [_seen(paths[name], usage).numpy() for name in names]
+    scores = [pixel_scores(trained.models, image, recipes.EVIDENCE) for image in images]
+    high = np.float64(usage.levels)
+    for _ in range(rounds):
+        painted = [_painted(score, _boxes(name, given, usage), high, usage.side)
+                   for name, score in zip(names, scores, strict=True)]  # fmt: skip
+        unet = _fit_pixels(images, painted, -(-usage.side // 16) * 16, CROPS * epochs, seed)
+        scores = [pixel_scores([unet], image, recipes.SELF_TRAINED) for image in images]
+        high = np.zeros(len(high))
+    about, refined = {"size": usage.side}, replace(usage, recipe="self-trained", levels=None)
+    zoo.save(file, "MICRANet", trained.models, about, usage=replace(usage, recipe="self-trained"))
+    zoo.save(file, "UNet", unet, about, usage=refined)
+    return unet
+
+
+def _boxes(
+    name: str, given: Sequence[Mapping[Question, str]], usage: zoo.Usage
+) -> list[tuple[str, int, tuple[int, slice, slice]]]:
+    """List answer, side and place, px of the network, of the boxes of an image."""
+    found = []
+    for k, each in enumerate(given):
+        for box, answer in each.items():
+            if box.file == name:
+                top, left, side = (round(px * usage.magnification) for px in box[1:])
+                place = k, slice(top, top + side), slice(left, left + side)
+                found.append((answer, side, place))
+    return found
+
+
+def _painted(
+    scores: NDArray[np.float32], boxes: Sequence[tuple], high: NDArray[np.float64], side: int
+) -> NDArray[np.float32]:
+    absent = np.zeros(scores.shape, bool)
+    for answer, _, place in boxes:
+        if answer == NO:
+            absent[place] = True
+    shown = [place for answer, size, place in boxes if answer == YES and size <= side]
+    return selftraining.targets(scores, absent, np.minimum(high, 0), high, shown)
+
+
+def _fit_pixels(
+    images: Sequence[NDArray], painted: Sequence[NDArray], side: int, number: int, seed: int
+) -> UNet:
+    """Train for one epoch, which needs no choice of the best: nothing is held back."""
+    crops = selftraining.PixelCrops(images, painted, side, number, seed)
+    few = selftraining.PixelCrops(images, painted, side, 16, seed, augment=False)
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(crops, few, folder, 1, batch_size=16, learning_rate=3e-3, network="UNet",
+                   seed=seed)  # fmt: skip
+
+
+def masks_of(trained: Trained, path: Path, unet: UNet | None = None) -> NDArray[np.bool_]:
+    """Mark the classes of an image by evidence from its level on, or by a U-Net: bool (K, H, W)."""
+    usage, seen = trained.usage, trained.usage.scaled(read_plane(path).image)
+    if unet is not None:
+        return pixel_scores([unet], seen, recipes.SELF_TRAINED, usage.magnification) > 0
     scores = pixel_scores(trained.models, seen, recipes.EVIDENCE, usage.magnification)
     return scores >= np.float32(usage.levels)[:, None, None]
 
 
+def _seen(path: Path, usage: zoo.Usage) -> Tensor:
+    """Scale and magnify an image: what the networks see, (C, height, width)."""
+    seen = torch.from_numpy(usage.scaled(read_plane(path).image))
+    return magnified(seen[None], usage.magnification)[0]
+
+
 def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     """Scale, magnify and cut an image, 0 outside of it: (rows, columns, C, side, side)."""
-    image, side = read_plane(path).image, usage.side
-    px, size = round(side / usage.magnification), image.shape[1:]
+    seen, side = _seen(path, usage), usage.side
+    px, size = round(side / usage.magnification), read_plane(path).image.shape[1:]
     rows, columns = (len(crop_grid(length, px, px)) for length in size)
-    seen = magnified(torch.from_numpy(usage.scaled(image))[None], usage.magnification)[0]
     seen = F.pad(seen, (0, columns * side - seen.shape[2], 0, rows * side - seen.shape[1]))
     return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 

@@ -3,13 +3,14 @@
 Crops lie side by side. A question is about a square of 1, 4, 16, … of them. *No* makes all of them
 negative, at no further cost; *yes* opens the quarters, and so does *cannot tell*, as a nearer look
 may help. Boxes of a size of which three quarters are *yes* are opened unasked: that costs less. Of
-a single crop, *cannot tell* leaves the label unknown.
+a single crop, *cannot tell* leaves the label unknown. When no crop is left, quarters of those not
+answered *no* are asked about: they teach where objects end.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,17 @@ def open_questions(
         else:
             yield box
             turns[file] += not opens(box)
+
+
+def all_questions(
+    shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
+) -> Iterator[Question]:
+    """Yield the :func:`open_questions` down to a crop, then those about quarters of crops."""
+    quarters = () if side % 2 else open_questions(shapes, side // 2, answers, side)
+    return chain(
+        open_questions(shapes, side, answers, largest),
+        (box for box in quarters if box.side < side),
+    )
 
 
 def _of_image(

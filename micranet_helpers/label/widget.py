@@ -53,7 +53,7 @@ class Labeller(anywidget.AnyWidget):
         self.side = round(usage.side / usage.magnification)
         self.usage, self.file, self.zoo, self.epochs = usage, Path(file).expanduser(), zoo, epochs
         self.who, self.cls, self.grid, self.around = who or getpass.getuser(), 0, False, 2.0
-        self.trained, self.results, self.message, self.busy = None, [], "", False
+        self.trained, self.unet, self.results, self.message, self.busy = None, None, [], "", False
         self.verdict = ""  # of the last training
         self._one = Lock()
         self.on_msg(lambda _, said, __: self.act(**said))
@@ -90,15 +90,22 @@ class Labeller(anywidget.AnyWidget):
     def _measure(self, px: float) -> None:
         self.message = advice.for_size(px)[2]
 
-    def _start(self, _: Any) -> None:
+    def _start(self, outlines: bool) -> None:
         self.busy, self.message = True, "Training on all answers so far; go on answering."
-        Thread(target=self.train, daemon=True).start()
+        Thread(target=self.train, args=(bool(outlines),), daemon=True).start()
 
-    def train(self) -> None:
-        """Train on all answers so far; show AUC, masks of three images and advice."""
+    def train(self, outlines: bool = False) -> None:
+        """Train on all answers so far; show AUC, masks of three images and advice.
+
+        ``outlines`` trains a U-Net, too (:func:`~micranet_helpers.label.loop.refine_now`).
+        """
         with self._reporting():
             labels = answers.labels(self.file, self.shapes, self.side, self.usage.classes)
             self.trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
+            given = read(self.file)
+            self.unet = loop.refine_now(
+                self.trained, self.paths, [of_class(given, cls) for cls in self.usage.classes],
+                self.zoo, self.epochs) if outlines else None  # fmt: skip
             self.results = [self._marked(file) for file in [*labels][:3]]
             images = {file: read_plane(self.paths[file]).image for file in labels}
             self.verdict = " ".join(
@@ -118,10 +125,11 @@ class Labeller(anywidget.AnyWidget):
         mine = of_class(given, self.usage.classes[self.cls])
         # A network knows which crops are worth a question: no larger box then.
         largest = self.side if self.grid or self.trained else None
-        boxes = questions.open_questions(self.shapes, self.side, mine, largest)
+        boxes = questions.all_questions(self.shapes, self.side, mine, largest)
         if self.trained:
             chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
-            boxes = questions.most_useful([*boxes], chance, self.side, number)
+            crops = questions.open_questions(self.shapes, self.side, mine, largest)
+            boxes = questions.most_useful([*crops], chance, self.side, number) or boxes
         yes = sum(each.answer == YES for each in given)
         labels = questions.known(self.shapes, self.side, mine).values()
         known = np.concatenate([[], *(grid[~np.isnan(grid)] for grid in labels)])
@@ -145,7 +153,7 @@ class Labeller(anywidget.AnyWidget):
                 "alt": f"{box.file}, {box.side} px from row {box.top}, column {box.left}"}
 
     def _marked(self, file: str) -> dict[str, str]:
-        masks = loop.masks_of(self.trained, self.paths[file])
+        masks = loop.masks_of(self.trained, self.paths[file], self.unet)
         image = read_plane(self.paths[file]).image
         picture = outlined(image, masks, [(255, 230, 0)] * len(masks))
         return {"src": data_url(png(picture)), "alt": f"{file}: outlines of what the network marks"}

@@ -121,19 +121,30 @@ def _level_of_class(k: int, scores: Sequence, absent: Sequence, error: float) ->
     return float(kept[0] if kept.size else np.quantile(others, 1 - HIGHEST, method="lower"))
 
 
+BEST = 0.1
+"""Share of a box in which a class is seen whose pixels of highest score are taken to show it."""
+
+
 def targets(
-    scores: NDArray[np.floating], absent: NDArray[np.bool_], low: ArrayLike, high: ArrayLike
-) -> NDArray[np.float32]:
+    scores: NDArray[np.floating], absent: NDArray[np.bool_], low: ArrayLike, high: ArrayLike,
+    shown: Sequence[tuple[int, slice, slice]] = (),
+) -> NDArray[np.float32]:  # fmt: skip
     """Make masks (K, H, W) that a network learns from, float32, with NaN where nothing is known.
 
     They are 0 where the class is ``absent`` (see :func:`absent`) or the score is below ``low``, and
     1 where it is above ``high``, with holes filled. Pixels known to lack the class are never 1.
     ``low`` and ``high`` are one value or (K,); ValueError is raised if ``low`` is above ``high``.
+    ``shown`` are boxes, of a class, rows and columns, that show it: of what may be the class there,
+    the highest scores, :data:`BEST` of the box, count as above ``high``.
     """
     low, high = (np.reshape(limit, (-1, 1, 1)) for limit in (low, high))
     if not (low <= high).all():
         raise ValueError("The low score must not be above the high one: exchange them.")
-    objects = (scores > high) & ~absent
+    objects = scores > high
+    for box in shown:
+        inside = np.where(absent[box], -np.inf, scores[box])
+        objects[box] |= inside > np.quantile(inside, 1 - BEST, method="lower")
+    objects &= ~absent
     filled = np.stack([binary_fill_holes(plane) for plane in objects]) & ~absent
     made = np.where(absent | (scores < low), np.float32(0), np.float32(np.nan))
     made[filled] = 1
