@@ -1,10 +1,10 @@
-"""What do minutes of labelling buy? python benchmarks/budget.py em [--save FILE] [--out FILE]
+"""What do minutes of labelling buy? python benchmarks/budget.py em [--save] [--out FILE]
 
 Simulates an annotator on real micrographs whose masks are known, and judges the masks of test
 images that were never asked about. *Yes or no* is what the labeller does: questions from the whole
 image down to a crop, then to its quarters. Others give scribbles, boxes or outlines for as long; a
 U-Net of the same kind learns from boxes and outlines. Each line that is done is added to ``--out``;
-a run that was stopped goes on behind it.
+a run that was stopped goes on behind it. ``--save`` keeps the results for the book.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from micranet_helpers.lessons import training
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import magnified, pixel_scores
 
+KEPT = Path(__file__).parents[1] / "book" / "results" / "full"
 SCRIBBLE, BOX, OUTLINE = 11, 7, 79  # s; sources in book/baselines.ipynb
 BLOCK = 256  # side of the parts in which boxes and outlines are drawn, px
 SEEN = 8000  # crops that each classifier sees, however many are labelled
@@ -209,6 +210,8 @@ WAYS = {
     "outlines": partial(by_objects, level="FS", each=OUTLINE),
 }  # fmt: skip
 
+BY_ANSWERS = ("tree", "random crops", "network chooses", "2 % wrong", "5 % wrong")
+
 
 def measure(data: Data, way: str, minutes: float, seed: int) -> list[dict[str, Any]]:
     """Label, train and judge; one line for each kind of masks."""
@@ -237,6 +240,24 @@ def table(lines: list[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
+def keep(dataset: str, data: Data, lines: list[dict[str, Any]]) -> None:
+    """Write the results of each seed."""
+    for seed in sorted({line["seed"] for line in lines}):
+        mine = [line for line in lines if line["seed"] == seed]
+        names = [line["kind"] + f", {line['way']}" * (line["way"] in BY_ANSWERS)
+                 + f", {line['minutes']:g} min" for line in mine]  # fmt: skip
+        results.save(
+            KEPT / f"budget-{dataset}-open-{seed}.json", dataset=f"budget-{dataset}",
+            source="open", seed=seed, n=len(data.tests), labels_used="for each way its own",
+            metrics={f"pixel F1, {name}": line["pixel F1"]
+                     for name, line in zip(names, mine, strict=True)}
+            | {f"minutes, {name}": line["spent"] for name, line in zip(names, mine, strict=True)},
+            seconds={name: line["seconds"] for name, line in zip(names, mine, strict=True)},
+            parameters={"subset": "small", "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
+                        "measured at": ", ".join(sorted({line["commit"] for line in mine}))},
+        )  # fmt: skip
+
+
 def main() -> None:
     """Measure what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -245,7 +266,7 @@ def main() -> None:
     parser.add_argument("--minutes", nargs="+", type=float, default=[5, 10, 20, 40, 80])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, help="lines as JSON; what it holds is not done again")
-    parser.add_argument("--save", type=Path, help="write the table to this file, too")
+    parser.add_argument("--save", action="store_true", help="keep table and results in the book")
     args = parser.parse_args()
     lines = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
     with tempfile.TemporaryDirectory() as folder:
@@ -259,9 +280,13 @@ def main() -> None:
                   file=sys.stderr)  # fmt: skip
             if args.out:
                 write_atomically(args.out, json.dumps(lines).encode())
-    report(f"{lines[0]['date'][:10]}, {lines[0]['device']}, commit {lines[0]['commit']}: "
-           f"{args.dataset}, {len(data.paths)} images to label, {len(data.tests)} to judge by; "
-           "pixel F1, mean and spread over seeds.", table(lines), args.save)  # fmt: skip
+    commits = ", ".join(sorted({line["commit"][:10] for line in lines}))
+    report(f"{lines[0]['date'][:10]}, {lines[0]['device']}, commit {commits}: {args.dataset}, "
+           f"{len(data.paths)} images to label, {len(data.tests)} to judge by; pixel F1, mean ± sd "
+           f"over {len({line['seed'] for line in lines})} seeds.", table(lines),
+           KEPT.parent / f"budget-{args.dataset}.md" if args.save else None)  # fmt: skip
+    if args.save:
+        keep(args.dataset, data, lines)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,23 @@ def test_targets_say_what_is_known(scores: np.ndarray, data: st.DataObject) -> N
         assert ((plane == 1) == objects | (holes & ~none[k])).all()
 
 
+@given(scores=SCORES, data=st.data())
+def test_a_box_that_shows_a_class_has_some_of_it(scores: np.ndarray, data: st.DataObject) -> None:
+    none = data.draw(hnp.arrays(bool, scores.shape))
+    rows, columns = (slice(*sorted(data.draw(st.lists(st.integers(0, length), min_size=2,
+                                                      max_size=2, unique=True))))
+                     for length in scores.shape[1:])  # fmt: skip
+    box = data.draw(st.integers(0, len(scores) - 1)), rows, columns
+    without, made = targets(scores, none, 9, 9), targets(scores, none, 9, 9, [box])
+    inside = np.zeros(scores.shape, bool)
+    inside[box] = True
+    assert (made[none] == 0).all() and (made >= without).all()
+    possible, most = scores[inside & ~none], scores[inside].size
+    if possible.size and np.unique(scores[inside]).size == most > 10:
+        best = possible >= np.sort(possible)[-min(most // 10, possible.size)]
+        assert (made[inside & ~none][best] == 1).all()
+
+
 def test_targets_of_a_split_follow_from_evidence_and_labels(path, monkeypatch) -> None:
     monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)

@@ -53,7 +53,7 @@ function render({ model, el }) {
   const grid = button("grid of crops", () => send("set", { grid: !view().grid }));
   const measure = button("measure an object", () => { ends = ends ? null : []; show(); });
   const train = button("Train now", () => send("start"));
-  const outlines = button("Train outlines, too (minutes)", () => send("start", true));
+  const outlines = button("Train outlines, too", () => send("start", true));
   const classes = make("select", {
     onchange: () => send("set", { cls: classes.selectedIndex }),
   });

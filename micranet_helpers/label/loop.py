@@ -112,51 +112,65 @@ def refine_now(
     one from the scores of the U-Net before. In all of them no pixel of a box answered *no* shows
     the class, and in a box answered *yes*, of a crop or smaller, the highest scores show it
     (:func:`~micranet_helpers.maps.selftraining.targets`). ``given`` are the answers about each
-    class. A round begins anew, and sees :data:`CROPS` crops an epoch. From then on the zoo says
-    that "self-trained" is its recipe. Raises ValueError if no answer is about one of these images.
+    class. A round begins anew, and sees :data:`CROPS` crops an epoch. If its masks agree at least
+    as well with the answers as evidence does, "self-trained" becomes the recipe of the zoo. Raises
+    ValueError if no answer is about one of these images.
     """
     usage = trained.usage
     names = [name for name in paths if any(box.file == name for each in given for box in each)]
     if not names:
         raise ValueError("No answer is about one of these images: check their folder.")
     images = [_seen(paths[name], usage).numpy() for name in names]
+    boxes = [_boxes(name, image.shape[1:], given, usage)
+             for name, image in zip(names, images, strict=True)]  # fmt: skip
     scores = [pixel_scores(trained.models, image, recipes.EVIDENCE) for image in images]
     high = np.float64(usage.levels)
+    before = _agreement(scores, high, boxes)
     for _ in range(rounds):
-        painted = [_painted(score, _boxes(name, given, usage), high, usage.side)
-                   for name, score in zip(names, scores, strict=True)]  # fmt: skip
+        painted = [_painted(*pair, high) for pair in zip(scores, boxes, strict=True)]
         unet = _fit_pixels(images, painted, -(-usage.side // 16) * 16, CROPS * epochs, seed)
         scores = [pixel_scores([unet], image, recipes.SELF_TRAINED) for image in images]
         high = np.zeros(len(high))
-    about, refined = {"size": usage.side}, replace(usage, recipe="self-trained", levels=None)
-    zoo.save(file, "MICRANet", trained.models, about, usage=replace(usage, recipe="self-trained"))
-    zoo.save(file, "UNet", unet, about, usage=refined)
+    recipe = "self-trained" if _agreement(scores, high, boxes) >= before else "evidence"
+    about, own = {"size": usage.side}, replace(usage, recipe="self-trained", levels=None)
+    zoo.save(file, "MICRANet", trained.models, about, usage=replace(usage, recipe=recipe))
+    zoo.save(file, "UNet", unet, about, usage=own)
     return unet
 
 
 def _boxes(
-    name: str, given: Sequence[Mapping[Question, str]], usage: zoo.Usage
-) -> list[tuple[str, int, tuple[int, slice, slice]]]:
-    """List answer, side and place, px of the network, of the boxes of an image."""
+    name: str, size: tuple[int, int], given: Sequence[Mapping[Question, str]], usage: zoo.Usage
+) -> list[tuple[str, tuple[int, slice, slice]]]:
+    """List answers and places, px of the network, of an image: all *no*, *yes* of small boxes."""
     found = []
     for k, each in enumerate(given):
         for box, answer in each.items():
-            if box.file == name:
-                top, left, side = (round(px * usage.magnification) for px in box[1:])
-                place = k, slice(top, top + side), slice(left, left + side)
-                found.append((answer, side, place))
+            top, left, side = (round(px * usage.magnification) for px in box[1:])
+            if box.file != name or not (top < size[0] and left < size[1]):
+                continue
+            if answer == NO or (answer == YES and side <= usage.side):
+                found.append((answer, (k, slice(top, top + side), slice(left, left + side))))
     return found
 
 
 def _painted(
-    scores: NDArray[np.float32], boxes: Sequence[tuple], high: NDArray[np.float64], side: int
+    scores: NDArray[np.float32], boxes: Sequence[tuple], high: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     absent = np.zeros(scores.shape, bool)
-    for answer, _, place in boxes:
-        if answer == NO:
-            absent[place] = True
-    shown = [place for answer, size, place in boxes if answer == YES and size <= side]
+    for answer, place in boxes:
+        absent[place] |= answer == NO
+    shown = [place for answer, place in boxes if answer == YES]
     return selftraining.targets(scores, absent, np.minimum(high, 0), high, shown)
+
+
+def _agreement(
+    scores: Sequence[NDArray], high: NDArray[np.float64], boxes: Sequence[Sequence[tuple]]
+) -> float:
+    """Compute F1 of "more than a twentieth of the box is marked" against the answers."""
+    pairs = [(np.mean(score[place] > high[place[0]]) > 0.05, answer == YES)
+             for score, some in zip(scores, boxes, strict=True)
+             for answer, place in some]  # fmt: skip
+    return metrics.dice(*np.array(pairs).T)
 
 
 def _fit_pixels(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from micranet_helpers.metrics import Curve, Matching
@@ -59,6 +59,29 @@ def plot_methods(
     axes[-1, 0].set(xlabel=xlabel)
     axes[-1, 0].xaxis.set(major_locator=LogLocator(subs=(1, 3)), minor_locator=NullLocator(),
                           major_formatter="{x:g}")  # fmt: skip
+
+
+@style()
+def plot_budgets(
+    curves: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str, ylabel: str
+) -> None:
+    """Plot measures of methods over budgets: the mean of several runs, their lowest and highest.
+
+    ``curves`` gives, for each name of a method and budget (above 0, logarithmic axis), the measures
+    of its runs, 0 to 1; the labels name the two axes.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.2))
+    for (name, runs), mark in zip(curves.items(), "os^Dvp", strict=False):
+        costs = sorted(runs)
+        means = np.array([np.mean(runs[cost]) for cost in costs])
+        ends = np.array([(min(runs[cost]), max(runs[cost])) for cost in costs]).T
+        axis.errorbar(costs, means, np.abs(ends - means), label=name, marker=mark, capsize=3,
+                      color=run_colours(curves)[name])  # fmt: skip
+    ticks = sorted({cost for runs in curves.values() for cost in runs})
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", ylim=(0, 1))
+    axis.xaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(),
+                   major_formatter="{x:g}")  # fmt: skip
+    figure.legend(loc="outside right upper")
 
 
 def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
