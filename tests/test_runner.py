@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 from filelock import FileLock
-from micranet_book import record, runner
+from micranet_book import command, record, runner
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = """\
@@ -89,7 +89,7 @@ def call(root: Path, *argv: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
     with contextlib.chdir(root), streams[0], streams[1]:
-        code = runner.main(list(argv))
+        code = command.main(list(argv))
     return code, out.getvalue(), err.getvalue()
 
 

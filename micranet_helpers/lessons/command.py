@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     if name in ("predict", "publish-weights"):
         return _guarded(_predict if name == "predict" else _publish, rest)
     try:
-        from micranet_book import runner
+        from micranet_book import command
     except ImportError:
         return _complain(f"{name or 'this command'} needs the chapters: clone the repository and "
                          "run `make book` or `pip install -e .[book]` there.")  # fmt: skip
     with stoppable():
-        return runner.main(argv)
+        return command.main(argv)
 
 
 def _guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:

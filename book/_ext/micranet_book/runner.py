@@ -7,9 +7,7 @@ that it needs (``book/needs.yaml``); the pages are made from that copy. A chapte
 nor the pages.
 """
 
-import argparse
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -27,7 +25,7 @@ from micranet_book.chapter import Job, literal, start
 from micranet_helpers.files.lock import alone
 
 # What the extra `book` adds (papermill, nbformat, yaml) is imported where it is used, so that a
-# reader without it gets the sentence of `_require_book` instead of a traceback.
+# reader without it gets the sentence of the command instead of a traceback.
 
 AT_ONCE = 2
 """Chapters that are executed side by side: much of each runs on one core whatever the others do."""
@@ -49,61 +47,6 @@ class ChapterError(Exception):
     """A chapter or the building of the pages did not come to its end."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    0: done, 1: a chapter failed or the pages have warnings, 2: bad usage, 130: stopped by Ctrl-C.
-    """
-    args = _parser().parse_args(argv)
-    try:
-        _require_book(Path.cwd())
-        args.command(Path.cwd(), args)
-    except UsageError as error:
-        print(f"micranet-book: {error}", file=sys.stderr)
-        return 2
-    except (ChapterError, OSError) as error:
-        print(f"\nmicranet-book: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nmicranet-book: stopped; the same command continues from here.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="micranet-book", description="Run and build the book.")
-    commands = parser.add_subparsers(required=True)
-    for name, command, text in (
-        ("run", _run, "execute chapters into _build/executed/<profile>/"),
-        ("build", _build, "execute all chapters, then build the pages in book/_build/html/"),
-        ("list", _list, "show the parameters of all chapters"),
-        ("networks", _networks, "train anew the networks that ship with the package"),
-    ):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command, chapters=[], parameters=[])
-        if name == "networks":
-            continue
-        sub.add_argument("--profile", default="quick", help="file of book/profiles/ (quick)")
-        if name != "list":
-            sub.add_argument(
-                "-p", dest="parameters", action="append", metavar="chapter:name=value",
-                help="replace one parameter; the value is read as YAML (may be repeated)",
-            )
-            sub.add_argument(
-                "--fresh", action="store_true", help="forget earlier runs and start from nothing"
-            )
-        if name == "run":
-            sub.add_argument("chapters", nargs="*", metavar="chapter", help="default: all")
-    return parser
-
-
-def _require_book(root: Path) -> None:
-    if not (root / "book" / "_toc.yml").is_file():
-        raise UsageError("there is no book/_toc.yml here; run this in a clone of the repository.")
-    if not all(map(importlib.util.find_spec, ("papermill", "jupyter_book"))):
-        raise UsageError('the notebook tools are missing; pip install "micranet-helpers[book]".')
-
-
 @contextmanager
 def _owned(tree: Path) -> Iterator[None]:
     """Let no other run change the tree meanwhile."""
@@ -112,40 +55,6 @@ def _owned(tree: Path) -> Iterator[None]:
             yield
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _run(root: Path, args: argparse.Namespace) -> None:
-    run_book(root, args.profile, args.parameters, args.chapters, args.fresh)
-
-
-def _build(root: Path, args: argparse.Namespace) -> None:
-    problems = []
-    try:
-        run_book(root, args.profile, args.parameters, fresh=args.fresh)
-    except ChapterError as error:
-        problems.append(str(error))
-    try:
-        build_html(_tree(root, args.profile), root / "book")
-    except ChapterError as error:
-        problems.append(str(error))
-    index = _index(root / "book")
-    if index.is_file():
-        print(index, flush=True)
-    if problems:
-        raise ChapterError("\n".join(problems))
-
-
-def _list(root: Path, args: argparse.Namespace) -> None:
-    print(parameter_table(root / "book", args.profile))
-
-
-def _networks(root: Path, args: argparse.Namespace) -> None:
-    from micranet_book import networks  # loads torch
-    from micranet_helpers.results import provenance
-
-    if str(provenance()["commit"]).endswith("+changes"):
-        raise UsageError("commit your changes first: the model cards name the commit.")
-    networks.make(root)
 
 
 # --- what to run -------------------------------------------------------------------------------
@@ -316,7 +225,7 @@ def run_book(
     _check_parameters(selected, extra)
     values = {name: parameters.get(name, {}) | extra.get(name, {}) for name in notebooks}
 
-    tree, needs = _tree(root, profile), _needs(root / "book" / "needs.yaml")
+    tree, needs = tree_of(root, profile), _needs(root / "book" / "needs.yaml")
     threads = max((os.cpu_count() or 1) // AT_ONCE, 1)
     with _owned(tree):
         sources = record.open_tree(root, tree, fresh)
@@ -339,7 +248,7 @@ def _needs(path: Path) -> record.Needs:
         return {name: list(needed) for name, needed in _read_yaml(path).items()}
 
 
-def _tree(root: Path, profile: str) -> Path:
+def tree_of(root: Path, profile: str) -> Path:
     return root / "_build" / "executed" / profile
 
 
@@ -410,7 +319,7 @@ def build_html(tree: Path, output: Path) -> Path:
         if (tree / "status.json").is_file():
             status.write_tables(tree)
         done = subprocess.run([sys.executable, "-c", code, *options])
-    index = _index(output)
+    index = index_of(output)
     if not index.is_file():
         raise ChapterError("the pages could not be built; the messages above say why.")
     if done.returncode:
@@ -418,5 +327,5 @@ def build_html(tree: Path, output: Path) -> Path:
     return index
 
 
-def _index(output: Path) -> Path:
+def index_of(output: Path) -> Path:
     return output / "_build" / "html" / "index.html"
