@@ -159,6 +159,15 @@ def test_more_than_an_archive_of_this_size_may_hold(kind, sizes, tmp_path, monke
     assert read(unpack(archive, tmp_path / "out")) == files
 
 
+@every_kind
+def test_more_members_than_any_dataset_has(kind: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    files = {f"{n}": b"" for n in range(4)}
+    refused(KINDS[kind](tmp_path / "archive", files), "more than 3 members")
+    assert len(read(unpack(KINDS[kind](tmp_path / "archive", dict([*files.items()][:3])),
+                           tmp_path / "out"))) == 3  # fmt: skip
+
+
 def test_zip_that_declares_less_than_it_holds(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "archive", {"zeros": bytes(1_000_000)})
     size, false = (number.to_bytes(4, "little") for number in (1_000_000, 10))

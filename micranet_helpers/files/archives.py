@@ -15,6 +15,7 @@ from typing import IO
 
 MOST_RATIO = 200  # unpacked : packed; label masks reach 100, bombs 1000 and more
 LEAST_LIMIT = 100_000_000  # bytes; a small archive may unpack to this, whatever its ratio
+MOST_MEMBERS = 100_000  # each takes a file, also an empty one
 CHUNK = 2**20
 
 # What the archive is to blame for: no number, a seek to nowhere, or names that cannot be.
@@ -25,8 +26,9 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a zip or tar archive (plain, gzip, bzip2 or xz), and return its folder.
 
     An old folder is replaced as a whole. Raises ValueError if the archive is damaged, unpacks to
-    more than 200 times its size (and 100 MB), or a member would land outside the folder, is a link
-    or has the name of another; OSError if the disk is full. The folder is then as before.
+    more than 200 times its size (and 100 MB) or 100,000 members, or a member would land outside
+    the folder, is a link or has the name of another; OSError if the disk is full. The folder is
+    then as before.
     """
     if not archive.is_file():
         raise FileNotFoundError(f"There is no archive {archive}: check the path or download it.")
@@ -62,7 +64,10 @@ def _write(archive: Path, folder: Path) -> None:
     left = most = max(LEAST_LIMIT, MOST_RATIO * archive.stat().st_size)
     with archive.open("rb") as file:
         is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
-    for name, size, content in _zip_members(archive) if is_zip else _tar_members(archive):
+    members = _zip_members(archive) if is_zip else _tar_members(archive)
+    for number, (name, size, content) in enumerate(members):
+        if number == MOST_MEMBERS:
+            raise ValueError(f"it holds more than {MOST_MEMBERS:,} members")
         left -= size
         if left < 0:
             raise ValueError(f"it would unpack to more than {most:,} bytes")

@@ -249,6 +249,7 @@ def _needs(path: Path) -> record.Needs:
 
 
 def tree_of(root: Path, profile: str) -> Path:
+    """Name the folder of the executed chapters of a profile."""
     return root / "_build" / "executed" / profile
 
 
@@ -328,4 +329,5 @@ def build_html(tree: Path, output: Path) -> Path:
 
 
 def index_of(output: Path) -> Path:
+    """Name the first of the pages."""
     return output / "_build" / "html" / "index.html"
