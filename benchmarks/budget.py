@@ -114,7 +114,8 @@ def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict
         chance = {name: grid[..., 0] for name, grid in classified(data, given, seed).chance.items()}
         boxes = [*ask.open_questions(shapes, side, given, side)]
         simulate(boxes=ask.most_useful(boxes, chance, side, len(boxes)), number=number - len(given))
-    simulate(boxes=ask.all_questions(shapes, side, given), number=number - len(given))
+    largest = None if how == "tree" else side
+    simulate(boxes=ask.all_questions(shapes, side, given, largest), number=number - len(given))
     return given
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,3 +123,54 @@ def test_ceiling_asks_nothing_of_difficult_cells(kept: Path) -> None:
     sample = Sample("field", np.zeros((3, 1, 4), np.uint8), label)
     np.testing.assert_array_equal(target("pvivax", sample), [[[1, 1, 0, np.nan]]])
     np.testing.assert_array_equal(target("em", sample), label > 0)
+
+
+def test_boxes_are_drawn_block_by_block_while_there_is_time(kept: Path) -> None:
+    budget = importlib.import_module("budget")
+    label = np.zeros((512, 512), int)
+    for number, (top, left) in enumerate(((20, 20), (250, 30), (30, 400), (400, 60)), 1):
+        label[top : top + 10, left : left + 10] = number
+    label[20:25, 20:25] = 0  # a box is larger than its object
+    target, left = budget.drawn(label, "BBOX", 7, 1 + 14 + 1 + 7 + 5)
+    assert left == 5, "the third block would take 8 s"
+    assert np.isnan(target[256:, :256]).sum() == 256**2 - 4 * 10
+    assert np.isnan(target[256:, 256:]).all() and not np.isnan(target[:256]).any()
+    assert target[20:30, 20:30].all() and target[250:260, 30:40].all()
+    assert np.nansum(target) == 300
+    target, left = budget.drawn(label, "FS", 7, 1000)
+    np.testing.assert_array_equal(target, label > 0)
+    assert left == 1000 - 4 - 4 * 7
+
+
+def test_an_annotator_asks_down_the_tree_or_at_random(kept: Path) -> None:
+    budget = importlib.import_module("budget")
+    true = {f"{n}": np.zeros((128, 128), int) for n in range(3)}
+    true["1"][70:90, 70:90] = 1
+    subject = budget.Subject(None, 0, 32, 1.0, "minmax")
+    data = SimpleNamespace(subject=subject, true=true, shapes={n: (128, 128) for n in true})
+    tree = budget.answered(data, 99, "tree", 0, 0)
+    assert len(tree) == 2 + 1 + 4 + 4 + 4, "two images of no; of the other, down to quarters"
+    assert {box.side for box, answer in tree.items() if answer == "yes"} == {128, 64, 32, 16}
+    some = budget.answered(data, 50, "random crops", 0, 0)
+    assert [box.side for box in some] == [32] * 48 + [16] * 2
+    assert budget.answered(data, 5, "tree", 0, 0).keys() <= {*tree}
+
+
+def test_minutes_of_labelling_are_kept_for_the_book(kept: Path, monkeypatch) -> None:
+    budget = importlib.import_module("budget")
+    monkeypatch.setattr(budget, "KEPT", kept)
+    lines = [
+        {"way": way, "kind": kind, "minutes": 5.0, "spent": 4.5, "seed": seed, "seconds": 1.0,
+         "pixel F1": 0.5 + 0.1 * seed, "commit": "c"}
+        for seed in (0, 1) for way, kind in (("tree", "yes or no"), ("boxes", "boxes"))
+    ]  # fmt: skip
+    assert budget.table(lines) == [
+        ["labels", "masks", "5 min"], ["tree", "yes or no", "0.550 ± 0.071"],
+        ["boxes", "boxes", "0.550 ± 0.071"],
+    ]  # fmt: skip
+    budget.keep("em", SimpleNamespace(tests=["a", "b"]), lines)
+    first, second = results.collect(kept, "budget-em")
+    assert first["n"] == 2 and second["metrics"] == {
+        "pixel F1, yes or no, tree, 5 min": 0.6, "pixel F1, boxes, 5 min": 0.6,
+        "minutes, yes or no, tree, 5 min": 4.5, "minutes, boxes, 5 min": 4.5,
+    }  # fmt: skip
