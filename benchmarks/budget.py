@@ -99,7 +99,11 @@ class Data:
 
 
 def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict:
-    """Answer so many questions: down the tree, about random crops, or as a network wishes."""
+    """Answer so many questions, in some order, down to quarters of crops.
+
+    "tree": all images in turn, crops before quarters; "image by image": all about one, then about
+    the next; else random crops first, or after half of them those that a network wishes.
+    """
     side, rng = data.subject.side, np.random.default_rng(seed)
     names = rng.permutation([*data.shapes])
     shapes = {name: data.shapes[name] for name in names}
@@ -114,6 +118,10 @@ def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict
         chance = {name: grid[..., 0] for name, grid in classified(data, given, seed).chance.items()}
         boxes = [*ask.open_questions(shapes, side, given, side)]
         simulate(boxes=ask.most_useful(boxes, chance, side, len(boxes)), number=number - len(given))
+    elif how == "image by image":
+        for name in names:
+            boxes = ask.all_questions({name: shapes[name]}, side, given)
+            simulate(boxes=boxes, number=number - len(given))
     largest = None if how == "tree" else side
     simulate(boxes=ask.all_questions(shapes, side, given, largest), number=number - len(given))
     return given
@@ -202,6 +210,7 @@ def by_scribbles(data: Data, minutes: float, seed: int) -> Iterator[tuple[str, f
 
 WAYS = {
     "tree": by_answers,
+    "image by image": partial(by_answers, how="image by image"),
     "random crops": partial(by_answers, how="random crops"),
     "network chooses": partial(by_answers, how="network chooses"),
     "2 % wrong": partial(by_answers, error=0.02),
@@ -211,7 +220,7 @@ WAYS = {
     "outlines": partial(by_objects, level="FS", each=OUTLINE),
 }  # fmt: skip
 
-BY_ANSWERS = ("tree", "random crops", "network chooses", "2 % wrong", "5 % wrong")
+BY_ANSWERS = ("tree", "image by image", "random crops", "network chooses", "2 % wrong", "5 % wrong")
 
 
 def measure(data: Data, way: str, minutes: float, seed: int) -> list[dict[str, Any]]:
