@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from bright import bright_model
 from skimage import draw
 
 from micranet_helpers import metrics, zoo
@@ -20,7 +21,7 @@ from micranet_helpers.data.own.answers import NO, UNDO, UNKNOWN, YES, Answer, Qu
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.label.widget import Labeller
-from micranet_helpers.predict.ways import open_zoo
+from micranet_helpers.predict.ways import find, open_zoo
 
 BOX = Question("a, b.png", 0, 64, 32)
 OTHER = Question("a, b.png", 32, 0, 32)
@@ -379,6 +380,26 @@ def test_planes_of_a_stack_are_asked_about_one_by_one(scenes: tuple, tmp_path: P
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no image: check the path"):
         Labeller(tmp_path, USAGE)
+
+
+def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
+    scenes: tuple, tmp_path: Path
+) -> None:
+    paths, file = loop.paths_of(scenes[0]), tmp_path / "a.hdf5"
+    usage = zoo.Usage(("disc",), "minmax", side=32, levels=(0,))
+    trained = loop.Trained([bright_model(0.5)], usage, [1.0], {})
+    one, other, *_ = paths
+    given = {Question(one, 0, 64, 64): NO, Question(one, 32, 32, 32): YES,
+             Question(one, 96, 0, 16): YES, Question(other, 0, 0, 0): NO}  # fmt: skip
+    unet = loop.refine_now(trained, paths, [given], file, epochs=1, rounds=1)
+    networks = open_zoo(file)
+    image = read_image(paths[one])
+    found = find(networks, image, ["self-trained"])["self-trained"].masks
+    np.testing.assert_array_equal(found, loop.masks_of(trained, paths[one], unet))
+    assert networks.usage.recipe == networks.ways[0]
+    assert networks.entry.usage.levels == (0,) and networks.student.usage.levels is None
+    with pytest.raises(ValueError, match="No answer is about one of these images"):
+        loop.refine_now(trained, paths, [{}], file)
 
 
 def answer_all(labeller: Labeller, present: dict[str, np.ndarray], number: int) -> None:

@@ -146,6 +146,7 @@ def _boxes(
     for k, each in enumerate(given):
         for box, answer in each.items():
             top, left, side = (round(px * usage.magnification) for px in box[1:])
+            side = side or max(size)  # 0: the whole image
             if box.file != name or not (top < size[0] and left < size[1]):
                 continue
             if answer == NO or (answer == YES and side <= usage.side):
