@@ -194,6 +194,19 @@ def test_names_of_methods_stand_beside_their_dots_and_not_on_each_other() -> Non
     assert heights["ours"] > 0.98
 
 
+def test_budgets_show_means_with_their_ends() -> None:
+    curves = {"yes or no": {20: [0.7, 0.9, 0.8], 5: [0.5]}, "boxes": {5: [0.4, 0.6]}}
+    plots.plot_budgets(curves, "minutes", "F1")
+    axis = plt.gca()
+    ours, boxes = axis.containers
+    np.testing.assert_allclose(ours.lines[0].get_xydata(), [[5, 0.5], [20, 0.8]])
+    ends = [part[:, 1].tolist() for part in ours.lines[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.5, 0.5], [0.7, 0.9]])
+    assert boxes.lines[0].get_color() != ours.lines[0].get_color()
+    assert axis.get_xscale() == "log" and axis.get_xticks().tolist() == [5, 20]
+    assert legend() == ["yes or no", "boxes"]
+
+
 def test_bland_altman_by_hand() -> None:
     plots.plot_bland_altman([3, 5, 10], [2, 5, 8], "µm²")
     dots, *lines = plt.gca().lines
