@@ -402,6 +402,22 @@ def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
         loop.refine_now(trained, paths, [{}], file)
 
 
+@pytest.mark.slow
+def test_outlines_are_trained_when_asked_for(labeller: Labeller, scenes: tuple) -> None:
+    boxes = questions.open_questions(labeller.shapes, 32, {}, 32)
+    present = {file: questions.crops_of_mask(mask, 32) for file, mask in scenes[1].items()}
+    given: dict[Question, str] = {}
+    questions.simulate(present, 32, boxes, given, 32)
+    answers.append(labeller.file, [(box, "disc", word) for box, word in given.items()], "ann")
+    labeller.epochs = 1
+    labeller.train(outlines=True)
+    assert not labeller.message and "crop AUC" in labeller.verdict
+    student = open_zoo(labeller.zoo).student.models[0]
+    path = labeller.paths["00.tif"]
+    np.testing.assert_array_equal(loop.masks_of(labeller.trained, path, student),
+                                  loop.masks_of(labeller.trained, path, labeller.unet))  # fmt: skip
+
+
 def answer_all(labeller: Labeller, present: dict[str, np.ndarray], number: int) -> None:
     """Let a simulated annotator answer, as the network wishes once there is one."""
     before = answers.of_class(answers.read(labeller.file), "disc")
@@ -421,8 +437,7 @@ def answer_all(labeller: Labeller, present: dict[str, np.ndarray], number: int) 
 def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(tmp_path: Path) -> None:
     """90 answers, a minute and a half at 1 s each: crop AUC above 0.9, pixel F1 above 0.4.
 
-    Other questions about the same scenes gave an AUC of 0.93 to 1.00, and an F1 of 0.37 to 0.87;
-    a U-Net that few answers about quarters correct is no better than the evidence it learns from.
+    Other questions about the same scenes gave an AUC of 0.93 to 1.00, and an F1 of 0.37 to 0.87.
     """
     folder, masks = tmp_path / "images", {}
     folder.mkdir()
@@ -436,20 +451,13 @@ def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(tmp_path: Path)
     labeller.train()
     answer_all(labeller, present, 20)
     labeller.epochs = 12
-    labeller.train(outlines=True)
+    labeller.train()
     [auc] = labeller.trained.auc
-    some = [*masks][:4]
-
-    def f1(unet=None) -> float:
-        found = [loop.masks_of(labeller.trained, labeller.paths[file], unet)[0] for file in some]
-        return metrics.dice(np.stack(found), np.stack([masks[file] for file in some]))
-
-    scores = f1(), f1(labeller.unet)
+    found = [loop.masks_of(labeller.trained, labeller.paths[file])[0] for file in [*masks][:4]]
+    f1 = metrics.dice(np.stack(found), np.stack([*masks.values()][:4]))
     assert len(answers.read(labeller.file)) == 90
-    assert auc > 0.9 and min(scores) > 0.4, (auc, scores)
-    stored, student = (zoo.load(tmp_path / "a.hdf5", name) for name in ("MICRANet", "UNet"))
-    assert len(stored.models) == 3 and stored.usage.levels == labeller.trained.usage.levels
+    assert auc > 0.9 and f1 > 0.4, (auc, f1)
+    stored = zoo.load(tmp_path / "a.hdf5", "MICRANet")
+    assert len(stored.models) == 3 and stored.usage == labeller.trained.usage
     assert stored.usage.side == 48 and stored.usage.levels != (0,)
-    assert student.usage.recipe == "self-trained" and student.usage.levels is None
-    assert stored.usage.recipe == open_zoo(tmp_path / "a.hdf5").ways[0]
-    assert [picture["alt"][:5] for picture in labeller.view["results"]] == some[:3]
+    assert [picture["alt"][:5] for picture in labeller.view["results"]] == [*masks][:3]

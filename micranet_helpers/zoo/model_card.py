@@ -117,7 +117,7 @@ def data_of(dataset: str, source: str, lines: Sequence[str] | None = None) -> li
 
 def _family(dataset: str) -> str:
     # Networks that learnt from masks have results of their own.
-    return dataset.removeprefix("baselines-").removesuffix("-masks")
+    return dataset.removeprefix("baselines-").removeprefix("budget-").removesuffix("-masks")
 
 
 def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
