@@ -193,4 +193,4 @@ def test_book(tmp_path: Path, seed: int, record_property) -> None:
         for process in [runner, *(others if number % 2 else ())]:
             process.kill()
         assert begin(root).wait() == 0 and state(root) == whole
-        assert not psutil.wait_procs(others, timeout=30)[1], "left running"
+        assert not psutil.wait_procs(others, timeout=5)[1], "left running"

@@ -57,12 +57,12 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["training", "prediction"])
-def test_ctrl_c_ends_in_seconds_and_keeps_the_work(what: str, tmp_path: Path, film) -> None:
+def test_ctrl_c_ends_within_5_s_and_keeps_the_work(what: str, tmp_path: Path, film) -> None:
     kept, work = {
         "training": ("run/last.ckpt", partial(fit, tmp_path / "run", 10_000)),
         "prediction": ("out/images/film.tif/film-t03-mask.ome.tif", film),
     }[what]
-    child, end = begin(work), time.monotonic() + 120
+    child, end = begin(work), time.monotonic() + 60
     while not (tmp_path / kept).exists():
         assert child.is_alive() and time.monotonic() < end, "nothing begins"
         time.sleep(0.01)
@@ -70,7 +70,7 @@ def test_ctrl_c_ends_in_seconds_and_keeps_the_work(what: str, tmp_path: Path, fi
     sent = time.monotonic()
     child.join()
     assert child.exitcode == INTERRUPTED
-    assert time.monotonic() - sent < 15, "5 s, and more on a busy machine"
+    assert time.monotonic() - sent < 5
     if what == "training":
         assert train.history(tmp_path / "run")["epoch"][0] == 1
     else:
