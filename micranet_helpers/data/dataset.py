@@ -19,7 +19,6 @@ by its own numbers), ``source``, ``licence`` and ``version`` (of this package); 
 tables: a damaged file gives an error, not a wrong image.
 """
 
-import glob
 import importlib.metadata
 import io
 import json
@@ -35,7 +34,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from micranet_helpers.data.scaling import normalize
-from micranet_helpers.files.atomic import replacing
+from micranet_helpers.files.atomic import remove_parts, replacing
 from micranet_helpers.files.hdf5 import attribute, member, reading
 
 SPLITS = ("training", "validation", "testing")
@@ -120,8 +119,7 @@ def write(path: str | Path, splits: Mapping[str, Iterable[Sample]], about: About
     if not splits or any(split in ("", ".") or "/" in split for split in splits):
         raise ValueError(f"Name one split or more, such as 'training', not {list(splits)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        left_over.unlink()
+    remove_parts(path.parent, path.name)
     with replacing(path) as part, _PartFile(part, "w+b") as raw:
         # Tables of this version and later have checksums.
         with h5py.File(raw, "w", libver=("v110", "v110"), track_order=True) as file:

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 PART = f".[0-9]*-{'[0-9a-f]' * 8}.part"
@@ -23,6 +24,15 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, file: str = "") -> None:
+    """Remove what killed writers have left of all files in a folder and below it.
+
+    Of one ``file`` it lies beside it; no more is looked at, as the folder may be a whole home.
+    """
+    for part in folder.glob(f"{escape(file)}{PART}") if file else folder.rglob(f"*{PART}"):
         part.unlink(missing_ok=True)
 
 

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from micranet_helpers.files.atomic import PART
+from micranet_helpers.files.atomic import remove_parts
 
 
 @contextmanager
@@ -22,10 +21,7 @@ def alone(folder: Path, file: str = "", wait: float = 0) -> Iterator[None]:
     try:
         with FileLock(folder / f"{file and f'.{file}'}.lock", wait) as lock:
             try:
-                # Those of a file lie beside it, in a folder that may be a whole home.
-                for part in (folder.glob(f"{escape(file)}{PART}") if file
-                             else folder.rglob(f"*{PART}")):  # fmt: skip
-                    part.unlink(missing_ok=True)
+                remove_parts(folder, file)
                 yield
             finally:
                 with suppress(OSError):  # Windows removes no open file

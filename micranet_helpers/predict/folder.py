@@ -24,7 +24,7 @@ from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
 from micranet_helpers.data.own.answers import Known, matched, read_answers
 from micranet_helpers.files import series
-from micranet_helpers.files.atomic import PART, replacing, write_atomically
+from micranet_helpers.files.atomic import remove_parts, replacing, write_atomically
 from micranet_helpers.files.large import is_large
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
@@ -237,8 +237,7 @@ def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
             write_atomically(path, json.dumps({**state, "key": key, "complete": True}).encode())
             for work in job.place(name).glob("*.work"):
                 shutil.rmtree(work)
-            for part in job.place(name).glob(f"*{PART}"):  # of a worker that was killed
-                part.unlink(missing_ok=True)
+            remove_parts(job.place(name))  # of a worker that was killed
     except FAILURES as error:
         return [*state["rows"].values(), {"file": name, "error": " ".join(str(error).split())}]
     return list(state["rows"].values())
