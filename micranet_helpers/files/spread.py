@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 RETRIES = 2
-LOCAL = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
-"""Of a cluster on this machine: a process for each core, any free port for the dashboard; Dask ends
-no worker for its memory."""
+LOCAL = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
+"""Of a cluster on this machine: a process for each core, a dashboard for this machine alone at any
+free port; Dask ends no worker for its memory."""
 
 
 def spread(
