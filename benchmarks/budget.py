@@ -36,7 +36,7 @@ from micranet_helpers.label import loop
 from micranet_helpers.label import questions as ask
 from micranet_helpers.lessons import training
 from micranet_helpers.maps import recipes
-from micranet_helpers.maps.segmentation import magnified, pixel_scores
+from micranet_helpers.maps.segmentation import pixel_scores
 
 KEPT = Path(__file__).parents[1] / "book" / "results" / "full"
 SCRIBBLE, BOX, OUTLINE = 11, 7, 79  # s; sources in book/baselines.ipynb
@@ -88,8 +88,7 @@ class Data:
 
     def seen(self, path: Path) -> NDArray[np.float32]:
         """Return what networks see of an image."""
-        image = torch.from_numpy(self.usage.scaled(tifffile.imread(path)))
-        return magnified(image[None], self.usage.magnification)[0].numpy()
+        return loop.seen(tifffile.imread(path), self.usage)
 
     def sampled(self, plane: NDArray) -> NDArray:
         """Take the pixels of a label that networks see, (1, H, W)."""
@@ -146,8 +145,8 @@ def by_answers(
     trained = classified(data, given, seed)
     yield "evidence", spent, [loop.masks_of(trained, path) for path in data.tests.values()]
     with tempfile.TemporaryDirectory() as folder:
-        refine = partial(loop.refine_now, trained, data.paths, [given], Path(folder, "zoo.hdf5"))
-        unet = refine(EPOCHS, seed=seed)
+        unet = loop.refine_now(trained, data.paths, [given], Path(folder, "zoo.hdf5"), EPOCHS,
+                               seed=seed)  # fmt: skip
     yield "yes or no", spent, [loop.masks_of(trained, path, unet) for path in data.tests.values()]
 
 
@@ -220,8 +219,6 @@ WAYS = {
     "outlines": partial(by_objects, level="FS", each=OUTLINE),
 }  # fmt: skip
 
-BY_ANSWERS = ("tree", "image by image", "random crops", "network chooses", "2 % wrong", "5 % wrong")
-
 
 def measure(data: Data, way: str, minutes: float, seed: int) -> list[dict[str, Any]]:
     """Label, train and judge; one line for each kind of masks."""
@@ -254,7 +251,7 @@ def keep(dataset: str, data: Data, lines: list[dict[str, Any]]) -> None:
     """Write the results of each seed."""
     for seed in sorted({line["seed"] for line in lines}):
         mine = [line for line in lines if line["seed"] == seed]
-        names = [line["kind"] + f", {line['way']}" * (line["way"] in BY_ANSWERS)
+        names = [line["kind"] + f", {line['way']}" * (line["way"] != line["kind"])
                  + f", {line['minutes']:g} min" for line in mine]  # fmt: skip
         results.save(
             KEPT / f"budget-{dataset}-open-{seed}.json", dataset=f"budget-{dataset}",

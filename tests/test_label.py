@@ -420,7 +420,7 @@ def test_outlines_are_trained_when_asked_for(labeller: Labeller, scenes: tuple) 
 
 def answer_all(labeller: Labeller, present: dict[str, np.ndarray], number: int) -> None:
     """Let a simulated annotator answer, as the network wishes once there is one."""
-    before = answers.of_class(answers.read(labeller.file), "disc")
+    before = of_class(labeller)
     given, side = dict(before), labeller.side
     if labeller.trained is None:
         boxes = questions.open_questions(labeller.shapes, side, given)

@@ -120,7 +120,7 @@ def refine_now(
     names = [name for name in paths if any(box.file == name for each in given for box in each)]
     if not names:
         raise ValueError("No answer is about one of these images: check their folder.")
-    images = [_seen(paths[name], usage).numpy() for name in names]
+    images = [seen(read_plane(paths[name]).image, usage) for name in names]
     boxes = [_boxes(name, image.shape[1:], given, usage)
              for name, image in zip(names, images, strict=True)]  # fmt: skip
     scores = [pixel_scores(trained.models, image, recipes.EVIDENCE) for image in images]
@@ -187,26 +187,26 @@ def _fit_pixels(
 
 def masks_of(trained: Trained, path: Path, unet: UNet | None = None) -> NDArray[np.bool_]:
     """Mark the classes of an image by evidence from its level on, or by a U-Net: bool (K, H, W)."""
-    usage, seen = trained.usage, trained.usage.scaled(read_plane(path).image)
+    usage, image = trained.usage, trained.usage.scaled(read_plane(path).image)
     if unet is not None:
-        return pixel_scores([unet], seen, recipes.SELF_TRAINED, usage.magnification) > 0
-    scores = pixel_scores(trained.models, seen, recipes.EVIDENCE, usage.magnification)
+        return pixel_scores([unet], image, recipes.SELF_TRAINED, usage.magnification) > 0
+    scores = pixel_scores(trained.models, image, recipes.EVIDENCE, usage.magnification)
     return scores >= np.float32(usage.levels)[:, None, None]
 
 
-def _seen(path: Path, usage: zoo.Usage) -> Tensor:
-    """Scale and magnify an image: what the networks see, (C, height, width)."""
-    seen = torch.from_numpy(usage.scaled(read_plane(path).image))
-    return magnified(seen[None], usage.magnification)[0]
+def seen(image: NDArray, usage: zoo.Usage) -> NDArray[np.float32]:
+    """Scale and magnify an image, (C, H, W), as its file stores it: what the networks see of it."""
+    scaled = torch.from_numpy(usage.scaled(image))
+    return magnified(scaled[None], usage.magnification)[0].numpy()
 
 
 def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     """Scale, magnify and cut an image, 0 outside of it: (rows, columns, C, side, side)."""
-    seen, side = _seen(path, usage), usage.side
-    px, size = round(side / usage.magnification), read_plane(path).image.shape[1:]
-    rows, columns = (len(crop_grid(length, px, px)) for length in size)
-    seen = F.pad(seen, (0, columns * side - seen.shape[2], 0, rows * side - seen.shape[1]))
-    return seen.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
+    image, side = read_plane(path).image, usage.side
+    px, pixels = round(side / usage.magnification), torch.from_numpy(seen(image, usage))
+    rows, columns = (len(crop_grid(length, px, px)) for length in image.shape[1:])
+    pixels = F.pad(pixels, (0, columns * side - pixels.shape[2], 0, rows * side - pixels.shape[1]))
+    return pixels.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 
 
 def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> MICRANet:

@@ -71,12 +71,13 @@ def plot_budgets(
     of its runs, 0 to 1; the labels name the two axes.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 3.2))
+    colours = run_colours(curves)
     for (name, runs), mark in zip(curves.items(), "os^Dvp", strict=False):
         costs = sorted(runs)
         means = np.array([np.mean(runs[cost]) for cost in costs])
         ends = np.array([(min(runs[cost]), max(runs[cost])) for cost in costs]).T
         axis.errorbar(costs, means, np.abs(ends - means), label=name, marker=mark, capsize=3,
-                      color=run_colours(curves)[name])  # fmt: skip
+                      color=colours[name])  # fmt: skip
     ticks = sorted({cost for runs in curves.values() for cost in runs})
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", ylim=(0, 1))
     axis.xaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(),
