@@ -1,20 +1,21 @@
 """What do minutes of labelling buy? python benchmarks/budget.py em [--save] [--out FILE]
 
-Simulates an annotator on real micrographs whose masks are known, and judges the masks of test
-images that were never asked about. *Yes or no* is what the labeller does: questions from the whole
-image down to a crop, then to its quarters. Others give scribbles, boxes or outlines for as long; a
-U-Net of the same kind learns from boxes and outlines. Each line that is done is added to ``--out``;
-a run that was stopped goes on behind it. ``--save`` keeps the results for the book.
+Simulates an annotator on real micrographs whose masks or boxes are known, and judges what is found
+in test images that were never asked about. *Yes or no* is what the labeller does: questions from
+the whole image down to a crop, then to its quarters. Others give scribbles, boxes or outlines for
+as long; a U-Net of the same kind learns from boxes and outlines. Each line that is done is added to
+``--out``; a run that was stopped goes on behind it. ``--save`` keeps the results for the book.
 """
 
 import argparse
 import contextlib
 import json
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
@@ -27,15 +28,15 @@ from numpy.typing import NDArray
 from skimage.measure import regionprops
 from table import report
 
-from micranet_helpers import results, zoo
+from micranet_helpers import metrics, results, zoo
 from micranet_helpers.baselines import compare, pixels, supervision
-from micranet_helpers.data import ctc, em
-from micranet_helpers.data.dataset import Sample, read
+from micranet_helpers.data import ctc, em, pvivax
+from micranet_helpers.data.dataset import Sample, describe, read
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.label import loop
 from micranet_helpers.label import questions as ask
 from micranet_helpers.lessons import training
-from micranet_helpers.maps import recipes
+from micranet_helpers.maps import detect, recipes
 from micranet_helpers.maps.segmentation import pixel_scores
 
 KEPT = Path(__file__).parents[1] / "book" / "results" / "full"
@@ -54,36 +55,43 @@ class Subject:
     side: int
     magnification: float
     scaling: str
+    measure: str = "pixel F1"
+    blocks: int = 0  # of ten numbers of photographs each, in turn; the test is one after the other
 
 
 SUBJECTS = {
     "em": Subject(partial(em.build, source="open", subset="small"), 0, 128, 0.5, "fixed"),
     "Usiigaci": Subject(partial(ctc.build, source="open", subset="small", lines=["Usiigaci"]),
                         0, 48, 2.0, "minmax"),
+    "pvivax": Subject(partial(pvivax.build, source="open", subset="small"), 0, 96, 1.0, "standard",
+                      "detection F1", 5),
 }  # fmt: skip
 
 
 class Data:
     """Hold the images to label, the test images, and what is true of both."""
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
+    def __init__(self, subject: Subject, folder: Path, block: int = 0) -> None:
         """Write the images to a folder, as a user's would lie there."""
-        file = subject.build(folder / "data.h5")
+        file = folder.with_suffix(".h5")
+        if not file.is_file():
+            subject.build(file)
         self.subject, side = subject, round(subject.side * subject.magnification)
         self.usage = zoo.Usage(("object",), subject.scaling, side=side,
                                magnification=subject.magnification)  # fmt: skip
-        known = chain(read(file, "training"), read(file, "validation"))
-        self.paths, self.true = self._written(folder / "known", known)
-        self.tests, self.truth = self._written(folder / "test", read(file, "testing"))
-        self.shapes = {name: true.shape for name, true in self.true.items()}
+        known, tests = divided(file, subject.blocks, block)
+        self.paths, self.true = self._written(folder / f"{block}-known", known)
+        self.tests, self.truth = self._written(folder / f"{block}-test", tests)
+        self.shapes = {name: sample.image.shape[1:] for name, sample in self.true.items()}
 
-    def _written(self, folder: Path, samples: Iterator[Sample]) -> tuple[dict, dict]:
-        folder.mkdir()
+    def _written(self, folder: Path, samples: Iterable[Sample]) -> tuple[dict, dict]:
+        folder.mkdir(parents=True)
         paths, true = {}, {}
         for n, sample in enumerate(samples):
             name = f"{n:02}.tif"
             tifffile.imwrite(folder / name, sample.image)
-            paths[name], true[name] = folder / name, sample.label[self.subject.plane].astype(int)
+            label = sample.label[self.subject.plane].astype(int)
+            paths[name], true[name] = folder / name, replace(sample, label=label)
         return paths, true
 
     def seen(self, path: Path) -> NDArray[np.float32]:
@@ -97,6 +105,33 @@ class Data:
         return plane[np.ix_(rows.astype(int), columns.astype(int))][None]
 
 
+def divided(file: Path, blocks: int, block: int) -> tuple[Iterable[Sample], Iterable[Sample]]:
+    """Divide samples into those to label and the test: its split, or one of some blocks.
+
+    Photographs of which the numbers differ by less than three may overlap (``data.pvivax``): near
+    the test nothing is labelled.
+    """
+    if not blocks:
+        return chain(read(file, "training"), read(file, "validation")), read(file, "testing")
+    samples = {int(re.findall(r"\d+", sample.name)[-1]): sample
+               for split in describe(file)[1] for sample in read(file, split)}  # fmt: skip
+    tests = [number for number in samples if number // 10 % blocks == block]
+    known = [number for number in samples if min(abs(number - other) for other in tests) > 2]
+    return ([samples[number] for number in sorted(each)] for each in (known, tests))
+
+
+def asked(data: Data, name: str) -> NDArray[np.bool_]:
+    """Mark what makes somebody say yes: objects, or of boxes, which hold much else, the middles."""
+    label = data.true[name].label
+    if data.subject.measure == "pixel F1":
+        return label > 0
+    marks = np.zeros(label.shape, bool)
+    for thing in regionprops(label):
+        marks[tuple(slice((3 * a + b) // 4, (a + 3 * b) // 4) for a, b in
+                    zip(thing.bbox[:2], thing.bbox[2:], strict=True))] = True  # fmt: skip
+    return marks
+
+
 def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict:
     """Answer so many questions, in some order, down to quarters of crops.
 
@@ -106,7 +141,7 @@ def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict
     side, rng = data.subject.side, np.random.default_rng(seed)
     names = rng.permutation([*data.shapes])
     shapes = {name: data.shapes[name] for name in names}
-    present = {name: ask.crops_of_mask(data.true[name] > 0, side // 2) for name in names}
+    present = {name: ask.crops_of_mask(asked(data, name), side // 2) for name in names}
     given: dict[ask.Question, str] = {}
     simulate = partial(ask.simulate, present, side // 2, answers=given, error=error, seed=seed)
     if how == "random crops":
@@ -156,7 +191,7 @@ def by_objects(
     """Draw boxes or outlines, block by block, and yield the masks of a U-Net that learns them."""
     images, targets, left = [], [], minutes * 60
     for name in np.random.default_rng(seed).permutation([*data.paths]):
-        target, left = drawn(data.true[name], level, each, left)
+        target, left = drawn(data.true[name].label, level, each, left)
         if not np.isnan(target).all():
             images.append(data.seen(data.paths[name]))
             targets.append(data.sampled(target))
@@ -197,12 +232,13 @@ def by_scribbles(data: Data, minutes: float, seed: int) -> Iterator[tuple[str, f
     if not strokes:
         return
     images = [data.seen(path) for path in data.paths.values()]
-    scribbled = [pixels.scribbles(data.sampled(true), strokes, seed=seed + n)
+    scribbled = [pixels.scribbles(data.sampled(true.label), strokes, seed=seed + n)
                  for n, true in enumerate(data.true.values())]  # fmt: skip
     forest, masks = pixels.fit(images, scribbled, seed), []
     for name, path in data.tests.items():
         shares = torch.from_numpy(pixels.predict(forest, data.seen(path)))[None]
-        whole = torch.nn.functional.interpolate(shares, data.truth[name].shape, mode="bilinear")
+        whole = torch.nn.functional.interpolate(shares, data.truth[name].label.shape,
+                                                mode="bilinear")  # fmt: skip
         masks.append(whole[0].numpy() > 0.5)
     yield "scribbles", 2 * strokes * len(images) * SCRIBBLE / 60, masks
 
@@ -220,34 +256,62 @@ WAYS = {
 }  # fmt: skip
 
 
+def judged(data: Data, masks: Sequence[NDArray]) -> dict[str, NDArray[np.int64]]:
+    """Count, in each test image, twice what is right, and all found plus all true: (2, N)."""
+    if data.subject.measure == "pixel F1":
+        truth = [true.label[None] for true in data.truth.values()]
+        return dict(zip(("pixel F1", "object F1"), compare.tally(masks, truth, 30), strict=True))
+    counts = []
+    for mask, true in zip(masks, data.truth.values(), strict=True):
+        points = [(row["row"], row["column"]) for row in detect.table(detect.pieces(mask[0], 30))]
+        pairs = metrics.match_boxes(np.reshape(points, (-1, 2)), *pvivax.counted(true, 16), slack=4)
+        counts.append((2 * pairs.tp, pairs.num_pred + pairs.num_true))
+    return {"detection F1": np.transpose(counts)}
+
+
 def measure(data: Data, way: str, minutes: float, seed: int) -> list[dict[str, Any]]:
     """Label, train and judge; one line for each kind of masks."""
     begin, lines = time.perf_counter(), []
-    truth = [true[None] for true in data.truth.values()]
     with contextlib.redirect_stdout(sys.stderr):
         for kind, spent, masks in WAYS[way](data, minutes, seed):
-            counts = compare.tally(masks, truth, 30)
+            counts = {name: each.tolist() for name, each in judged(data, masks).items()}
             lines.append({"way": way, "kind": kind, "minutes": minutes, "spent": spent,
-                          "seed": seed, "pixel F1": compare.f1(counts.pixels),
-                          "pixels": counts.pixels.tolist(), "objects": counts.objects.tolist(),
+                          "seed": seed, "counts": counts,
                           "seconds": time.perf_counter() - begin})  # fmt: skip
     made = results.provenance()
     return [line | {key: made[key] for key in ("commit", "date", "device")} for line in lines]
 
 
-def table(lines: list[dict[str, Any]]) -> list[list[str]]:
+def pooled(lines: list[dict[str, Any]], measured: str) -> list[dict[str, Any]]:
+    """Put the test images of all blocks together, and compute F1."""
+    runs: dict[tuple, list] = {}
+    for line in lines:
+        key = line["way"], line["kind"], line["minutes"], line["seed"]
+        runs.setdefault(key, []).append(line)
+    found = []
+    for same in runs.values():
+        counts = np.concatenate([line["counts"][measured] for line in same], 1)
+        found.append(same[0] | {
+            measured: compare.f1(counts), "n": counts.shape[1],
+            "spent": float(np.mean([line["spent"] for line in same])),
+            "seconds": sum(line["seconds"] for line in same),
+        })  # fmt: skip
+    return found
+
+
+def table(lines: list[dict[str, Any]], measured: str) -> list[list[str]]:
     """Put the means and spreads over the seeds side by side, a column for each budget."""
     budgets = sorted({line["minutes"] for line in lines})
     kinds = dict.fromkeys((line["way"], line["kind"]) for line in lines)
     rows = [["labels", "masks", *(f"{minutes:g} min" for minutes in budgets)]]
     for way, kind in kinds:
-        found = [[line["pixel F1"] for line in lines if (line["way"], line["kind"]) == (way, kind)
+        found = [[line[measured] for line in lines if (line["way"], line["kind"]) == (way, kind)
                   and line["minutes"] == minutes] for minutes in budgets]  # fmt: skip
         rows.append([way, kind, *(results.spread(each) if each else "–" for each in found)])
     return rows
 
 
-def keep(dataset: str, data: Data, lines: list[dict[str, Any]]) -> None:
+def keep(dataset: str, measured: str, lines: list[dict[str, Any]]) -> None:
     """Write the results of each seed."""
     for seed in sorted({line["seed"] for line in lines}):
         mine = [line for line in lines if line["seed"] == seed]
@@ -255,8 +319,8 @@ def keep(dataset: str, data: Data, lines: list[dict[str, Any]]) -> None:
                  + f", {line['minutes']:g} min" for line in mine]  # fmt: skip
         results.save(
             KEPT / f"budget-{dataset}-open-{seed}.json", dataset=f"budget-{dataset}",
-            source="open", seed=seed, n=len(data.tests), labels_used="for each way its own",
-            metrics={f"pixel F1, {name}": line["pixel F1"]
+            source="open", seed=seed, n=mine[0]["n"], labels_used="for each way its own",
+            metrics={f"{measured}, {name}": line[measured]
                      for name, line in zip(names, mine, strict=True)}
             | {f"minutes, {name}": line["spent"] for name, line in zip(names, mine, strict=True)},
             seconds={name: line["seconds"] for name, line in zip(names, mine, strict=True)},
@@ -276,24 +340,28 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="keep table and results in the book")
     args = parser.parse_args()
     lines = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
+    done = {tuple(line[key] for key in ("seed", "minutes", "block", "way")) for line in lines}
+    subject = SUBJECTS[args.dataset]
     with tempfile.TemporaryDirectory() as folder:
-        data = Data(SUBJECTS[args.dataset], Path(folder))
-        for seed, minutes, way in product(args.seeds, args.minutes, args.ways):
-            if any((each["way"], each["minutes"], each["seed"]) == (way, minutes, seed)
-                   for each in lines):  # fmt: skip
+        blocks = [Data(subject, Path(folder, "data"), n) for n in range(max(subject.blocks, 1))]
+        for run in product(args.seeds, args.minutes, range(len(blocks)), args.ways):
+            if run in done:
                 continue
-            lines += measure(data, way, minutes, seed)
-            print(way, minutes, seed, [round(each["pixel F1"], 3) for each in lines[-2:]],
-                  file=sys.stderr)  # fmt: skip
+            seed, minutes, block, way = run
+            new = measure(blocks[block], way, minutes, seed)
+            lines += [line | {"block": block} for line in new]
+            print(*run, *table(pooled(new, subject.measure), subject.measure), file=sys.stderr)
             if args.out:
                 write_atomically(args.out, json.dumps(lines).encode())
-    commits = ", ".join(sorted({line["commit"][:10] for line in lines}))
-    report(f"{lines[0]['date'][:10]}, {lines[0]['device']}, commit {commits}: {args.dataset}, "
-           f"{len(data.paths)} images to label, {len(data.tests)} to judge by; pixel F1, mean ± sd "
-           f"over {len({line['seed'] for line in lines})} seeds.", table(lines),
+    made, lines = lines, pooled(lines, subject.measure)
+    commits = ", ".join(sorted({line["commit"][:10] for line in made}))
+    report(f"{made[0]['date'][:10]}, {made[0]['device']}, commit {commits}: {args.dataset}, "
+           f"{len(blocks[0].paths)} images to label, {lines[0]['n']} to judge by; "
+           f"{subject.measure}, mean ± sd over {len({line['seed'] for line in lines})} seeds.",
+           table(lines, subject.measure),
            KEPT.parent / f"budget-{args.dataset}.md" if args.save else None)  # fmt: skip
     if args.save:
-        keep(args.dataset, data, lines)
+        keep(args.dataset, subject.measure, lines)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from micranet_helpers import results
+from micranet_helpers.data import dataset, pvivax
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.metrics.boxes import Curve
 
@@ -147,7 +148,10 @@ def test_an_annotator_asks_down_the_tree_or_at_random(kept: Path) -> None:
     true = {f"{n}": np.zeros((128, 128), int) for n in range(3)}
     true["1"][70:90, 70:90] = 1
     subject = budget.Subject(None, 0, 32, 1.0, "minmax")
-    data = SimpleNamespace(subject=subject, true=true, shapes={n: (128, 128) for n in true})
+    data = SimpleNamespace(
+        subject=subject, true={n: SimpleNamespace(label=label) for n, label in true.items()},
+        shapes={n: (128, 128) for n in true},
+    )  # fmt: skip
     tree = budget.answered(data, 99, "tree", 0, 0)
     assert len(tree) == 2 + 1 + 4 + 4 + 4, "two images of no; of the other, down to quarters"
     assert {box.side for box, answer in tree.items() if answer == "yes"} == {128, 64, 32, 16}
@@ -160,17 +164,49 @@ def test_minutes_of_labelling_are_kept_for_the_book(kept: Path, monkeypatch) -> 
     budget = importlib.import_module("budget")
     monkeypatch.setattr(budget, "KEPT", kept)
     lines = [
-        {"way": way, "kind": kind, "minutes": 5.0, "spent": 4.5, "seed": seed, "seconds": 1.0,
-         "pixel F1": 0.5 + 0.1 * seed, "commit": "c"}
+        {"way": way, "kind": kind, "minutes": 5.0, "spent": 4 + block, "seed": seed,
+         "seconds": 1.0, "counts": {"F1": [[2 * seed, 2], [4, 4]]}, "commit": "c"}
         for seed in (0, 1) for way, kind in (("tree", "yes or no"), ("boxes", "boxes"))
+        for block in (0, 1)
     ]  # fmt: skip
-    assert budget.table(lines) == [
-        ["labels", "masks", "5 min"], ["tree", "yes or no", "0.550 ± 0.071"],
-        ["boxes", "boxes", "0.550 ± 0.071"],
+    lines = budget.pooled(lines, "F1")  # (0 + 2 + 0 + 2) / 16 and (2 + 2 + 2 + 2) / 16
+    assert budget.table(lines, "F1") == [
+        ["labels", "masks", "5 min"], ["tree", "yes or no", "0.375 ± 0.177"],
+        ["boxes", "boxes", "0.375 ± 0.177"],
     ]  # fmt: skip
-    budget.keep("em", SimpleNamespace(tests=["a", "b"]), lines)
+    budget.keep("em", "F1", lines)
     first, second = results.collect(kept, "budget-em")
-    assert first["n"] == 2 and second["metrics"] == {
-        "pixel F1, yes or no, tree, 5 min": 0.6, "pixel F1, boxes, 5 min": 0.6,
+    assert first["n"] == 4 and second["metrics"] == {
+        "F1, yes or no, tree, 5 min": 0.5, "F1, boxes, 5 min": 0.5,
         "minutes, yes or no, tree, 5 min": 4.5, "minutes, boxes, 5 min": 4.5,
     }  # fmt: skip
+
+
+def test_each_block_of_photographs_is_the_test_once(kept: Path, tmp_path: Path) -> None:
+    budget = importlib.import_module("budget")
+    samples = pvivax.simulate(34, 64)
+    parts = {"training": samples[:20], "validation": samples[20:25], "testing": samples[25:]}
+    file = dataset.write(tmp_path / "data.h5", parts, dataset.About(pvivax.CLASSES, "s", "l"))
+    tested = []
+    for block in range(3):
+        known, tests = ([int(sample.name.split("-")[-1]) for sample in each]
+                        for each in budget.divided(file, 3, block))  # fmt: skip
+        assert {number // 10 % 3 for number in tests} == {block}
+        assert all(abs(a - b) > 2 for a in known for b in tests)
+        tested += tests
+    assert sorted(tested) == list(range(34))
+
+
+def test_cells_are_asked_about_by_their_middles_and_judged_as_detections(kept: Path) -> None:
+    budget = importlib.import_module("budget")
+    label = np.zeros((96, 96), int)
+    label[20:60, 30:70] = 1
+    true = Sample("1", np.zeros((3, 96, 96), np.uint8), label,
+                  boxes=np.array([[0, 20, 30, 60, 70]], np.float32))  # fmt: skip
+    data = SimpleNamespace(subject=budget.SUBJECTS["pvivax"], true={"a": true}, truth={"a": true})
+    marks = budget.asked(data, "a")
+    assert marks[30:50, 40:60].all() and marks.sum() == 20 * 20
+    masks = np.zeros((1, 96, 96), bool)
+    masks[0, 35:45, 45:55] = masks[0, 70:78, 20:28] = True  # one in the box, one beside it
+    counts = budget.judged(data, [masks])["detection F1"]
+    np.testing.assert_array_equal(counts, [[2], [3]])
