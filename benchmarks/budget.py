@@ -61,8 +61,8 @@ class Subject:
 
 SUBJECTS = {
     "em": Subject(partial(em.build, source="open", subset="small"), 0, 128, 0.5, "fixed"),
-    "Usiigaci": Subject(partial(ctc.build, source="open", subset="small", lines=["Usiigaci"]),
-                        0, 48, 2.0, "minmax"),
+    "ctc": Subject(partial(ctc.build, source="open", subset="small", lines=["Usiigaci"]),
+                   0, 48, 2.0, "minmax"),
     "pvivax": Subject(partial(pvivax.build, source="open", subset="small"), 0, 96, 1.0, "standard",
                       "detection F1", 5),
 }  # fmt: skip
@@ -311,8 +311,9 @@ def table(lines: list[dict[str, Any]], measured: str) -> list[list[str]]:
     return rows
 
 
-def keep(dataset: str, measured: str, lines: list[dict[str, Any]]) -> None:
+def keep(dataset: str, subject: Subject, lines: list[dict[str, Any]]) -> None:
     """Write the results of each seed."""
+    measured = subject.measure
     for seed in sorted({line["seed"] for line in lines}):
         mine = [line for line in lines if line["seed"] == seed]
         names = [line["kind"] + f", {line['way']}" * (line["way"] != line["kind"])
@@ -324,8 +325,10 @@ def keep(dataset: str, measured: str, lines: list[dict[str, Any]]) -> None:
                      for name, line in zip(names, mine, strict=True)}
             | {f"minutes, {name}": line["spent"] for name, line in zip(names, mine, strict=True)},
             seconds={name: line["seconds"] for name, line in zip(names, mine, strict=True)},
-            parameters={"subset": "small", "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
-                        "measured at": ", ".join(sorted({line["commit"] for line in mine}))},
+            parameters=subject.build.keywords | {
+                "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
+                "measured at": ", ".join(sorted({line["commit"] for line in mine})),
+            },
         )  # fmt: skip
 
 
@@ -361,7 +364,7 @@ def main() -> None:
            table(lines, subject.measure),
            KEPT.parent / f"budget-{args.dataset}.md" if args.save else None)  # fmt: skip
     if args.save:
-        keep(args.dataset, subject.measure, lines)
+        keep(args.dataset, subject, lines)
 
 
 if __name__ == "__main__":

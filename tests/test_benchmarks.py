@@ -165,19 +165,19 @@ def test_minutes_of_labelling_are_kept_for_the_book(kept: Path, monkeypatch) -> 
     monkeypatch.setattr(budget, "KEPT", kept)
     lines = [
         {"way": way, "kind": kind, "minutes": 5.0, "spent": 4 + block, "seed": seed,
-         "seconds": 1.0, "counts": {"F1": [[2 * seed, 2], [4, 4]]}, "commit": "c"}
+         "seconds": 1.0, "counts": {"pixel F1": [[2 * seed, 2], [4, 4]]}, "commit": "c"}
         for seed in (0, 1) for way, kind in (("tree", "yes or no"), ("boxes", "boxes"))
         for block in (0, 1)
     ]  # fmt: skip
-    lines = budget.pooled(lines, "F1")  # (0 + 2 + 0 + 2) / 16 and (2 + 2 + 2 + 2) / 16
-    assert budget.table(lines, "F1") == [
+    lines = budget.pooled(lines, "pixel F1")  # (0 + 2 + 0 + 2) / 16 and (2 + 2 + 2 + 2) / 16
+    assert budget.table(lines, "pixel F1") == [
         ["labels", "masks", "5 min"], ["tree", "yes or no", "0.375 ± 0.177"],
         ["boxes", "boxes", "0.375 ± 0.177"],
     ]  # fmt: skip
-    budget.keep("em", "F1", lines)
+    budget.keep("em", budget.SUBJECTS["em"], lines)
     first, second = results.collect(kept, "budget-em")
     assert first["n"] == 4 and second["metrics"] == {
-        "F1, yes or no, tree, 5 min": 0.5, "F1, boxes, 5 min": 0.5,
+        "pixel F1, yes or no, tree, 5 min": 0.5, "pixel F1, boxes, 5 min": 0.5,
         "minutes, yes or no, tree, 5 min": 4.5, "minutes, boxes, 5 min": 4.5,
     }  # fmt: skip
 
