@@ -55,7 +55,7 @@ def distance(side: int, row: int, column: int) -> Tensor:
 
 def test_a_network_written_by_hand() -> None:
     images = random_images(2, 1, 32, 48)
-    scores, logits = evidence(peaks_of_8x8(), images, shifts=(0,))
+    scores, logits = evidence(peaks_of_8x8(), images, step=8)
     peaks = F.max_pool2d(images, 8)
     expected = torch.cat([3 + 2 * peaks, 5 - peaks], 1).repeat_interleave(8, 2)
     torch.testing.assert_close(scores, expected.repeat_interleave(8, 3), atol=1e-4, rtol=0)
@@ -63,7 +63,21 @@ def test_a_network_written_by_hand() -> None:
     torch.testing.assert_close(logits, torch.cat([3 + 2 * highest, 5 - highest], 1))
 
 
-def test_shifts_are_averaged() -> None:
+def test_steps_of_4_are_mirrored_at_the_border() -> None:
+    images, expected = random_images(2, 1, 32, 48), 0
+    around = F.pad(images, (4, 4, 4, 4), mode="reflect")
+    for down in (0, 4):
+        for right in (0, 4):
+            peaks = F.max_pool2d(around[..., 4 - down :, 4 - right :], 8, ceil_mode=True)
+            fine = peaks.repeat_interleave(8, 2).repeat_interleave(8, 3)
+            expected += fine[..., down : down + 32, right : right + 48] / 4
+    scores, _ = evidence(peaks_of_8x8(), images)
+    torch.testing.assert_close(
+        scores, torch.cat([3 + 2 * expected, 5 - expected], 1), atol=1e-4, rtol=0
+    )
+
+
+def test_the_positions_that_cover_a_pixel_are_averaged() -> None:
     """A spot at (18, 29) lights blocks 16–23 and 12–19 of rows, 24–31 and 28–35 of columns."""
     images = torch.zeros(1, 1, 48, 64)
     images[0, 0, 18, 29] = 1.0
@@ -78,7 +92,7 @@ def test_shifts_are_averaged() -> None:
 
 def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
     images = random_images(2, 1, 96, 112)
-    scores, _ = evidence(model, images, shifts=(0,))
+    scores, _ = evidence(model, images, step=8)
     above_bias = scores - model.linear1.bias[:, None, None]
     cam = grad_cam(model, images, normalize=False, layers=("4b",)).maps[:, :, 0] * 96 * 112 / 64
     # At the far borders grad_cam sees zeros where evidence sees the mirrored image.
@@ -103,25 +117,29 @@ def test_logits_are_those_of_the_model_or_of_its_highest_position(pool: dict) ->
 
 
 @settings(max_examples=10)
-@given(st.integers(44, 59), st.integers(44, 59), st.sampled_from([(0,), (0, 4)]))
-def test_reach_of_the_network(row: int, column: int, shifts: tuple[int, ...]) -> None:
+@given(st.integers(44, 59), st.integers(44, 59), st.sampled_from([4, 8]))
+def test_reach_of_the_network(row: int, column: int, step: int) -> None:
     """A position sees all within 30 px and nothing beyond 37 px, so MARGIN is enough."""
     images = torch.zeros(1, 1, 104, 104)
     images[0, 0, row, column] = 1.0
-    scores, _ = evidence(all_ears(), images, shifts=shifts)
+    scores, _ = evidence(all_ears(), images, step=step)
     away = distance(104, row, column)
     assert (scores[0, 0, away <= 30] > 0).all()
     assert (scores[0, 0, away > 37] == 0).all()
     assert MARGIN >= 37
 
 
-def test_shifted_images_are_mirrored_at_the_border(model: MICRANet) -> None:
-    images = random_images(1, 1, 88, 88)
-    mirrored = F.pad(images, (4, 4, 4, 4), mode="reflect")
-    shifted, _ = evidence(model, images, shifts=(4,))
-    expected, _ = evidence(model, mirrored, shifts=(0,))
-    near = (..., slice(40), slice(40))
-    torch.testing.assert_close(shifted[near], expected[..., 4:, 4:][near], atol=1e-4, rtol=0)
+def test_steps_of_4_are_the_mean_over_shifted_images(model: MICRANet) -> None:
+    images = random_images(1, 1, 88, 112)
+    mirrored = F.pad(images, (48, 48, 48, 48), mode="reflect")
+    expected = 0
+    for down in (0, 4):
+        for right in (0, 4):
+            moved, _ = evidence(model, mirrored[..., 8 - down : -down - 8, 8 - right : -right - 8],
+                                step=8)  # fmt: skip
+            expected += moved[..., 40 + down : 128 + down, 40 + right : 152 + right] / 4
+    fine, _ = evidence(model, images)
+    torch.testing.assert_close(fine[INSIDE], expected[INSIDE], atol=1e-4, rtol=0)
 
 
 def test_tiles_change_nothing(model: MICRANet) -> None:
@@ -144,6 +162,11 @@ def test_tiles_change_nothing(model: MICRANet) -> None:
 def test_images_that_do_not_fit_are_refused(model: MICRANet, images: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evidence(model, images)
+
+
+def test_steps_that_the_network_does_not_have_are_refused(model: MICRANet) -> None:
+    with pytest.raises(ValueError, match="4 or 8 px, not 2"):
+        evidence(model, random_images(1, 1, 32, 32), step=2)
 
 
 def test_network_in_training_mode_is_refused_and_left_as_it_was() -> None:

@@ -281,13 +281,16 @@ def _map(alpha: Tensor, activation: Tensor, layer: int, normalize: bool) -> Tens
 MARGIN = 40
 """Reach of the network around a position, px, rounded up to a multiple of 8."""
 
-SHIFTS = (0, 4)
-"""Shifts of the image, px, over which evidence is averaged in both directions."""
+STEP = 4
+"""Distance of the positions of evidence, px."""
+
+BELOW, ABOVE = LAYERS[:6], LAYERS[6:]
+"""The layers before the last max pool, in steps of 4 px, and those after it, in steps of 8."""
 
 
 @torch.no_grad()
 def evidence(
-    model: MICRANet, images: Tensor, decide: object = None, shifts: tuple[int, ...] = SHIFTS
+    model: MICRANet, images: Tensor, decide: object = None, step: int = STEP
 ) -> tuple[Tensor, Tensor]:
     r"""Compute the logits that each position would give alone.
 
@@ -302,8 +305,9 @@ def evidence(
     of :func:`~micranet_helpers.maps.thresholds.from_labels`.
 
     Evidence depends on the surroundings (34 px), not on the size of the image, and needs no
-    backward pass. The network sees an image in steps of 8 px; the mean over shifted images is
-    finer.
+    backward pass. The network sees an image in steps of 8 px. In steps of 4 px, the last max pool
+    starts at each of its two rows and columns (shift and stitch, Sermanet et al. 2014,
+    arXiv 1312.6229), and evidence is the mean of the four positions that cover a pixel.
 
     Parameters
     ----------
@@ -313,8 +317,8 @@ def evidence(
         Finite values; H and W multiples of 8, at least 16.
     decide : ignored
         So that this can be the score of a :class:`~micranet_helpers.maps.segmentation.Recipe`.
-    shifts : tuple of int
-        From 0 to 7, px; each pair costs one forward pass.
+    step : int
+        Distance of the positions, 4 or 8 px.
 
     Returns
     -------
@@ -327,13 +331,13 @@ def evidence(
     Raises
     ------
     TypeError, ValueError
-        If the images do not fit the model, hold NaN or infinity or are too small, or the model is
-        in training mode.
+        If the images do not fit the model, hold NaN or infinity or are too small, the model is in
+        training mode, or the step is neither 4 nor 8.
 
     References
     ----------
     Zhou et al. 2016 (class activation maps), doi 10.1109/CVPR.2016.319. Where it exceeds b, and
-    off the far borders, unshifted evidence equals b plus H·W / 64 times map 4b of
+    off the far borders, evidence in steps of 8 equals b plus H·W / 64 times map 4b of
     :func:`grad_cam`.
     """
     model = classifier(model)
@@ -343,31 +347,36 @@ def evidence(
         height, width = images.shape[2:]
         raise ValueError(f"Images must be at least 16 px, not {height}×{width}: pad them.")
     check_finite(images)
+    if step not in (4, 8):
+        raise ValueError(f"Evidence is computed in steps of 4 or 8 px, not {step}.")
     # One image at a time stays in a processor's cache.
     parts = images.split(len(images) if images.is_cuda else 1)
-    both = zip(*(_averaged(model, part, shifts) for part in parts), strict=True)
+    both = zip(*(_averaged(model, part, step) for part in parts), strict=True)
     maps, logits = (torch.cat(values) for values in both)
     return maps, logits
 
 
-def _averaged(model: MICRANet, images: Tensor, shifts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _averaged(model: MICRANet, images: Tensor, step: int) -> tuple[Tensor, Tensor]:
     height, width = images.shape[2:]
-    around = F.pad(images, (8, 8, 8, 8), mode="reflect")
-    total = 0
-    for down in shifts:
-        for right in shifts:
-            moved = around[..., 8 - down :, 8 - right :][..., : height + 8, : width + 8]
-            coarse = _positions(model, _activations(model, moved))
+    near = STRIDES[-1] - step  # px that are mirrored before the image
+    around = F.pad(images, (near, near + 8, near, near + 8), mode="reflect")
+    below = _activations(model, around, BELOW)
+    total, starts = 0, range(8 // step)
+    for down in starts:
+        for right in starts:
+            part = below[..., down:, right:][..., : height // 4 + 2, : width // 4 + 2]
+            coarse = _positions(model, _activations(model, part, ABOVE))
             fine = F.interpolate(coarse, scale_factor=STRIDES[-1], mode="nearest")
-            total = total + fine[..., down : down + height, right : right + width]
+            top, left = near - 4 * down, near - 4 * right
+            total = total + fine[..., top : top + height, left : left + width]
     whole = _activations(model, images)
     if model.pool == "channel":
         whole = F.adaptive_max_pool2d(whole, 1)
-    return total / len(shifts) ** 2, _positions(model, whole).amax((2, 3))
+    return total / len(starts) ** 2, _positions(model, whole).amax((2, 3))
 
 
-def _activations(model: MICRANet, images: Tensor) -> Tensor:
-    return model.features(images.contiguous(memory_format=torch.channels_last)).float()
+def _activations(model: MICRANet, x: Tensor, layers: Sequence[str] = LAYERS) -> Tensor:
+    return model.features(x.contiguous(memory_format=torch.channels_last), layers).float()
 
 
 def _positions(model: MICRANet, activations: Tensor) -> Tensor:

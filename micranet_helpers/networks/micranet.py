@@ -1,6 +1,7 @@
 """The network: eight convolutions, one linear layer, one pool over all positions."""
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -108,10 +109,15 @@ class MICRANet(nn.Module):
         name = "share" if self.pool == "top" else "sharpness"
         return {"pool": self.pool, name: getattr(self, name)}
 
-    def features(self, images: Tensor) -> Tensor:
-        """Compute the activations of layer 4b, (B, 256, H / 8, W / 8), of checked images."""
+    def features(self, images: Tensor, layers: Sequence[str] = LAYERS) -> Tensor:
+        """Compute the activations of layer 4b, (B, 256, H / 8, W / 8), of checked images.
+
+        Of some layers that follow each other: those of the last, from those before the first.
+        """
         x = images
         for layer, stride, above in zip(LAYERS, STRIDES, (1, *STRIDES), strict=False):
+            if layer not in layers:
+                continue
             if stride != above:
                 x = F.max_pool2d(x, 2)
             for step in ("conv", "bnorm", "relu"):

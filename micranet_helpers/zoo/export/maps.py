@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from micranet_helpers.maps.cam import SHIFTS
+from micranet_helpers.maps.cam import BELOW
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
 from micranet_helpers.zoo.export.shared import extra
 from micranet_helpers.zoo.export.winograd import convolved, transforms
@@ -99,10 +99,13 @@ def _winograd(op: Op, matrices: list[Value], x: Value, weight: Value, *bias: Val
     return op.Add(found, op.Reshape(bias[0], [-1, 1, 1])) if bias else found
 
 
-def _forward(op: Op, x: Value, weights: list, convolve: Callable[..., Value]) -> list[Value]:
+def _forward(
+    op: Op, x: Value, weights: list, convolve: Callable[..., Value],
+    layers: range = range(len(LAYERS)),
+) -> list[Value]:  # fmt: skip
     """Compute the activations of each layer, after the ReLU."""
     activations = []
-    for layer in range(len(LAYERS)):
+    for layer in layers:
         x = _pooled(op, x) if layer in POOLED else x
         x = op.Relu(convolve(x, *weights[layer]))
         activations.append(x)
@@ -262,14 +265,16 @@ def _enlarged(op: Op, x: Value, stride: int) -> Value:
 
 
 def _evidence(op: Op, image: Value, weights: list) -> Value:
-    """Average the logits of each position over shifted images."""
-    around = op.Pad(image, [0, 0, 8, 8] * 2, mode="reflect")
+    """Average the logits of the positions that cover a pixel, 4 px apart."""
+    around = op.Pad(image, [0, 0, 4, 4, 0, 0, 12, 12], mode="reflect")
+    convolve, first = partial(_conv, op), len(BELOW)
+    below = _forward(op, around, weights, convolve, range(first))[-1]
     parts = []
-    for down in SHIFTS:
-        for right in SHIFTS:
-            ends = [-down or FAR, -right or FAR]
-            moved = op.Slice(around, [8 - down, 8 - right], ends, [2, 3])
-            coarse = op.Conv(_forward(op, moved, weights, partial(_conv, op))[-1], *weights[-1])
-            fine = _enlarged(op, coarse, STRIDES[-1])
-            parts.append(op.Slice(fine, [down, right], [down - 8, right - 8], [2, 3]))
+    for down in (0, 1):
+        for right in (0, 1):
+            part = op.Slice(below, [down, right], [down - 2, right - 2], [2, 3])
+            top = _forward(op, part, weights, convolve, range(first, len(LAYERS)))[-1]
+            fine = _enlarged(op, op.Conv(top, *weights[-1]), STRIDES[-1])
+            starts = [4 - 4 * down, 4 - 4 * right]
+            parts.append(op.Slice(fine, starts, [start - 8 for start in starts], [2, 3]))
     return op.Mean(*parts)
