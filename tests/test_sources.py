@@ -127,6 +127,12 @@ def test_chapter_has_little_code_and_no_line_is_clipped(path: Path) -> None:
 
 
 @every_notebook
+def test_simulated_images_are_drawn_by_what_marks_them(path: Path) -> None:
+    code = "\n".join(cell.source for cell in code_cells(path))
+    assert "plots.mark(" not in code or "imshow(" not in code
+
+
+@every_notebook
 def test_chapter_is_short_and_has_no_exercise_without_a_solution(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
