@@ -30,7 +30,7 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 LIVE = {  # chapters that are run for their widgets, and their parameters
     "explore": {"weights": "digits.hdf5"},
-    "label": {"num_images": 4, "questions": 60, "epochs": 1},
+    "label": {"num_images": 12, "questions": 55, "epochs": 1},
 }
 EXPLORER = ".jp-OutputArea-output:has(img.widget-image)"
 SECONDS = 300
@@ -123,7 +123,7 @@ def labeller(browser: Any, tree: Path, folder: Path) -> None:
         found.evaluate("shown => shown.scrollIntoView()")
         # The widget shows what it knew when it was made, until something is asked of it.
         found.get_by_role("button", name="zoom out").click()
-        found.get_by_text("60 answers").wait_for()
+        found.get_by_text("55 answers").wait_for()
         pack(found.screenshot(), folder / "label.png", 700)
 
 

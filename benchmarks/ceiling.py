@@ -19,8 +19,7 @@ from table import report
 
 from micranet_helpers import metrics, results
 from micranet_helpers.data import ctc, dataset, em, pvivax
-from micranet_helpers.lessons import training
-from micranet_helpers.maps import detect, recipes
+from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.unet import UNet
@@ -55,7 +54,7 @@ def target(chapter: str, sample: dataset.Sample) -> np.ndarray:
     return np.where(difficult, np.float32(np.nan), infected)[None]
 
 
-def painted(chapter: str, path: Path, split: str) -> training.Painted:
+def painted(chapter: str, path: Path, split: str) -> selftraining.Painted:
     """Images and masks of a split."""
     samples = list(dataset.read(path, split))
     return [each.pixels for each in samples], [target(chapter, each) for each in samples]
@@ -110,7 +109,7 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     source, number, side = values["source"], values["pixel_crops"], values["side"]
     name = f"{chapter}-{source}{subset}"
     path = SOURCES[chapter].build(folder / "data" / f"{name}.h5", source, subset=subset or None)
-    unet = training.fit_student(
+    unet = selftraining.fit_student(
         *(painted(chapter, path, split) for split in ("training", "validation")), side, number,
         folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"], seed,
     )  # fmt: skip

@@ -73,22 +73,22 @@ def test_points_of_the_chapter_pvivax_are_peaks_and_its_crops_say_yes_by_their_h
     model, probability = random_model(num_classes=1, seed=2), [gaussian_filter(height, 1)]
     sample = SimpleNamespace(pixels=random_images(1, 1, 64, 64)[0].numpy())
     given = {"maps": maps, "recipes": recipes, "torch": torch, "device": "cpu", "detect": detect}
-    names = run_cell("pvivax", "# Steps of 8", replace=replace, **given)
+    names = run_cell("pvivax", "# Steps of 8", **given)
     strength, _ = evidence(model, torch.from_numpy(sample.pixels)[None], step=8)
     expected = gaussian(strength[0, 0].sigmoid(), 6).numpy()
-    np.testing.assert_allclose(names["probability_of"](model, [sample])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(names["chance"](model, sample), expected, atol=1e-5)
     [found] = names["find"](probability, 0.9 * probability[0][50, 40])
     assert found[:, :2].tolist() == [[10, 10], [50, 40]]
     crops = SimpleNamespace(positions=np.array([[0, 0, 0], [0, 32, 32], [0, 32, 0]]), side=32)
     source = "def highest_in"
     cell = {"side": 32, "metrics": metrics, "fields": {"validation": [sample]}, "naive": None,
-            "tests": [sample], "probability_of": lambda *_: probability}  # fmt: skip
+            "tests": [sample], "chance": lambda *_: probability[0]}  # fmt: skip
     cell["validation"] = SimpleNamespace(
         positions=crops.positions, labels=torch.tensor([[1.0], [1], [0]])
     )
     made = run_cell("pvivax", source, **cell)
     highest = [probability[0][:32, :32].max(), probability[0][50, 40], probability[0][50, 10]]
-    assert made["highest_in"](probability, crops) == pytest.approx(highest)
+    assert made["highest_in"](None, [sample], crops) == pytest.approx(highest)
     assert made["thresholds"]["evidence"] == pytest.approx(sum(highest[1:]) / 2)
 
 

@@ -115,6 +115,24 @@ def test_a_stack_shows_no_other_file(tmp_path: Path) -> None:
         list(planes(own))
 
 
+BINARY_ONLY = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">
+<BinaryOnly MetadataFile="a &amp; b&#x202e;.companion.ome" UUID="urn:uuid:2"/></OME>"""
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_companion_file_is_named_and_not_read(tmp_path: Path, count: int) -> None:
+    stack = STACK[:, :, 0].reshape(6, 9, 12)[:count]
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, stack, description=BINARY_ONLY, metadata=None, photometric="minisblack")
+    found = list(planes(path))
+    np.testing.assert_array_equal([plane.image[0] for plane in found], stack)
+    sentence = r"metadata is in the companion file a & b\u202e.companion.ome, not read"
+    assert {plane.said for plane in found} == {(sentence,)}
+    tifffile.imwrite(path, stack, ome=True)
+    assert {plane.said for plane in planes(path)} == {()}
+
+
 @pytest.mark.parametrize(
     ("how", "size"),
     [

@@ -28,7 +28,7 @@ ADDRESS = PROJECT["project"]["urls"]["Repository"]
 COLAB = ADDRESS.replace("https://github.com/", "https://colab.research.google.com/github/")
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if "_build" not in path.parts)
 MODULES = sorted([*(ROOT / "micranet_helpers").rglob("*.py"), *(BOOK / "_ext").rglob("*.py")])
-MOST_LINES, WIDEST = 180, 79  # of code in a chapter; of what a page shows whole
+MOST_LINES, WIDEST = 180, 79  # of code in a chapter, with solutions; of what a page shows whole
 MOST_OF_SOLUTIONS, MOST_WORDS = 40, 2500  # lines of code in folded cells; words of a chapter
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name -> that of the Python package index
 
@@ -118,14 +118,18 @@ def lines_of_code(sources: list[str]) -> int:
 @every_notebook
 def test_chapter_has_little_code_and_no_line_is_clipped(path: Path) -> None:
     sources = [cell.source for cell in code_cells(path)]
-    solutions = tagged(path, "hide-cell")  # folded, so they are not in the reader's way
-    lesson = [source for source in sources if source not in solutions]
-    assert lines_of_code(lesson) <= MOST_LINES, "move what is not the lesson into the package"
-    assert lines_of_code(solutions) <= MOST_OF_SOLUTIONS
+    assert lines_of_code(sources) <= MOST_LINES, "move what is not the lesson into the package"
+    assert lines_of_code(tagged(path, "hide-cell")) <= MOST_OF_SOLUTIONS
     folded = tagged(path, "setup")  # with a long address
     for source in sources:
         clipped = [line for line in source.splitlines() if len(line) > WIDEST]
         assert source in folded or not clipped
+
+
+@every_notebook
+def test_simulated_images_are_drawn_by_what_marks_them(path: Path) -> None:
+    code = "\n".join(cell.source for cell in code_cells(path))
+    assert "plots.mark(" not in code or "imshow(" not in code
 
 
 @every_notebook

@@ -364,6 +364,41 @@ def test_the_address_names_the_network_and_follows_it(page: Any, site: Path, add
     assert page.url.endswith("#network=small")
 
 
+def test_the_network_that_is_named_is_the_one_that_is_loaded(
+    page: Any, site: Path, address: str
+) -> None:
+    about = json.loads((site / browser.PLACE / "networks.json").read_text())
+    lost = about["networks"][0] | {"id": "lost", "name": "a lost one", "file": "lost.onnx",
+                                   "sigma": 2}  # fmt: skip
+    page.route("**/networks.json", lambda route: route.fulfill(
+        json=about | {"networks": [*about["networks"], lost]}))  # fmt: skip
+    page.goto("about:blank")
+    page.goto(f"{address}#network=lost")
+    page.get_by_role("button", name="Load the runtime").click()
+    message(page, "lost.onnx could not be loaded (404)")
+    network = page.get_by_role("combobox", name="network")
+    expect(network).to_have_value("")  # there is none
+    network.select_option("small")
+    message(page, "Choose a picture")
+    network.select_option("lost")
+    message(page, "lost.onnx could not be loaded (404)")
+    expect(network).to_have_value("small")
+    assert page.url.endswith("#network=small")
+    page.get_by_role("button", name="noise").click()
+    expect(summary(page)).to_contain_text("object")
+    small = site / browser.PLACE / "small.onnx"
+    page.route("**/lost.onnx", lambda route: route.fulfill(path=small))
+    network.select_option("lost")  # the same one, once more
+    smoothing = page.get_by_label("smoothing")
+    expect(smoothing).to_have_value("2")
+    expect(network).to_have_value("lost")
+    page.get_by_label("or your own, ONNX").set_input_files(small)
+    expect(network).to_have_value("")  # a file of the reader's is none of these
+    expect(smoothing).to_have_value("1")
+    network.select_option("lost")
+    expect(smoothing).to_have_value("2")
+
+
 def test_the_sample_is_that_of_the_network_that_is_loading(
     page: Any, site: Path, address: str
 ) -> None:

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from micranet_helpers.files.tables import visible
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 """Endings, in lower case, of the files that are taken for images."""
@@ -175,17 +178,27 @@ def _tiff(data: bytes, as_mask: bool) -> tuple[NDArray[Any], list[str]]:
             )
         values = read().reshape(tuple(sizes.values()))
         planes = np.moveaxis(values, axes.find(rest), 0) if rest else values[None]
-        return as_said(planes, series.keyframe, file.is_imagej, as_mask)
+        return as_said(planes, file, series.keyframe, as_mask)
 
 
 def as_said(
-    planes: NDArray[Any], page: Any, of_imagej: bool, as_mask: bool = False
+    planes: NDArray[Any], file: tifffile.TiffFile, page: Any, as_mask: bool = False
 ) -> tuple[NDArray[Any], list[str]]:
-    """Apply what a page of :func:`open_tiff` says of its values, (C, H, W), and list it."""
+    """Apply what a page of :func:`open_tiff` says of its values, (C, H, W); list what was found."""
     alpha = planes.dtype.kind == "u" and len(planes) > 1 and bool({1, 2} & {*page.extrasamples})
-    values, said = shown(planes, page, of_imagej, as_mask)
+    values, said = shown(planes, page, file.is_imagej, as_mask)
     said += [PROFILE] if "InterColorProfile" in page.tags else []
+    said += _companions(file)
     return _finished(values, alpha, page.tags.valueof("Orientation", 1), said)
+
+
+def _companions(file: tifffile.TiffFile) -> list[str]:
+    """Name the file that holds the metadata of an OME-TIFF, where it is another one."""
+    if "BinaryOnly" not in (text := file.ome_metadata or ""):
+        return []
+    names = [part.get("MetadataFile", "unknown") for part in ElementTree.fromstring(text)
+             if part.tag.endswith("BinaryOnly")]  # fmt: skip
+    return [f"metadata is in the companion file {visible(name)}, not read" for name in names]
 
 
 def shown(

@@ -100,7 +100,7 @@ def _stacks(path: Path) -> Iterator[tuple[str, dict[str, int], NDArray[Any], Cal
             raise ValueError("it has more than 2 GiB, save smaller stacks")
         with open_tiff(path.read_bytes()) as (file, series, read):
             sizes = dict(zip(series.axes, series.shape, strict=True))
-            say = partial(as_said, page=series.keyframe, of_imagej=file.is_imagej)
+            say = partial(as_said, file=file, page=series.keyframe)
             yield "", sizes, read(), say
         return
     with images_in(path) as images:

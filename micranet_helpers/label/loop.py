@@ -26,6 +26,7 @@ from micranet_helpers.maps import recipes, selftraining
 from micranet_helpers.maps.segmentation import magnified, pixel_scores
 from micranet_helpers.maps.thresholds import highest
 from micranet_helpers.networks import MICRANet, UNet
+from micranet_helpers.predict import ways
 from micranet_helpers.train import fit, logits_of
 
 POOL = {"pool": "lse", "sharpness": 4.0}
@@ -124,11 +125,14 @@ def refine_now(
     boxes = [_boxes(name, image.shape[1:], given, usage)
              for name, image in zip(names, images, strict=True)]  # fmt: skip
     scores = [pixel_scores(trained.models, image, recipes.EVIDENCE) for image in images]
-    high = np.float64(usage.levels)
+    high, side = np.float64(usage.levels), -(-usage.side // 16) * 16
     before = _agreement(scores, high, boxes)
     for _ in range(rounds):
-        painted = [_painted(*pair, high) for pair in zip(scores, boxes, strict=True)]
-        unet = _fit_pixels(images, painted, -(-usage.side // 16) * 16, CROPS * epochs, seed)
+        painted = images, [_painted(*pair, high) for pair in zip(scores, boxes, strict=True)]
+        with tempfile.TemporaryDirectory() as run:  # one epoch: there is no best to be chosen
+            unet = selftraining.fit_student(
+                painted, painted, side, CROPS * epochs, run, 1, seed, num_checked=16
+            )
         scores = [pixel_scores([unet], image, recipes.SELF_TRAINED) for image in images]
         high = np.zeros(len(high))
     recipe = "self-trained" if _agreement(scores, high, boxes) >= before else "evidence"
@@ -174,24 +178,12 @@ def _agreement(
     return metrics.dice(*np.array(pairs).T)
 
 
-def _fit_pixels(
-    images: Sequence[NDArray], painted: Sequence[NDArray], side: int, number: int, seed: int
-) -> UNet:
-    """Train for one epoch, which needs no choice of the best: nothing is held back."""
-    crops = selftraining.PixelCrops(images, painted, side, number, seed)
-    few = selftraining.PixelCrops(images, painted, side, 16, seed, augment=False)
-    with tempfile.TemporaryDirectory() as folder:
-        return fit(crops, few, folder, 1, batch_size=16, learning_rate=3e-3, network="UNet",
-                   seed=seed)  # fmt: skip
-
-
 def masks_of(trained: Trained, path: Path, unet: UNet | None = None) -> NDArray[np.bool_]:
     """Mark the classes of an image by evidence from its level on, or by a U-Net: bool (K, H, W)."""
-    usage, image = trained.usage, trained.usage.scaled(read_plane(path).image)
-    if unet is not None:
-        return pixel_scores([unet], image, recipes.SELF_TRAINED, usage.magnification) > 0
-    scores = pixel_scores(trained.models, image, recipes.EVIDENCE, usage.magnification)
-    return scores >= np.float32(usage.levels)[:, None, None]
+    way = "evidence" if unet is None else "self-trained"
+    entries = (zoo.ZooEntry(models, {}, None) for models in (trained.models, [unet]))
+    networks = ways.Networks(*entries, trained.usage)
+    return ways.find(networks, read_plane(path).image, [way])[way].masks
 
 
 def seen(image: NDArray, usage: zoo.Usage) -> NDArray[np.float32]:

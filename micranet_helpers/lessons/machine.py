@@ -4,12 +4,7 @@ from importlib.metadata import version
 
 import torch
 
-from micranet_helpers.networks.precision import choose_precision
-
-
-def best_device() -> str:
-    """Choose where networks are trained and applied: "cuda" if torch can use a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+from micranet_helpers.networks.precision import best_device, choose_precision
 
 
 def describe_machine() -> str:

@@ -1,7 +1,7 @@
 """Train the networks of the chapters: once, in folders that all chapters name alike."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,15 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
-from micranet_helpers.data import ctc, em, mnist, pvivax
+from micranet_helpers.data import actin, ctc, em, mnist, pvivax
 from micranet_helpers.data.content import digest
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.lessons.machine import best_device
-from micranet_helpers.maps.selftraining import PixelCrops, of_split
+from micranet_helpers.maps.selftraining import fit_student, of_split
 from micranet_helpers.networks import MICRANet, UNet
+from micranet_helpers.networks.precision import best_device
 from micranet_helpers.train import fit, history, load
-
-Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
-"""Images (C, H, W) and targets (K, H, W) of a split."""
 
 
 def build_dataset(
@@ -29,8 +26,8 @@ def build_dataset(
 ) -> Path:
     """Build the dataset of a chapter, or find the file where another chapter has built it.
 
-    ``chapter`` is "mnist", "ctc", "pvivax" or "em", ``subset`` a part of the download, or "" for
-    all. The rest is as for the ``build`` of its module, such as
+    ``chapter`` is "mnist", "ctc", "pvivax", "em" or "actin", ``subset`` a part of the download, or
+    "" for all. The rest is as for the ``build`` of its module, such as
     :func:`micranet_helpers.data.ctc.build`; each combination is a file of its own under ``data/``.
     """
     parts = [f"{chapter}-{source}{subset}"]
@@ -41,8 +38,8 @@ def build_dataset(
     file = Path("data", f"{'-'.join(map(str, parts))}.h5")
     if file.is_file():  # it gets its name when it is complete
         return file
-    build = {"mnist": mnist, "ctc": ctc, "pvivax": pvivax, "em": em}[chapter].build
-    return build(
+    modules = {"mnist": mnist, "ctc": ctc, "pvivax": pvivax, "em": em, "actin": actin}
+    return modules[chapter].build(
         file, source, subset=subset or None, num_images=num_images, size=size, **options
     )
 
@@ -78,27 +75,6 @@ def fit_or_load(
     return model.to(best_device())
 
 
-def fit_student(
-    train: Painted, validation: Painted, side: int, num_crops: int, folder: str | Path,
-    epochs: int, seed: int = 0, batch_size: int = 16,
-) -> UNet:  # fmt: skip
-    """Train a U-Net on painted images: pseudo-labels, or masks for a comparison.
-
-    Images and targets are float32, (C, H, W) and (K, H, W); see
-    :func:`micranet_helpers.maps.selftraining.of_split`. An epoch has ``num_crops`` training crops,
-    ``side`` px wide, a multiple of 16; an eighth of it is validated on. The rest is as for
-    :func:`micranet_helpers.train.fit`; a short training gains from small batches. The network is in
-    evaluation mode, on the GPU if there is one.
-    """
-    paint = PixelCrops(*train, side, num_crops, seed)
-    check = PixelCrops(*validation, side, max(num_crops // 8, 1), seed, augment=False)
-    unet = fit(
-        paint, check, folder, epochs, batch_size=batch_size, learning_rate=3e-3, network="UNet",
-        seed=seed,
-    )  # fmt: skip
-    return unet.to(best_device())
-
-
 def self_train(
     model: MICRANet, path: str | Path, train: CropDataset, validation: CropDataset,
     num_crops: int, folder: str | Path, epochs: int, seed: int = 0,
@@ -108,7 +84,7 @@ def self_train(
 
     The crops are of the dataset at ``path``. ``guide`` is as for
     :func:`micranet_helpers.maps.selftraining.of_split`, all else, and the network, as for
-    :func:`fit_student`.
+    :func:`micranet_helpers.maps.selftraining.fit_student`.
     """
     weights = (value.cpu() for value in model.state_dict().values())
     settings = str((seed, batch_size, num_crops, epochs, getattr(guide, "__name__", None)))

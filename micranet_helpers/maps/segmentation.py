@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
 from micranet_helpers.networks.micranet import LAYERS, check_finite
+from micranet_helpers.networks.precision import best_device
 from micranet_helpers.networks.wrapped import unwrapped
 
 TILE = 512  # px
@@ -193,7 +194,7 @@ def pixel_scores(
     (K, H, W), are the means over the networks. Raises TypeError or ValueError if the image does not
     fit the networks.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     models = [model.to(device) for model in models]
 
     def score(part: Tensor) -> tuple[Tensor, Tensor]:

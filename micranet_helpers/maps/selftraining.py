@@ -21,8 +21,9 @@ from micranet_helpers.data.crops import CropDataset, toned, turned
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import segment
-from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.networks.precision import choose_precision
+from micranet_helpers.networks import MICRANet, UNet
+from micranet_helpers.networks.precision import best_device, choose_precision
+from micranet_helpers.train import fit
 
 HIGHEST = 0.01
 """Share of the pixels not known to lack a class that :func:`level` falls back on."""
@@ -238,6 +239,31 @@ class PixelCrops(Dataset):
 def _start(rng: np.random.Generator, at: int, side: int, length: int) -> int:
     """Draw where a crop that holds the pixel ``at`` begins, inside the image if it fits."""
     return int(rng.integers(max(0, at - side + 1), max(0, min(at, length - side)) + 1))
+
+
+Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
+"""Images (C, H, W) and targets (K, H, W), e.g. of a split."""
+
+
+def fit_student(
+    train: Painted, validation: Painted, side: int, num_crops: int, folder: str | Path,
+    epochs: int, seed: int = 0, batch_size: int = 16, num_checked: int | None = None,
+) -> UNet:  # fmt: skip
+    """Train a U-Net on painted images: pseudo-labels, or masks for a comparison.
+
+    Images and targets are float32, (C, H, W) and (K, H, W), as of :func:`of_split`. An epoch has
+    ``num_crops`` training crops, ``side`` px wide, a multiple of 16; ``num_checked``, by default an
+    eighth of them, are validated on. The rest is as for :func:`micranet_helpers.train.fit`; a short
+    training gains from small batches. The network is in evaluation mode, on the GPU if there is
+    one.
+    """
+    paint = PixelCrops(*train, side, num_crops, seed)
+    check = PixelCrops(*validation, side, num_checked or max(num_crops // 8, 1), seed, False)
+    unet = fit(
+        paint, check, folder, epochs, batch_size=batch_size, learning_rate=3e-3, network="UNet",
+        seed=seed,
+    )  # fmt: skip
+    return unet.to(best_device())
 
 
 NO = -10.0

@@ -3,7 +3,7 @@
 - ``micranet``: the classifier; its maps become masks.
 - ``unet``, ``mask_rcnn``: the baselines, and the student of self-training.
 - ``learner``: loss, optimiser and schedule; ``checkpoints``: files that survive a kill;
-  ``precision``: the arithmetic.
+  ``precision``: the device and the arithmetic.
 """
 
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet

@@ -1,6 +1,11 @@
-"""Choose the arithmetic of a machine."""
+"""Choose the device and the arithmetic of a machine."""
 
 import torch
+
+
+def best_device() -> str:
+    """Choose where networks are trained and applied: "cuda" if torch can use a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def choose_precision() -> str:

@@ -37,7 +37,11 @@ const load = (how) => attempt("Loading the runtime …", async () => {
 async function takeNetwork(bytes) {
   const chosen = all.networks.find(({ id }) => id === form.network.value);
   const args = bytes ? { bytes } : { url: here(chosen.file), about: chosen };
-  about = { ...all.defaults, ...(await ask("network", args)) };
+  try {
+    about = { ...all.defaults, ...(await ask("network", args)) };
+  } finally {
+    nameNetwork();
+  }
   for (const name of Object.keys(all.defaults)) if (form[name]) form[name].value = about[name];
   for (const tick of form.layer) tick.checked = about.layers.includes(tick.value);
   find("about").textContent = about.about ?? "";
@@ -46,6 +50,13 @@ async function takeNetwork(bytes) {
   if (sampled && about.sample) await takeSample(); // one that is being read, too
   else if (opened) await explain();
   else say("Choose a picture, drop one here, or paste one.");
+}
+
+/** Name the network that is loaded, or none: so one that failed can be chosen again. */
+function nameNetwork() {
+  const id = about?.id ?? "";
+  form.network.value = id;
+  history.replaceState(null, "", `#${id && `network=${id}`}`);
 }
 
 const takePicture = (source, name) => attempt(`Reading ${name} …`, async () => {
@@ -132,7 +143,7 @@ function connect(how) {
     && (form.network.value = location.hash.slice(9));
   named();
   addEventListener("hashchange", () =>
-    named() && about && attempt("Loading the network …", () => takeNetwork()));
+    named() && form.network.matches(":enabled") && attempt("Loading the network …", () => takeNetwork()));
   const take = { network: () => (location.hash = `network=${form.network.value}`),
     own: () => takeFile(form.own.files[0]), file: () => takeFile(form.file.files[0]),
     side: () => opened && attempt("", explain), scaling: () => opened && attempt("", explain) };
