@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from micranet_helpers import zoo
-from micranet_helpers.data import ctc, em, mnist, pvivax
+from micranet_helpers.data import actin, ctc, em, mnist, pvivax
 from micranet_helpers.data.content import digest
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.data.dataset import Sample
@@ -29,8 +29,8 @@ def build_dataset(
 ) -> Path:
     """Build the dataset of a chapter, or find the file where another chapter has built it.
 
-    ``chapter`` is "mnist", "ctc", "pvivax" or "em", ``subset`` a part of the download, or "" for
-    all. The rest is as for the ``build`` of its module, such as
+    ``chapter`` is "mnist", "ctc", "pvivax", "em" or "actin", ``subset`` a part of the download, or
+    "" for all. The rest is as for the ``build`` of its module, such as
     :func:`micranet_helpers.data.ctc.build`; each combination is a file of its own under ``data/``.
     """
     parts = [f"{chapter}-{source}{subset}"]
@@ -41,8 +41,8 @@ def build_dataset(
     file = Path("data", f"{'-'.join(map(str, parts))}.h5")
     if file.is_file():  # it gets its name when it is complete
         return file
-    build = {"mnist": mnist, "ctc": ctc, "pvivax": pvivax, "em": em}[chapter].build
-    return build(
+    modules = {"mnist": mnist, "ctc": ctc, "pvivax": pvivax, "em": em, "actin": actin}
+    return modules[chapter].build(
         file, source, subset=subset or None, num_images=num_images, size=size, **options
     )
 
@@ -74,7 +74,7 @@ def fit_or_load(
     if weights == "train":
         model = fit(train, validation, folder, epochs, **options)
     else:
-        model = zoo.load(zoo.locate(weights), "MICRANet").models[0]
+        model = zoo.load(weights, "MICRANet").models[0]
     return model.to(best_device())
 
 
