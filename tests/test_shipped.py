@@ -1,15 +1,20 @@
-"""The networks that ship with the package: their files, and the figures on their cards.
+"""The networks that ship with the package: their files, the figures on their cards, the cover.
 
 Made anew by ``micranet-book networks``.
 """
 
 import hashlib
+import importlib
+import json
 import re
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from micranet_book import networks
+from PIL import Image
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data import dataset
@@ -74,3 +79,34 @@ AREAS = {
     "cells": ["Usiigaci cell: crop AUC", "Usiigaci contact: crop AUC"],
     "actin": ["crop AUC, rings", "crop AUC, fibres"],
 }
+
+
+@pytest.fixture
+def cover(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that draws the picture on the first page."""
+    monkeypatch.syspath_prepend(BOOK / "images")
+    return importlib.import_module("cover")
+
+
+def test_cover_shows_the_median_square(cover: ModuleType) -> None:
+    truth = np.zeros((8, 8), bool)
+    truth[:2], truth[4:6, :4] = True, True  # the last square shows no object
+    found = truth.copy()
+    found[:4, :4], found[2:4, 4:] = False, True  # F1 of the squares is 0, 2/3 and 1
+    image = cover.Square(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), "f4"), found, truth)
+    assert cover.median_square([image], 4).f1 == pytest.approx(2 / 3)
+    left = cover.Square(*(part[:, :4] for part in image))
+    assert cover.median_square([left], 2).truth.shape == (2, 2), "of what is twice as wide"
+    assert cover.median_square([left], 3).truth.shape == (4, 4)
+    assert cover.median_square([left], 4).f1 == 0, "the lower of two"
+
+
+@pytest.mark.slow
+def test_a_row_of_the_cover_is_drawn_again(cover, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [row] = (row for row in cover.ROWS if row.network == "neuropil")
+    monkeypatch.setattr(cover, "ROWS", (row,))
+    cover.draw(tmp_path / "cover.png")
+    new, kept = (Image.open(path) for path in (tmp_path / "cover.png", BOOK / "images/cover.png"))
+    [now], then = json.loads(new.text["rows"]).values(), json.loads(kept.text["rows"])["neuropil"]
+    assert now == pytest.approx(then, abs=0.005) and kept.width == new.width
