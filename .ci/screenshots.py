@@ -1,8 +1,9 @@
 """Pictures of all pages, and of the explorer: python .ci/screenshots.py FOLDER [--readme]
 
-After `make book`; needs Chromium. Writes each page of the book and the explorer in JupyterLab, at
-the width of a desktop and of a phone, light and dark, to be looked at. With --readme it writes
-only the three pictures of README.md, small: python .ci/screenshots.py book/images --readme
+After `make book`; needs Chromium and the download of Usiigaci. Writes each page of the book and the
+explorer in JupyterLab, at the width of a desktop and of a phone, light and dark, to be looked at.
+With --readme it writes only the pictures of README.md and of the labeller, small: python
+.ci/screenshots.py book/images --readme
 """
 
 import argparse
@@ -15,7 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import nbformat
 import papermill
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -23,15 +26,20 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browsers import open_browser, pages_of, run_all_cells, settle  # noqa: E402
 from servers import serve_folder, serve_lab  # noqa: E402
 
+from micranet_helpers.data.fetch.download import fetch  # noqa: E402
+
 PAGES = ROOT / "book" / "_build" / "html"
 TREE = ROOT / "_build" / "executed" / "quick"
-DIGITS = Path("work", "explore", "explored", "digits.hdf5")
 WIDTHS = {"desktop": 1280, "phone": 390}
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-LIVE = {  # chapters that are run for their widgets, and their parameters
-    "explore": {"weights": "digits.hdf5"},
-    "label": {"num_images": 12, "questions": 55, "epochs": 1},
-}
+LABEL = {"num_images": 4, "questions": 60, "epochs": 1}  # parameters of the chapter
+LIVE = "explore", "label"  # notebooks that are run for their widgets
+# A real test image, and a crop, picked by hand, where what is found is right.
+EXPLORE = """from micranet_helpers.explore.widgets import explore
+
+explore("shipped:cells", "cells.png", top=734, left=470, side=128,
+        layers=("3a", "3b", "4a", "4b"))
+"""
 EXPLORER = ".jp-OutputArea-output:has(img.widget-image)"
 SECONDS = 300
 
@@ -53,21 +61,29 @@ def pages(browser: Any, pages: Path, folder: Path) -> None:
                 page.close()
 
 
+def prepare(tree: Path, name: str, work: Path) -> None:
+    """Write the explorer of an image, the chapter with the labeller, or a chapter as it ran."""
+    file = work / f"{name}.ipynb"
+    if name == "explore":
+        [image] = (path for path in fetch("phase-cells", "small")
+                   if path.parts[-2:] == ("set6", "phase.png"))  # fmt: skip
+        shutil.copy(image, work / "cells.png")
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}}
+        nbformat.write(new_notebook(cells=[new_code_cell(EXPLORE)], metadata=kernel), file)
+    elif name == "label":
+        papermill.execute_notebook(ROOT / "book" / file.name, file, LABEL, prepare_only=True,
+                                   progress_bar=False)  # fmt: skip
+    else:
+        shutil.copy(tree / file.name, work)
+
+
 @contextmanager
 def lab(browser: Any, tree: Path, name: str, theme: str) -> Iterator[Any]:
-    """Open a chapter in JupyterLab: those with widgets from their source, others as they ran."""
+    """Open a notebook in JupyterLab: see :func:`prepare`."""
     with TemporaryDirectory() as place:
         work, home = Path(place, "work"), Path(place, "home")
         work.mkdir()
-        if name in LIVE:
-            if name == "explore":
-                shutil.copy(tree / DIGITS, work)
-            papermill.execute_notebook(
-                ROOT / "book" / f"{name}.ipynb", work / f"{name}.ipynb", LIVE[name],
-                prepare_only=True, progress_bar=False,
-            )  # fmt: skip
-        else:
-            shutil.copy(tree / f"{name}.ipynb", work)
+        prepare(tree, name, work)
         with serve_lab(work, home, THEMES[theme]) as url:
             page = browser.new_page(viewport={"width": 960, "height": 1000})
             page.set_default_timeout(SECONDS * 1000)
@@ -116,14 +132,16 @@ def readme(browser: Any, pages: Path, tree: Path, folder: Path) -> None:
 
 
 def labeller(browser: Any, tree: Path, folder: Path) -> None:
-    """Take the labeller in JupyterLab, zoomed out once."""
+    """Take the labeller in JupyterLab."""
     with lab(browser, tree, "label", "light") as page:
         page.set_viewport_size({"width": 1000, "height": 1600})
         found = page.locator(".micranet-labeller")
         found.evaluate("shown => shown.scrollIntoView()")
         # The widget shows what it knew when it was made, until something is asked of it.
         found.get_by_role("button", name="zoom out").click()
-        found.get_by_text("55 answers").wait_for()
+        found.get_by_text("60 answers").wait_for()
+        found.get_by_role("button", name="zoom in").click()
+        page.wait_for_timeout(1000)
         pack(found.screenshot(), folder / "label.png", 700)
 
 
@@ -143,7 +161,7 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, default=PAGES, help="the built book")
     parser.add_argument("--tree", type=Path, default=TREE, help="the executed chapters")
     args = parser.parse_args()
-    for path in (args.pages / "intro.html", args.tree / DIGITS):
+    for path in (args.pages / "intro.html", args.tree / "quickstart.ipynb"):
         if not path.is_file():
             sys.exit(f"{path} is missing: run `make book` first.")
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,23 @@
-"""The networks that ship with the package: what is in their files, and the figures on their cards.
+"""The networks that ship with the package: their files, the figures on their cards, the cover.
 
 Made anew by ``micranet-book networks``.
 """
 
 import hashlib
+import importlib
+import json
 import re
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
-import yaml
-from micranet_book import networks, runner
+from micranet_book import networks
+from PIL import Image
 
 from micranet_helpers import metrics, zoo
-from micranet_helpers.data import actin, dataset
-from micranet_helpers.data.crops import CropDataset
-from micranet_helpers.lessons.training import build_dataset
+from micranet_helpers.data import dataset
 from micranet_helpers.train import logits_of
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -32,8 +34,8 @@ def test_all_are_there() -> None:
 
 @every_network
 def test_files_are_small_and_say_how_they_are_used(name: str) -> None:
-    path = zoo.locate(f"shipped:{name}")
-    assert path.stat().st_size < 5e6
+    path = f"shipped:{name}"
+    assert zoo.locate(path).stat().st_size < 5e6
     for group in (row["group"] for row in zoo.contents(path)):
         usage = zoo.load(path, group).usage
         assert usage.classes == networks.rule_of(networks.SHIPPED[name], ["Usiigaci"]).classes
@@ -48,32 +50,6 @@ def test_card_is_of_this_file_from_a_clean_commit(name: str) -> None:
     assert "no licence" not in text, "what was learnt from these data is not ours to ship"
 
 
-def parameters(chapter: str) -> dict:
-    """Those of the run: the values of the chapter, and of the profile ``networks``."""
-    declared = runner.inspect_parameters(BOOK / f"{chapter}.ipynb")
-    profile = runner.load_profile(BOOK, "networks")[1]
-    return {name: yaml.safe_load(item["default"]) for name, item in declared.items()} | profile.get(
-        chapter, {}
-    )
-
-
-def test_crops(name: str, folder: Path) -> CropDataset:
-    chapter = networks.SHIPPED[name]
-    given = parameters(chapter)
-    sizes = given["num_images"], given["size"]
-    if chapter == "actin":
-        path = actin.build(folder / "actin.h5", num_images=sizes[0], size=sizes[1])
-    else:
-        more = {"mnist": {"seed": 0}, "ctc": {"lines": given.get("lines")}}.get(chapter, {})
-        path = build_dataset(chapter, given["source"], given["subset"], *sizes, **more)
-    stride = given.get("test_stride", given["stride"])
-    rule = networks.rule_of(chapter, given.get("lines", ()))
-    return CropDataset(path, "testing", given["side"], stride, rule)
-
-
-test_crops.__test__ = False
-
-
 @pytest.mark.slow
 @pytest.mark.data
 @every_network
@@ -83,7 +59,7 @@ def test_figures_on_the_card_are_measured_again(name, tmp_path, mirror_url, monk
     write = dataset.write  # of what is drawn, the test images are enough
     monkeypatch.setattr(dataset, "write", lambda path, splits, about: write(
         path, {"testing": splits["testing"]}, about))  # fmt: skip
-    crops = test_crops(name, tmp_path)
+    crops = networks.crops_of(BOOK, name, "testing")
     model = zoo.load(zoo.shipped()[name], "MICRANet").models[0]
     logits = logits_of(model, crops)
     if name == "digits":
@@ -103,3 +79,34 @@ AREAS = {
     "cells": ["Usiigaci cell: crop AUC", "Usiigaci contact: crop AUC"],
     "actin": ["crop AUC, rings", "crop AUC, fibres"],
 }
+
+
+@pytest.fixture
+def cover(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that draws the picture on the first page."""
+    monkeypatch.syspath_prepend(BOOK / "images")
+    return importlib.import_module("cover")
+
+
+def test_cover_shows_the_median_square(cover: ModuleType) -> None:
+    truth = np.zeros((8, 8), bool)
+    truth[:2], truth[4:6, :4] = True, True  # the last square shows no object
+    found = truth.copy()
+    found[:4, :4], found[2:4, 4:] = False, True  # F1 of the squares is 0, 2/3 and 1
+    image = cover.Square(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), "f4"), found, truth)
+    assert cover.median_square([image], 4).f1 == pytest.approx(2 / 3)
+    left = cover.Square(*(part[:, :4] for part in image))
+    assert cover.median_square([left], 2).truth.shape == (2, 2), "of what is twice as wide"
+    assert cover.median_square([left], 3).truth.shape == (4, 4)
+    assert cover.median_square([left], 4).f1 == 0, "the lower of two"
+
+
+@pytest.mark.slow
+def test_a_row_of_the_cover_is_drawn_again(cover, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [row] = (row for row in cover.ROWS if row.network == "neuropil")
+    monkeypatch.setattr(cover, "ROWS", (row,))
+    cover.draw(tmp_path / "cover.png")
+    new, kept = (Image.open(path) for path in (tmp_path / "cover.png", BOOK / "images/cover.png"))
+    [now], then = json.loads(new.text["rows"]).values(), json.loads(kept.text["rows"])["neuropil"]
+    assert now == pytest.approx(then, abs=0.005) and kept.width == new.width

@@ -1,6 +1,7 @@
 """Words agree with numbers: what the text says of results is what was measured."""
 
 import inspect
+import json
 import re
 from itertools import product
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
-from micranet_helpers import results
+from micranet_helpers import results, zoo
 from micranet_helpers.maps import combine
 from micranet_helpers.networks.micranet import LAYERS
 
@@ -103,6 +105,43 @@ def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
     lost = {page: [each for each in wanted if each not in text_of(page)]
             for page, wanted in sentences.items()}  # fmt: skip
     assert not any(lost.values()), lost
+
+
+ROWS = {  # of the cover, as its alternative text names them, and what the card calls its score
+    "cells": ("cells in phase contrast", "Usiigaci: pixel F1, self-trained"),
+    "actin": ("fibres of F-actin", ""),
+    "smears": ("infected cells in a blood smear", ""),
+    "neuropil": ("mitochondria in an electron micrograph", "pixel F1, self-trained"),
+}
+
+
+def card(name: str) -> str:
+    return zoo.shipped()[name].with_suffix(".md").read_text(encoding="utf-8")
+
+
+def figure(name: str, metric: str) -> float:
+    return float(re.search(rf"^\| {metric} \| ([\d.]+) ", card(name), re.MULTILINE)[1])
+
+
+def test_what_pages_say_of_the_cover_is_what_it_shows() -> None:
+    """The picture carries its numbers, and they are those of the networks' cards."""
+    rows = json.loads(Image.open(BOOK / "images" / "cover.png").text["rows"])
+    assert list(rows) == list(ROWS)
+    said = []
+    for name, row in rows.items():
+        words, known = ROWS[name]
+        assert row["licence"] == "MIT" and f"On {row['images']} images of the split" in card(name)
+        assert not known or abs(figure(name, known) - row["pixel F1"]) < 0.005
+        kind = "real" if row["real"] else "simulated"
+        said.append(f"{words} ({kind}): {row['answers'] / 60:.0f} minutes of answers, pixel F1 "
+                    f"{row['pixel F1']:.2f}")  # fmt: skip
+    assert [name for name, row in rows.items() if row["real"]] == ["cells"]
+    for page in ("../README.md", "intro.ipynb"):
+        assert "; ".join(said) in text_of(page), "; ".join(said)
+    assert "fibres are shown; rings are marked worse" in text_of("intro.ipynb")
+    rings, fibres = (figure("actin", f"pixel F1, {kind}, in foreground")
+                     for kind in ("rings", "fibres"))  # fmt: skip
+    assert rings < fibres
 
 
 def best(ways: tuple[str, ...], metric: str) -> str:

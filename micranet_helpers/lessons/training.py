@@ -71,7 +71,7 @@ def fit_or_load(
     if weights == "train":
         model = fit(train, validation, folder, epochs, **options)
     else:
-        model = zoo.load(zoo.locate(weights), "MICRANet").models[0]
+        model = zoo.load(weights, "MICRANet").models[0]
     return model.to(best_device())
 
 

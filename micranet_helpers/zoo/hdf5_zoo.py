@@ -34,6 +34,7 @@ from micranet_helpers.files.lock import alone
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
+from micranet_helpers.zoo.shelf import locate
 from micranet_helpers.zoo.usage import Usage
 from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
 
@@ -124,7 +125,7 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     Parameters
     ----------
     path : str or Path
-        The zoo.
+        The zoo, or ``shipped:NAME``, see :func:`micranet_helpers.zoo.shelf.locate`.
     group : str
         Name of the architecture group, e.g. ``"MICRANet-1:5"`` or ``"UNet"``. Names and shapes
         of the arrays decide which network it holds, not this name.
@@ -159,7 +160,7 @@ def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
     In rare cases the HDF5 library itself hangs on damaged text. Take zoos from a source that gives
     a checksum, and compare it.
     """
-    with reading(path, repr(group)) as file:
+    with reading(locate(path), repr(group)) as file:
         return _read(file, group, name)
 
 
@@ -169,7 +170,7 @@ def contents(path: str | Path) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : str or Path
-        The zoo.
+        The zoo, or ``shipped:NAME``, see :func:`micranet_helpers.zoo.shelf.locate`.
 
     Returns
     -------
@@ -194,7 +195,7 @@ def contents(path: str | Path) -> list[dict[str, Any]]:
     ValueError
         If it is no HDF5 file, is damaged, or holds more than a zoo can.
     """
-    with reading(path, "the list of models") as file:
+    with reading(locate(path), "the list of models") as file:
         if len(file) > MOST:
             raise ValueError(f"it has {len(file)} groups, at most {MOST} are expected.")
         rows = []

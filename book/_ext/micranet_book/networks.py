@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from micranet_book import record, runner
 from micranet_helpers import results, train, zoo
 from micranet_helpers.data import actin, ctc, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.lessons.training import build_dataset
 from micranet_helpers.maps.thresholds import from_labels
 from micranet_helpers.zoo.model_card import publish_weights
 from micranet_helpers.zoo.shelf import SHELF
@@ -37,6 +40,29 @@ def rule_of(chapter: str, lines: Sequence[str] = ()) -> Rule:
     """Return the rule of the labels of crops in a chapter; ``lines`` are of ctc."""
     rules = {"mnist": mnist.RULE, "em": em.RULE, "pvivax": pvivax.RULE, "actin": actin.RULE}
     return rules.get(chapter) or ctc.rule(lines or ctc.DRAWN)
+
+
+def data_of(book: Path, name: str) -> tuple[Path, dict]:
+    """Return the dataset of the chapter that trained a network, and the chapter's parameters.
+
+    The dataset is found or built under ``data/`` of the working directory.
+    """
+    chapter = SHIPPED[name]
+    declared = runner.inspect_parameters(book / f"{chapter}.ipynb")
+    given = {key: yaml.safe_load(item["default"]) for key, item in declared.items()}
+    given |= runner.load_profile(book, "networks")[1].get(chapter, {})
+    more = {"mnist": {"seed": 0}, "ctc": {"lines": given.get("lines")}}.get(chapter, {})
+    source, sizes = given["source"], (given["num_images"], given["size"])
+    subset = given["subset"] * (source == "open")
+    return build_dataset(chapter, source, subset, *sizes, **more), given
+
+
+def crops_of(book: Path, name: str, split: str) -> CropDataset:
+    """Cut the crops of a split as the chapter that trained a network did."""
+    path, given = data_of(book, name)
+    stride = given["stride"] if split == "training" else given.get("test_stride", given["stride"])
+    rule = rule_of(SHIPPED[name], given.get("lines", ()))
+    return CropDataset(path, split, given["side"], stride, rule)
 
 
 def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
