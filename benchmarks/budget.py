@@ -134,8 +134,9 @@ def asked(data: Data, name: str) -> NDArray[np.bool_]:
 def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict:
     """Answer so many questions, in some order, down to quarters of crops.
 
-    "tree": all images in turn, crops before quarters; "image by image": all about one, then about
-    the next; else random crops first, or after half of them those that a network wishes.
+    "to the end", as the labeller asks: all images in turn, each crop with its quarters; "tree":
+    crops before quarters; "image by image": all about one, then about the next; else random crops
+    first, or after half of them those that a network wishes.
     """
     side, rng = data.subject.side, np.random.default_rng(seed)
     names = rng.permutation([*data.shapes])
@@ -153,10 +154,13 @@ def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict
         simulate(boxes=ask.most_useful(boxes, chance, side, len(boxes)), number=number - len(given))
     elif how == "image by image":
         for name in names:
-            boxes = ask.all_questions({name: shapes[name]}, side, given)
+            boxes = ask.open_questions({name: shapes[name]}, side, given, quarters=True)
             simulate(boxes=boxes, number=number - len(given))
-    largest = None if how == "tree" else side
-    simulate(boxes=ask.all_questions(shapes, side, given, largest), number=number - len(given))
+    elif how == "tree":
+        simulate(boxes=ask.open_questions(shapes, side, given), number=number)
+    largest = side if how in ("random crops", "network chooses") else None
+    boxes = ask.open_questions(shapes, side, given, largest, quarters=True)
+    simulate(boxes=boxes, number=number - len(given))
     return given
 
 
@@ -171,7 +175,7 @@ def classified(data: Data, given: dict, seed: int) -> loop.Trained:
 
 
 def by_answers(
-    data: Data, minutes: float, seed: int, how: str = "tree", error: float = 0
+    data: Data, minutes: float, seed: int, how: str = "to the end", error: float = 0
 ) -> Iterator[tuple[str, float, list]]:
     """Yield the masks of evidence, and of the U-Net that learns from it."""
     given = answered(data, int(minutes * 60 / ask.SECONDS), how, seed, error)
@@ -243,7 +247,8 @@ def by_scribbles(data: Data, minutes: float, seed: int) -> Iterator[tuple[str, f
 
 
 WAYS = {
-    "tree": by_answers,
+    "to the end": by_answers,
+    "tree": partial(by_answers, how="tree"),
     "image by image": partial(by_answers, how="image by image"),
     "random crops": partial(by_answers, how="random crops"),
     "network chooses": partial(by_answers, how="network chooses"),

@@ -260,21 +260,22 @@ def click(labeller: Labeller, word: str) -> Question:
 
 
 def test_answers_lead_from_the_whole_image_to_crops(of_one: Labeller) -> None:
-    words = [YES, YES, NO, UNKNOWN, YES, NO, NO, NO, NO]
+    quarters = [NO] * 4  # of a crop answered UNKNOWN or YES
+    words = [YES, YES, NO, UNKNOWN, *quarters, YES, *quarters, NO, NO, NO, NO]
     boxes = [click(of_one, word) for word in words]
-    assert [box.side for box in boxes] == [128, 64, 32, 32, 32, 32, 64, 64, 64]
-    assert {tile["box"].side for tile in of_one.view["tiles"]} == {16}
-    assert of_one.view["progress"].startswith("9 answers, 3 yes, about 0 minutes")
+    sides = [128, 64, 32, 32, *[16] * 4, 32, *[16] * 4, 32, 64, 64, 64]
+    assert [box.side for box in boxes] == sides and not of_one.view["tiles"]
+    assert of_one.view["progress"].startswith("17 answers, 3 yes, about 0 minutes")
     labels = answers.labels(of_one.file, of_one.shapes, 32, ["disc"])["00.tif"][..., 0]
     np.testing.assert_array_equal(labels[:2, :2], [[0, np.nan], [1, 0]])
     assert not labels[2:].any() and not labels[:, 2:].any()
 
 
-def test_quarters_of_crops_come_last(of_one: Labeller) -> None:
+def test_a_crop_that_is_not_no_is_followed_by_its_quarters(of_one: Labeller) -> None:
     while (tile := of_one.view["tiles"][0])["box"].side > 16:
-        of_one.act("answer", [[list(tile["box"]), YES if tile["box"].top < 64 else NO]])
-    shown = [*questions.all_questions(of_one.shapes, 32, of_class(of_one))]
-    assert len(shown) == 2 * 4 * 4 and {box.side for box in shown} == {16}
+        of_one.act("answer", [[list(tile["box"]), YES]])
+    shown = of_class(of_one)
+    assert [box.side for box in shown] == [128, 64, 32] and tile["box"][1:] == (0, 0, 16)
     labels = answers.labels(of_one.file, of_one.shapes, 32, ["disc"])["00.tif"][..., 0]
     click(of_one, NO)
     again = answers.labels(of_one.file, of_one.shapes, 32, ["disc"])["00.tif"][..., 0]

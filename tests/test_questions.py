@@ -67,6 +67,18 @@ def test_images_take_turns_also_where_all_is_yes() -> None:
     assert again == answers
 
 
+def test_quarters_of_a_crop_follow_it_at_once() -> None:
+    crop, corners = Question("a.png", 0, 0, SIDE), [(0, 0), (0, 8), (8, 0), (8, 8)]
+    answers = {Question("a.png", 0, 0, 64): YES, Question("a.png", 0, 0, 32): YES}
+    assert next(open_questions({"a.png": (64, 64)}, SIDE, answers, quarters=True)) == crop
+    for answer, expected in ((YES, corners), (UNKNOWN, corners), (NO, [])):
+        boxes = asked(answers | {crop: answer}, quarters=True)
+        quarters = [box for box in boxes if box.side == SIDE // 2]
+        assert quarters == [Question("a.png", *corner, 8) for corner in expected]
+    odd = list(open_questions({"a.png": (30, 30)}, 15, {}, 15, quarters=True))
+    assert {box.side for box in odd} == {15}
+
+
 @pytest.mark.parametrize("answer", [YES, UNKNOWN])
 def test_yes_and_cannot_tell_open_the_quarters(answer: str) -> None:
     box = Question("a.png", 0, 0, 64)

@@ -3,14 +3,14 @@
 Crops lie side by side. A question is about a square of 1, 4, 16, … of them. *No* makes all of them
 negative, at no further cost; *yes* opens the quarters, and so does *cannot tell*, as a nearer look
 may help. Boxes of a size of which three quarters are *yes* are opened unasked: that costs less. Of
-a single crop, *cannot tell* leaves the label unknown. When no crop is left, quarters of those not
-answered *no* are asked about: they teach where objects end.
+a single crop, *cannot tell* leaves the label unknown. The quarters of a crop that is not *no* can
+be asked about at once: they teach where objects end.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,22 @@ def whole(file: str, shape: tuple[int, int], side: int) -> Question:
 
 
 def open_questions(
-    shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
-) -> Iterator[Question]:
+    shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None,
+    quarters: bool = False,
+) -> Iterator[Question]:  # fmt: skip
     """Yield what can be asked now: of each image in turn down to a crop, or to a *no*.
 
     Boxes larger than ``largest`` px are opened unasked, and those of a size of which three quarters
-    are *yes*; answers that are added meanwhile count.
+    are *yes*; answers that are added meanwhile count. With ``quarters``, a crop is followed by its
+    quarters, if its side is even.
     """
+    least = side // 2 if quarters and side % 2 == 0 else side
 
     def opens(box: Question) -> bool:
-        return box.side > side and answers.get(box, NO) != NO
+        return box.side > least and answers.get(box, NO) != NO
 
     turns = Counter(box.file for box in answers if not opens(box))
-    images = {file: _of_image(file, shape, side, answers, largest or math.inf)
+    images = {file: _of_image(file, shape, side, answers, largest or math.inf, least)
               for file, shape in shapes.items()}  # fmt: skip
     while images:
         file = min(images, key=turns.__getitem__)  # the first of those asked least about
@@ -56,30 +59,20 @@ def open_questions(
             turns[file] += not opens(box)
 
 
-def all_questions(
-    shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None
-) -> Iterator[Question]:
-    """Yield the :func:`open_questions` down to a crop, then those about quarters of crops."""
-    quarters = () if side % 2 else open_questions(shapes, side // 2, answers, side)
-    return chain(
-        open_questions(shapes, side, answers, largest),
-        (box for box in quarters if box.side < side),
-    )
-
-
 def _of_image(
-    file: str, shape: tuple[int, int], side: int, answers: Mapping[Question, str], largest: float
-) -> Iterator[Question]:
+    file: str, shape: tuple[int, int], side: int, answers: Mapping[Question, str], largest: float,
+    least: int,
+) -> Iterator[Question]:  # fmt: skip
     boxes, (height, width) = [whole(file, shape, side)], shape
     while boxes:
         box = boxes.pop()
         if box not in answers and (
-            box.side == side or (box.side <= largest and _worth_it(box.side, answers))
+            box.side <= side or (box.side <= largest and _worth_it(box.side, answers))
         ):
             yield box
             if box not in answers:  # nor answered meanwhile
                 continue
-        if answers.get(box) != NO and box.side > side:
+        if answers.get(box) != NO and box.side > least:
             half = box.side // 2
             boxes += [Question(file, y, x, half)
                       for y in (box.top + half, box.top) if y < height

@@ -123,13 +123,14 @@ class Labeller(anywidget.AnyWidget):
     def _seen(self) -> dict[str, Any]:
         given, number = read(self.file), GRID if self.grid else 1
         mine = of_class(given, self.usage.classes[self.cls])
-        # A network knows which crops are worth a question: no larger box then.
         largest = self.side if self.grid or self.trained else None
-        boxes = questions.all_questions(self.shapes, self.side, mine, largest)
-        if self.trained:
-            chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
-            crops = questions.open_questions(self.shapes, self.side, mine, largest)
-            boxes = questions.most_useful([*crops], chance, self.side, number) or boxes
+        boxes = questions.open_questions(self.shapes, self.side, mine, largest, quarters=True)
+        if largest:  # crops of one size, quarters last
+            crops = [*questions.open_questions(self.shapes, self.side, mine, largest)]
+            if self.trained:  # it knows which crops are worth a question
+                chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
+                crops = questions.most_useful(crops, chance, self.side, number)
+            boxes = crops or boxes
         yes = sum(each.answer == YES for each in given)
         labels = questions.known(self.shapes, self.side, mine).values()
         known = np.concatenate([[], *(grid[~np.isnan(grid)] for grid in labels)])
