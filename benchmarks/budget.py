@@ -134,9 +134,9 @@ def asked(data: Data, name: str) -> NDArray[np.bool_]:
 def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict:
     """Answer so many questions, in some order, down to quarters of crops.
 
-    "to the end", as the labeller asks: all images in turn, each crop with its quarters; "tree":
-    crops before quarters; "image by image": all about one, then about the next; else random crops
-    first, or after half of them those that a network wishes.
+    "two at a time", as the labeller asks: two images in turn, each crop with its quarters, then the
+    next; "image by image": one, then the next; "tree": all images in turn, crops before quarters;
+    else random crops first, or after half of them those that a network wishes.
     """
     side, rng = data.subject.side, np.random.default_rng(seed)
     names = rng.permutation([*data.shapes])
@@ -175,7 +175,7 @@ def classified(data: Data, given: dict, seed: int) -> loop.Trained:
 
 
 def by_answers(
-    data: Data, minutes: float, seed: int, how: str = "to the end", error: float = 0
+    data: Data, minutes: float, seed: int, how: str = "two at a time", error: float = 0
 ) -> Iterator[tuple[str, float, list]]:
     """Yield the masks of evidence, and of the U-Net that learns from it."""
     given = answered(data, int(minutes * 60 / ask.SECONDS), how, seed, error)
@@ -247,7 +247,7 @@ def by_scribbles(data: Data, minutes: float, seed: int) -> Iterator[tuple[str, f
 
 
 WAYS = {
-    "to the end": by_answers,
+    "two at a time": by_answers,
     "tree": partial(by_answers, how="tree"),
     "image by image": partial(by_answers, how="image by image"),
     "random crops": partial(by_answers, how="random crops"),

@@ -75,6 +75,14 @@ def test_quarters_of_a_crop_follow_it_at_once() -> None:
         boxes = asked(answers | {crop: answer}, quarters=True)
         quarters = [box for box in boxes if box.side == SIDE // 2]
         assert quarters == [Question("a.png", *corner, 8) for corner in expected]
+    shapes = {name: (SIDE, SIDE) for name in "abc"}
+    turns = [box.file for box in open_questions(shapes, SIDE, answers, quarters=True)]
+    assert turns == ["a", "b", "c"], "nobody has answered"
+    answers = {}
+    for box in open_questions(shapes, SIDE, answers, quarters=True):
+        answers[box] = YES
+    files = [box.file for box in answers]
+    assert set(files[:10]) == {"a", "b"} and files[2] == "b" and files[10:] == ["c"] * 5
     odd = list(open_questions({"a.png": (30, 30)}, 15, {}, 15, quarters=True))
     assert {box.side for box in odd} == {15}
 

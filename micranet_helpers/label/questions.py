@@ -40,7 +40,7 @@ def open_questions(
 
     Boxes larger than ``largest`` px are opened unasked, and those of a size of which three quarters
     are *yes*; answers that are added meanwhile count. With ``quarters``, a crop is followed by its
-    quarters, if its side is even.
+    quarters, if its side is even, and two images are settled before others are begun.
     """
     least = side // 2 if quarters and side % 2 == 0 else side
 
@@ -51,7 +51,8 @@ def open_questions(
     images = {file: _of_image(file, shape, side, answers, largest or math.inf, least)
               for file, shape in shapes.items()}  # fmt: skip
     while images:
-        file = min(images, key=turns.__getitem__)  # the first of those asked least about
+        # The first of those asked least about.
+        file = min(islice(images, 2 if quarters else None), key=turns.__getitem__)
         if (box := next(images[file], None)) is None:
             del images[file]
         else:
