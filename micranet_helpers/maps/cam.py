@@ -284,8 +284,11 @@ MARGIN = 40
 STEP = 4
 """Distance of the positions of evidence, px."""
 
-BELOW, ABOVE = LAYERS[:6], LAYERS[6:]
-"""The layers before the last max pool, in steps of 4 px, and those after it, in steps of 8."""
+BELOW = LAYERS[:6]
+"""The layers before the last max pool, in steps of 4 px."""
+
+ABOVE = LAYERS[6:]
+"""The layers after it, in steps of 8 px."""
 
 
 @torch.no_grad()
