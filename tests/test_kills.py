@@ -37,6 +37,7 @@ KILLS, SEEDS = (24, 3) if LONG else (8, 1)
 BOOKS = KILLS if LONG else 2  # of the book: each costs seconds
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
     pytest.mark.usefixtures("one_thread", "no_bar"),
     pytest.mark.parametrize("seed", range(SEEDS)),
@@ -176,7 +177,6 @@ def state(root: Path) -> tuple[list, dict[str, bytes]]:
     return outputs, {path.name: path.read_bytes() for path in (tree / "work").rglob("*.txt")}
 
 
-@pytest.mark.slow
 def test_book(tmp_path: Path, seed: int, record_property) -> None:
     """The runner alone is killed, or with its chapters and their kernels, as by a power cut."""
     root, draw = make_book(tmp_path), np.random.default_rng(seed)

@@ -32,6 +32,8 @@ from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.maps import segmentation
 from micranet_helpers.predict import large, objects, predict, ways
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"TILE": 128, "STRIDE": 48, "TILES": 2, "CHUNK": 64}  # blocks of 96 px
 
 
@@ -141,7 +143,6 @@ drawn = st.lists(st.tuples(st.integers(0, 319), st.integers(0, 287), st.integers
                            st.integers(2, 90)), min_size=1, max_size=12)  # fmt: skip
 
 
-@pytest.mark.slow
 @settings(max_examples=25)
 @given(drawn, st.sampled_from([None, 8.0, 30.0]), st.sampled_from([1, 9, 400]))
 def test_objects_across_borders_and_corners_are_joined(tmp_path_factory, boxes, width, area):
@@ -312,7 +313,6 @@ def find_until_killed(path: Path, out: Path, calls: int, stage: str) -> None:
         large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_block_by_block(tmp_path, tiles_of_128, monkeypatch) -> None:
     path, out = tmp_path / "a.tif", tmp_path / "a.ome.zarr"
     tifffile.imwrite(path, blobs(300, 410))
@@ -341,7 +341,6 @@ def megabytes_of(path: Path, out: Path) -> None:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
-@pytest.mark.slow
 def test_memory_is_bounded_and_the_result_that_of_the_whole(tmp_path) -> None:
     image = np.tile(blobs(1500, 1500), (2, 2))
     tifffile.imwrite(tmp_path / "a.tif", image, tile=(256, 256), compression="zlib")

@@ -19,6 +19,8 @@ import yaml
 from filelock import FileLock
 from micranet_book import command, record, runner
 
+pytestmark = pytest.mark.slow
+
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PARAMETERS = """\
 steps: int = 5  # number of steps
@@ -362,7 +364,6 @@ def test_chapter_that_fails_says_so_on_its_page_and_stops_no_other(
     assert cells[-1].execution_count is None, "nothing runs after a failure"
 
 
-@pytest.mark.slow
 def test_pages_are_built_whatever_happens_and_the_failed_chapter_alone_is_repeated(
     tmp_path: Path
 ) -> None:
@@ -392,7 +393,6 @@ def so_far(notebook: Path) -> bool:
 
 
 @pytest.mark.faults
-@pytest.mark.slow
 def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path) -> None:
     code, _, err = call(book, "run", "--profile", "short", "slow")
     assert code == 1
@@ -403,7 +403,6 @@ def test_a_cell_over_the_limit_ends_its_chapter_and_leaves_no_kernel(book: Path)
 
 
 @pytest.mark.faults
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
 @pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
 def test_stopped_run_leaves_no_kernel_and_goes_on_when_it_is_called_again(

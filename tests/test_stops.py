@@ -24,6 +24,7 @@ from micranet_helpers.predict import predict
 resource = pytest.importorskip("resource", reason="Windows has no such limit")
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread", "no_bar"),
 ]
 

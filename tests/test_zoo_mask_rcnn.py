@@ -153,6 +153,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path, rcnn, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_only_a_mask_rcnn_needs_torchvision_and_only_training_lightning(tmp_path, rcnn):
     path = tmp_path / "zoo.hdf5"
     write_rcnn(path, rcnn)
