@@ -350,20 +350,21 @@ def main() -> None:
     done = {tuple(line[key] for key in ("seed", "minutes", "block", "way")) for line in lines}
     subject = SUBJECTS[args.dataset]
     with tempfile.TemporaryDirectory() as folder:
-        blocks = [Data(subject, Path(folder, "data"), n) for n in range(max(subject.blocks, 1))]
-        for run in product(args.seeds, args.minutes, range(len(blocks)), args.ways):
-            if run in done:
-                continue
-            seed, minutes, block, way = run
-            new = measure(blocks[block], way, minutes, seed)
-            lines += [line | {"block": block} for line in new]
-            print(*run, *table(pooled(new, subject.measure), subject.measure), file=sys.stderr)
-            if args.out:
-                write_atomically(args.out, json.dumps(lines).encode())
+        for block in range(max(subject.blocks, 1)):
+            data = Data(subject, Path(folder, "data"), block)
+            for seed, minutes, way in product(args.seeds, args.minutes, args.ways):
+                if (seed, minutes, block, way) in done:
+                    continue
+                new = measure(data, way, minutes, seed)
+                lines += [line | {"block": block} for line in new]
+                rows = table(pooled(new, subject.measure), subject.measure)
+                print(seed, block, minutes, *rows, file=sys.stderr)
+                if args.out:
+                    write_atomically(args.out, json.dumps(lines).encode())
     made, lines = lines, pooled(lines, subject.measure)
     commits = ", ".join(sorted({line["commit"][:10] for line in made}))
     report(f"{made[0]['date'][:10]}, {made[0]['device']}, commit {commits}: {args.dataset}, "
-           f"{len(blocks[0].paths)} images to label, {lines[0]['n']} to judge by; "
+           f"{len(data.paths)} images to label, {lines[0]['n']} to judge by; "
            f"{subject.measure}, mean ± sd over {len({line['seed'] for line in lines})} seeds.",
            table(lines, subject.measure),
            KEPT.parent / f"budget-{args.dataset}.md" if args.save else None)  # fmt: skip

@@ -35,6 +35,7 @@ from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.thresholds import percentile
 from micranet_helpers.networks.micranet import LAYERS, MICRANet
+from micranet_helpers.networks.precision import best_device
 from micranet_helpers.zoo.export.maps import maps_graph
 
 
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="write the table to this file, too")
     args = parser.parse_args()
     present = args.present or args.classes
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     torch.manual_seed(0)
     model = MICRANet(1, args.classes).eval().to(device)
     images = torch.rand(args.batch, 1, args.side, args.side, device=device)

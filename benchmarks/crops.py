@@ -30,12 +30,12 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.networks.learner import Shuffle
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.networks.precision import choose_precision
+from micranet_helpers.networks.precision import best_device, choose_precision
 
 SIDE = 1024  # of an image, px
 RULE = Rule(("bright",), 0.05)
 ABOUT = dataset.About(RULE.classes, "this benchmark", "CC0")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = best_device()
 
 
 def images(number: int, dtype: str) -> Iterator[dataset.Sample]:

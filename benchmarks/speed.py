@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.precision import best_device
 from micranet_helpers.networks.unet import UNet
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = best_device()
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 WAYS = ["float32", *HALF, "float32, compiled", "bfloat16, compiled"]
 CAN = getattr(torch.cpu, "get_capabilities", dict)()

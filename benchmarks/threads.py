@@ -22,6 +22,7 @@ from table import report
 from torch.nn import functional as F
 
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.networks.precision import best_device, choose_precision
 
 SETTINGS = {
     "default": {},
@@ -39,7 +40,7 @@ WARM_UP = 3
 
 def seconds_of_steps(steps: int, batch: int, side: int, precision: str) -> list[float]:
     """Train for some steps, after a few to warm up, and list the seconds of each."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     half = torch.float16 if precision.startswith("16") else torch.bfloat16
     model = MICRANet(1, 10).train().to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
@@ -95,9 +96,6 @@ def main() -> None:
         *sizes, precision = args.one
         print(*seconds_of_steps(*map(int, sizes), precision))
         return
-    # Not at the top: the processes that are timed need no pytorch-lightning.
-    from micranet_helpers.networks.precision import choose_precision
-
     options = args.steps, args.batch, args.side, choose_precision()
     quiet = {name: measured(SETTINGS[name], *options) for name in args.settings}
     with busy_process():
