@@ -126,11 +126,11 @@ class Labeller(anywidget.AnyWidget):
         largest = self.side if self.grid or self.trained else None
         boxes = questions.open_questions(self.shapes, self.side, mine, largest, quarters=True)
         if largest:  # crops of one size, quarters last
-            crops = [*questions.open_questions(self.shapes, self.side, mine, largest)]
+            crops = questions.open_questions(self.shapes, self.side, mine, largest)
             if self.trained:  # it knows which crops are worth a question
                 chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
-                crops = questions.most_useful(crops, chance, self.side, number)
-            boxes = crops or boxes
+                crops = questions.most_useful([*crops], chance, self.side, number)
+            boxes = [*islice(crops, number)] or boxes
         yes = sum(each.answer == YES for each in given)
         labels = questions.known(self.shapes, self.side, mine).values()
         known = np.concatenate([[], *(grid[~np.isnan(grid)] for grid in labels)])
