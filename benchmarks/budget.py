@@ -35,7 +35,7 @@ from micranet_helpers.data.dataset import Sample, describe, read
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.label import loop
 from micranet_helpers.label import questions as ask
-from micranet_helpers.maps import detect, recipes, selftraining
+from micranet_helpers.maps import detect, selftraining
 from micranet_helpers.maps.segmentation import pixel_scores
 
 KEPT = Path(__file__).parents[1] / "book" / "results" / "full"
@@ -203,7 +203,7 @@ def by_objects(
         unet = selftraining.fit_student((images, targets), (images, targets), side,
                                         2 * EPOCHS * loop.CROPS, folder, 1, seed)  # fmt: skip
     images = [data.usage.scaled(tifffile.imread(path)) for path in data.tests.values()]
-    masks = [pixel_scores([unet], image, recipes.SELF_TRAINED, data.usage.magnification) > 0
+    masks = [pixel_scores([unet], image, data.usage.magnification) > 0
              for image in images]  # fmt: skip
     yield {"BBOX": "boxes", "FS": "outlines"}[level], minutes - left / 60, masks
 

@@ -135,7 +135,7 @@ class Flat(TensorDataset):
 
 def test_thresholds_ignore_what_is_unknown(model: MICRANet) -> None:
     crops = Flat([5.0, 4.5, 4.2, 4.0, 3.0, 2.0], [1, NAN, NAN, NAN, 1, 0])
-    level = thresholds.from_labels(model, crops, lambda _, images, __: (images, None))
+    level = thresholds.from_labels(model, crops, lambda _, images: images)
     assert level.tolist() == [2.5]
 
 

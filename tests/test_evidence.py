@@ -1,5 +1,7 @@
 """Evidence: map 4b in logits, how far it looks, and that tiles do not change it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import every_pool, random_images, random_model
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.maps.cam import MARGIN, evidence, grad_cam
-from micranet_helpers.maps.segmentation import Recipe, segment
+from micranet_helpers.maps import recipes
+from micranet_helpers.maps.cam import MARGIN, evidence, grad_cam, presence
+from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks.micranet import MICRANet
 
 INSIDE = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
@@ -55,11 +58,12 @@ def distance(side: int, row: int, column: int) -> Tensor:
 
 def test_a_network_written_by_hand() -> None:
     images = random_images(2, 1, 32, 48)
-    scores, logits = evidence(peaks_of_8x8(), images, step=8)
+    scores = evidence(peaks_of_8x8(), images, step=8)
     peaks = F.max_pool2d(images, 8)
     expected = torch.cat([3 + 2 * peaks, 5 - peaks], 1).repeat_interleave(8, 2)
     torch.testing.assert_close(scores, expected.repeat_interleave(8, 3), atol=1e-4, rtol=0)
     highest = images.amax((2, 3))
+    logits = presence(peaks_of_8x8(), images)
     torch.testing.assert_close(logits, torch.cat([3 + 2 * highest, 5 - highest], 1))
 
 
@@ -71,7 +75,7 @@ def test_steps_of_4_are_mirrored_at_the_border() -> None:
             peaks = F.max_pool2d(around[..., 4 - down :, 4 - right :], 8, ceil_mode=True)
             fine = peaks.repeat_interleave(8, 2).repeat_interleave(8, 3)
             expected += fine[..., down : down + 32, right : right + 48] / 4
-    scores, _ = evidence(peaks_of_8x8(), images)
+    scores = evidence(peaks_of_8x8(), images)
     torch.testing.assert_close(
         scores, torch.cat([3 + 2 * expected, 5 - expected], 1), atol=1e-4, rtol=0
     )
@@ -81,7 +85,7 @@ def test_the_positions_that_cover_a_pixel_are_averaged() -> None:
     """A spot at (18, 29) lights blocks 16–23 and 12–19 of rows, 24–31 and 28–35 of columns."""
     images = torch.zeros(1, 1, 48, 64)
     images[0, 0, 18, 29] = 1.0
-    scores, _ = evidence(peaks_of_8x8(), images)
+    scores = evidence(peaks_of_8x8(), images)
     rows, columns = torch.zeros(48, 1), torch.zeros(64)
     for start in (16, 12):
         rows[start : start + 8] += 0.5
@@ -92,7 +96,7 @@ def test_the_positions_that_cover_a_pixel_are_averaged() -> None:
 
 def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
     images = random_images(2, 1, 96, 112)
-    scores, _ = evidence(model, images, step=8)
+    scores = evidence(model, images, step=8)
     above_bias = scores - model.linear1.bias[:, None, None]
     cam = grad_cam(model, images, normalize=False, layers=("4b",)).maps[:, :, 0] * 96 * 112 / 64
     # At the far borders grad_cam sees zeros where evidence sees the mirrored image.
@@ -105,7 +109,7 @@ def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
 def test_logits_are_those_of_the_model_or_of_its_highest_position(pool: dict) -> None:
     """That is where the pools of logits end: a share of one position, or a high sharpness."""
     model, images = random_model(**pool), random_images(3, 1, 24, 32)
-    scores, logits = evidence(model, images)
+    scores, logits = recipes.by_evidence()(model, images, None)
     if pool["pool"] == "channel":
         torch.testing.assert_close(logits, model(images).detach())
     else:
@@ -122,7 +126,7 @@ def test_reach_of_the_network(row: int, column: int, step: int) -> None:
     """A position sees all within 30 px and nothing beyond 37 px, so MARGIN is enough."""
     images = torch.zeros(1, 1, 104, 104)
     images[0, 0, row, column] = 1.0
-    scores, _ = evidence(all_ears(), images, step=step)
+    scores = evidence(all_ears(), images, step=step)
     away = distance(104, row, column)
     assert (scores[0, 0, away <= 30] > 0).all()
     assert (scores[0, 0, away > 37] == 0).all()
@@ -135,19 +139,19 @@ def test_steps_of_4_are_the_mean_over_shifted_images(model: MICRANet) -> None:
     expected = 0
     for down in (0, 4):
         for right in (0, 4):
-            moved, _ = evidence(model, mirrored[..., 8 - down : -down - 8, 8 - right : -right - 8],
-                                step=8)  # fmt: skip
+            moved = evidence(model, mirrored[..., 8 - down : -down - 8, 8 - right : -right - 8],
+                             step=8)  # fmt: skip
             expected += moved[..., 40 + down : 128 + down, 40 + right : 152 + right] / 4
-    fine, _ = evidence(model, images)
+    fine = evidence(model, images)
     torch.testing.assert_close(fine[INSIDE], expected[INSIDE], atol=1e-4, rtol=0)
 
 
 def test_tiles_change_nothing(model: MICRANet) -> None:
     image = random_images(1, 1, 240, 240)
-    whole, _ = evidence(model, image)
+    whole = evidence(model, image)
 
     def difference(margin: int) -> Tensor:
-        recipe = Recipe("e", evidence, lambda scores, images: scores > 0, margin=margin)
+        recipe = replace(recipes.EVIDENCE, margin=margin)
         tiled = segment(model, image, recipe, side=160, stride=80).scores
         return (ranged(tiled) - ranged(whole))[INSIDE].abs().max()
 
@@ -179,9 +183,9 @@ def test_network_in_training_mode_is_refused_and_left_as_it_was() -> None:
 
 def test_half_precision_gives_float32_close_to_single(model: MICRANet) -> None:
     images = random_images(1, 1, 64, 64)
-    exact, logits = evidence(model, images)
+    exact, logits = recipes.by_evidence()(model, images, None)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = evidence(model, images)
+        rough = recipes.by_evidence()(model, images, None)
     assert {part.dtype for part in rough} == {torch.float32}
     torch.testing.assert_close(rough[0], exact, rtol=0, atol=0.1 * exact.std().item())
     torch.testing.assert_close(rough[1], logits, rtol=0.05, atol=0.05)

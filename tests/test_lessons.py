@@ -43,7 +43,7 @@ def test_evidence_of_the_chapter_em() -> None:
     model, few = random_model(num_classes=1), random_images(2, 1, 128, 128)
     beginning = "with torch.no_grad():\n    activations"
     names = run_cell("em", beginning, torch=torch, model=model, few=few)
-    expected, _ = evidence(model, few, step=8)
+    expected = evidence(model, few, step=8)
     inner = slice(None, -5)  # the far borders are mirrored in one of them only
     torch.testing.assert_close(
         names["strength"][:, :, inner, inner], expected[:, :, ::8, ::8][:, :, inner, inner],
@@ -72,9 +72,10 @@ def test_points_of_the_chapter_pvivax_are_peaks_and_its_crops_say_yes_by_their_h
         height[row, column] = value
     model, probability = random_model(num_classes=1, seed=2), [gaussian_filter(height, 1)]
     sample = SimpleNamespace(pixels=random_images(1, 1, 64, 64)[0].numpy())
-    given = {"maps": maps, "recipes": recipes, "torch": torch, "device": "cpu", "detect": detect}
+    given = {"maps": maps, "recipes": recipes, "torch": torch, "device": "cpu", "detect": detect,
+             "replace": replace}  # fmt: skip
     names = run_cell("pvivax", "# Steps of 8", **given)
-    strength, _ = evidence(model, torch.from_numpy(sample.pixels)[None], step=8)
+    strength = evidence(model, torch.from_numpy(sample.pixels)[None], step=8)
     expected = gaussian(strength[0, 0].sigmoid(), 6).numpy()
     np.testing.assert_allclose(names["chance"](model, sample), expected, atol=1e-5)
     [found] = names["find"](probability, 0.9 * probability[0][50, 40])

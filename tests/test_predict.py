@@ -23,7 +23,6 @@ from micranet_helpers.files.tables import csv_bytes
 from micranet_helpers.lessons import command
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.detect import pieces, refined
-from micranet_helpers.maps.recipes import EVIDENCE
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.networks.unet import UNet
 from micranet_helpers.predict import find, open_zoo, predict
@@ -82,7 +81,7 @@ def test_every_file_says_the_same_about_the_objects(folder, model, tmp_path) -> 
             labels = file.asarray()
             assert file.is_ome and 'PhysicalSizeX="0.2"' in file.ome_metadata
         pixels = tifffile.imread(folder / name)
-        expected = evidence(bright_model(), torch.from_numpy(USAGE.scaled(pixels[None]))[None])[0]
+        expected = evidence(bright_model(), torch.from_numpy(USAGE.scaled(pixels[None]))[None])
         np.testing.assert_array_equal(labels, pieces(expected[0, 0].numpy() >= 0, 9))
         table = rows_of(place / f"{stem}-objects.csv")
         assert len(table) == labels.max() == 3
@@ -366,8 +365,8 @@ def test_contrast_gives_dark_and_bright_objects_their_outlines() -> None:
 @pytest.mark.slow
 def test_large_images_are_scored_in_tiles_without_seams() -> None:
     model, image = random_model(), random_images(1, 300, 560).numpy()
-    tiled = pixel_scores([model], image, EVIDENCE)
-    whole = evidence(model, torch.from_numpy(image)[None, :, :296, :])[0][0].numpy()
+    tiled = pixel_scores([model], image)
+    whole = evidence(model, torch.from_numpy(image)[None, :, :296, :])[0].numpy()
     assert tiled.shape == (3, 300, 560)
     np.testing.assert_allclose(tiled[:, :240, 48:500], whole[:, :240, 48:500], atol=1e-3)
 

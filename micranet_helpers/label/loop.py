@@ -22,7 +22,7 @@ from micranet_helpers.data.crops import augmented, crop_grid
 from micranet_helpers.data.own.annotations import image_key, planes_of
 from micranet_helpers.data.own.answers import NO, YES, Question
 from micranet_helpers.files.series import read_plane
-from micranet_helpers.maps import recipes, selftraining
+from micranet_helpers.maps import selftraining
 from micranet_helpers.maps.segmentation import magnified, pixel_scores
 from micranet_helpers.maps.thresholds import highest
 from micranet_helpers.networks import MICRANet, UNet
@@ -124,7 +124,7 @@ def refine_now(
     images = [seen(read_plane(paths[name]).image, usage) for name in names]
     boxes = [_boxes(name, image.shape[1:], given, usage)
              for name, image in zip(names, images, strict=True)]  # fmt: skip
-    scores = [pixel_scores(trained.models, image, recipes.EVIDENCE) for image in images]
+    scores = [pixel_scores(trained.models, image) for image in images]
     high, side = np.float64(usage.levels), -(-usage.side // 16) * 16
     before = _agreement(scores, high, boxes)
     for _ in range(rounds):
@@ -133,7 +133,7 @@ def refine_now(
             unet = selftraining.fit_student(
                 painted, painted, side, CROPS * epochs, run, 1, seed, num_checked=16
             )
-        scores = [pixel_scores([unet], image, recipes.SELF_TRAINED) for image in images]
+        scores = [pixel_scores([unet], image) for image in images]
         high = np.zeros(len(high))
     recipe = "self-trained" if _agreement(scores, high, boxes) >= before else "evidence"
     about, own = {"size": usage.side}, replace(usage, recipe="self-trained", levels=None)

@@ -292,9 +292,7 @@ ABOVE = LAYERS[6:]
 
 
 @torch.no_grad()
-def evidence(
-    model: MICRANet, images: Tensor, decide: object = None, step: int = STEP
-) -> tuple[Tensor, Tensor]:
+def evidence(model: MICRANet, images: Tensor, step: int = STEP) -> Tensor:
     r"""Compute the logits that each position would give alone.
 
     Map 4b without its cut at 0, in the unit of the logits: with the activations A of layer 4b,
@@ -318,18 +316,13 @@ def evidence(
         The classifier, in evaluation mode.
     images : Tensor, float, (B, C, H, W)
         Finite values; H and W multiples of 8, at least 16.
-    decide : ignored
-        So that this can be the score of a :class:`~micranet_helpers.maps.segmentation.Recipe`.
     step : int
         Distance of the positions, 4 or 8 px.
 
     Returns
     -------
-    evidence : Tensor, float32, (B, K, H, W)
+    Tensor, float32, (B, K, H, W)
         Unbounded.
-    logits : Tensor, float32, (B, K)
-        Logits of each image: the model's; after a pool of logits, which depends on how much of a
-        large image the objects cover, the highest of a position.
 
     Raises
     ------
@@ -354,12 +347,10 @@ def evidence(
         raise ValueError(f"Evidence is computed in steps of 4 or 8 px, not {step}.")
     # One image at a time stays in a processor's cache.
     parts = images.split(len(images) if images.is_cuda else 1)
-    both = zip(*(_averaged(model, part, step) for part in parts), strict=True)
-    maps, logits = (torch.cat(values) for values in both)
-    return maps, logits
+    return torch.cat([_averaged(model, part, step) for part in parts])
 
 
-def _averaged(model: MICRANet, images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def _averaged(model: MICRANet, images: Tensor, step: int) -> Tensor:
     height, width = images.shape[2:]
     near = STRIDES[-1] - step  # px that are mirrored before the image
     around = F.pad(images, (near, near + 8, near, near + 8), mode="reflect")
@@ -372,10 +363,18 @@ def _averaged(model: MICRANet, images: Tensor, step: int) -> tuple[Tensor, Tenso
             fine = F.interpolate(coarse, scale_factor=STRIDES[-1], mode="nearest")
             top, left = near - 4 * down, near - 4 * right
             total = total + fine[..., top : top + height, left : left + width]
-    whole = _activations(model, images)
+    return total / len(starts) ** 2
+
+
+def presence(model: MICRANet, images: Tensor) -> Tensor:
+    """Compute logits (B, K) of images: the model's; after a pool of logits, the highest position's.
+
+    The pool itself depends on how much of a large image the objects cover.
+    """
+    model = classifier(model)
     if model.pool == "channel":
-        whole = F.adaptive_max_pool2d(whole, 1)
-    return total / len(starts) ** 2, _positions(model, whole).amax((2, 3))
+        return model(images).float()
+    return _positions(model, _activations(model, images)).amax((2, 3))
 
 
 def _activations(model: MICRANet, x: Tensor, layers: Sequence[str] = LAYERS) -> Tensor:

@@ -19,7 +19,7 @@ from skimage.morphology import remove_small_holes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.maps.cam import MARGIN, evidence
+from micranet_helpers.maps.cam import MARGIN, STEP, evidence, presence
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.segmentation import Decide, Recipe, from_maps
 from micranet_helpers.maps.thresholds import otsu, percentile
@@ -69,7 +69,12 @@ def _above_zero(scores: Tensor, _: Tensor) -> Tensor:
     return scores > 0
 
 
-EVIDENCE = Recipe("evidence", evidence, _above_zero, MARGIN)
+def by_evidence(step: int = STEP) -> Callable[[nn.Module, Tensor, Decide], tuple[Tensor, Tensor]]:
+    """Make the score of a Recipe: evidence in steps of 4 or 8 px, whatever is predicted."""
+    return lambda model, images, _: (evidence(model, images, step), presence(model, images))
+
+
+EVIDENCE = Recipe("evidence", by_evidence(), _above_zero, MARGIN)
 """Pixels of evidence above 0; see :func:`~micranet_helpers.maps.cam.evidence`."""
 
 
@@ -199,7 +204,7 @@ def in_foreground(width: float = 32, levels: Sequence[float] = (0,)) -> Recipe:
         least = torch.as_tensor(levels).to(scores)[:, None, None]
         return _inside(scores, images, width) >= least
 
-    return Recipe("default", evidence, mask, MARGIN)
+    return Recipe("default", by_evidence(), mask, MARGIN)
 
 
 # Cell Tracking Challenge

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from micranet_helpers.maps.cam import grad_cam
+from micranet_helpers.maps.cam import MARGIN, evidence, grad_cam
 from micranet_helpers.maps.tiles import over_tiles, padded
-from micranet_helpers.networks.micranet import LAYERS, check_finite
+from micranet_helpers.networks.micranet import LAYERS, MICRANet, check_finite
 from micranet_helpers.networks.precision import best_device
 from micranet_helpers.networks.wrapped import unwrapped
 
 TILE = 512  # px
+STRIDE = (TILE - 2 * MARGIN) // 16 * 16  # px, of the tiles of :func:`pixel_scores`
 AT_ONCE = 4  # tiles, for the memory of a laptop
 
 Decide = Callable[[Tensor], Tensor]
@@ -166,11 +167,6 @@ def segment(
     return Segments(masks, scores, logits.sigmoid())
 
 
-def stride_of(recipe: Recipe) -> int:
-    """Return the distance of the tiles of :func:`pixel_scores`, px."""
-    return (TILE - 2 * recipe.margin) // 16 * 16
-
-
 def magnified_side(length: int, times: float) -> int:
     """Return the side, px, that a side of an image has once it is magnified."""
     return max(round(length * times), 1)
@@ -184,10 +180,9 @@ def magnified(images: Tensor, times: float) -> Tensor:
 
 @torch.no_grad()
 def pixel_scores(
-    models: Sequence[nn.Module], image: NDArray[np.float32], recipe: Recipe,
-    magnification: float = 1.0,
-) -> NDArray[np.float32]:  # fmt: skip
-    """Compute the scores of a recipe for all classes, whatever is predicted of the whole image.
+    models: Sequence[nn.Module], image: NDArray[np.float32], magnification: float = 1.0
+) -> NDArray[np.float32]:
+    """Score the pixels of an image: by evidence of MICRANets, or the logits of U-Nets.
 
     The image, (C, H, W), of any size, is as the networks see it, but for the magnification. Large
     ones are worked through in tiles of :data:`TILE` px, on a GPU if torch can use one. The scores,
@@ -195,19 +190,18 @@ def pixel_scores(
     fit the networks.
     """
     device = best_device()
-    models = [model.to(device) for model in models]
+    models = [unwrapped(model).to(device) for model in models]
 
     def score(part: Tensor) -> tuple[Tensor, Tensor]:
-        found = [recipe.score(model, few, lambda logits: logits > -torch.inf)
+        found = [evidence(model, few) if isinstance(model, MICRANet) else model(few).float()
                  for model in models for few in part.split(AT_ONCE)]  # fmt: skip
-        scores, logits = (torch.cat(x).unflatten(0, (len(models), -1)).mean(0)
-                          for x in zip(*found, strict=True))  # fmt: skip
-        return scores, logits
+        scores = torch.cat(found).unflatten(0, (len(models), -1)).mean(0)
+        return scores, scores.amax((2, 3))
 
     seen = magnified(torch.from_numpy(image)[None].to(device), magnification)
     height, width = seen.shape[2:]
     if min(height, width) > TILE // 2 and max(height, width) > TILE:
-        scores, _ = over_tiles(seen, score, TILE, stride_of(recipe), recipe.margin)
+        scores, _ = over_tiles(seen, score, TILE, STRIDE, MARGIN)
     else:
         step = max(16, 2 ** len(getattr(models[0], "contractingPath", ())))
         scores = score(padded(seen, step))[0][..., :height, :width]

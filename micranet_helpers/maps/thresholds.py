@@ -81,9 +81,8 @@ RIM = 8
 
 @torch.no_grad()
 def from_labels(
-    model: nn.Module, crops: CropDataset,
-    score: Callable[[nn.Module, Tensor, None], tuple[Tensor, Tensor]] = evidence,
-) -> Tensor:  # fmt: skip
+    model: nn.Module, crops: CropDataset, score: Callable[[nn.Module, Tensor], Tensor] = evidence
+) -> Tensor:
     """Choose the thresholds of a score, float32 (K,) in its unit, by labels of crops, not masks.
 
     Each crop is seen alone, as in training, and has the highest score off its rim of :data:`RIM`
@@ -92,8 +91,8 @@ def from_labels(
     class that all of these crops show, or none.
 
     The model is in evaluation mode, on any device; crops are for validation, of more than 24 px;
-    ``score`` is that of the :class:`~micranet_helpers.maps.segmentation.Recipe` that uses the
-    thresholds. Raises ValueError if the model is in training mode or its score is not finite.
+    ``score``, a function of model and images, is what the thresholds are for. Raises ValueError if
+    the model is in training mode or its score is not finite.
     """
     check_evaluating(model)
     image, present = torch.from_numpy(crops.positions[:, 0]), crops.labels > 0
@@ -107,13 +106,12 @@ def from_labels(
 
 @torch.no_grad()
 def highest(
-    model: nn.Module, crops: Dataset,
-    score: Callable[[nn.Module, Tensor, None], tuple[Tensor, Tensor]] = evidence,
-) -> Tensor:  # fmt: skip
+    model: nn.Module, crops: Dataset, score: Callable[[nn.Module, Tensor], Tensor] = evidence
+) -> Tensor:
     """Find the highest score of each crop, seen alone, off its rim of :data:`RIM` px: (N, K)."""
     device = next(model.parameters()).device
     off_rim = ..., slice(RIM, -RIM), slice(RIM, -RIM)
-    return torch.cat([score(model, images.to(device), None)[0][off_rim].amax((-2, -1)).cpu()
+    return torch.cat([score(model, images.to(device))[off_rim].amax((-2, -1)).cpu()
                       for images, _ in DataLoader(crops, 16)])  # fmt: skip
 
 

@@ -26,8 +26,7 @@ from micranet_helpers.data.scaling import Scale, between, normalize
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.large import Read, parts_of
 from micranet_helpers.maps.cam import MARGIN
-from micranet_helpers.maps.recipes import EVIDENCE
-from micranet_helpers.maps.segmentation import TILE, magnified_side, pixel_scores, stride_of
+from micranet_helpers.maps.segmentation import STRIDE, TILE, magnified_side, pixel_scores
 from micranet_helpers.plots.images import LARGEST
 from micranet_helpers.predict import objects, ways
 from micranet_helpers.zoo.usage import check
@@ -35,7 +34,6 @@ from micranet_helpers.zoo.usage import check
 TILES = 4  # along a side of a block; the last has up to one more
 HALO = 512  # px around a block in which an object that reaches into it is seen whole
 CHUNK = 1024  # px, side of a piece of an OME-Zarr
-STRIDE = stride_of(EVIDENCE)  # px, that of all recipes of predict
 LOWEST, HIGHEST, FIRST = (3, 4), (5, 6), -1
 """Measures that are no sums: top and left; bottom and right; and the first pixel, the last of all.
 The others are those of ``objects.row_of``."""
@@ -191,10 +189,10 @@ def _of_network(
     networks: ways.Networks, way: str, read: Read, shape: Sequence[int], scale: Scale,
     block: Block,
 ) -> NDArray[np.float32]:  # fmt: skip
-    models, recipe, levels = ways.steps_of(networks, way)
+    models, levels = ways.models_of(networks, way)
     times = networks.usage.magnification
     if times == 1:
-        scores = pixel_scores(models, normalize(read(*block.seen), *scale), recipe)
+        scores = pixel_scores(models, normalize(read(*block.seen), *scale))
         return scores[:, *_within(block.own, block.seen)] - levels
     down, up, around = [], [], []
     for own, seen, length in zip(block.own, block.seen, shape[1:], strict=True):
@@ -205,7 +203,7 @@ def _of_network(
         up.append(_taps(seen, step, reach, around[-1], length))
         down.append(_taps(own, 1 / step, 1, seen, whole))
     image = _resized(normalize(read(*around), *scale), *up)
-    return _resized(pixel_scores(models, image, recipe), *down) - levels
+    return _resized(pixel_scores(models, image), *down) - levels
 
 
 def _taps(

@@ -16,8 +16,7 @@ from torch import nn
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data.own.answers import Said
 from micranet_helpers.maps.detect import refined
-from micranet_helpers.maps.recipes import EVIDENCE, SELF_TRAINED
-from micranet_helpers.maps.segmentation import Recipe, pixel_scores
+from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.maps.thresholds import RIM
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.predict import objects
@@ -118,20 +117,18 @@ def scores_of(networks: Networks, image: NDArray[Any], way: str) -> NDArray[np.f
         values = grey(image, way)
         scores = (values - threshold_otsu(values)) / (values.std() or 1)
         return np.repeat(scores[None], len(usage.classes), 0)
-    models, recipe, levels = steps_of(networks, way)
-    return pixel_scores(models, usage.scaled(image), recipe, usage.magnification) - levels
+    models, levels = models_of(networks, way)
+    return pixel_scores(models, usage.scaled(image), usage.magnification) - levels
 
 
-def steps_of(
-    networks: Networks, way: str
-) -> tuple[list[nn.Module], Recipe, NDArray[np.float32]]:
-    """Return the models of a way, the recipe of their scores, and its levels, (K, 1, 1)."""
-    usage, entry, recipe = networks.usage, networks.entry, EVIDENCE
+def models_of(networks: Networks, way: str) -> tuple[list[nn.Module], NDArray[np.float32]]:
+    """Return the models of a way and the levels of their scores, (K, 1, 1)."""
+    usage, entry = networks.usage, networks.entry
     if way == "self-trained":
         usage = networks.student.usage if entry else usage  # with levels of its own
-        entry, recipe = networks.student, SELF_TRAINED
+        entry = networks.student
     levels = usage and usage.levels or [0] * len(networks.usage.classes)
-    return entry.models, recipe, np.float32(levels)[:, None, None]
+    return entry.models, np.float32(levels)[:, None, None]
 
 
 def grey(image: NDArray[Any], way: str) -> NDArray[np.float32]:

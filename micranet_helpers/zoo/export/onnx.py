@@ -199,7 +199,7 @@ def outputs(model: Network, images: Tensor, maps: bool) -> dict[str, Tensor]:
     if not maps:
         return dict(zip(("logits", "map_4b"), network(images), strict=False))
     cams = grad_cam(network.model, images)
-    shown, _ = evidence(network.model, images)
+    shown = evidence(network.model, images)
     return {"logits": cams.logits, "maps": cams.maps, "evidence": shown}
 
 
