@@ -442,6 +442,16 @@ def shown(widget: Explorer) -> dict[str, bytes]:
     return {name: getattr(widget, name).value for name in names} | {"maps": maps}
 
 
+def blank(widget: Explorer) -> set[str]:
+    """What shows nothing; maps all eight, or none."""
+    pictures = {"overview": [widget.overview], "picture": [widget.picture],
+                "score": [widget.score], "maps": widget.maps}  # fmt: skip
+    empty = {name: {each.value == picture.BLANK for each in some}
+             for name, some in pictures.items()}  # fmt: skip
+    assert all(len(each) == 1 for each in empty.values())
+    return {name for name, each in empty.items() if each == {True}}
+
+
 def changed(widget: Explorer, before: dict[str, bytes]) -> set[str]:
     assert widget.message.value == ""
     return {name for name, value in shown(widget).items() if value != before[name]}
@@ -503,7 +513,7 @@ def test_a_u_net_disables_what_is_for_maps_and_says_why(widget: Explorer) -> Non
     assert widget.controls["how"].options == ("self-trained", "plain, bright", "plain, dark")
     assert all(each.disabled and "For maps only" in each.tooltip for each in for_maps)
     assert "self-trained has a level of its own: layers" in widget.reason.value
-    assert widget.picture.value and widget.score.value and not any(x.value for x in widget.maps)
+    assert blank(widget) == {"maps"}
     assert widget.summary.value == picture.summary(widget.session)
     before = shown(widget)
     widget.controls["above"].value = float(widget.session.score.min()) - 0.1  # all is marked
@@ -514,7 +524,7 @@ def test_a_u_net_disables_what_is_for_maps_and_says_why(widget: Explorer) -> Non
     widget.controls["group"].value = "MICRANet"
     assert widget.message.value == "" and widget.session.how == "pca"
     assert not any(each.disabled for each in for_maps) and widget.controls["above"].disabled
-    assert all(shown(widget).values()) and widget.reason.value == ""
+    assert not blank(widget) and widget.reason.value == ""
 
 
 def test_a_click_centres_the_crop_there(widget: Explorer) -> None:
@@ -533,21 +543,22 @@ def test_errors_are_sentences_in_the_widget_and_go_away(widget: Explorer, tmp_pa
     good = widget.controls["image"].value
     widget.controls["image"].value = "<b>gone</b>.tif"
     assert "There is no file &lt;b&gt;gone" in widget.message.value
-    assert not any(shown(widget).values()) and not widget.summary.value + widget.code.value
+    assert blank(widget) == {"overview", "picture", "score", "maps"}
+    assert not widget.summary.value + widget.code.value
     widget.controls["image"].value = good
-    assert widget.message.value == "" and all(shown(widget).values())
+    assert widget.message.value == "" and not blank(widget)
     for tick in widget.ticks:
         tick.value = False
-    assert "at least one of the layers" in widget.message.value and widget.overview.value
+    assert "at least one of the layers" in widget.message.value and "overview" not in blank(widget)
     widget.ticks[3].value = True
     widget.controls["group"].value = "rgb"
     assert "channels" in widget.message.value
     widget.controls["group"].value = "never"
     assert "No class is predicted" in widget.message.value
-    assert widget.overview.value and not widget.picture.value
+    assert blank(widget) == {"picture", "score", "maps"}
     assert widget.controls["cls"].options == ()
     widget.controls["group"].value = "MICRANet"
-    assert widget.message.value == "" and widget.picture.value
+    assert widget.message.value == "" and not blank(widget)
 
 
 def test_a_new_zoo_brings_its_groups_and_side(widget: Explorer, tmp_path: Path) -> None:
@@ -561,7 +572,7 @@ def test_a_new_zoo_brings_its_groups_and_side(widget: Explorer, tmp_path: Path) 
     (tmp_path / "c.hdf5").write_bytes(b"no zoo")
     widget.controls["zoo"].value = str(tmp_path / "c.hdf5")
     assert "no HDF5 file or is damaged" in widget.message.value
-    assert widget.controls["group"].options == () and not widget.picture.value
+    assert widget.controls["group"].options == () and "picture" in blank(widget)
 
 
 def test_choices_to_begin_with_are_kept(zoo_path, image_path) -> None:
@@ -604,7 +615,7 @@ def test_buttons_save_what_is_shown(widget: Explorer, tmp_path: Path) -> None:
     exec((folder / "objects.py").read_text(), names)
     np.testing.assert_array_equal(names["labels"], widget.session.labels)
     widget.buttons["mask"].click()
-    assert "exists: give another name" in widget.saved.value and widget.picture.value
+    assert "exists: give another name" in widget.saved.value and not blank(widget)
     widget.name.value = "explored/again"
     widget.buttons["mask"].click()
     assert "Saved explored/again.tif" in widget.saved.value

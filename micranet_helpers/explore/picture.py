@@ -40,6 +40,10 @@ def png(picture: Picture) -> bytes:
     return data.getvalue()
 
 
+BLANK = png(np.zeros((1, 1, 4), np.uint8))
+"""Nothing to be seen; a picture without bytes is drawn as a broken one."""
+
+
 def overview(session: Session, side: int = LARGE) -> Picture:
     """Show the whole image, every n-th pixel of a large one, with a frame around the crop."""
     step = -(-max(session.raw.shape[1:]) // side)

@@ -14,7 +14,7 @@ from typing import Any
 
 from micranet_helpers import zoo as zoos
 from micranet_helpers.explore import saving
-from micranet_helpers.explore.picture import levels, overlay, overview, png, summary, tiles
+from micranet_helpers.explore.picture import BLANK, levels, overlay, overview, png, summary, tiles
 from micranet_helpers.explore.session import COMBINATIONS, SCALINGS, THRESHOLDS, Choice, Session
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.networks.micranet import LAYERS, STRIDES
@@ -172,7 +172,7 @@ class Explorer(w.VBox):
         except Exception as error:  # a traceback would be lost in a log
             self.message.value = _warning(error)
             for picture in (self.picture, self.score, self.overview, *self.maps):
-                picture.value = b""
+                picture.value = BLANK
             self.summary.value = self.code.value = ""
             self._mapped = None
             with suppress(Exception):
@@ -256,7 +256,7 @@ class Explorer(w.VBox):
         self.overview.value = png(overview(session, OVERVIEW))
         maps = None if session.marks else session.maps
         if self._mapped is not maps:  # packing eight pictures takes its time
-            shown = map(png, tiles(maps)) if maps is not None else [b""] * len(self.maps)
+            shown = map(png, tiles(maps)) if maps is not None else [BLANK] * len(self.maps)
             for picture, tile in zip(self.maps, shown, strict=True):
                 picture.value = tile
             self._mapped = maps
@@ -352,8 +352,8 @@ def _fitting() -> w.Layout:
 
 def _image(side: int) -> w.Image:
     # No tooltip: the script of ipywidgets 8 fails on that of a picture, and shows none of it.
-    size = f"{side}px"
-    return w.Image(format="png", layout=w.Layout(width=size, height=size, object_fit="contain"))
+    layout = w.Layout(width=f"{side}px", height=f"{side}px", object_fit="contain")
+    return w.Image(value=BLANK, format="png", layout=layout)
 
 
 def _click_grid(below: w.Image, clicked: Callable[..., None]) -> w.GridBox:
