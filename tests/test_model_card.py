@@ -15,12 +15,11 @@ from torch.utils.data import TensorDataset
 
 from micranet_helpers import results, train, zoo
 from micranet_helpers.data.fetch.registry import items
-from micranet_helpers.lessons import command
+from micranet_helpers.lessons import command, model_card
+from micranet_helpers.lessons.model_card import publish_weights
 from micranet_helpers.networks import learner, mask_rcnn
 from micranet_helpers.networks.checkpoints import read_checkpoint
 from micranet_helpers.networks.micranet import MICRANet
-from micranet_helpers.zoo import model_card
-from micranet_helpers.zoo.model_card import publish_weights
 
 BOOK = Path(__file__).parents[1] / "book"
 RECORD = {

@@ -107,7 +107,7 @@ def _predict_parser() -> argparse.ArgumentParser:
 
 def _publish(argv: list[str]) -> None:
     args = _publish_parser().parse_args(argv)
-    from micranet_helpers.zoo.model_card import publish_weights  # loads torch
+    from micranet_helpers.lessons.model_card import publish_weights  # loads torch
 
     for path in publish_weights(args.result, _runs(args.models), args.out):
         print(path)

@@ -3,7 +3,7 @@
 - ``hdf5_zoo``: many networks in one HDF5 file; ``older_layout``: a folder for one network.
 - ``usage``: how a network is to be used; ``shelf``: the networks that ship with the package.
 - ``architectures``: which network a file holds; ``weights``: its arrays and settings.
-- ``export/``: files for other programs; ``model_card``: publish networks with a description.
+- ``export/``: files for other programs.
 """
 
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry, contents, extract_ilastik, load, save

@@ -11,9 +11,9 @@ from micranet_book import record, runner
 from micranet_helpers import results, train, zoo
 from micranet_helpers.data import actin, ctc, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.lessons.model_card import publish_weights
 from micranet_helpers.lessons.training import build_dataset
 from micranet_helpers.maps.thresholds import from_labels
-from micranet_helpers.zoo.model_card import publish_weights
 from micranet_helpers.zoo.shelf import SHELF
 
 SHIPPED = {"digits": "mnist", "neuropil": "em", "smears": "pvivax", "cells": "ctc",
