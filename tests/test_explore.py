@@ -42,6 +42,7 @@ from micranet_helpers.maps.segmentation import Recipe, from_maps, segment
 from micranet_helpers.maps.thresholds import otsu
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.plots.png import BLANK, COLOURS
 from micranet_helpers.predict import find, open_zoo, predict
 
 SIDE = 40
@@ -446,7 +447,7 @@ def blank(widget: Explorer) -> set[str]:
     """What shows nothing; maps all eight, or none."""
     pictures = {"overview": [widget.overview], "picture": [widget.picture],
                 "score": [widget.score], "maps": widget.maps}  # fmt: skip
-    empty = {name: {each.value == picture.BLANK for each in some}
+    empty = {name: {each.value == BLANK for each in some}
              for name, some in pictures.items()}  # fmt: skip
     assert all(len(each) == 1 for each in empty.values())
     return {name for name, each in empty.items() if each == {True}}
@@ -498,7 +499,7 @@ def test_without_a_threshold_the_combined_map_lies_on_the_crop(widget, tmp_path)
     assert changed(widget, before) == {"picture"} and widget.summary.value.endswith("no threshold")
     widget.opacity.value = 1
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))[::10, ::10]
-    np.testing.assert_array_equal(pixels, picture.COLOURS[picture.levels(widget.session.score)])
+    np.testing.assert_array_equal(pixels, COLOURS[picture.levels(widget.session.score)])
     for button in widget.buttons.values():
         button.click()
         assert "no mask without a threshold" in widget.saved.value

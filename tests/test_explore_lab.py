@@ -25,10 +25,11 @@ from servers import serve_lab
 
 from micranet_helpers import zoo
 from micranet_helpers.explore import Choice, Session
-from micranet_helpers.explore.picture import COLOURS, overlay, overview, summary, tiles
+from micranet_helpers.explore.picture import overlay, overview, summary, tiles
 from micranet_helpers.explore.widgets import OVERVIEW
 from micranet_helpers.lessons.digits import SIDE
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.plots.png import COLOURS
 
 BOOK = Path(__file__).parents[1] / "book"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -1,47 +1,23 @@
-"""Paint the explorer's pictures in the colours of the book's figures, and fast.
+"""Paint the explorer's pictures in the colours of the book's figures.
 
-NumPy paints and Pillow packs: matplotlib would take longer than a slider may.
+NumPy paints: matplotlib would take longer than a slider may.
 """
 
-import io
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
-from PIL import Image
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from micranet_helpers.explore.session import Session
-from micranet_helpers.networks.micranet import LAYERS
-from micranet_helpers.plots.colours import CLASS_COLOURS, SCORES, WIDTH, style
+from micranet_helpers.maps import LAYERS
+from micranet_helpers.plots.colours import CLASS_COLOURS, WIDTH, style
+from micranet_helpers.plots.png import COLOURS, Picture
 
 LARGE, SMALL = 384, 96  # sides of the crop's picture (at least) and of a map's (at most), px
-
-# Colours of a map from low, dark blue, to high, yellow: uint8, (256, 3).
-COLOURS = mpl.colormaps[SCORES](np.arange(256), bytes=True)[:, :3]
-
-Picture = NDArray[np.uint8]
-
-
-def png(picture: Picture) -> bytes:
-    """Pack a picture as a PNG file, fast rather than small.
-
-    Levels (H, W) are shown in ``COLOURS``, and packed in a tenth of the time of (H, W, 3).
-    """
-    data = io.BytesIO()
-    image = Image.fromarray(picture)
-    if picture.ndim == 2:
-        image.putpalette(COLOURS.tobytes())
-    image.save(data, "PNG", compress_level=1)
-    return data.getvalue()
-
-
-BLANK = png(np.zeros((1, 1, 4), np.uint8))
-"""Nothing to be seen; a picture without bytes is drawn as a broken one."""
 
 
 def overview(session: Session, side: int = LARGE) -> Picture:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from micranet_helpers.explore.session import Session
 from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.files.tables import csv_bytes
+from micranet_helpers.maps import LAYERS
 from micranet_helpers.maps.detect import table
 from micranet_helpers.maps.outlines import roi_set, rois
-from micranet_helpers.networks.micranet import LAYERS
 from micranet_helpers.predict.objects import mask_bytes
 
 VERSION = version("micranet-helpers")

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from micranet_helpers.explore.steps import Prediction, predict
 from micranet_helpers.files.series import file_of, read_plane
+from micranet_helpers.maps import LAYERS, STRIDES
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.detect import pieces
 from micranet_helpers.maps.thresholds import otsu, percentile, triangle
-from micranet_helpers.networks.micranet import LAYERS, STRIDES
 from micranet_helpers.predict.ways import WAYS, Networks, masks_of, open_zoo, scores_of
 from micranet_helpers.zoo.usage import check
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from micranet_helpers import zoo as zoos
 from micranet_helpers.explore import saving
-from micranet_helpers.explore.picture import BLANK, levels, overlay, overview, png, summary, tiles
+from micranet_helpers.explore.picture import levels, overlay, overview, summary, tiles
 from micranet_helpers.explore.session import COMBINATIONS, SCALINGS, THRESHOLDS, Choice, Session
 from micranet_helpers.files.atomic import write_atomically
-from micranet_helpers.networks.micranet import LAYERS, STRIDES
+from micranet_helpers.maps import LAYERS, STRIDES
+from micranet_helpers.plots.png import BLANK, png
 
 try:
     import ipywidgets as w

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
@@ -25,7 +25,6 @@ from micranet_helpers.files.series import read_plane
 from micranet_helpers.maps import selftraining
 from micranet_helpers.maps.segmentation import magnified, pixel_scores
 from micranet_helpers.maps.thresholds import highest
-from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.predict import ways
 from micranet_helpers.train import fit, logits_of
 
@@ -38,7 +37,7 @@ class Trained(NamedTuple):
     """Hold the networks, one a fold; how to use them; the area under the ROC curve of each class,
     of crops in images not seen; how probably each crop, (rows, columns, K), shows each class."""
 
-    models: list[MICRANet]
+    models: list[nn.Module]
     usage: zoo.Usage
     auc: list[float]
     chance: dict[str, NDArray[np.float32]]
@@ -106,7 +105,7 @@ def train_now(
 def refine_now(
     trained: Trained, paths: Mapping[str, Path], given: Sequence[Mapping[Question, str]],
     file: str | Path, epochs: int = 40, rounds: int = 3, seed: int = 0,
-) -> UNet:  # fmt: skip
+) -> nn.Module:  # fmt: skip
     """Train a U-Net on pixels that answers and scores agree on; store it in the same zoo.
 
     The first of the ``rounds`` learns from the evidence of ``trained`` and its levels, each later
@@ -178,7 +177,7 @@ def _agreement(
     return metrics.dice(*np.array(pairs).T)
 
 
-def masks_of(trained: Trained, path: Path, unet: UNet | None = None) -> NDArray[np.bool_]:
+def masks_of(trained: Trained, path: Path, unet: nn.Module | None = None) -> NDArray[np.bool_]:
     """Mark the classes of an image by evidence from its level on, or by a U-Net: bool (K, H, W)."""
     way = "evidence" if unet is None else "self-trained"
     entries = (zoo.ZooEntry(models, {}, None) for models in (trained.models, [unet]))
@@ -201,7 +200,7 @@ def _crops(path: Path, usage: zoo.Usage) -> Tensor:
     return pixels.unflatten(1, (rows, side)).unflatten(3, (columns, side)).permute(1, 3, 0, 2, 4)
 
 
-def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> MICRANet:
+def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> nn.Module:
     """Train, yes weighing as much as no; all epochs are one of ``fit``: checkpoints take long."""
     train.times, labels = epochs, train.tensors[1]
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
@@ -210,7 +209,7 @@ def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> 
                    pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
 
 
-def _chance(models: Sequence[MICRANet], path: Path, usage: zoo.Usage) -> NDArray[np.float32]:
+def _chance(models: Sequence[nn.Module], path: Path, usage: zoo.Usage) -> NDArray[np.float32]:
     crops = _crops(path, usage)
     flat = TensorDataset(crops.flatten(0, 1), torch.zeros(crops.shape[:2].numel()))
     chance = torch.stack([logits_of(model, flat) for model in models]).mean(0).sigmoid()

@@ -19,10 +19,10 @@ import traitlets
 from PIL import Image
 
 from micranet_helpers.data.own.answers import UNDO, YES, Question, of_class, read
-from micranet_helpers.explore.picture import png
 from micranet_helpers.files.series import read_plane
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.plots.images import on_screen, outlined
+from micranet_helpers.plots.png import png
 from micranet_helpers.plots.sliders import data_url
 from micranet_helpers.zoo import Usage
 

@@ -12,8 +12,9 @@ from micranet_helpers.maps.cam import Cams, evidence, grad_cam
 from micranet_helpers.maps.combination import combine, gaussian, pca
 from micranet_helpers.maps.segmentation import Recipe, crop_by_crop, from_maps, predicted, segment
 from micranet_helpers.maps.thresholds import otsu, percentile, triangle
+from micranet_helpers.networks.micranet import LAYERS, STRIDES
 
 __all__ = [
-    "Cams", "Recipe", "combine", "crop_by_crop", "evidence", "from_maps", "gaussian", "grad_cam",
-    "otsu", "pca", "percentile", "predicted", "segment", "triangle",
+    "LAYERS", "STRIDES", "Cams", "Recipe", "combine", "crop_by_crop", "evidence", "from_maps",
+    "gaussian", "grad_cam", "otsu", "pca", "percentile", "predicted", "segment", "triangle",
 ]  # fmt: skip

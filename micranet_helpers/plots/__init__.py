@@ -1,7 +1,8 @@
 """Draw: every figure of the book, in one look.
 
 - ``images``: images, masks, maps, detections; ``charts``: scores and histories.
-- ``colours``: classes and methods by name; ``sliders``: pictures to move through without Python.
+- ``colours``: classes and methods by name; ``sliders``: pictures to move through without Python;
+  ``png``: pictures of widgets.
 """
 
 from micranet_helpers.plots.charts import (

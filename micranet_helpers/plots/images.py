@@ -19,10 +19,10 @@ from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.maps import LAYERS, STRIDES
 from micranet_helpers.maps.outlines import contours
 from micranet_helpers.metrics.boxes import ignored, match_boxes
 from micranet_helpers.metrics.masks import as_array
-from micranet_helpers.networks.micranet import LAYERS, STRIDES
 from micranet_helpers.plots.colours import (
     CLASS_COLOURS,
     SCORES,

@@ -18,7 +18,6 @@ from micranet_helpers.data.own.answers import Said
 from micranet_helpers.maps.detect import refined
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.maps.thresholds import RIM
-from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.predict import objects
 
 INSIDE = "Otsu inside evidence"
@@ -62,9 +61,9 @@ def open_zoo(path: str | Path, group: str | None = None, **changes: Any) -> Netw
     entry, students = None, []
     for name in dict.fromkeys(names) if group is None else (group,):
         found = zoo.load(path, name)
-        if isinstance(found.models[0], MICRANet):
+        if found.kind == "MICRANet":
             entry = entry or found
-        elif hasattr(found.models[0], "in_channels"):  # not a Mask R-CNN
+        elif found.kind != "MaskRCNN":
             students.append(found)
     main = entry or next(iter(students), None)
     if main is None:

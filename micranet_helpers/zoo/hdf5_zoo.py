@@ -64,6 +64,11 @@ class ZooEntry:
     class_thresholds: NDArray[np.float64] | None
     usage: Usage | None = None
 
+    @property
+    def kind(self) -> str:
+        """Name of the network, "MICRANet", "UNet", "FalkUNet" or "MaskRCNN"."""
+        return type(self.models[0]).__name__
+
 
 def save(
     path: str | Path,
