@@ -33,6 +33,7 @@ from micranet_helpers.baselines import compare, pixels, supervision
 from micranet_helpers.data import ctc, em, pvivax
 from micranet_helpers.data.dataset import Sample, describe, read
 from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.provenance import provenance
 from micranet_helpers.label import loop
 from micranet_helpers.label import questions as ask
 from micranet_helpers.maps import detect, selftraining
@@ -282,7 +283,7 @@ def measure(data: Data, way: str, minutes: float, seed: int) -> list[dict[str, A
             lines.append({"way": way, "kind": kind, "minutes": minutes, "spent": spent,
                           "seed": seed, "counts": counts,
                           "seconds": time.perf_counter() - begin})  # fmt: skip
-    made = results.provenance()
+    made = provenance()
     return [line | {key: made[key] for key in ("commit", "date", "device")} for line in lines]
 
 

@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
-from micranet_helpers.networks.learner import Shuffle
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.precision import best_device, choose_precision
+from micranet_helpers.train.learner import Shuffle
 
 SIDE = 1024  # of an image, px
 RULE = Rule(("bright",), 0.05)

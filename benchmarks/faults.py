@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from table import report
 
-from micranet_helpers import results
+from micranet_helpers.files.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run(file := Path(folder, "report.xml"), args.short, more)
         body = [*rows(file)]
-    made = results.provenance()
+    made = provenance()
     cases, kills, bad = (sum(int(row[n] or 0) for row in body) for n in (2, 3, 4))
     report(
         f"{made['date'][:10]}, {made['device']}, commit {made['commit']}, as make "

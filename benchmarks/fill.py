@@ -16,6 +16,7 @@ from table import report
 
 from micranet_helpers import metrics, results, zoo
 from micranet_helpers.data.simulated import cells
+from micranet_helpers.files.provenance import provenance
 from micranet_helpers.label import loop
 from micranet_helpers.label.questions import crops_of_mask
 from micranet_helpers.networks import micranet
@@ -79,7 +80,7 @@ def main() -> None:
             print(seed, runs[-1], file=sys.stderr)
     rows = [["fill", "crop, px", "answers yes", "crop AUC", "pixel F1"]]
     rows += [list(map(results.spread, np.transpose(each))) for each in zip(*runs, strict=True)]
-    made = results.provenance()
+    made = provenance()
     report(f"{made['date'][:10]}, {made['device']}, commit {made['commit']}: {LINE}, {args.seeds} "
            f"seeds, {ASKED * args.frames} answers in {args.frames} frames of {args.size}² px, "
            f"{EPOCHS} epochs, a quarter of the channels; {TEST} frames judge.", rows, args.save)

@@ -27,7 +27,7 @@ from micranet_helpers.files.series import planes
 from micranet_helpers.files.tables import plain, visible
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import Recipe, segment
-from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.train.checkpoints import read_checkpoint
 from micranet_helpers.zoo import older_layout
 
 ESCAPE = "\x1b]0;title\x07"  # renames a terminal's window

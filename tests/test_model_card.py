@@ -17,9 +17,10 @@ from micranet_helpers import results, train, zoo
 from micranet_helpers.data.fetch.registry import items
 from micranet_helpers.lessons import command, model_card
 from micranet_helpers.lessons.model_card import publish_weights
-from micranet_helpers.networks import learner, mask_rcnn
-from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.micranet import MICRANet
+from micranet_helpers.train import learner
+from micranet_helpers.train.checkpoints import read_checkpoint
 
 BOOK = Path(__file__).parents[1] / "book"
 RECORD = {

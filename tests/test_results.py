@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micranet_helpers import results
+from micranet_helpers.files import provenance
 
 FIELDS = {
     "dataset": "mnist", "source": "real", "split": "testing", "n": 100,
@@ -51,12 +52,10 @@ def test_file_is_plain_json_with_provenance(tmp_path):
 
 
 def test_commit_is_that_of_this_checkout(tmp_path, monkeypatch):
-    package = tmp_path / "micranet_helpers"
-    package.mkdir()
-    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "files" / "a.py"))
 
     def commit():
-        return results.provenance()["commit"]
+        return provenance.provenance()["commit"]
 
     def git(*words):
         command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *words]

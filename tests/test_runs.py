@@ -21,9 +21,9 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.content import examine
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.maps.selftraining import PixelCrops
-from micranet_helpers.networks import learner as learners
-from micranet_helpers.networks.checkpoints import AtomicCheckpointIO
 from micranet_helpers.networks.wrapped import unwrapped
+from micranet_helpers.train import learner as learners
+from micranet_helpers.train.checkpoints import AtomicCheckpointIO
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("one_thread", "no_bar")]
 

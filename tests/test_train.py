@@ -22,10 +22,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.data import Dataset, TensorDataset
 
 from micranet_helpers import train as tr
-from micranet_helpers.networks import learner as learners
 from micranet_helpers.networks.micranet import LAYERS, MICRANet
 from micranet_helpers.networks.precision import choose_precision
 from micranet_helpers.networks.unet import UNet
+from micranet_helpers.train import learner as learners
 
 EPOCHS = 3
 SCHEDULES = ("cosine", "plateau")
@@ -317,7 +317,7 @@ def test_emulated_bfloat16_is_not_chosen(monkeypatch, native: bool, precision: s
 
 
 def test_logits_of_all_crops_in_their_order() -> None:
-    model, images = random_model(num_classes=2), random_images(tr.BATCH + 3, 1, 16, 16)
+    model, images = random_model(num_classes=2), random_images(64 + 3, 1, 16, 16)
     with torch.no_grad():
         expected = torch.cat([model(image[None]) for image in images])
     logits = tr.logits_of(model, TensorDataset(images, torch.zeros(len(images), 2)))
@@ -366,7 +366,7 @@ def test_two_devices_learn_as_one_with_twice_the_batch(tmp_path: Path, monkeypat
 
 
 def test_devices_share_the_images_of_an_order(monkeypatch) -> None:
-    order = tr.Shuffle(examples(7), 3)
+    order = learners.Shuffle(examples(7), 3)
     alone = [*order]
     shares = []
     for rank in range(3):

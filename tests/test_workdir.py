@@ -14,7 +14,7 @@ from notebooks import tagged
 
 from micranet_helpers.data.fetch import download
 from micranet_helpers.lessons import workdir
-from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.train.checkpoints import read_checkpoint
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"
 # Long enough to be killed in the middle, and no longer.

@@ -18,7 +18,7 @@ from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.files.tables import plain
-from micranet_helpers.networks.checkpoints import read_checkpoint
+from micranet_helpers.train.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
 _CELLS = tuple(map(ctc.item_of, ctc.DRAWN))

@@ -1,9 +1,8 @@
-"""The networks, and what training does to each of them alike.
+"""The networks.
 
 - ``micranet``: the classifier; its maps become masks.
 - ``unet``, ``mask_rcnn``: the baselines, and the student of self-training.
-- ``learner``: loss, optimiser and schedule; ``checkpoints``: files that survive a kill;
-  ``precision``: the device and the arithmetic.
+- ``precision``: the device and the arithmetic; ``wrapped``: what others put around a network.
 """
 
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet

@@ -28,6 +28,7 @@ from micranet_helpers.files.atomic import remove_parts, replacing, write_atomica
 from micranet_helpers.files.large import is_large
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
+from micranet_helpers.files.provenance import provenance
 from micranet_helpers.files.series import Plane, file_of
 from micranet_helpers.files.spread import spread
 from micranet_helpers.files.tables import csv_bytes
@@ -35,7 +36,6 @@ from micranet_helpers.maps.outlines import geojson, roi_set, rois
 from micranet_helpers.plots.colours import class_colours
 from micranet_helpers.plots.images import outlined
 from micranet_helpers.predict import large, objects, report, ways
-from micranet_helpers.results import provenance
 from micranet_helpers.zoo.usage import check, facts, misfit, wrong_size
 
 LEAST, SHARE = 9, 0.1  # area of an object, px, and as share of the usual area, where it is known

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from micranet_helpers.files.archives import check_stored
 from micranet_helpers.files.hdf5 import explaining
-from micranet_helpers.networks.checkpoints import check_stored
 from micranet_helpers.zoo.architectures import NUMBERS, check_numbers, settings
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry
 from micranet_helpers.zoo.weights import assemble, fill, parse

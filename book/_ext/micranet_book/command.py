@@ -91,7 +91,7 @@ def _list(root: Path, args: argparse.Namespace) -> None:
 
 def _networks(root: Path, args: argparse.Namespace) -> None:
     from micranet_book import networks  # loads torch, as the next does
-    from micranet_helpers.results import provenance
+    from micranet_helpers.files.provenance import provenance
 
     if str(provenance()["commit"]).endswith("+changes"):
         raise UsageError("commit your changes first: the model cards name the commit.")

@@ -24,22 +24,22 @@ from micranet_helpers.data.content import examine
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.signals import stoppable
 from micranet_helpers.networks import Network
-from micranet_helpers.networks.checkpoints import (
+from micranet_helpers.networks.micranet import check_evaluating
+from micranet_helpers.networks.precision import choose_precision
+from micranet_helpers.networks.wrapped import unwrapped
+from micranet_helpers.train.checkpoints import (
     AtomicCheckpointIO,
     EpochCheckpoint,
     check_sibling,
     epochs_done,
     read_checkpoint,
 )
-from micranet_helpers.networks.learner import (
+from micranet_helpers.train.learner import (
     NETWORKS,
     Learner,
     Repeatable,
     Shuffle,
 )
-from micranet_helpers.networks.micranet import check_evaluating
-from micranet_helpers.networks.precision import choose_precision
-from micranet_helpers.networks.wrapped import unwrapped
 
 BATCH = 64  # of `logits_of`
 
@@ -303,9 +303,7 @@ def check_numbers(
         )
 
 
-def check_data(
-    train: Dataset, validation: Dataset, network: str
-) -> tuple[Tensor, dict[str, str]]:
+def check_data(train: Dataset, validation: Dataset, network: str) -> tuple[Tensor, dict[str, str]]:
     """Check the data of a training: return the first image and the fingerprints of both sets.
 
     Every class must be positive somewhere and, for a classifier, negative: it would say "yes" to

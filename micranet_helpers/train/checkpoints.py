@@ -1,7 +1,6 @@
 """Checkpoints of a run: written whole or not at all, read without running code."""
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from micranet_helpers.files.archives import check_stored
 from micranet_helpers.files.atomic import write_atomically
 
 DATA = ("training", "validation")  # whose fingerprints a run holds
@@ -67,14 +67,6 @@ def read_checkpoint(path: Path, peek: bool = False) -> dict[str, Any]:
         raise ValueError(
             f"{path} is damaged or no checkpoint of this package: delete it and train again."
         ) from error
-
-
-def check_stored(path: Path) -> None:
-    """Refuse a file of torch that unpacks to more than it is: torch itself packs nothing."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                raise ValueError("a bomb")
 
 
 def epochs_done(folder: Path, settings: dict[str, Any]) -> int:
