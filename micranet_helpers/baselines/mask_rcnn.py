@@ -130,13 +130,13 @@ def fit(
 ) -> nn.Module:  # fmt: skip
     """Train a Mask R-CNN, or continue the run that ``folder`` (1 GB) holds.
 
-    The run is kept and continued as by :func:`micranet_helpers.train.fit`, as for which
-    ``precision``, ``seed`` and ``num_workers`` are; :func:`micranet_helpers.train.history` reads
-    its log. The loss is the sum of torchvision's five, the optimiser Adam with a constant rate. The
-    validation loss is computed in training mode without gradients, as in the paper's code, but with
-    the batch norm's learnt statistics, as in :func:`predict`. Crops of training and validation have
-    one side; those for validation are best not augmented. ``epochs`` counts all; ``batch_size`` is
-    by default the paper's for F-actin, much for a machine without a GPU.
+    The run is kept and continued as by :func:`micranet_helpers.train.run.fit`, as for which
+    ``precision``, ``seed`` and ``num_workers`` are; :func:`micranet_helpers.train.run.history`
+    reads its log. The loss is the sum of torchvision's five, the optimiser Adam with a constant
+    rate. The validation loss is computed in training mode without gradients, as in the paper's
+    code, but with the batch norm's learnt statistics, as in :func:`predict`. Crops of training and
+    validation have one side; those for validation are best not augmented. ``epochs`` counts all;
+    ``batch_size`` is by default the paper's for F-actin, much for a machine without a GPU.
 
     The network is that of the best epoch, in evaluation mode, on the CPU. Raises ImportError if
     torchvision, or its compiled part, is missing; ValueError if no training image has an object of

@@ -30,7 +30,7 @@ class Content(NamedTuple):
 def examine(data: Dataset, role: str, network: str = "MICRANet") -> Content:
     """Go through a dataset once: check every image and label, and compute its fingerprint.
 
-    Items are those of :func:`micranet_helpers.train.fit`. A dataset with a method ``content``,
+    Items are those of :func:`micranet_helpers.train.run.fit`. A dataset with a method ``content``,
     which yields the arrays that define it, and ``labels`` (N, K), has checked its items itself.
     Where items are drawn anew each time, only the labels count for the fingerprint. ``role`` is
     "training" or "validation". Raises TypeError or ValueError if there is no item, or one is of

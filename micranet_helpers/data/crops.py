@@ -201,8 +201,8 @@ class CropDataset(Dataset):
     def content(self) -> Iterator[NDArray[Any]]:
         """Yield what defines the crops: positions, labels, settings, and images and their scale.
 
-        :func:`micranet_helpers.train.fit` knows a run by it. Images that cannot be read, or are not
-        finite, raise a ValueError that names them.
+        :func:`micranet_helpers.train.run.fit` knows a run by it. Images that cannot be read, or are
+        not finite, raise a ValueError that names them.
         """
         positions, labels = self.every
         settings = self._ratio or (), self._redraw, self._augment, self._seed
@@ -215,7 +215,7 @@ class CropDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations, and other crops if asked to, from now on.
 
-        :func:`micranet_helpers.train.fit` calls this before each epoch.
+        :func:`micranet_helpers.train.run.fit` calls this before each epoch.
         """
         self._epoch = epoch
         if self._redraw:

@@ -40,7 +40,7 @@ def fine_tune(
     fold; the dataset lies beside them. ``crops`` are ``side``, ``stride`` and ``rule`` of
     :class:`~micranet_helpers.data.crops.CropDataset`: each epoch of a fold sees all positive crops
     and as many negative ones, augmented. ``options`` are those of
-    :func:`micranet_helpers.train.fit`, e.g. ``frozen``, ``learning_rate`` and ``seed``. The
+    :func:`micranet_helpers.train.run.fit`, e.g. ``frozen``, ``learning_rate`` and ``seed``. The
     networks are in evaluation mode, on the device of ``start``. Raises ValueError if a fold, or
     what is left without it, has no positive crop.
     """

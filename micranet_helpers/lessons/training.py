@@ -65,8 +65,8 @@ def fit_or_load(
 
     ``weights`` is "train", or a zoo with a group ``MICRANet``, whose first network is taken; see
     :func:`micranet_helpers.zoo.shelf.locate`. The rest is as for
-    :func:`micranet_helpers.train.fit`. The network is in evaluation mode, on the GPU if there is
-    one.
+    :func:`micranet_helpers.train.run.fit`. The network is in evaluation mode, on the GPU if there
+    is one.
     """
     if weights == "train":
         model = fit(train, validation, folder, epochs, **options)

@@ -153,7 +153,7 @@ def targets(
 
 
 class PixelCrops(Dataset):
-    """Draw random crops of images with their masks, for :func:`~micranet_helpers.train.fit`.
+    """Draw random crops of images with their masks, for :func:`~micranet_helpers.train.run.fit`.
 
     Crops of even numbers hold a random pixel of a random class, so that rare classes are seen; the
     others hold any random pixel. A crop depends on seed, epoch and its number alone, so workers
@@ -221,7 +221,7 @@ class PixelCrops(Dataset):
             yield from (image, target)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other crops from now on; :func:`micranet_helpers.train.fit` calls this."""
+        """Draw other crops from now on; :func:`micranet_helpers.train.run.fit` calls this."""
         self._epoch = epoch
 
     def _pixel(self, rng: np.random.Generator, of_class: bool) -> tuple[int, tuple[int, int]]:
@@ -253,9 +253,9 @@ def fit_student(
 
     Images and targets are float32, (C, H, W) and (K, H, W), as of :func:`of_split`. An epoch has
     ``num_crops`` training crops, ``side`` px wide, a multiple of 16; ``num_checked``, by default an
-    eighth of them, are validated on. The rest is as for :func:`micranet_helpers.train.fit`; a short
-    training gains from small batches. The network is in evaluation mode, on the GPU if there is
-    one.
+    eighth of them, are validated on. The rest is as for :func:`micranet_helpers.train.run.fit`; a
+    short training gains from small batches. The network is in evaluation mode, on the GPU if there
+    is one.
     """
     paint = PixelCrops(*train, side, num_crops, seed)
     check = PixelCrops(*validation, side, num_checked or max(num_crops // 8, 1), seed, False)

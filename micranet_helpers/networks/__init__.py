@@ -9,7 +9,7 @@ from micranet_helpers.networks.micranet import LAYERS, STRIDES, WIDTHS, MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
 
 Network = MICRANet | UNet | FalkUNet
-"""What :func:`micranet_helpers.train.fit` trains. A file of weights may also hold a Mask R-CNN, a
-class of torchvision, which is optional and so not named in the code."""
+"""What :func:`micranet_helpers.train.run.fit` trains. A file of weights may also hold a Mask R-CNN,
+a class of torchvision, which is optional and so not named in the code."""
 
 __all__ = ["LAYERS", "STRIDES", "WIDTHS", "FalkUNet", "MICRANet", "Network", "UNet"]

@@ -80,9 +80,10 @@ class FalkUNet(nn.Module):
 
     In published checkpoints class 0 is the background: the softmax over the classes gives
     probabilities, and a pixel is of the class of its highest logit. Trained by
-    :func:`micranet_helpers.train.fit`, no class is the background, and each is a yes or no of its
-    own: our choice, so that both U-Nets learn alike. Ours, too: the first weights are drawn as He
-    et al. advise, as without batch norm hardly any gradient reaches the lower levels with torch's.
+    :func:`micranet_helpers.train.run.fit`, no class is the background, and each is a yes or no of
+    its own: our choice, so that both U-Nets learn alike. Ours, too: the first weights are drawn as
+    He et al. advise, as without batch norm hardly any gradient reaches the lower levels with
+    torch's.
 
     Falk et al. 2019, doi 10.1038/s41592-018-0261-2; padding and names as in Bilodeau et al. 2022,
     doi 10.1038/s42256-022-00472-w. Weights: He et al. 2015, doi 10.1109/ICCV.2015.123.

@@ -192,7 +192,7 @@ def plot_matrix(
 def plot_history(histories: dict[str, dict[str, list[float]]]) -> None:
     """Plot the losses and the share of right labels of some runs over their epochs.
 
-    Each has a name and a :func:`~micranet_helpers.train.history`; colours are those of
+    Each has a name and a :func:`~micranet_helpers.train.run.history`; colours are those of
     :func:`~micranet_helpers.plots.colours.run_colours`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))

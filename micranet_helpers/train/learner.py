@@ -80,7 +80,7 @@ class Learner(Repeatable):
 
     The loss is the binary cross-entropy on logits, one yes or no per class, of each image
     (MICRA-Net) or each pixel (U-Nets). Labels of NaN are unknown, and do not count. The options
-    are those of :func:`micranet_helpers.train.fit`; ``run`` holds what else identifies a run,
+    are those of :func:`micranet_helpers.train.run.fit`; ``run`` holds what else identifies a run,
     ``options`` further arguments of the network.
     """
 
