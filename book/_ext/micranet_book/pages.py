@@ -30,9 +30,9 @@ WORDS_A_MINUTE = 200
 
 INTERNALS = (
     "data.content", "data.fetch.cli", "data.sources", "files.atomic", "files.lock",
-    "files.microscopes", "files.signals", "files.tables", "lessons.command", "lessons.subjects",
-    "networks.precision", "networks.wrapped", "predict.objects", "predict.report",
-    "zoo.export.shared",
+    "files.microscopes", "files.provenance", "files.signals", "files.tables", "lessons.command",
+    "lessons.subjects", "networks.precision", "networks.wrapped", "plots.png", "predict.objects",
+    "predict.report", "zoo.export.shared",
 )  # fmt: skip
 """Modules that no lesson calls and no page names: they have no page."""
 
