@@ -150,7 +150,8 @@ def answered(data: Data, number: int, how: str, seed: int, error: float) -> dict
         simulate(boxes=[boxes[i] for i in rng.permutation(len(boxes))], number=number)
     elif how == "network chooses":
         simulate(boxes=ask.open_questions(shapes, side, given), number=number // 2)
-        chance = {name: grid[..., 0] for name, grid in classified(data, given, seed).chance.items()}
+        found = loop.chances(classified(data, given, seed), data.paths)
+        chance = {name: grid[..., 0] for name, grid in found.items()}
         boxes = [*ask.open_questions(shapes, side, given, side)]
         simulate(boxes=ask.most_useful(boxes, chance, side, len(boxes)), number=number - len(given))
     elif how == "image by image":

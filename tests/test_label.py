@@ -426,7 +426,7 @@ def answer_all(labeller: Labeller, present: dict[str, np.ndarray], number: int) 
     if labeller.trained is None:
         boxes = questions.open_questions(labeller.shapes, side, given)
     else:
-        chance = {file: grid[..., 0] for file, grid in labeller.trained.chance.items()}
+        chance = {file: grid[..., 0] for file, grid in labeller.chance.items()}
         crops = questions.open_questions(labeller.shapes, side, given, side)
         boxes = questions.most_useful([*crops], chance, side, number)
     questions.simulate(present, side, boxes, given, number)

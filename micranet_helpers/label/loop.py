@@ -34,13 +34,12 @@ CROPS = 240
 
 
 class Trained(NamedTuple):
-    """Hold the networks, one a fold; how to use them; the area under the ROC curve of each class,
-    of crops in images not seen; how probably each crop, (rows, columns, K), shows each class."""
+    """Hold the networks, one a fold; how to use them; and the area under the ROC curve of each
+    class, of crops in images not seen."""
 
     models: list[nn.Module]
     usage: zoo.Usage
     auc: list[float]
-    chance: dict[str, NDArray[np.float32]]
 
 
 class _Augmented(TensorDataset):
@@ -68,7 +67,7 @@ def train_now(
 ) -> Trained:  # fmt: skip
     """Train on the known labels of crops; store the networks in the group ``MICRANet`` of a zoo.
 
-    ``paths`` are those of all images, by name; ``labels``, float32 (rows, columns, K), hold 1, 0 or
+    ``paths`` are those of the images, by name; ``labels``, float32 (rows, columns, K), hold 1, 0 or
     NaN for each crop of some of them. ``usage`` says classes, scaling of whole images,
     magnification, and ``side`` of a crop, px of the network. Each crop is seen ``epochs`` times;
     each of ``folds`` parts of the images is left out once; by its answers the level is chosen above
@@ -98,8 +97,18 @@ def train_now(
         levels.append(metrics.best_threshold(reached[known], truth[known]))
     usage = replace(usage, recipe="evidence", levels=levels)
     zoo.save(file, "MICRANet", models, {"size": usage.side}, usage=usage)
-    chance = {name: _chance(models, path, usage) for name, path in paths.items()}
-    return Trained(models, usage, auc, chance)
+    return Trained(models, usage, auc)
+
+
+def chances(trained: Trained, paths: Mapping[str, Path]) -> dict[str, NDArray[np.float32]]:
+    """Compute how probably each crop of the images shows each class: (rows, columns, K)."""
+    found = {}
+    for name, path in paths.items():
+        crops = _crops(path, trained.usage)
+        flat = TensorDataset(crops.flatten(0, 1), torch.zeros(crops.shape[:2].numel()))
+        logits = torch.stack([logits_of(model, flat) for model in trained.models]).mean(0)
+        found[name] = logits.sigmoid().unflatten(0, crops.shape[:2]).numpy()
+    return found
 
 
 def refine_now(
@@ -207,10 +216,3 @@ def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         return fit(train, left_out, folder, 1, batch_size=16, learning_rate=2e-3,
                    pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
-
-
-def _chance(models: Sequence[nn.Module], path: Path, usage: zoo.Usage) -> NDArray[np.float32]:
-    crops = _crops(path, usage)
-    flat = TensorDataset(crops.flatten(0, 1), torch.zeros(crops.shape[:2].numel()))
-    chance = torch.stack([logits_of(model, flat) for model in models]).mean(0).sigmoid()
-    return chance.unflatten(0, crops.shape[:2]).numpy()

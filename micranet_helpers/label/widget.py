@@ -101,7 +101,9 @@ class Labeller(anywidget.AnyWidget):
         """
         with self._reporting():
             labels = answers.labels(self.file, self.shapes, self.side, self.usage.classes)
-            self.trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
+            trained = loop.train_now(self.paths, labels, self.usage, self.zoo, self.epochs)
+            self.chance = loop.chances(trained, self.paths)  # before the other thread asks for it
+            self.trained = trained
             given = read(self.file)
             self.unet = loop.refine_now(
                 self.trained, self.paths, [of_class(given, cls) for cls in self.usage.classes],
@@ -128,7 +130,7 @@ class Labeller(anywidget.AnyWidget):
         if largest:  # crops of one size, quarters last
             crops = questions.open_questions(self.shapes, self.side, mine, largest)
             if self.trained:  # it knows which crops are worth a question
-                chance = {file: grid[..., self.cls] for file, grid in self.trained.chance.items()}
+                chance = {file: grid[..., self.cls] for file, grid in self.chance.items()}
                 crops = questions.most_useful([*crops], chance, self.side, number)
             boxes = [*islice(crops, number)] or boxes
         yes = sum(each.answer == YES for each in given)
