@@ -21,6 +21,8 @@ from micranet_helpers.data.own.answers import NO, UNDO, UNKNOWN, YES, Answer, Qu
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.label.widget import Labeller
+from micranet_helpers.maps import selftraining
+from micranet_helpers.networks import UNet
 from micranet_helpers.predict.ways import find, open_zoo
 
 BOX = Question("a, b.png", 0, 64, 32)
@@ -388,7 +390,7 @@ def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
 ) -> None:
     paths, file = loop.paths_of(scenes[0]), tmp_path / "a.hdf5"
     usage = zoo.Usage(("disc",), "minmax", side=32, levels=(0,))
-    trained = loop.Trained([bright_model(0.5)], usage, [1.0], {})
+    trained = loop.Trained([bright_model(0.5)], usage, [1.0])
     one, other, *_ = paths
     given = {Question(one, 0, 64, 64): NO, Question(one, 32, 32, 32): YES,
              Question(one, 96, 0, 16): YES, Question(other, 0, 0, 0): NO}  # fmt: skip
@@ -401,6 +403,33 @@ def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
     assert networks.entry.usage.levels == (0,) and networks.student.usage.levels is None
     with pytest.raises(ValueError, match="No answer is about one of these images"):
         loop.refine_now(trained, paths, [{}], file)
+
+
+def test_nothing_is_learnt_of_what_nobody_was_asked_about(
+    scenes: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = []
+
+    def fit(train: tuple, *_: object, **__: object) -> UNet:
+        learnt.append(train[1])
+        return UNet(1, 1).eval()
+
+    monkeypatch.setattr(selftraining, "fit_student", fit)
+    paths = loop.paths_of(scenes[0])
+    usage = zoo.Usage(("disc",), "minmax", side=32, levels=(0,))
+    trained = loop.Trained([bright_model(0.5)], usage, [1.0])
+    name = next(iter(paths))
+    given = {Question(name, 0, 0, 0): YES, Question(name, 0, 0, 32): YES,
+             Question(name, 64, 64, 64): NO}  # fmt: skip
+    loop.refine_now(trained, paths, [given], tmp_path / "a.hdf5", rounds=2)
+    for [target] in learnt:
+        target = target[0]
+        assert (target[64:, 64:] == 0).all()
+        assert np.count_nonzero(target[:32, :32] == 1) >= 32 * 32 // 10
+        asked = np.zeros(target.shape, bool)
+        asked[:32, :32] = asked[64:, 64:] = True
+        assert np.isnan(target[~asked]).all()
+    assert len(learnt) == 2
 
 
 @pytest.mark.slow

@@ -119,11 +119,12 @@ def refine_now(
 
     The first of the ``rounds`` learns from the evidence of ``trained`` and its levels, each later
     one from the scores of the U-Net before. In all of them no pixel of a box answered *no* shows
-    the class, and in a box answered *yes*, of a crop or smaller, the highest scores show it
-    (:func:`~micranet_helpers.maps.selftraining.targets`). ``given`` are the answers about each
-    class. A round begins anew, and sees :data:`CROPS` crops an epoch. If its masks agree at least
-    as well with the answers as evidence does, "self-trained" becomes the recipe of the zoo. Raises
-    ValueError if no answer is about one of these images.
+    the class, in a box answered *yes*, of a crop or smaller, the highest scores show it
+    (:func:`~micranet_helpers.maps.selftraining.targets`), and outside of these boxes nothing is
+    learnt. ``given`` are the answers about each class. A round begins anew, and sees :data:`CROPS`
+    crops an epoch. If its masks agree at least as well with the answers as evidence does,
+    "self-trained" becomes the recipe of the zoo. Raises ValueError if no answer is about one of
+    these images.
     """
     usage = trained.usage
     names = [name for name in paths if any(box.file == name for each in given for box in each)]
@@ -169,11 +170,14 @@ def _boxes(
 def _painted(
     scores: NDArray[np.float32], boxes: Sequence[tuple], high: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    absent = np.zeros(scores.shape, bool)
+    """Make targets of answered boxes, and of the scores inside; all else is unknown."""
+    asked, absent = np.zeros((2, *scores.shape), bool)
     for answer, place in boxes:
+        asked[place] = True
         absent[place] |= answer == NO
     shown = [place for answer, place in boxes if answer == YES]
-    return selftraining.targets(scores, absent, np.minimum(high, 0), high, shown)
+    made = selftraining.targets(scores, absent, np.minimum(high, 0), high, shown)
+    return np.where(asked, made, np.float32(np.nan))
 
 
 def _agreement(
