@@ -156,8 +156,8 @@ class PixelCrops(Dataset):
     """Draw random crops of images with their masks, for :func:`~micranet_helpers.train.run.fit`.
 
     Crops of even numbers hold a random pixel of a random class, so that rare classes are seen; the
-    others hold any random pixel. A crop depends on seed, epoch and its number alone, so workers
-    and interruptions change nothing.
+    others hold any pixel of which something is known. A crop depends on seed, epoch and its number
+    alone, so workers and interruptions change nothing.
 
     ``images`` are N arrays, float32 (C, H, W); ``targets`` N arrays, float32 (K, H, W), as of
     :func:`targets`. An epoch has ``num_crops`` crops of ``side`` px; smaller images are mirrored at
@@ -182,8 +182,10 @@ class PixelCrops(Dataset):
             raise ValueError(f"Side and number of crops must be 1 or more: {side}, {num_crops}.")
         counts = np.array([np.count_nonzero(target > 0, axis=(1, 2)) for target in targets])
         self.labels = torch.from_numpy((counts > 0).astype(np.float32))
-        areas = [height * width for height, width in sizes[0]]
-        self._counts = np.column_stack([counts, areas])  # of each class's pixels, of all pixels
+        known = [np.count_nonzero(_known(target)) for target in targets]
+        if not any(known):
+            raise ValueError("Nothing is known of any pixel: all targets are NaN.")
+        self._counts = np.column_stack([counts, known])  # of each class's pixels, of known pixels
         self._images, self._targets, self._side = images, targets, side
         self._num_crops, self._seed, self._augment, self._epoch = num_crops, seed, augment, 0
 
@@ -231,9 +233,14 @@ class PixelCrops(Dataset):
         number = rng.choice(len(counts), p=counts / counts.sum())
         nth = rng.integers(counts[number])
         target = self._targets[number]
-        flat = np.flatnonzero(target[kind] > 0)[nth] if of_class else nth
+        flat = np.flatnonzero(target[kind] > 0 if of_class else _known(target))[nth]
         row, column = np.unravel_index(flat, target.shape[1:])
         return int(number), (int(row), int(column))
+
+
+def _known(target: NDArray) -> NDArray[np.bool_]:
+    """Mark the pixels of a target, (K, H, W), of which something is known: (H, W)."""
+    return ~np.isnan(target).all(0)
 
 
 def _start(rng: np.random.Generator, at: int, side: int, length: int) -> int:
