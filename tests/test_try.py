@@ -90,11 +90,22 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def page(chromium: Any, address: str) -> Iterator[Any]:
     """The page with its runtime and the network."""
+    opened = loaded(chromium, address)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def same_page(chromium: Any, address: str) -> Any:
+    """One for several tests, which go on with it."""
+    return loaded(chromium, address)
+
+
+def loaded(chromium: Any, address: str) -> Any:
     opened = chromium.new_page()
     opened.set_default_timeout(120_000)
     load(opened, address)
-    yield opened
-    opened.close()
+    return opened
 
 
 def load(page: Any, address: str) -> None:
@@ -266,9 +277,9 @@ def test_a_photograph_is_turned_as_its_camera_says(page: Any, tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_used_is_said_and_the_page_goes_on(
-    page: Any, tmp_path: Path, name: str, content: bytes | str, sentence: str
+    same_page: Any, tmp_path: Path, name: str, content: bytes | str, sentence: str
 ) -> None:
-    path = tmp_path / name
+    page, path = same_page, tmp_path / name
     if content == "plain":
         to_onnx(path, MODEL, maps=True)
     elif content == "huge":
@@ -283,6 +294,7 @@ def test_what_cannot_be_used_is_said_and_the_page_goes_on(
     page.get_by_label(label).set_input_files(path)
     message(page, sentence)
     page.get_by_role("button", name="noise").click()
+    expect(page.locator("#try-message")).not_to_contain_text(sentence)
     expect(summary(page)).to_contain_text("object")
 
 
