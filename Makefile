@@ -41,11 +41,12 @@ endif
 book: .venv/.ready
 	$(BIN)/micranet-book build --profile $(PROFILE) $(ARGS)
 
-# A worker a core, a file at a time: files share what is costly, such as the executed book. As for
-# the book's kernels, glibc keeps the memory of large tensors: mapping it anew took 14 % of a U-Net's
-# training step here, and in a busy moment 44 %.
+# A worker a core, of one thread, a file at a time: files share what is costly, such as the executed
+# book. As for the book's kernels, glibc keeps the memory of large tensors: mapping it anew took 14 %
+# of a U-Net's training step here, and in a busy moment 44 %.
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
-PYTEST := $(KEEP) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n auto --dist loadfile \
+    --no-loadscope-reorder
 
 test: .venv/.ready
 	$(PYTEST)
