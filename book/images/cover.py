@@ -6,9 +6,8 @@ Draws test images of the chapters that trained these networks; their datasets ar
 into the folder, by default one that is deleted at the end. No example is picked by hand: of all
 test images that show an object, or squares of large ones, the one with the median pixel F1 is
 shown, of an even number the lower of the two in the middle. The way to an outline is the one of the
-chapter. For smears that would be the U-Net, which marks worse after its short training here; the
-evidence that replaces it was chosen by looking at test images. What the picture says of its rows is
-stored in the PNG file, where tests compare it with the pages and with the cards of the networks.
+chapter. What the picture says of its rows is stored in the PNG file, where tests compare it with
+the pages and with the cards of the networks.
 """
 
 import json
@@ -57,7 +56,7 @@ class Row(NamedTuple):
 ROWS = (
     Row("cells", 0, "Phase contrast", "a cell?", "self-trained"),
     Row("actin", 1, "STED of F-actin", "fibres?", ""),
-    Row("smears", 0, "Blood smear", "an infected cell?", "Otsu inside evidence"),
+    Row("smears", 0, "Blood smear", "an infected cell?", "self-trained"),
     Row("neuropil", 0, "Electron micrograph", "a mitochondrion?", "self-trained"),
 )
 
