@@ -44,7 +44,7 @@ def test_benchmark_prints_and_saves_its_table(
 ) -> None:
     save = tmp_path / "table.md"
     command = [str(BENCHMARKS / f"{name}.py"), *options.split(), "--save", str(save)]
-    if name in ("many", "threads"):  # which start processes of their own file
+    if name in ("many", "threads", "fill"):  # start processes of their file, or make networks small
         command = [sys.executable, *command]
         table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     else:  # torch is loaded here already
