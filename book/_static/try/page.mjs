@@ -77,12 +77,14 @@ async function takeFile(file) {
 
 /** Run the network on the picture, with progress; what follows is drawn. */
 async function explain() {
+  const picture = opened;
   running += 1;
   find("results").hidden = true;
   find("running").hidden = false;
   say(`Computing the maps of ${opened} …`);
   const { predicted, most, note } = await ask("maps", { side: +form.side.value,
     scaling: form.scaling.value }).finally(() => (find("running").hidden = (running -= 1) === 0));
+  if (picture !== opened) return; // another is being read
   const named = ([k, chance]) => `${about.classes[k]} (probability ${chance.toFixed(2)})`;
   if (!predicted.length) {
     throw new Error(`No class is predicted in ${opened}. The most probable: ${named(most)}.`);
