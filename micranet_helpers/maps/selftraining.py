@@ -233,7 +233,9 @@ class PixelCrops(Dataset):
         number = rng.choice(len(counts), p=counts / counts.sum())
         nth = rng.integers(counts[number])
         target = self._targets[number]
-        flat = np.flatnonzero(target[kind] > 0 if of_class else _known(target))[nth]
+        flat = nth
+        if counts[number] < target[0].size:  # else all pixels are of the kind
+            flat = np.flatnonzero(target[kind] > 0 if of_class else _known(target))[nth]
         row, column = np.unravel_index(flat, target.shape[1:])
         return int(number), (int(row), int(column))
 
