@@ -458,6 +458,20 @@ def test_killed_at_every_step(state, url, register, tmp_path) -> None:
     assert not left_over(tmp_path)
 
 
+def test_stopped_before_a_file_has_its_name(state, register, tmp_path, monkeypatch) -> None:
+    register(line(CONTENT, "one"))
+
+    def stopped(part: Path, path: Path) -> None:
+        raise OSError("stopped here")
+
+    with monkeypatch.context() as context, pytest.raises(DownloadError, match="stopped here"):
+        context.setattr(download.os, "replace", stopped)
+        fetch("item")
+    assert left_over(tmp_path) == ["one.part"]
+    assert fetch("item")[0].read_bytes() == CONTENT
+    assert len(state.requests) == 1 and not left_over(tmp_path)
+
+
 def test_killed_while_removing(register, tmp_path, monkeypatch) -> None:
     register(line(b"", "z.zip", known=False))
     fetch("item")

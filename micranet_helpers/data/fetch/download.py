@@ -268,8 +268,8 @@ def _download_from(one: transfer.Transfer) -> None:
             f"new one, remove the old first: micranet-book data remove {root.name}"
         )
         raise FileError(f"{one.url} has another content (hash){advice}")
+    one.note.unlink(missing_ok=True)  # first: a run killed between the two leaves no note behind
     os.replace(one.part, root / file.path)
-    one.note.unlink(missing_ok=True)
 
 
 def _mirror() -> str:
