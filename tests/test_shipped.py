@@ -18,6 +18,8 @@ from PIL import Image
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data import dataset
+from micranet_helpers.maps.recipes import SELF_TRAINED, recipe
+from micranet_helpers.predict import ways
 from micranet_helpers.train import logits_of
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -40,6 +42,12 @@ def test_files_are_small_and_say_how_they_are_used(name: str) -> None:
         usage = zoo.load(path, group).usage
         assert usage.classes == networks.rule_of(networks.SHIPPED[name], ["Usiigaci"]).classes
         assert usage.side and len(usage.levels) == len(usage.classes)
+
+
+@every_network
+def test_objects_are_marked_as_the_chapter_does_by_default(name: str) -> None:
+    way = "self-trained" if recipe(networks.SHIPPED[name]) is SELF_TRAINED else "evidence"
+    assert ways.open_zoo(f"shipped:{name}").ways[0] == way
 
 
 @every_network

@@ -80,13 +80,9 @@ def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
     rule = rule_of(chapter, given.get("lines", ()))
     crops = CropDataset(data, "validation", given["side"], given["stride"], rule)
     levels = from_labels(train.load(classifier), crops)
-    known = {"classes": rule.classes, "side": given["side"]}
-    usages = {
-        "MICRANet": zoo.Usage.of_dataset(data, **known, levels=levels.tolist()),
-        "UNet-self": zoo.Usage.of_dataset(
-            data, **known, recipe="self-trained", levels=[0.0] * len(levels)
-        ),
-    }
-    return publish_weights(
-        result, runs, folder, {group: usages[group] for group in runs}, half=True, name=name
-    )
+    # As the chapter's recipe by default: its U-Net, where it trains one.
+    way = "self-trained" if students else "evidence"
+    known = {"classes": rule.classes, "side": given["side"], "recipe": way}
+    level = {"MICRANet": levels.tolist(), "UNet-self": [0.0] * len(levels)}
+    usages = {group: zoo.Usage.of_dataset(data, **known, levels=level[group]) for group in runs}
+    return publish_weights(result, runs, folder, usages, half=True, name=name)
