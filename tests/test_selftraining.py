@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 from micranet_helpers import train as tr
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
-from micranet_helpers.maps import recipes, selftraining
-from micranet_helpers.maps.segmentation import segment
+from micranet_helpers.maps import selftraining
+from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.selftraining import PixelCrops, absent, level, of_split, targets
+from micranet_helpers.maps.tiles import padded
 
 SHAPES = [(40, 56), (24, 16), (30, 90)]
 RULE = Rule(("cell", "fibre"), visible_share=0.5)
@@ -154,10 +155,11 @@ def test_targets_of_a_split_follow_from_evidence_and_labels(path, monkeypatch) -
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     images, made = of_split(model, path, data)
     samples = list(dataset.read(path, "training"))
-    scores = [
-        segment(model, torch.from_numpy(each.pixels)[None], recipes.EVIDENCE).scores[0].numpy()
-        for each in samples
-    ]
+    scores = []
+    for each in samples:
+        height, width = each.pixels.shape[1:]
+        whole = evidence(model, padded(torch.from_numpy(each.pixels)[None], 16))
+        scores.append(whole[0, :, :height, :width].numpy())
     without = absent(data, SHAPES)
     high = level(scores, without)
     assert len(images) == len(made) == len(SHAPES)

@@ -19,18 +19,13 @@ from torch.utils.data import Dataset
 from micranet_helpers.data import ctc, dataset
 from micranet_helpers.data.crops import CropDataset, toned, turned
 from micranet_helpers.data.dataset import Sample
-from micranet_helpers.maps import recipes
-from micranet_helpers.maps.segmentation import segment
+from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.networks.precision import best_device, choose_precision
 from micranet_helpers.train import fit
 
 HIGHEST = 0.01
 """Share of the pixels not known to lack a class that :func:`level` falls back on."""
-
-TILE = 512
-"""Side of the tiles in which evidence is computed, px."""
-
 
 def of_split(
     model: MICRANet, path: str | Path, crops: CropDataset,
@@ -48,23 +43,16 @@ def of_split(
     Raises FileNotFoundError or ValueError if the file is missing or damaged, a class is absent from
     no crop, or an image is smaller than half a tile.
     """
-    device = next(model.parameters()).device
     samples = list(dataset.read(path, crops.split))
     images = [sample.pixels for sample in samples]
-    scores = [_evidence(model, torch.from_numpy(image).to(device)) for image in images]
+    with torch.autocast(best_device(), torch.bfloat16, choose_precision() == "bf16-mixed"):
+        scores = [pixel_scores([model], image) for image in images]
     if guide is not None:
         scores = [guide(*pair) for pair in zip(samples, scores, strict=True)]
     without = absent(crops, [image.shape[1:] for image in images])
     high = level(scores, without)
     pairs = zip(scores, without, strict=True)
     return images, [targets(*pair, np.minimum(high, 0), high) for pair in pairs]
-
-
-def _evidence(model: MICRANet, image: Tensor) -> NDArray[np.float32]:
-    low, high = sorted(image.shape[1:])
-    side = TILE if high > TILE and low > TILE // 2 else None
-    with torch.autocast(image.device.type, torch.bfloat16, choose_precision() == "bf16-mixed"):
-        return segment(model, image[None], recipes.EVIDENCE, side).scores[0].cpu().numpy()
 
 
 def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
