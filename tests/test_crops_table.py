@@ -153,3 +153,14 @@ def test_the_sample_is_whole_and_its_labels_are_what_its_masks_say() -> None:
         assert len(rows) == grid.size and (grid[top, left] == rows[:, 3]).all()
     about = (own.NUCLEI / "README.md").read_text(encoding="utf-8")
     assert "CC0" in about and "10.1038/s41592-019-0612-7" in about
+
+
+def test_answers_and_names_in_two_spellings_are_refused(path: Path) -> None:
+    path.write_text("file,top,left,side,class,answer,time,who\na.tif,0,0,8,cell,yes,,ann\n")
+    with pytest.raises(ValueError, match="these are answers.*crops.csv"):
+        read_crops(path)
+    path.write_text("file,top,left,side,Zelle,zelle\na.tif,0,0,8,1,0\n")
+    with pytest.raises(ValueError, match="a name of its own"):
+        read_crops(path)
+    path.write_text("file,top,left,side,Fa\u0308den\na.tif,0,0,8,1\n", encoding="utf-8")
+    assert read_crops(path).classes == ("F\u00e4den",)

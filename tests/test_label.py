@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 import tifffile
 from bright import bright_model
+from notebooks import code_cells
 from skimage import draw
 
 from micranet_helpers import metrics, zoo
@@ -25,6 +27,7 @@ from micranet_helpers.maps import selftraining
 from micranet_helpers.networks import UNet
 from micranet_helpers.predict.ways import find, open_zoo
 
+CHAPTER = Path(__file__).parents[1] / "book" / "label.ipynb"
 BOX = Question("a, b.png", 0, 64, 32)
 OTHER = Question("a, b.png", 32, 0, 32)
 
@@ -356,10 +359,12 @@ def test_what_goes_wrong_is_a_sentence_in_the_widget(labeller: Labeller) -> None
     labeller.act("measure", 1.2)
     assert "click on its ends" in labeller.view["message"]
     labeller.train()
-    assert labeller.view["message"] == "Answer yes about crops with disc in two images or more."
-    assert not labeller.view["busy"]
+    said = "Answer yes about crops with disc in two images or more."
+    assert labeller.view["message"] == said and not labeller.view["busy"]
     labeller.act("measure", 30)
-    assert "crops of 88 px" in labeller.view["message"]
+    assert "crops of 88 px" in (text := labeller.view["message"]) and "object_px = 30" in text
+    labeller.act("set", {})
+    assert labeller.view["message"] == said, "why there is no network is still to be read"
     labeller.verdict = "crop AUC 0.9"  # as a training leaves it
     labeller.act("set", {})
     assert labeller.view["message"] == "crop AUC 0.9"
@@ -378,6 +383,46 @@ def test_planes_of_a_stack_are_asked_about_one_by_one(scenes: tuple, tmp_path: P
     assert asked == [*labeller.paths] and not labeller.view["tiles"]
     said = own.read_answers([tmp_path / "answers.csv"])
     assert {name: given[0][2] for name, given in said.items()} == dict.fromkeys(asked, False)
+
+
+def test_one_training_at_a_time(labeller: Labeller, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = [], Event()
+
+    def train(outlines: bool) -> None:
+        begun.append(outlines)
+        go_on.wait(60)
+
+    monkeypatch.setattr(labeller, "train", train)
+    labeller.act("start", True)
+    labeller.act("start", False)
+    assert labeller.view["busy"] and "go on answering" in labeller.view["message"]
+    go_on.set()
+    assert begun == [True]
+
+
+def test_a_broken_image_is_left_out_and_named(scenes: tuple, tmp_path: Path) -> None:
+    folder = shutil.copytree(scenes[0], tmp_path / "images")
+    (folder / "torn.tif").write_bytes(b"II*\0")
+    labeller = Labeller(folder, USAGE, tmp_path / "a.csv", who="ann")
+    assert {*labeller.paths} == {*labeller.shapes} == {path.name for path in scenes[0].iterdir()}
+    assert "torn.tif" in labeller.view["message"]
+
+
+def test_the_chapter_leaves_your_answers_alone(
+    scenes: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("labelled").mkdir()
+    given = Path("labelled/answers.csv")
+    answers.append(given, [(Question("00.tif", 0, 0, 0), "disc", NO)], "ann")
+    before, names = given.read_bytes(), {"Path": Path}
+    cells = [cell for cell in code_cells(CHAPTER) if "%pip" not in cell.source]
+    for mine in ({"folder": str(scenes[0]), "classes": ["disc"]}, {"num_images": 1}):
+        last = next(n for n, cell in enumerate(cells) if "Labeller" in cell.source)
+        for cell in cells[: last + 1]:
+            exec(cell.source, names)
+            names |= mine if "parameters" in cell.metadata.get("tags", []) else {}
+        assert given.read_bytes() == before and names["labeller"].shapes
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,14 +191,24 @@ def test_two_runs_cannot_write_to_one_folder(folder, model, tmp_path) -> None:
     assert predict(folder, model, out).is_file()
 
 
+def test_masks_beside_their_images_are_no_images(folder, model, tmp_path, capsys) -> None:
+    for name in ("a_masks.png", "day 2/b_cp_masks.tif"):
+        shutil.copy(folder / "a.tif", folder / name)
+    shutil.copy(folder / "a.tif", folder / "lone_mask.tif")  # without an image of its own
+    predict(folder, model, tmp_path / "out", dry_run=True)
+    assert "3 images into" in capsys.readouterr().out
+
+
 def test_a_broken_image_is_a_row_of_the_report(folder, model, tmp_path) -> None:
     (folder / "broken.tif").write_bytes(b"II*\0")
+    tifffile.imwrite(folder / "flat.tif", field(), imagej=True, resolution=(10, 5),
+                     metadata={"unit": "um"})  # fmt: skip
     tifffile.imwrite(folder / "colour.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb")
     tifffile.imwrite(folder / "tiny.tif", np.zeros((5, 5), np.uint16))
     report = predict(folder, model, tmp_path / "out")
     rows = {row["file"]: row for row in rows_of(tmp_path / "out" / "summary.csv")}
     for name, words in (("broken.tif", "damaged"), ("colour.tif", "has 3 channels and the network"),
-                        ("tiny.tif", "too small")):  # fmt: skip
+                        ("tiny.tif", "too small"), ("flat.tif", "make them squares")):  # fmt: skip
         assert words in rows[name]["error"] and words in report.read_text()
     assert rows["a.tif"]["objects"] == "3"
     opens_offline(report)

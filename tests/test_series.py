@@ -152,6 +152,16 @@ def test_size_of_a_pixel(tmp_path: Path, how: dict, size: float | None) -> None:
     assert pixel_size(path) == (size if size is None else pytest.approx(size))
 
 
+@pytest.mark.parametrize("how", [
+    {"imagej": True, "resolution": (10, 5), "metadata": {"unit": "um"}},
+    {"ome": True, "metadata": {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.2}},
+])  # fmt: skip
+def test_pixels_that_are_no_squares_are_refused(tmp_path: Path, how: dict) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0, 0, 0], **how)
+    with pytest.raises(ValueError, match="a.tif has pixels of 0.1 × 0.2 µm: make them squares"):
+        pixel_size(tmp_path / "a.tif")
+
+
 def test_what_is_no_tiff_does_not_say_the_size_of_a_pixel(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     assert pixel_size(tmp_path / "a.tif") is None and axes_of(tmp_path / "a.tif") == ""

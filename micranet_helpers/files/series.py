@@ -168,7 +168,8 @@ def heads(path: str | Path) -> list[dict[str, int]]:
 def pixel_size(path: str | Path) -> float | None:
     """Read the side of a pixel, µm: a microscope's, or by an OME or ImageJ header, or per cm.
 
-    None where the file does not say it in a unit of length.
+    None where the file does not say it in a unit of length. Raises ValueError if pixels are no
+    squares, as areas and shapes would be wrong then.
     """
     path = file_of(path)
     try:
@@ -176,9 +177,15 @@ def pixel_size(path: str | Path) -> float | None:
             with images_in(path) as images:
                 return width_um(images[0])
         with tifffile.TiffFile(path) as file:
-            size = _from_ome(file.ome_metadata) if file.is_ome else _from_tags(file)
+            read, said = (_from_ome, file.ome_metadata) if file.is_ome else (_from_tags, file)
+            size, height = read(said, "X"), read(said, "Y")
     except Exception:
         return None
+    if size and height and not 0.99 < size / height < 1.01:
+        raise ValueError(
+            f"{path} has pixels of {size:g} × {height:g} µm: make them squares, e.g. in Fiji by "
+            "Image > Scale, or correct the size there in Image > Properties."
+        )
     return size if size and 0 < size < LARGEST else None
 
 
@@ -195,17 +202,17 @@ def _usual(plane: NDArray[Any], name: str) -> NDArray[Any]:
     return usual(plane)
 
 
-def _from_ome(text: str) -> float | None:
-    size = re.search(r'PhysicalSizeX="([^"]+)"', text)
-    unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', text)
+def _from_ome(text: str, axis: str) -> float | None:
+    size = re.search(rf'PhysicalSize{axis}="([^"]+)"', text)
+    unit = re.search(rf'PhysicalSize{axis}Unit="([^"]+)"', text)
     return size and float(size[1]) * _unit(unit[1] if unit else "um")
 
 
-def _from_tags(file: tifffile.TiffFile) -> float | None:
+def _from_tags(file: tifffile.TiffFile, axis: str) -> float | None:
     tags = file.pages[0].tags
-    if "XResolution" not in tags:
+    if f"{axis}Resolution" not in tags:
         return None
-    count, length = tags["XResolution"].value
+    count, length = tags[f"{axis}Resolution"].value
     unit = (file.imagej_metadata or {}).get("unit", "")
     if not file.is_imagej and "ResolutionUnit" in tags:
         unit = "cm" if int(tags["ResolutionUnit"].value) == 3 else ""

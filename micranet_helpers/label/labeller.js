@@ -126,7 +126,7 @@ function render({ model, el }) {
     measure.hidden = now.grid;
     grid.setAttribute("aria-pressed", String(now.grid));
     measure.setAttribute("aria-pressed", String(Boolean(ends)));
-    train.disabled = now.busy;
+    for (const node of [train, outlines]) node.disabled = now.busy;
     if (progress.textContent !== now.progress) progress.textContent = now.progress;
     if (message.textContent !== now.message) message.textContent = now.message;
     results.replaceChildren(...now.results.map(({ src, alt }) => make("figure", {},

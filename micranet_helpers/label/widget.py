@@ -26,6 +26,7 @@ from micranet_helpers.plots.png import png
 from micranet_helpers.plots.sliders import data_url
 from micranet_helpers.zoo import Usage
 
+TRAINING = "Training on all answers so far; go on answering."
 ONE, SMALL, GRID = 448, 144, 12  # sides of pictures, px of the screen; crops in a grid
 
 
@@ -34,7 +35,8 @@ class Labeller(anywidget.AnyWidget):
 
     ``usage`` names classes and scaling; its ``side``, px of the network, and ``magnification`` make
     the crops. Answers of ``who``, by default the user, are added to ``file``; :meth:`train` stores
-    networks in ``zoo``. Raises ValueError if ``folder`` holds no image, or a broken one.
+    networks in ``zoo``. Images that cannot be read are left out, which a message says. Raises
+    ValueError if ``folder`` holds no image.
     """
 
     _esm = Path(__file__).with_name("labeller.js")
@@ -46,15 +48,19 @@ class Labeller(anywidget.AnyWidget):
         zoo: str | Path = "labelled.hdf5", who: str | None = None, epochs: int = 40,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.paths = loop.paths_of(folder)
-        self.shapes = {name: read_plane(path).image.shape[1:] for name, path in self.paths.items()}
+        self.paths, self.shapes, left_out = {}, {}, []
+        for name, path in loop.paths_of(folder).items():
+            try:
+                self.shapes[name], self.paths[name] = read_plane(path).image.shape[1:], path
+            except (ValueError, OSError) as error:
+                left_out.append(str(error))
         if not self.shapes:
-            raise ValueError(f"{folder} holds no image: check the path.")
+            raise ValueError(f"{folder} holds no image: check the path. {' '.join(left_out)}")
         self.side = round(usage.side / usage.magnification)
         self.usage, self.file, self.zoo, self.epochs = usage, Path(file).expanduser(), zoo, epochs
         self.who, self.cls, self.grid, self.around = who or getpass.getuser(), 0, False, 2.0
-        self.trained, self.unet, self.results, self.message, self.busy = None, None, [], "", False
-        self.verdict = ""  # of the last training
+        self.trained, self.unet, self.results, self.busy = None, None, [], False
+        self.message, self.verdict = " ".join(left_out), ""  # now, and of the last training
         self._one = Lock()
         self.on_msg(lambda _, said, __: self.act(**said))
         self._show()
@@ -88,10 +94,13 @@ class Labeller(anywidget.AnyWidget):
         self.around = min(max(self.around * changes.get("zoom", 1), 1), 64)
 
     def _measure(self, px: float) -> None:
-        self.message = advice.for_size(px)[2]
+        text = advice.for_size(px)[2]
+        self.message = f"{text} To use them, set object_px = {px:.0f} and run the cells again."
 
     def _start(self, outlines: bool) -> None:
-        self.busy, self.message = True, "Training on all answers so far; go on answering."
+        if self.busy:
+            return
+        self.busy = True
         Thread(target=self.train, args=(bool(outlines),), daemon=True).start()
 
     def train(self, outlines: bool = False) -> None:
@@ -115,6 +124,7 @@ class Labeller(anywidget.AnyWidget):
                 + advice.on_labels(images, {f: g[..., k] for f, g in labels.items()}, self.side)
                 for k, cls in enumerate(self.usage.classes))  # fmt: skip
             self.message = ""
+        self.verdict = self.message or self.verdict  # what went wrong stays, too
         self.busy = False
         self._show()
 
@@ -141,7 +151,8 @@ class Labeller(anywidget.AnyWidget):
             "tiles": [self._tile(box) for box in islice(boxes, number)],
             "progress": f"{len(given)} answers, {yes} yes, "
                         f"about {answers.minutes(given):.0f} minutes. {advice.on_share(known > 0)}",
-            "message": self.message or self.verdict, "results": self.results,
+            "message": self.message or (TRAINING if self.busy else self.verdict),
+            "results": self.results,
         }  # fmt: skip
 
     def _tile(self, box: Question) -> dict[str, Any]:

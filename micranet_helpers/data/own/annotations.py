@@ -33,6 +33,9 @@ from micranet_helpers.files.tables import visible
 MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 MOST_FAULTS = 20  # that are listed
 
+ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
+"""What programs, Cellpose among them, add to the name of an image for its mask."""
+
 Label = tuple[NDArray[Any], NDArray[np.float32] | None]
 
 
@@ -63,10 +66,19 @@ def image_key(name: str) -> str:
 def image_files(folder: str | Path, more: Iterable[str] = ()) -> list[Path]:
     """List the image files, or those of ``more`` endings, of a folder and its sub-folders, sorted.
 
-    Hidden ones are left out.
+    Hidden ones are left out, and masks beside their images: ``a_masks.png`` beside ``a.tif``.
     """
     known = {*SUFFIXES, *more}
-    return [path for path in files_of(folder) if path.suffix.lower() in known]
+    found = [path for path in files_of(folder) if path.suffix.lower() in known]
+    stems = {path.with_name(path.stem.removesuffix(".ome")) for path in found}
+    is_mask = {each for each in stems if each.with_name(of_image(each.name)) in stems - {each}}
+    return [path for path in found if path.with_name(path.stem.removesuffix(".ome")) not in is_mask]
+
+
+def of_image(name: str) -> str:
+    """Find the name of the image, without ending, of a mask."""
+    name = name.removesuffix(".ome")
+    return next((name[: -len(end)] for end in ENDINGS if name.endswith(end)), name)
 
 
 def planes_of(folder: str | Path) -> list[Path]:

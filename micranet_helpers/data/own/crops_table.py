@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from micranet_helpers.data.own.annotations import (
     Annotations,
     Label,
+    distinct,
     image_key,
     reading,
     table,
@@ -33,6 +34,11 @@ def read_crops(path: str | Path) -> Annotations:
     """
     with reading(path) as faults:
         (_, header), *lines = table(path, faults)
+        if "answer" in header:
+            raise ValueError(
+                "these are answers, not labels of crops: give the table that the chapter on "
+                "labelling made of them, crops.csv beside it."
+            )
         if tuple(name.casefold() for name in header[:4]) != HEADER or not all(header[4:] or [""]):
             raise ValueError("the first line must be: file,top,left,side, then the classes.")
         crops: dict[str, dict[tuple, list[float]]] = {}
@@ -45,7 +51,7 @@ def read_crops(path: str | Path) -> Annotations:
         arrays = {name: np.array([[*place, *labels] for place, labels in found.items()], np.float32)
                   for name, found in crops.items()}  # fmt: skip
         images = {name: partial(_present, rows) for name, rows in arrays.items()}
-        return Annotations(tuple(header[4:]), images, arrays)
+        return Annotations(distinct(header[4:]), images, arrays)
 
 
 def _crop(cells: Sequence[str], where: str) -> tuple[tuple[int, ...], list[float]]:

@@ -16,12 +16,10 @@ from micranet_helpers.data.own.annotations import (
     add,
     distinct,
     files_of,
+    of_image,
 )
 from micranet_helpers.data.own.shapes import Shape, draw
 from micranet_helpers.files.images import SUFFIXES, read_mask
-
-ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
-"""What programs, Cellpose among them, add to the name of an image for its mask."""
 
 
 def read_masks(
@@ -29,7 +27,8 @@ def read_masks(
 ) -> Annotations:
     """Read masks: images of the same names, endings aside, in a folder of their own or among them.
 
-    Among the images, the names of masks go on with one of :data:`ENDINGS`: ``a_masks.png`` is that
+    Among the images, the names of masks go on with one of
+    :data:`~micranet_helpers.data.own.annotations.ENDINGS`: ``a_masks.png`` is that
     of ``a.tif``. A folder ``masks`` beside one ``images`` that holds a single image has one file
     for each of its objects, as in the Data Science Bowl 2018.
 
@@ -93,12 +92,6 @@ def _twin(path: Path, pictures: set[Path]) -> Path:
     place = path.parent.parent / "images"
     beside = path.parent.name == "masks" and any(picture.parent == place for picture in pictures)
     return place / path.name if beside else path
-
-
-def of_image(name: str) -> str:
-    """Find the name of the image, without ending, of a mask."""
-    name = name.removesuffix(".ome")
-    return next((name[: -len(end)] for end in ENDINGS if name.endswith(end)), name)
 
 
 def _beside(

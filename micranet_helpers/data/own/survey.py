@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from micranet_helpers.data.content import digest
-from micranet_helpers.data.own.annotations import Annotations, image_key, planes_of
-from micranet_helpers.data.own.masks import of_image
+from micranet_helpers.data.own.annotations import Annotations, image_key, of_image, planes_of
 from micranet_helpers.files.images import SUFFIXES
 from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import file_of, pixel_size, read_plane
@@ -209,7 +208,7 @@ def survey(folder: str | Path, annotations: Annotations = NO_LABELS) -> Survey:
     times = Counter(keys.values())
     for name, path in tqdm(names.items(), "Looking at", unit=" images"):
         try:
-            _, image, said = read_plane(path)
+            (_, image, said), size_um = read_plane(path), pixel_size(path)
         except (ValueError, OSError) as error:
             unreadable[name] = str(error)
             continue
@@ -223,7 +222,7 @@ def survey(folder: str | Path, annotations: Annotations = NO_LABELS) -> Survey:
                 objects = _count(annotations.images[key](*image.shape[1:])[0])
         except (ValueError, OSError) as error:
             contradictory[name] = str(error)
-        images.append(_facts(name, image, (said, pixel_size(path), key, objects)))
+        images.append(_facts(name, image, (said, size_um, key, objects)))
     unlabelled = tuple(name for name, key in keys.items() if key is None)
     missing = tuple(sorted(annotations.images.keys() - keys.values()))
     return Survey(folder, annotations, tuple(images), unreadable, contradictory, unlabelled,
