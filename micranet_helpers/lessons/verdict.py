@@ -23,7 +23,7 @@ ALIKE = 0.02
 class Verdict(NamedTuple):
     """Hold what :func:`judge` finds, one value for each class.
 
-    ``thresholds``, float32 (K,), are logits from which on the answer is yes. ``auc`` is the area
+    ``thresholds``, float32 (K,), are the lowest logits that count as yes. ``auc`` is the area
     under the ROC curve of the test crops, ``f1`` their F1 score at the threshold, both in [0, 1].
     """
 

@@ -40,7 +40,7 @@ class MICRANet(nn.Module):
         "lse", log(mean(exp(r E))) / r (Pinheiro & Collobert 2015, doi 10.1109/CVPR.2015.7298780).
     share : float
         For "top": which share of the positions is averaged, in (0, 1], at least one. Take the share
-        of a crop from which on it is labelled positive.
+        of a crop that an object must fill for the label yes.
     sharpness : float
         For "lse": r, above 0, from the mean (0) to the maximum of E.
     """
