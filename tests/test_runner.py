@@ -147,6 +147,22 @@ def test_tree_is_clean_and_sources_stay_as_they_are(good_run, book: Path) -> Non
     assert all(not cell.outputs for cell in cells if cell.cell_type == "code")
 
 
+BUILD = """
+import sys; from pathlib import Path; from micranet_book import runner
+begun, _ = runner.PAGES.rsplit("\\n", 1)
+runner.PAGES = begun + "\\nimport os, time; print(os.getpid(), flush=True); time.sleep(99)"
+runner.build_html(*map(Path, sys.argv[1:]))"""
+
+
+def test_pages_are_not_made_any_longer_for_a_runner_that_was_killed(tmp_path: Path) -> None:
+    (tree := tmp_path / "tree").mkdir()
+    command = [sys.executable, "-c", BUILD, str(tree), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pages = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+        assert not psutil.wait_procs([pages], timeout=20)[1], "left running"
+
+
 def test_chapters_that_others_need_come_before_them() -> None:
     book = Path(__file__).parents[1] / "book"
     order = list(runner.chapters(book))

@@ -42,13 +42,14 @@ def main() -> None:
     """Execute the chapter that the command line describes, and record how it ended."""
     # Where a script runs in the background, Ctrl-C is ignored, and its processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         _run(Job(**json.loads(sys.argv[1])))
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()  # until the parent closes it, or is gone
+def end_with_parent() -> None:
+    """Wait until the parent closes ``stdin``, or is gone; then stop this process as Ctrl-C does."""
+    sys.stdin.read()
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -307,23 +307,31 @@ def _summarise(tree: Path, times: dict[str, float | None]) -> None:
 # --- the pages ---------------------------------------------------------------------------------
 
 
+PAGES = """
+import sys; from threading import Thread; from micranet_book.chapter import end_with_parent
+Thread(target=end_with_parent, daemon=True).start()
+from jupyter_book.cli.main import main; sys.exit(main())"""
+"""Makes the pages, and ends with the one that wants them."""
+
+
 def build_html(tree: Path, output: Path) -> Path:
     """Build the pages of an executed copy in ``output/_build/html``; return ``index.html``.
 
     Warnings are errors, but the pages are there all the same, if Sphinx could make them at all.
     """
-    code = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     options = ["build", str(tree), "--path-output", str(output), "-W", "--keep-going"]
     with _owned(tree):
         if (output / "_build").exists():
             shutil.rmtree(output / "_build")
         if (tree / "status.json").is_file():
             status.write_tables(tree)
-        done = subprocess.run([sys.executable, "-c", code, *options])
+        command = [sys.executable, "-c", PAGES, *options]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as made:
+            made.wait()
     index = index_of(output)
     if not index.is_file():
         raise ChapterError("the pages could not be built; the messages above say why.")
-    if done.returncode:
+    if made.returncode:
         raise ChapterError("the pages are built, but with warnings, which are listed above.")
     return index
 
