@@ -22,6 +22,7 @@ from clean import begin as begin_child
 from micranet_book import record
 from test_label import USAGE as ASKED
 from test_label import click
+from test_large import blobs, labels_of, networks, small_tiles
 from test_predict import USAGE, contents, field
 from test_runner import make_book, write_chapter
 from test_train import EPOCHS, assert_same_run, fit
@@ -29,7 +30,7 @@ from test_train import EPOCHS, assert_same_run, fit
 from micranet_helpers import train, zoo
 from micranet_helpers.label import answers
 from micranet_helpers.label.widget import Labeller
-from micranet_helpers.predict import predict
+from micranet_helpers.predict import large, predict
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir")  # that Python reports
 LONG = "MICRANET_FAULTS" in os.environ  # make test-faults
@@ -113,6 +114,23 @@ def test_prediction(tmp_path: Path, seed: int, record_property) -> None:
         if done:
             whole = whole or contents(out)
             assert contents(out) == whole
+            shutil.rmtree(out)
+
+
+def find_in_blocks(path: Path, out: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        small_tiles(patch)
+        large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
+
+
+def test_large_image(tmp_path: Path, seed: int, record_property) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", blobs(300, 410))
+    out, whole = tmp_path / "a.ome.zarr", None
+    for done in kills(partial(find_in_blocks, tmp_path / "a.tif", out), seed, record_property):
+        if done:
+            whole = labels_of(out) if whole is None else whole
+            np.testing.assert_array_equal(labels_of(out), whole)
+            assert whole.max() > 4
             shutil.rmtree(out)
 
 

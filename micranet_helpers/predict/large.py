@@ -70,13 +70,13 @@ def find(
     Objects of fewer pixels than ``area`` are left out; those of the usual ``width``, px, are split
     as :func:`~micranet_helpers.predict.objects.numbered` does, exactly if they reach no more than
     :data:`HALO` px out of a block. ``key`` stands for all that the result depends on: what is there
-    of another is removed. A folder ``*.work`` beside ``out`` keeps what is done. Raises ValueError
-    if the file cannot be used.
+    of another is removed. If only ``out`` was deleted, it is made anew. A folder ``*.work`` beside
+    ``out`` keeps what is done. Raises ValueError if the file cannot be used.
     """
     usage, work = networks.usage, out.with_suffix(".work")
     if way == ways.INSIDE:
         raise ValueError(f"{path.name} is too large for {way!r}: cut it, or take other answers.")
-    if not (work / key[:32]).is_file():
+    if not ((work / key[:32]).is_file() and out.is_dir()):
         for old in (out, work):
             shutil.rmtree(old, ignore_errors=True)
         work.mkdir(parents=True)
