@@ -16,7 +16,7 @@ help:
 	@echo "make test        run all checks"
 	@echo "make test-quick  run the fast tests, which need no browser and no real data"
 	@echo "make test-faults kill, fill disks and read hostile files at length (about half an hour)"
-	@echo "make benchmarks  measure speed and faults anew (an hour or two on a quiet machine)"
+	@echo "make benchmarks  measure speed and faults anew (hours on a quiet machine)"
 	@echo "make links       check external links"
 	@echo "make lock        update requirements.lock from pyproject.toml"
 	@echo "make clean       remove the environment and everything that was built"
@@ -60,10 +60,10 @@ test-faults: .venv/.ready
 # Each prints its table, and writes it for the page of measurements.
 benchmarks: .venv/.ready
 	$(BIN)/python benchmarks/cam.py --save book/results/cam.md
-	$(BIN)/python benchmarks/cam.py --bf16
+	$(BIN)/python benchmarks/cam.py --bf16 --save book/results/cam-bf16.md
 	$(BIN)/python benchmarks/cam.py --classes 12 --present 2 --save book/results/cam-classes.md
 	$(BIN)/python benchmarks/large.py --network light --save book/results/large.md
-	for each in speed study memory threads crops explore faults; do \
+	for each in digits speed study many memory threads crops fill explore faults; do \
 	    $(BIN)/python benchmarks/$$each.py --save book/results/$$each.md; done
 
 # Without outputs, as only the text has links. Fails if one is broken; no other target needs it.

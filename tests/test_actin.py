@@ -232,6 +232,8 @@ def test_the_open_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "validation": ["actin_2.tiff", "DendriticFActinDataset/valid/1.tif"],
         "testing": ["AxonalRingsDataset/test/1.tif"],
     }  # fmt: skip
+    about, counts = dataset.describe(actin.build(tmp_path / "b.hdf5", "open", subset="axons"))
+    assert about.licence == "MIT" and counts == {"training": 2, "validation": 1}
     present = {sample.name: sample.present.tolist() for sample in found["training"]}
     assert list(present.values()) == [[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0]]
     (rings,) = found["testing"]

@@ -29,7 +29,8 @@ def book_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.data
 def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, monkeypatch) -> None:
     monkeypatch.setenv("MICRANET_MIRROR", mirror_url)
-    sizes = ["num_images=4", "size=256", "side=64", "stride=64", "real=true"]
+    sizes = ["num_images=4", "size=256", "side=64", "stride=64",
+             "real=[mnist, ctc, pvivax, em, actin]"]  # fmt: skip
     values = ["download:download=true", *(f"datasets:{value}" for value in sizes)]
     tree = runner.run_book(book_elsewhere, "quick", values, ["download", "datasets"])
     assert "10,000 digits from MNIST" in printed(tree / "download.ipynb")
@@ -45,7 +46,7 @@ REAL = {
     "em": (1, 1, ["subset=small", *SHORT, "ratios=['1:1']", "study_epochs=1"]),
     "pvivax": (3, 1, ["subset=small", *SHORT, "num_local=6", "local_epochs=1"]),
     "ctc": (1, 6, ["subset=small", *SHORT]),
-    "actin": (1, 2, ["subset=small", "num_images=16", "widths=[0, 8]"]),
+    "actin": (1, 2, ["subset=axons", "num_images=16", "widths=[0, 8]"]),
 }
 
 
@@ -94,7 +95,7 @@ def square(sample: dataset.Sample, side: int) -> dataset.Sample:
 
 def test_data_chapters_without_a_network(book_elsewhere: Path, monkeypatch) -> None:
     monkeypatch.setenv("MICRANET_MIRROR", "http://127.0.0.1:9")  # where nobody answers
-    values = ["download:download=true", "datasets:real=true"]
+    values = ["download:download=true", "datasets:real=[em, mnist]"]
     tree = runner.run_book(book_elsewhere, "smoke", values, ["download", "datasets"])
     for name in ("download", "datasets"):
         assert "could not be downloaded" in printed(tree / f"{name}.ipynb")

@@ -63,30 +63,29 @@ def build(
     together. Other images of one experiment may be in two splits, in both.
 
     ``source`` is ``"simulated"``; ``"open"``, STEDActinFCN and TA-GAN, ten images of 224 to 256 px
-    for looking, of which the subset ``"small"`` is a part of TA-GAN; or ``"original"``, the data of
-    the MICRA-Net paper. The rest, and the errors, are as for
+    for looking, of which the subset ``"small"`` has a part of TA-GAN, ``"axons"`` none of it; or
+    ``"original"``, the data of the MICRA-Net paper. The rest, and the errors, are as for
     :func:`micranet_helpers.data.em.build`.
     """
     return sources.write(path, source, {
         "simulated": lambda: sources.simulated(
             num_images, partial(_draw, size, seed), CLASSES, __name__, PIXEL_SIZE
         ),
-        "open": lambda: (
-            _open(fetch("actin") + fetch("tagan-actin", subset)),
-            sources.cited(CLASSES, "actin", "tagan-actin"),
-        ),
+        "open": partial(_open, subset),
         "original": lambda: (
             _original(*fetch("micranet", "archive")), sources.cited(CLASSES, "micranet")
         ),
     })  # fmt: skip
 
 
-def _open(files: list[Path]) -> dict[str, Iterator[Sample]]:
-    """Split the open images by the names of their files or folders."""
-    return {
-        split: read([file for file in files if {file.name, file.parent.name} & parts])
-        for split, parts in SPLITS.items()
-    }
+def _open(subset: str | None) -> sources.Made:
+    """Split the open images by the names of their files or folders; no split is empty."""
+    names = ["actin"] if subset == "axons" else ["actin", "tagan-actin"]
+    files = [*fetch("actin"), *(fetch("tagan-actin", subset) if len(names) > 1 else ())]
+    found = {split: [file for file in files if {file.name, file.parent.name} & parts]
+             for split, parts in SPLITS.items()}  # fmt: skip
+    splits = {split: read(each) for split, each in found.items() if each}
+    return splits, sources.cited(CLASSES, *names)
 
 
 def _original(folder: Path) -> dict[str, Iterator[Sample]]:
