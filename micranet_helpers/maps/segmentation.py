@@ -193,8 +193,8 @@ def pixel_scores(
     (K, H, W), are the means over the networks. Raises TypeError or ValueError if the image does not
     fit the networks.
     """
-    device = best_device()
-    models = [unwrapped(model).to(device) for model in models]
+    device, layout = best_device(), torch.channels_last  # a U-Net takes two thirds of the time
+    models = [unwrapped(model).to(device, memory_format=layout) for model in models]
 
     def score(part: Tensor) -> tuple[Tensor, Tensor]:
         found = [evidence(model, few) if isinstance(model, MICRANet) else model(few).float()
@@ -203,6 +203,7 @@ def pixel_scores(
         return scores, scores.amax((2, 3))
 
     seen = magnified(torch.from_numpy(image)[None].to(device), magnification)
+    seen = seen.contiguous(memory_format=layout)
     height, width = seen.shape[2:]
     if min(height, width) > TILE // 2 and max(height, width) > TILE:
         scores, _ = over_tiles(seen, score, TILE, stride_of(TILE), MARGIN)
