@@ -31,8 +31,10 @@ def megabytes() -> float:
 
 def measured(workers: int, images: int, side: int) -> tuple[float, float]:
     """Seconds for so many images, and MB of the largest worker at the end."""
-    with (tempfile.TemporaryDirectory() as folder, LocalCluster(n_workers=workers, **LOCAL) as cluster,
-          Client(cluster) as client):  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalCluster(n_workers=workers, **LOCAL) as cluster, Client(cluster) as client,
+    ):  # fmt: skip
         took = []
         for name, count in (("first", workers), ("all", images)):
             place = Path(folder) / name
