@@ -1,11 +1,12 @@
 """What would a large study cost? python benchmarks/study.py [--slides 1000] [--save FILE]
 
-Multiplies seconds a megapixel, as benchmarks/speed.py and benchmarks/large.py have measured them on
-one core (book/results/speed.md and large.md), by the pixels of all slides; those of the network by
-the pixels of its tiles, which overlap.
+Multiplies core seconds a megapixel, as benchmarks/speed.py and benchmarks/large.py have measured
+them (book/results/speed.md and large.md), by the pixels of all slides; those of the network by the
+pixels of its tiles, which overlap. Each of torch's threads has a core.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from table import report
@@ -25,6 +26,11 @@ def rows_of(name: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in table[2:]]
 
 
+def threads_of(name: str) -> int:
+    """Read how many threads a table was measured with."""
+    return int(re.search(r"(\d+) threads", (RESULTS / name).read_text(encoding="utf-8"))[1])
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -33,11 +39,12 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="write the table to this file, too")
     args = parser.parse_args()
     area = args.side**2 / 1e6
-    costs = {f"{WAYS[way]}, {kind}": OVERLAP * float(ms) / 1000
+    costs = {f"{WAYS[way]}, {kind}": OVERLAP * threads_of("speed.md") * float(ms) / 1000
              for way, kind, ms, *_ in rows_of("speed.md")
              if way in WAYS and "compiled" not in kind}  # fmt: skip
-    costs["all else: read, join objects, write"] = float(rows_of("large.md")[-1][3])
-    rows = [["step", "s a megapixel", "core minutes a slide", "core hours in all"]]
+    alone = threads_of("large.md") * float(rows_of("large.md")[-1][3])
+    costs["all else: read, join objects, write"] = alone
+    rows = [["step", "core s a megapixel", "core minutes a slide", "core hours in all"]]
     for step, cost in costs.items():
         minutes = cost * area / 60
         rows.append([step, f"{cost:.2f}", f"{minutes:.0f}", f"{minutes * args.slides / 60:.0f}"])
