@@ -170,7 +170,8 @@ def check(usage: Usage, image: NDArray[Any], channels: int) -> None:
     if len(image) != channels:
         raise ValueError(
             f"The image has {len(image)} channels and the network takes {channels}: save those "
-            "that it learned from, without transparency (alpha)."
+            "that it learned from, without transparency (alpha), e.g. in Fiji by Image > Color > "
+            "Split Channels."
         )
     if usage.scaling == "fixed" and image.dtype == np.uint16 and usage.dtype != "uint16":
         raise ValueError(
