@@ -24,7 +24,7 @@ from micranet_helpers.data.own import (
     read_rois,
     read_table,
 )
-from micranet_helpers.data.own.annotations import image_key
+from micranet_helpers.data.own.annotations import image_files, image_key
 
 SIZE = (12, 16)
 ROW = "file,class,left,top,right,bottom\n"
@@ -425,6 +425,12 @@ def test_empty_cells_are_unknown(tmp_path) -> None:
     np.testing.assert_array_equal(labels["a.tif"], np.float32([1, np.nan]))
     np.testing.assert_array_equal(labels["b.tif"], np.float32([0, 1]))
     assert all(label.dtype == np.float32 for label in labels.values())
+
+
+def test_a_file_named_by_an_ending_alone_is_an_image(tmp_path: Path) -> None:
+    for name in ("_mask.png", "a.png", "a_mask.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in image_files(tmp_path)] == ["_mask.png", "a.png"]
 
 
 @pytest.mark.parametrize("ending", ["_masks", "_cp_masks", "_mask", "_label"])

@@ -252,8 +252,8 @@ def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
     """Find and write the objects of a plane; its row of the summary."""
     usage, image, place = job.networks.usage, plane.image, job.place(name)
     check(usage, image, job.networks.channels)
+    own = series.pixel_size(job.files[name])  # before the work: it may refuse the image
     masks, scores = ways.find(job.networks, image, [way])[way]
-    own = series.pixel_size(job.files[name])
     size = own or job.pixel_size_um
     labels = objects.numbered(masks, job.area, job.width)
     rows = objects.measure(labels, scores, image, usage.classes, usage.channels, size)

@@ -70,9 +70,10 @@ def image_files(folder: str | Path, more: Iterable[str] = ()) -> list[Path]:
     """
     known = {*SUFFIXES, *more}
     found = [path for path in files_of(folder) if path.suffix.lower() in known]
-    stems = {path.with_name(path.stem.removesuffix(".ome")) for path in found}
-    is_mask = {each for each in stems if each.with_name(of_image(each.name)) in stems - {each}}
-    return [path for path in found if path.with_name(path.stem.removesuffix(".ome")) not in is_mask]
+    names = {path: path.stem.removesuffix(".ome") for path in found}
+    images = {(path.parent, name) for path, name in names.items()}
+    return [path for path, name in names.items()
+            if of_image(name) == name or (path.parent, of_image(name)) not in images]  # fmt: skip
 
 
 def of_image(name: str) -> str:
