@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-MOST_ROWS = 8  # more are folded on the page
+from micranet_helpers.results import folded
 
 
 def report(head: str, rows: list[list[str]], save: Path | None) -> None:
@@ -18,11 +18,7 @@ def report(head: str, rows: list[list[str]], save: Path | None) -> None:
         A Markdown file.
     """
     titles, *body = (f"| {' | '.join(row)} |" for row in rows)
-    head_rows = [titles, "|" + "---|" * len(rows[0])]
-    text = "\n".join([head, "", *head_rows, *body[:MOST_ROWS]])
-    if folded := body[MOST_ROWS:]:
-        summary = f"<details><summary>{len(folded)} more rows</summary>"
-        text += "\n".join(["", "", summary, "", *head_rows, *folded, "", "</details>"])
+    text = f"{head}\n\n{folded([titles, '|' + '---|' * len(rows[0]), *body])}"
     print(text)
     if save:
         save.write_text(text + "\n", encoding="utf-8")

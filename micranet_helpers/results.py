@@ -171,15 +171,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     Rows beyond :data:`MOST_ROWS` are folded away in a second table. Cells are shown as they are:
     nothing in them is taken for Markdown or HTML.
     """
-    rows = list(rows)
-    parts = [rows] if len(rows) <= MOST_ROWS else [rows[:MOST_ROWS], rows[MOST_ROWS:]]
-    shown, *folded = [
-        "\n".join(f"| {' | '.join(map(plain, cells))} |" for cells in
-                  (header, ["---"] + ["---:"] * (len(header) - 1), *part)) for part in parts
-    ]  # fmt: skip
-    for more in folded:
-        opening = f"<details><summary>{len(parts[1])} more rows</summary>"
-        shown += f"\n\n{opening}\n\n{more}\n\n</details>"
+    lines = [f"| {' | '.join(map(plain, cells))} |" for cells in
+             (header, ["---"] + ["---:"] * (len(header) - 1), *rows)]  # fmt: skip
+    return folded(lines)
+
+
+def folded(lines: Sequence[str]) -> str:
+    """Join the lines of a Markdown table; rows beyond :data:`MOST_ROWS` are folded away."""
+    head, rows = lines[:2], lines[2:]
+    shown = "\n".join([*head, *rows[:MOST_ROWS]])
+    if more := rows[MOST_ROWS:]:
+        opening = f"<details><summary>{len(more)} more rows</summary>"
+        shown += "\n".join(["", "", opening, "", *head, *more, "", "</details>"])
     return shown
 
 

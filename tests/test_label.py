@@ -386,16 +386,18 @@ def test_planes_of_a_stack_are_asked_about_one_by_one(scenes: tuple, tmp_path: P
 
 
 def test_one_training_at_a_time(labeller: Labeller, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on = [], Event()
+    begun, ready, go_on = [], Event(), Event()
 
     def train(outlines: bool) -> None:
         begun.append(outlines)
+        ready.set()
         go_on.wait(60)
 
     monkeypatch.setattr(labeller, "train", train)
     labeller.act("start", True)
     labeller.act("start", False)
     assert labeller.view["busy"] and "go on answering" in labeller.view["message"]
+    assert ready.wait(60)
     go_on.set()
     assert begun == [True]
 

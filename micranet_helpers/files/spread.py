@@ -5,9 +5,11 @@ from typing import Any, TypeVar
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 RETRIES = 2
-GIB = str(2**30)
+KEEP = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
+"""Environment in which glibc keeps the memory of a large tensor for the next one."""
+
 LOCAL = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0",
-         "env": {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB}}  # fmt: skip
+         "env": KEEP}  # fmt: skip
 """Of a cluster on this machine: a process for each core, a dashboard for this machine alone at any
 free port; Dask ends no worker for its memory, and gives none back that the next tensor needs."""
 

@@ -27,6 +27,7 @@ from micranet_helpers.train import fit
 HIGHEST = 0.01
 """Share of the pixels not known to lack a class that :func:`level` falls back on."""
 
+
 def of_split(
     model: MICRANet, path: str | Path, crops: CropDataset,
     guide: Callable[[dataset.Sample, NDArray], NDArray] | None = None,

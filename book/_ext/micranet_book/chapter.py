@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from micranet_book import faults, record
+from micranet_helpers.files.spread import KEEP
 
 # papermill is imported where it is used: a reader without it gets the runner's sentence.
 
@@ -40,15 +41,19 @@ def start(job: Job) -> subprocess.Popen:
 
 def main() -> None:
     """Execute the chapter that the command line describes, and record how it ended."""
-    # Where a script runs in the background, Ctrl-C is ignored, and its processes inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     with contextlib.suppress(KeyboardInterrupt):
         _run(Job(**json.loads(sys.argv[1])))
 
 
 def end_with_parent() -> None:
-    """Wait until the parent closes ``stdin``, or is gone; then stop this process as Ctrl-C does."""
+    """Stop this process as Ctrl-C does as soon as the parent closes ``stdin``, or is gone."""
+    # Where a script runs in the background, Ctrl-C is ignored, and its processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -107,8 +112,6 @@ def kernel_environment(threads: int | None = None) -> dict[str, str]:
       another busy process that makes training several times slower (see the measurements).
     - Chapters that are executed side by side share the cores: ``threads`` for each.
     """
-    gib = str(2**30)
-    keep = {"MALLOC_MMAP_THRESHOLD_": gib, "MALLOC_TRIM_THRESHOLD_": gib}
     quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     share = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    return {"OMP_WAIT_POLICY": "PASSIVE", **quiet, **keep, **share, **os.environ}
+    return {"OMP_WAIT_POLICY": "PASSIVE", **quiet, **KEEP, **share, **os.environ}

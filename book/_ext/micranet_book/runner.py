@@ -308,8 +308,7 @@ def _summarise(tree: Path, times: dict[str, float | None]) -> None:
 
 
 PAGES = """
-import sys; from threading import Thread; from micranet_book.chapter import end_with_parent
-Thread(target=end_with_parent, daemon=True).start()
+import sys; from micranet_book.chapter import end_with_parent; end_with_parent()
 from jupyter_book.cli.main import main; sys.exit(main())"""
 """Makes the pages, and ends with the one that wants them."""
 
