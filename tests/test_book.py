@@ -202,6 +202,15 @@ def test_every_page_opens_by_itself_and_suits_readers_of_all_kinds(
     assert not problems, "\n".join(problems)
 
 
+def test_the_site_is_small_and_its_notebooks_wait_to_be_run(html: Path) -> None:
+    files = [path for path in html.rglob("*") if path.is_file() and "try" not in path.parts]
+    assert sum(path.stat().st_size for path in files) <= 40e6
+    for name in runner.chapters(ROOT / "book"):
+        notebook = nbformat.read(html / "_sources" / f"{name}.ipynb", as_version=4)
+        nbformat.validate(notebook)
+        assert not any(cell.get("outputs") for cell in notebook.cells), name
+
+
 def test_every_page_and_every_picture_is_described(html: Path) -> None:
     for name in runner.chapters(ROOT / "book"):
         soup = BeautifulSoup((html / f"{name}.html").read_bytes(), "html.parser")
