@@ -21,7 +21,7 @@ UNUSED = (
         "sre/mathmaps/[!ben]*.json", "sre/mathmaps/es.json", "sre/mathmaps/n[bn].json",
     )),
 )  # fmt: skip
-"""Files and folders: what debuggers read, MathJax's other bundles, the speech of other languages."""
+"""What only debuggers read, and MathJax's other bundles and the speech of other languages."""
 
 
 def _leave_out(app: Sphinx, failure: Exception | None) -> None:
