@@ -20,6 +20,7 @@ from skimage import draw
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data import own
 from micranet_helpers.data.own.answers import NO, UNDO, UNKNOWN, YES, Answer, Question
+from micranet_helpers.data.own.crops_table import write_crops
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.label.widget import Labeller
@@ -49,6 +50,20 @@ def test_an_answer_is_a_line_of_the_file(file: Path) -> None:
     assert [each.answer for each in answers.read(file)] == [YES, NO]
     assert {each.who for each in answers.read(file)} == {"ann"}
     assert not answers.read(file.parent / "none.csv")
+
+
+def test_no_answer_is_a_formula_in_a_spreadsheet(file: Path, tmp_path: Path) -> None:
+    box = Question("=1+1.png", 0, 0, 32)
+    answers.append(file, [(box, "+cell", YES)], "@ann")
+    line = file.read_text().splitlines()[1]
+    assert not {*"=+@"} & {cell[0] for cell in line.split(",")} and "'=1+1.png" in line
+    [given] = answers.read(file)
+    assert (given.box, given.cls, given.who) == (box, "+cell", "@ann")
+    labels = {box.file: np.float32([[[1], [np.nan], [0]]])}
+    write_crops(table := tmp_path / "crops.csv", labels, ["+cell"], 32)
+    assert not {*"=+"} & {row[0] for row in table.read_text().splitlines()}
+    found = own.read_crops(table)
+    assert found.classes == ("+cell",) and found.crops[box.file][:, 3].tolist() == [1, 0]
 
 
 def test_the_last_answer_stands_and_undo_brings_back_the_one_before(file: Path) -> None:
@@ -100,9 +115,11 @@ def test_a_killed_process_loses_no_answer(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("a.png,0,0,32,cell,maybe,2026-01-01,ann", "line 2, is no answer"),
-     ("a.png,0,x,32,cell,yes,2026-01-01,ann", "line 2, is no answer"),
-     ("a.png,0,0,32,cell,yes,today,ann", "line 2, is no answer"), ("a.png,0", "line 2, is no")],
+    [("a.png,0,0,32,cell,maybe,2026-01-01,ann", "again: line 2 is no answer: delete it"),
+     ("a.png,0,x,32,cell,yes,2026-01-01,ann", "line 2 is no answer"),
+     ("a.png,0,0,32,cell,yes,today,ann\na.png,0,0,32,cell,yes,,ann\na.png,0",
+      "again:\n- line 2 is no answer: delete it.\n- line 4 is no answer"),
+     ("a.png,0", "line 2 is no")],
 )  # fmt: skip
 def test_what_is_no_answer_is_named_by_its_line(file: Path, line: str, message: str) -> None:
     answers.append(file, [], "ann")
@@ -114,7 +131,7 @@ def test_what_is_no_answer_is_named_by_its_line(file: Path, line: str, message: 
     with pytest.raises(ValueError, match="has other columns: answer into a file of its own"):
         answers.append(file, [(BOX, "cell", YES)], "ann")
     file.write_text("file,cell\na.png,1\n")
-    with pytest.raises(ValueError, match="no file of answers: its first line must be file,top"):
+    with pytest.raises(ValueError, match="the first line of answers must be: file,top"):
         answers.read(file)
 
 

@@ -312,7 +312,7 @@ def test_answers_are_read_in_all_forms(tmp_path) -> None:
     table.write_text("name,cell\nc.tif,1\n")
     with pytest.raises(ValueError, match="b.csv cannot be used.*must be: file, then the names"):
         read_answers([table])
-    with pytest.raises(ValueError, match="b.csv, line 2, is no answer"):
+    with pytest.raises(ValueError, match="b.csv cannot be used.*line 2 is no answer"):
         read_answers([answers(table, "a.tif,-1,8,16,cell,yes,,")])
 
 

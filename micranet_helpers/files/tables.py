@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from unicodedata import category
 
+FORMULA = "=", "+", "-", "@", "\t", "\r"
+"""What a spreadsheet takes for the beginning of a formula."""
+
 
 def visible(text: str) -> str:
     """Show control characters, e.g. a terminal's escapes, and bytes that are no text by codes."""
@@ -23,13 +26,18 @@ def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) ->
     rows = list(rows)
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
     writer = csv.writer(text := io.StringIO(newline=""), lineterminator="\n")
-    writer.writerow(map(_cell, names))
-    writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
+    writer.writerow(map(cell, names))
+    writer.writerows([cell(row.get(name, "")) for name in names] for row in rows)
     return text.getvalue().encode(errors="backslashreplace")  # names that are no text
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """Write a cell of a table; text that a spreadsheet would compute gets an apostrophe."""
     if isinstance(value, float):
         return f"{value:.10g}"
-    formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{value}" if formula else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def content(written: str) -> str:
+    """Read what :func:`cell` wrote as text."""
+    return written[written.startswith(tuple(f"'{sign}" for sign in FORMULA)) :]

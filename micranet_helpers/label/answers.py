@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from micranet_helpers.data.own.answers import FIELDS, Answer, Question, of_class, read
+from micranet_helpers.files.tables import cell
 from micranet_helpers.label.questions import Shapes, known
 
 
@@ -34,7 +35,7 @@ def append(path: str | Path, given: Iterable[tuple[Question, str, str]], who: st
             raise ValueError(f"{path} has other columns: answer into a file of its own.")
         rows = csv.writer(text, lineterminator="\n")
         rows.writerows([] if whole else [FIELDS])
-        rows.writerows((*box, cls, answer, now, who) for box, cls, answer in given)
+        rows.writerows(map(cell, (*box, cls, answer, now, who)) for box, cls, answer in given)
         try:
             if file.write(data := text.getvalue().encode()) < len(data):
                 raise OSError("the disk is full")

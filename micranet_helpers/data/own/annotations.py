@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from micranet_helpers.files.images import SUFFIXES
 from micranet_helpers.files.microscopes import READERS
 from micranet_helpers.files.series import members
-from micranet_helpers.files.tables import visible
+from micranet_helpers.files.tables import content, visible
 
 MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 MOST_FAULTS = 20  # that are listed
@@ -166,7 +166,7 @@ def table(path: str | Path, faults: Faults) -> list[tuple[int, list[str]]]:
         lines[0] = ""
     first = next((line for line in lines if line.strip()), "")
     rows = csv.reader(lines, delimiter=delimiter_of(first), strict=True)
-    found = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(row)]
+    found = [(rows.line_num, [content(cell.strip()) for cell in row]) for row in rows if any(row)]
     used = max((i + 1 for _, row in found for i, cell in enumerate(row) if cell), default=0)
     found = [(number, row[:used]) for number, row in found]  # Excel keeps emptied columns
     length = len(found[0][1]) if found else 0

@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from micranet_helpers.data.own.annotations import delimiter_of, image_key
+from micranet_helpers.data.own.annotations import delimiter_of, image_key, reading
 from micranet_helpers.data.own.crops_table import read_crops
 from micranet_helpers.data.own.tables import read_table
+from micranet_helpers.files.tables import content
 
 YES = "yes"
 NO = "no"
@@ -47,7 +48,7 @@ def read(path: str | Path) -> list[Answer]:
 
     The columns are ``file``, ``class``, ``answer`` ("yes", "no", "cannot tell" or empty), and if
     wanted ``top``, ``left``, ``side``, ``time`` and ``who``. ``undo`` takes an answer back: the one
-    before stands again. No file is no answer. Raises ValueError, which names the line, if the file
+    before stands again. No file is no answer. Raises ValueError, which names the lines, if the file
     holds anything else; half a line at the end of a labeller's file is left out.
     """
     if not Path(path).is_file():
@@ -57,23 +58,26 @@ def read(path: str | Path) -> list[Answer]:
         text = text[: text.rfind("\n") + 1]
     delimiter, stacks = delimiter_of(text.partition("\n")[0]), {}
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    if not {"file", "class", "answer"} <= {*(rows.fieldnames or FIELDS)}:
-        raise ValueError(f"{path} is no file of answers: its first line must be {','.join(FIELDS)}")
-    for row in rows:
-        try:
-            given = _answer(row)
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path}, line {rows.line_num}, is no answer: delete it.") from None
-        before = stacks.pop(about := (given.box, given.cls, given.who), [])
-        stacks[about] = before[:-1] if given.answer == UNDO else [*before, given]
+    with reading(path) as faults:
+        if not {"file", "class", "answer"} <= {*(rows.fieldnames or FIELDS)}:
+            raise ValueError(f"the first line of answers must be: {','.join(FIELDS)}.")
+        for row in rows:
+            try:
+                given = _answer(row)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                faults.append(f"line {rows.line_num} is no answer: delete it.")
+                continue
+            before = stacks.pop(about := (given.box, given.cls, given.who), [])
+            stacks[about] = before[:-1] if given.answer == UNDO else [*before, given]
     return [stack[-1] for stack in stacks.values() if stack]
 
 
 def _answer(row: Mapping[str, str]) -> Answer:
     place = (int(row.get(key) or 0) for key in ("top", "left", "side"))
-    box = Question(image_key(row["file"]), *place)
-    given = Answer(box, row["class"], row["answer"], row.get("time") or "", row.get("who") or "")
-    datetime.fromisoformat(given.time or "2000-01-01")
+    box = Question(image_key(content(row["file"])), *place)
+    time, who = (content(row.get(key) or "") for key in ("time", "who"))
+    given = Answer(box, content(row["class"]), row["answer"], time, who)
+    datetime.fromisoformat(time or "2000-01-01")
     if min(box[1:]) < 0 or given.answer not in (YES, NO, UNKNOWN, UNDO, ""):
         raise ValueError
     return given

@@ -22,6 +22,7 @@ from micranet_helpers.data.own.annotations import (
     table,
 )
 from micranet_helpers.files.atomic import write_atomically
+from micranet_helpers.files.tables import cell
 
 HEADER = ("file", "top", "left", "side")
 
@@ -55,12 +56,12 @@ def read_crops(path: str | Path) -> Annotations:
 
 
 def _crop(cells: Sequence[str], where: str) -> tuple[tuple[int, ...], list[float]]:
-    *place, side = (int(cell) if cell.isdecimal() else -1 for cell in cells[:3])
+    *place, side = (int(each) if each.isdecimal() else -1 for each in cells[:3])
     if min(*place, side - 1) < 0 or max(*place, side) >= 2**24:
         raise ValueError(f"{where}: top, left and side must be whole numbers of px.")
     if not {*cells[3:]} <= {"", "0", "1"}:
         raise ValueError(f"{where}: write 1, 0 or nothing, where nobody knows, for each class.")
-    return (*place, side), [float(cell or "nan") for cell in cells[3:]]
+    return (*place, side), [float(each or "nan") for each in cells[3:]]
 
 
 def _present(rows: NDArray[np.float32], height: int, width: int) -> Label:
@@ -75,9 +76,9 @@ def write_crops(
     """Write the known labels of crops that lie side by side, (rows, columns, K), by file name."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow((*HEADER, *classes))
+    rows.writerow(map(cell, (*HEADER, *classes)))
     for file, grid in labels.items():
         for row, column in np.argwhere(~np.isnan(grid).all(-1)).tolist():
             cells = ["" if np.isnan(value) else int(value) for value in grid[row, column]]
-            rows.writerow((file, row * side, column * side, side, *cells))
+            rows.writerow((cell(file), row * side, column * side, side, *cells))
     write_atomically(Path(path), text.getvalue().encode())
