@@ -406,6 +406,19 @@ def test_a_mismatch_is_a_sentence() -> None:
     assert "magnification 1.3." in wrong_size(known, 18) and wrong_size(known, 16) == ""
 
 
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [({"object_px": 40.0}, 126), ({"object_px": 40.0, "magnification": 2.0}, 31), ({}, 36),
+     ({"magnification": 2.0}, 9), ({"side": None}, 9)],
+)  # fmt: skip
+def test_crumbs_are_a_tenth_of_an_object_which_fills_a_third_of_a_crop(
+    folder, model, tmp_path, changes, least
+) -> None:
+    report = predict(folder, model, tmp_path / "out", **changes)
+    made = json.loads((report.parent / "provenance.json").read_text())
+    assert made["parameters"]["least area, px"] == str(least)
+
+
 def test_a_chosen_magnification_changes_what_fits(model) -> None:
     usage = open_zoo(model, magnification=2.0).usage
     assert misfit(usage, field()[None], 0.4) == "" and "magnification 1" in misfit(

@@ -97,6 +97,9 @@ def _predict_parser() -> argparse.ArgumentParser:
                         help="of the images, where the zoo does not say it")  # fmt: skip
     parser.add_argument("--magnification", type=float, metavar="times",
                         help="how much the network sees the images enlarged")  # fmt: skip
+    parser.add_argument("--object-px", type=float, metavar="px",
+                        help="usual width of an object, magnified: splits those that touch, drops "
+                        "crumbs; where the zoo does not say it")  # fmt: skip
     parser.add_argument("--pixel-size-um", type=float, metavar="um",
                         help="side of a pixel of images that do not say it")  # fmt: skip
     parser.add_argument("--scheduler", metavar="address",

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import yaml
+from skimage.measure import label, regionprops
 
 from micranet_book import record, runner
 from micranet_helpers import results, train, zoo
-from micranet_helpers.data import actin, ctc, em, mnist, pvivax
+from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.lessons.model_card import publish_weights
 from micranet_helpers.lessons.training import build_dataset
@@ -65,6 +67,19 @@ def crops_of(book: Path, name: str, split: str) -> CropDataset:
     return CropDataset(path, split, given["side"], stride, rule)
 
 
+def width_of(name: str, data: Path) -> float | None:
+    """Return the width of an object, px, as two clicks on a usual one would measure it.
+
+    It is the median, in the training images, of the diameters of discs of the objects' areas.
+    Areas of actin are no objects.
+    """
+    if name == "actin":
+        return None
+    things = [thing.equivalent_diameter_area for sample in dataset.read(data, "training")
+              for thing in regionprops(label(sample.label[0].astype(int)))]  # fmt: skip
+    return round(float(np.median(things)), 1)
+
+
 def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
     chapter = SHIPPED[name]
     [result] = work.glob(f"results/{chapter}-*.json")
@@ -82,7 +97,8 @@ def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
     levels = from_labels(train.load(classifier), crops)
     # As the chapter's recipe by default: its U-Net, where it trains one.
     way = "self-trained" if students else "evidence"
-    known = {"classes": rule.classes, "side": given["side"], "recipe": way}
+    known = {"classes": rule.classes, "side": given["side"], "recipe": way,
+             "object_px": width_of(name, data)}  # fmt: skip
     level = {"MICRANet": levels.tolist(), "UNet-self": [0.0] * len(levels)}
     usages = {group: zoo.Usage.of_dataset(data, **known, levels=level[group]) for group in runs}
     return publish_weights(result, runs, folder, usages, half=True, name=name)
