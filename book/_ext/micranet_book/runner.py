@@ -30,6 +30,9 @@ from micranet_helpers.files.lock import alone
 AT_ONCE = 2
 """Chapters that are executed side by side: much of each runs on one core whatever the others do."""
 
+LONGEST = "sweeps"
+"""The chapter that begins first: at the end it would run alone."""
+
 Parameters = dict[str, dict[str, Any]]  # chapter -> parameter -> value
 
 # Types that a value from YAML must have, by the annotation in the parameters cell.
@@ -261,7 +264,7 @@ def _run_all(
     done = {name: took for name, took in record.times(tree, jobs).items() if took}
     for name, took in done.items():
         print(f"{places[name]} has not changed (it took {took} s)", flush=True)
-    waiting = [name for name in jobs if name not in done]
+    waiting = sorted((name for name in jobs if name not in done), key=lambda name: name != LONGEST)
     running: dict[str, subprocess.Popen] = {}
     try:
         while waiting or running:
