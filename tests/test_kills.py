@@ -22,7 +22,7 @@ from clean import begin as begin_child
 from micranet_book import record
 from test_label import USAGE as ASKED
 from test_label import click
-from test_large import blobs, labels_of, networks, small_tiles
+from test_large import blobs, find_in_blocks, labels_of
 from test_predict import USAGE, contents, field
 from test_runner import make_book, write_chapter
 from test_train import EPOCHS, assert_same_run, fit
@@ -30,7 +30,7 @@ from test_train import EPOCHS, assert_same_run, fit
 from micranet_helpers import train, zoo
 from micranet_helpers.label import answers
 from micranet_helpers.label.widget import Labeller
-from micranet_helpers.predict import large, predict
+from micranet_helpers.predict import predict
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir")  # that Python reports
 LONG = "MICRANET_FAULTS" in os.environ  # make test-faults
@@ -115,12 +115,6 @@ def test_prediction(tmp_path: Path, seed: int, record_property) -> None:
             whole = whole or contents(out)
             assert contents(out) == whole
             shutil.rmtree(out)
-
-
-def find_in_blocks(path: Path, out: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        small_tiles(patch)
-        large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
 
 
 def test_large_image(tmp_path: Path, seed: int, record_property) -> None:

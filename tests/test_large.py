@@ -297,6 +297,13 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path, tiles_of_128, name, words
 # --- kills and memory --------------------------------------------------------------------------
 
 
+def find_in_blocks(path: Path, out: Path) -> None:
+    """Work in small tiles, here or in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        small_tiles(patch)
+        large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
+
+
 def find_until_killed(path: Path, out: Path, calls: int, stage: str) -> None:
     """Work in small tiles, and end by SIGKILL in the middle of a stage, after some blocks."""
     with pytest.MonkeyPatch.context() as patch:

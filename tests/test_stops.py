@@ -14,6 +14,7 @@ import tifffile
 from bright import bright_model
 from clean import INTERRUPTED, begin
 from test_label import BOX
+from test_large import blobs, find_in_blocks, labels_of
 from test_predict import USAGE, contents, field
 from test_train import assert_same_run, fit, in_epoch
 
@@ -57,14 +58,26 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("what", ["training", "prediction"])
-def test_ctrl_c_ends_within_5_s_and_keeps_the_work(what: str, tmp_path: Path, film) -> None:
-    kept, work = {
-        "training": ("run/last.ckpt", partial(fit, tmp_path / "run", 10_000)),
-        "prediction": ("out/images/film.tif/film-t03-mask.ome.tif", film),
-    }[what]
+@pytest.fixture
+def slide(tmp_path: Path) -> Callable[..., None]:
+    """What finds the objects of a large image, in 12 blocks."""
+    tifffile.imwrite(tmp_path / "a.tif", blobs(300, 410))
+    return partial(find_in_blocks, tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("what", ["training", "prediction", "large image"])
+def test_ctrl_c_ends_within_5_s_and_keeps_the_work(
+    what: str, tmp_path: Path, film, slide
+) -> None:
+    place, earlier, kept, work = {
+        "training": ("run", "", "last.ckpt", partial(fit, tmp_path / "run", 10_000)),
+        "prediction": ("out/images/film.tif", "film-t02-mask.ome.tif", "film-t03-mask.ome.tif",
+                       film),
+        "large image": ("a.ome.work", "scores-2.npz", "scores-3.npz",
+                        partial(slide, tmp_path / "a.ome.zarr")),
+    }[what]  # fmt: skip
     child, end = begin(work), time.monotonic() + 60
-    while not (tmp_path / kept).exists():
+    while not (tmp_path / place / kept).exists():
         assert child.is_alive() and time.monotonic() < end, "nothing begins"
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGINT)
@@ -75,9 +88,8 @@ def test_ctrl_c_ends_within_5_s_and_keeps_the_work(what: str, tmp_path: Path, fi
     if what == "training":
         assert train.history(tmp_path / "run")["epoch"][0] == 1
     else:
-        done = (tmp_path / kept).with_name("film-t02-mask.ome.tif")
-        before = done.stat().st_mtime_ns
-        film()
+        before = (done := tmp_path / place / earlier).stat().st_mtime_ns
+        work()
         assert done.stat().st_mtime_ns == before
 
 
@@ -101,6 +113,17 @@ def test_a_prediction_goes_on_once_there_is_room(tmp_path: Path, film) -> None:
             film()
     film()
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_large_image_goes_on_once_there_is_room(tmp_path: Path, slide) -> None:
+    slide(tmp_path / "whole.ome.zarr")
+    for size in (400, 6000, 30_000):  # of the largest file: it stops early, and later
+        with full_disk(size), pytest.raises(OSError):
+            slide(tmp_path / "a.ome.zarr")
+    slide(tmp_path / "a.ome.zarr")
+    found, expected = (labels_of(tmp_path / f"{name}.ome.zarr") for name in ("a", "whole"))
+    np.testing.assert_array_equal(found, expected)
+    assert expected.max() > 4
 
 
 def test_an_answer_that_does_not_fit_is_refused_as_a_whole(tmp_path: Path) -> None:
