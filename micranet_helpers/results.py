@@ -181,7 +181,7 @@ def folded(lines: Sequence[str]) -> str:
     head, rows = lines[:2], lines[2:]
     shown = "\n".join([*head, *rows[:MOST_ROWS]])
     if more := rows[MOST_ROWS:]:
-        opening = f"<details><summary>{len(more)} more rows</summary>"
+        opening = f"<details><summary>{len(more)} more row{'s' * (len(more) > 1)}</summary>"
         shown += "\n".join(["", "", opening, "", *head, *more, "", "</details>"])
     return shown
 
