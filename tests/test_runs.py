@@ -23,7 +23,7 @@ from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.maps.selftraining import PixelCrops
 from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.train import learner as learners
-from micranet_helpers.train.checkpoints import AtomicCheckpointIO
+from micranet_helpers.train.trainer import AtomicCheckpointIO
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("one_thread", "no_bar")]
 

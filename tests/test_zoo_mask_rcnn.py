@@ -161,7 +161,9 @@ def test_only_a_mask_rcnn_needs_torchvision_and_only_training_lightning(tmp_path
         architecture(file, "UNet", {}, unet_weights(np.random.default_rng(0), 1, 1, 1, 2))
     script = f"""
         import sys
-        from micranet_helpers import explore, maps, predict, zoo
+        from micranet_helpers import explore, maps, predict, train, zoo
+        from micranet_helpers.lessons import training, verdict
+        from micranet_helpers.maps import selftraining
         print(type(zoo.load({str(path)!r}, "UNet").models[0]).__name__)
         print([row["model"] is not None for row in zoo.contents({str(path)!r})])
         print({{"torchvision", "pytorch_lightning"}} & {{*sys.modules}})

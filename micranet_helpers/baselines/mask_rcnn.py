@@ -24,8 +24,9 @@ from micranet_helpers.maps.tiles import PATIENCE, grid
 from micranet_helpers.metrics.masks import as_labels
 from micranet_helpers.networks.mask_rcnn import build, torchvision
 from micranet_helpers.networks.micranet import check_evaluating, check_finite, check_images
-from micranet_helpers.train import advance, check_data, check_numbers, restore
+from micranet_helpers.train import check_data, check_numbers, restore
 from micranet_helpers.train.learner import Repeatable
+from micranet_helpers.train.trainer import advance
 
 SMALLEST = 4
 """Least width and height of an object's box, px, as in the paper's code for F-actin."""

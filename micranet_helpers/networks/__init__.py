@@ -12,4 +12,7 @@ Network = MICRANet | UNet | FalkUNet
 """What :func:`micranet_helpers.train.run.fit` trains. A file of weights may also hold a Mask R-CNN,
 a class of torchvision, which is optional and so not named in the code."""
 
-__all__ = ["LAYERS", "STRIDES", "WIDTHS", "FalkUNet", "MICRANet", "Network", "UNet"]
+NETWORKS = {network.__name__: network for network in (MICRANet, UNet, FalkUNet)}
+"""The same by name."""
+
+__all__ = ["LAYERS", "NETWORKS", "STRIDES", "WIDTHS", "FalkUNet", "MICRANet", "Network", "UNet"]

@@ -1,11 +1,11 @@
 """Train a network on labels of images or pixels.
 
 - ``run``: a run in a folder: begin it, go on, load what it has learnt.
-- ``learner``: loss, optimiser and schedule; ``checkpoints``: files that survive a kill.
+- ``trainer``: epochs that survive a kill; ``learner``: loss, optimiser and schedule;
+  ``checkpoints``: what a run has left.
 """
 
 from micranet_helpers.train.run import (
-    advance,
     check_data,
     check_numbers,
     fit,
@@ -16,5 +16,5 @@ from micranet_helpers.train.run import (
 )
 
 __all__ = [
-    "advance", "check_data", "check_numbers", "fit", "history", "load", "logits_of", "restore",
+    "check_data", "check_numbers", "fit", "history", "load", "logits_of", "restore",
 ]  # fmt: skip

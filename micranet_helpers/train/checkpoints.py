@@ -1,53 +1,13 @@
-"""Checkpoints of a run: written whole or not at all, read without running code."""
+"""Read the checkpoints of a run without running code, and tell whose they are."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from micranet_helpers.files.archives import check_stored
-from micranet_helpers.files.atomic import write_atomically
 
 DATA = ("training", "validation")  # whose fingerprints a run holds
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replace a checkpoint only when the new one is complete.
-
-    pytorch-lightning writes to the system's temporary folder and moves the file, which is a copy,
-    and so not atomic, where that folder is on another disk.
-    """
-
-    def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(path), buffer.getbuffer())
-
-
-class EpochCheckpoint(ModelCheckpoint):
-    """Keep one checkpoint in a folder, up to date after each epoch.
-
-    The folder may have been moved since the run began: the best score is remembered all the same.
-    """
-
-    def __init__(self, folder: Path, filename: str, monitor: str | None = None) -> None:
-        super().__init__(
-            folder,
-            filename,
-            monitor=monitor,
-            mode="max" if monitor == "val_score" else "min",
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the state of an interrupted run, but not the place where it was."""
-        super().load_state_dict(state | {"dirpath": self.dirpath})
 
 
 def read_checkpoint(path: Path, peek: bool = False) -> dict[str, Any]:

@@ -13,10 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from micranet_helpers.metrics.labels import exact_match, label_accuracy, roc_areas
-from micranet_helpers.networks.micranet import LAYERS, MICRANet
-from micranet_helpers.networks.unet import FalkUNet, UNet
-
-NETWORKS = {"MICRANet": MICRANet, "UNet": UNet, "FalkUNet": FalkUNet}
+from micranet_helpers.networks import LAYERS, NETWORKS
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 TIE = 1e-3  # area under the ROC curve that a unit of loss is worth

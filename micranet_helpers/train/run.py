@@ -1,45 +1,22 @@
 """Train a network on labels of images or pixels, with checkpoints that survive a kill."""
 
 import hashlib
-import logging
 import math
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from micranet_helpers.data.content import examine
-from micranet_helpers.files.lock import alone
-from micranet_helpers.files.signals import stoppable
-from micranet_helpers.networks import Network
+from micranet_helpers.networks import NETWORKS, Network
 from micranet_helpers.networks.micranet import check_evaluating
-from micranet_helpers.networks.precision import choose_precision
 from micranet_helpers.networks.wrapped import unwrapped
-from micranet_helpers.train.checkpoints import (
-    AtomicCheckpointIO,
-    EpochCheckpoint,
-    check_sibling,
-    epochs_done,
-    read_checkpoint,
-)
-from micranet_helpers.train.learner import (
-    NETWORKS,
-    Learner,
-    Repeatable,
-    Shuffle,
-)
+from micranet_helpers.train.checkpoints import check_sibling, read_checkpoint
 
 BATCH = 64  # of `logits_of`
 
@@ -155,6 +132,9 @@ def fit(
     if start is not None:
         settings["run"]["start"] = _digest(start)
 
+    from micranet_helpers.train.learner import Learner  # loads pytorch-lightning
+    from micranet_helpers.train.trainer import advance
+
     def make() -> Learner:
         learner = Learner(**settings)
         if start is not None:
@@ -164,49 +144,6 @@ def fit(
     advance(make, settings, train, validation, folder, epochs, precision, num_workers,
             devices=devices, num_nodes=num_nodes, strategy=strategy)  # fmt: skip
     return load(folder)
-
-
-def advance(
-    make: Callable[[], Repeatable],
-    settings: dict[str, Any],
-    train: Dataset,
-    validation: Dataset,
-    folder: Path | str,
-    epochs: int,
-    precision: str = "auto",
-    num_workers: int = 0,
-    collate: Callable | None = None,
-    **machines: Any,
-) -> None:
-    """Train for the epochs that the run in a folder lacks: what :func:`fit` does, for any network.
-
-    ``make`` makes the module with its first weights; its hyper-parameters are the ``settings``,
-    which identify the run; ``settings["run"]`` holds ``seed`` and ``batch_size``. ``machines`` are
-    further arguments of the Trainer.
-    """
-    folder, run = Path(folder).expanduser(), settings["run"]
-    if epochs_done(folder, settings) >= epochs:
-        return
-    with isolate_rng(), _quiet():
-        pl.seed_everything(run["seed"], verbose=False)
-        learner = make()  # refuses what is wrong before there is a folder
-        # Of the processes of a script that "ddp" starts several times, the first has the lock.
-        with nullcontext() if rank_zero_only.rank else alone(folder), stoppable():
-            done = epochs_done(folder, settings)
-            order = Shuffle(train, run["seed"])
-            # A resumed trainer starts the workers before it tells the epoch.
-            order.set_epoch(done)
-            batches = partial(
-                DataLoader, batch_size=run["batch_size"], num_workers=num_workers,
-                collate_fn=collate,
-            )  # fmt: skip
-            _trainer(folder, epochs, precision, learner.monitor, **machines).fit(
-                learner,
-                batches(train, sampler=order),
-                batches(validation),
-                ckpt_path=folder / "last.ckpt" if done else None,
-                weights_only=True,
-            )
 
 
 def load(folder: Path | str, which: str = "best") -> Network:
@@ -263,30 +200,6 @@ def history(folder: Path | str) -> dict[str, list[float]]:
     return {"epoch": [epoch + 1 for epoch in sorted(epochs)], **table}
 
 
-def _trainer(
-    folder: Path, epochs: int, precision: str, monitor: str, devices: int | str = 1,
-    **machines: Any,
-) -> pl.Trainer:  # fmt: skip
-    best = EpochCheckpoint(folder, "best", monitor)
-    last = EpochCheckpoint(folder, "last")
-    return pl.Trainer(
-        accelerator="auto",
-        devices=devices,
-        sync_batchnorm=torch.cuda.is_available(),
-        use_distributed_sampler=False,  # Shuffle deals the images out
-        **machines,
-        precision=choose_precision() if precision == "auto" else precision,
-        max_epochs=epochs,
-        logger=False,
-        callbacks=[best, last],
-        plugins=[AtomicCheckpointIO()],
-        # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
-        enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
 def check_numbers(
     epochs: int, batch_size: int, learning_rate: float, pos_weight: Sequence[float] | None = None
 ) -> None:
@@ -334,23 +247,6 @@ def _digest(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what pytorch-lightning says about its own workings."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
-            warnings.filterwarnings("ignore", message="Found .* in eval mode")  # frozen layers
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 @torch.no_grad()
