@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-OURS = ("train", "predict.folder", "label.widget")
+OURS = ("train.trainer", "predict.folder", "label.widget")
 SLOW = [*(f"micranet_helpers.{name}" for name in OURS), "hypothesis", "nbformat", "pytest"]
 CONTEXT.set_forkserver_preload(SLOW)  # once, not in each child
 INTERRUPTED = 7
