@@ -1,5 +1,6 @@
 """Words agree with numbers: what the text says of results is what was measured."""
 
+import importlib
 import inspect
 import json
 import re
@@ -128,6 +129,16 @@ def card(name: str) -> str:
 
 def figure(name: str, metric: str) -> float:
     return float(re.search(rf"^\| {metric} \| ([\d.]+) ", card(name), re.MULTILINE)[1])
+
+
+def test_the_picture_of_the_results_is_drawn_from_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BOOK / "images")
+    importlib.import_module("scores").draw(tmp_path / "new.png")
+    new, kept = (np.asarray(Image.open(path).convert("L"), float)
+                 for path in (tmp_path / "new.png", BOOK / "images" / "scores.png"))  # fmt: skip
+    assert new.shape == kept.shape and abs(new - kept).mean() < 0.5
 
 
 def test_what_pages_say_of_the_cover_is_what_it_shows() -> None:
