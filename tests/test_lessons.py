@@ -18,7 +18,7 @@ from notebooks import code_cells
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_li
 
-from micranet_helpers import maps, metrics
+from micranet_helpers import maps, metrics, zoo
 from micranet_helpers.data import ctc
 from micranet_helpers.lessons import training
 from micranet_helpers.lessons.digits import MOST_DIGITS, SIDE, digits_network
@@ -27,6 +27,7 @@ from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
+from micranet_helpers.networks import UNet
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -204,6 +205,15 @@ def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Monke
         replace(subject, pixel_crops=16).student(model, path, 0)
     with pytest.raises(ValueError, match="another run .*training data"):  # of another classifier
         subject.student(random_model(num_classes=1, seed=1), path, 0)
+
+
+def test_a_student_that_the_zoo_holds_is_loaded(tmp_path: Path) -> None:
+    model, unet, path = random_model(num_classes=1), UNet(1, 1), tmp_path / "zoo.hdf5"
+    zoo.save(path, "MICRANet", model, {})
+    zoo.save(path, training.STUDENT, unet, {})
+    found = training.self_train(model, "none.h5", None, None, 8, tmp_path / "run", 1, weights=path)
+    assert all(map(torch.equal, unet.parameters(), found.parameters()))
+    assert not (tmp_path / "run").exists()
 
 
 def test_study_of_the_chapter_sweeps_goes_on_after_a_failure_and_runs_nothing_twice(

@@ -20,6 +20,9 @@ from micranet_helpers.networks import MICRANet, UNet
 from micranet_helpers.networks.precision import best_device
 from micranet_helpers.train import fit, history, load
 
+STUDENT = "UNet-self"
+"""Group of a zoo with the self-trained U-Net."""
+
 
 def build_dataset(
     chapter: str, source: str, subset: str, num_images: int, size: int, **options: Any
@@ -79,16 +82,20 @@ def self_train(
     model: MICRANet, path: str | Path, train: CropDataset, validation: CropDataset,
     num_crops: int, folder: str | Path, epochs: int, seed: int = 0,
     guide: Callable[[Sample, NDArray], NDArray] | None = None, batch_size: int = 16,
+    weights: str | Path = "train",
 ) -> UNet:  # fmt: skip
     """Train a U-Net on what a classifier says, or load it if its run is complete.
 
-    The crops are of the dataset at ``path``. ``guide`` is as for
+    From ``weights``, a zoo as for :func:`fit_or_load`, it is loaded if there is a group
+    ``UNet-self``. The crops are of the dataset at ``path``. ``guide`` is as for
     :func:`micranet_helpers.maps.selftraining.of_split`, all else, and the network, as for
     :func:`micranet_helpers.maps.selftraining.fit_student`.
     """
-    weights = (value.cpu() for value in model.state_dict().values())
+    if weights != "train" and STUDENT in {row["group"] for row in zoo.contents(weights)}:
+        return zoo.load(weights, STUDENT).models[0].to(best_device())
+    learnt = (value.cpu() for value in model.state_dict().values())
     settings = str((seed, batch_size, num_crops, epochs, getattr(guide, "__name__", None)))
-    parts = chain(train.content(), validation.content(), weights, [settings])
+    parts = chain(train.content(), validation.content(), learnt, [settings])
     painter, of_run = digest(parts).encode(), Path(folder, "painter")
     if of_run.is_file() and of_run.read_bytes() == painter:  # painting takes long
         return load(folder).to(best_device())

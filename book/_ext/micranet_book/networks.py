@@ -14,7 +14,7 @@ from micranet_helpers import results, train, zoo
 from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.lessons.model_card import publish_weights
-from micranet_helpers.lessons.training import build_dataset
+from micranet_helpers.lessons.training import STUDENT, build_dataset
 from micranet_helpers.maps.thresholds import from_labels
 from micranet_helpers.zoo.shelf import SHELF
 
@@ -91,7 +91,7 @@ def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
     [data] = (path for path in work.glob("data/*.h5") if classifier.name.startswith(path.stem))
     runs = {"MICRANet": [classifier]}
     if students := [run for run in others if "-unet" in run.name]:
-        runs["UNet-self"] = students[:1]
+        runs[STUDENT] = students[:1]
     rule = rule_of(chapter, given.get("lines", ()))
     crops = CropDataset(data, "validation", given["side"], given["stride"], rule)
     levels = from_labels(train.load(classifier), crops)
@@ -99,6 +99,6 @@ def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
     way = "self-trained" if students else "evidence"
     known = {"classes": rule.classes, "side": given["side"], "recipe": way,
              "object_px": width_of(name, data)}  # fmt: skip
-    level = {"MICRANet": levels.tolist(), "UNet-self": [0.0] * len(levels)}
+    level = {"MICRANet": levels.tolist(), STUDENT: [0.0] * len(levels)}
     usages = {group: zoo.Usage.of_dataset(data, **known, levels=level[group]) for group in runs}
     return publish_weights(result, runs, folder, usages, half=True, name=name)
