@@ -43,6 +43,7 @@ KEPT = Path(__file__).parents[1] / "book" / "results" / "full"
 SCRIBBLE, BOX, OUTLINE = 11, 7, 79  # s; sources in book/baselines.ipynb
 BLOCK = 256  # side of the parts in which boxes and outlines are drawn, px
 SEEN = 8000  # crops that each classifier sees, however many are labelled
+ASKED = "evidence", "yes or no"  # kinds of masks that come of answers
 EPOCHS = 40  # of each round of the U-Net; one that learns from boxes or outlines has twice as many
 
 
@@ -295,11 +296,13 @@ def pooled(lines: list[dict[str, Any]], measured: str) -> list[dict[str, Any]]:
         key = line["way"], line["kind"], line["minutes"], line["seed"]
         runs.setdefault(key, []).append(line)
     found = []
-    for same in runs.values():
+    for key, same in runs.items():
         counts = np.concatenate([line["counts"][measured] for line in same], 1)
+        minutes, spent = same[0]["minutes"], float(np.mean([line["spent"] for line in same]))
         found.append(same[0] | {
-            measured: compare.f1(counts), "n": counts.shape[1],
-            "spent": float(np.mean([line["spent"] for line in same])),
+            measured: compare.f1(counts), "n": counts.shape[1], "spent": spent,
+            # Once all is answered, the rest of the time is not needed.
+            "minutes": round(spent) if key[1] in ASKED and spent < 0.9 * minutes else minutes,
             "seconds": sum(line["seconds"] for line in same),
         })  # fmt: skip
     return found

@@ -177,6 +177,8 @@ def test_minutes_of_labelling_are_kept_for_the_book(kept: Path, monkeypatch) -> 
         for seed in (0, 1) for way, kind in (("tree", "yes or no"), ("boxes", "boxes"))
         for block in (0, 1)
     ]  # fmt: skip
+    [all_answered] = budget.pooled([lines[0] | {"minutes": 80.0, "spent": 26.9}], "pixel F1")
+    assert all_answered["minutes"] == 27
     lines = budget.pooled(lines, "pixel F1")  # (0 + 2 + 0 + 2) / 16 and (2 + 2 + 2 + 2) / 16
     assert budget.table(lines, "pixel F1") == [
         ["labels", "masks", "5 min"], ["tree", "yes or no", "0.375 ± 0.177"],

@@ -199,7 +199,7 @@ def test_budgets_show_means_with_their_ends() -> None:
     plots.plot_budgets(curves, "minutes", "F1")
     axis = plt.gca()
     ours, boxes = axis.containers
-    np.testing.assert_allclose(ours.lines[0].get_xydata(), [[5, 0.5], [20, 0.8]])
+    np.testing.assert_allclose(ours.lines[0].get_xydata(), [[5 / 1.04, 0.5], [20 / 1.04, 0.8]])
     ends = [part[:, 1].tolist() for part in ours.lines[2][0].get_segments()]
     np.testing.assert_allclose(ends, [[0.5, 0.5], [0.7, 0.9]])
     assert boxes.lines[0].get_color() != ours.lines[0].get_color()

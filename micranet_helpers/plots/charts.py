@@ -72,11 +72,12 @@ def plot_budgets(
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 3.2))
     colours = run_colours(curves)
-    for (name, runs), mark in zip(curves.items(), "os^Dvp", strict=False):
+    for number, ((name, runs), mark) in enumerate(zip(curves.items(), "os^Dvp", strict=False)):
         costs = sorted(runs)
+        beside = 1.04 ** (number - len(curves) / 2)  # so that equal measures do not hide each other
         means = np.array([np.mean(runs[cost]) for cost in costs])
         ends = np.array([(min(runs[cost]), max(runs[cost])) for cost in costs]).T
-        axis.errorbar(costs, means, np.abs(ends - means), label=name, marker=mark, capsize=3,
+        axis.errorbar(np.multiply(costs, beside), means, np.abs(ends - means), label=name, marker=mark, capsize=3,
                       color=colours[name])  # fmt: skip
     ticks = sorted({cost for runs in curves.values() for cost in runs})
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", ylim=(0, 1))
