@@ -77,8 +77,8 @@ def plot_budgets(
         beside = 1.04 ** (number - len(curves) / 2)  # so that equal measures do not hide each other
         means = np.array([np.mean(runs[cost]) for cost in costs])
         ends = np.array([(min(runs[cost]), max(runs[cost])) for cost in costs]).T
-        axis.errorbar(np.multiply(costs, beside), means, np.abs(ends - means), label=name, marker=mark, capsize=3,
-                      color=colours[name])  # fmt: skip
+        axis.errorbar(np.multiply(costs, beside), means, np.abs(ends - means), label=name,
+                      marker=mark, capsize=3, color=colours[name])  # fmt: skip
     ticks = sorted({cost for runs in curves.values() for cost in runs})
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", ylim=(0, 1))
     axis.xaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(),
