@@ -38,6 +38,7 @@ from micranet_helpers.label import loop
 from micranet_helpers.label import questions as ask
 from micranet_helpers.maps import detect, selftraining
 from micranet_helpers.maps.segmentation import pixel_scores
+from micranet_helpers.predict import objects
 
 KEPT = Path(__file__).parents[1] / "book" / "results" / "full"
 SCRIBBLE, BOX, OUTLINE = 11, 7, 79  # s; sources in book/baselines.ipynb
@@ -56,6 +57,7 @@ class Subject:
     side: int
     magnification: float
     scaling: str
+    object_px: float | None = None  # width of an object, as two clicks measure it
     measure: str = "pixel F1"
     blocks: int = 0  # of ten numbers of photographs each, in turn; the test is one after the other
 
@@ -64,8 +66,8 @@ SUBJECTS = {
     "em": Subject(partial(em.build, source="open", subset="small"), 0, 128, 0.5, "fixed"),
     "ctc": Subject(partial(ctc.build, source="open", subset="small", lines=["Usiigaci"]),
                    0, 48, 2.0, "minmax"),
-    "pvivax": Subject(partial(pvivax.build, source="open", subset="small"), 0, 96, 1.0, "standard",
-                      "detection F1", 5),
+    "pvivax": Subject(partial(pvivax.build, source="open", subset="small"), 0, 192, 0.5, "standard",
+                      82, "detection F1", 5),
 }  # fmt: skip
 
 
@@ -270,7 +272,9 @@ def judged(data: Data, masks: Sequence[NDArray]) -> dict[str, NDArray[np.int64]]
         return dict(zip(("pixel F1", "object F1"), compare.tally(masks, truth, 30), strict=True))
     counts = []
     for mask, true in zip(masks, data.truth.values(), strict=True):
-        points = [(row["row"], row["column"]) for row in detect.table(detect.pieces(mask[0], 30))]
+        width = data.subject.object_px
+        found = objects.numbered(mask[:1], objects.least_area(width), width)[0]
+        points = [(row["row"], row["column"]) for row in detect.table(found)]
         pairs = metrics.match_boxes(np.reshape(points, (-1, 2)), *pvivax.counted(true, 16), slack=4)
         counts.append((2 * pairs.tp, pairs.num_pred + pairs.num_true))
     return {"detection F1": np.transpose(counts)}

@@ -38,7 +38,7 @@ from micranet_helpers.plots.images import outlined
 from micranet_helpers.predict import large, objects, report, ways
 from micranet_helpers.zoo.usage import check, facts, misfit, wrong_size
 
-LEAST, SHARE = 9, 0.1  # area of an object, px, and as share of the usual area
+LEAST = 9  # area of an object, px, where nothing is known
 COLUMNS, ROWS = ("id", "class", "area_px"), 10_000  # of the table of objects; written at once
 STATE = "done.json"  # of a file: its rows of the summary, and what they depend on
 FAILURES = (ValueError, TypeError, RuntimeError, MemoryError, PermissionError, FileNotFoundError)
@@ -72,7 +72,7 @@ class Job:
         """Least area of an object, px; where its width is not known, a third of a crop's side."""
         usage = self.networks.usage
         width = self.width or (usage.side or 0) / 3 / usage.magnification
-        return max(4, round(SHARE * np.pi / 4 * width**2)) if width else LEAST
+        return objects.least_area(width) if width else LEAST
 
     def key(self, *more: object) -> str:
         """Make a checksum of all that a result depends on."""

@@ -12,6 +12,13 @@ from skimage.measure import regionprops_table
 
 from micranet_helpers.maps.detect import pieces
 
+SHARE = 0.1  # of the area of a usual object: less is a crumb
+
+
+def least_area(width: float) -> int:
+    """Compute the least area of an object, px, by the usual width of one, px."""
+    return max(4, round(SHARE * np.pi / 4 * width**2))
+
 
 def numbered(masks: NDArray[np.bool_], area: int, width: float | None) -> NDArray[np.int32]:
     """Number the objects of each class, (K, H, W), on from those of the class before.
