@@ -270,9 +270,8 @@ def judged(data: Data, masks: Sequence[NDArray]) -> dict[str, NDArray[np.int64]]
     if data.subject.measure == "pixel F1":
         truth = [true.label[None] for true in data.truth.values()]
         return dict(zip(("pixel F1", "object F1"), compare.tally(masks, truth, 30), strict=True))
-    counts = []
+    counts, width = [], data.subject.object_px
     for mask, true in zip(masks, data.truth.values(), strict=True):
-        width = data.subject.object_px
         found = objects.numbered(mask[:1], objects.least_area(width), width)[0]
         points = [(row["row"], row["column"]) for row in detect.table(found)]
         pairs = metrics.match_boxes(np.reshape(points, (-1, 2)), *pvivax.counted(true, 16), slack=4)

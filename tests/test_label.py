@@ -21,6 +21,7 @@ from micranet_helpers import metrics, zoo
 from micranet_helpers.data import own
 from micranet_helpers.data.own.answers import NO, UNDO, UNKNOWN, YES, Answer, Question
 from micranet_helpers.data.own.crops_table import write_crops
+from micranet_helpers.files import tables
 from micranet_helpers.files.images import read_image
 from micranet_helpers.label import advice, answers, loop, questions
 from micranet_helpers.label.widget import Labeller
@@ -59,6 +60,8 @@ def test_no_answer_is_a_formula_in_a_spreadsheet(file: Path, tmp_path: Path) -> 
     assert not {*"=+@"} & {cell[0] for cell in line.split(",")} and "'=1+1.png" in line
     [given] = answers.read(file)
     assert (given.box, given.cls, given.who) == (box, "+cell", "@ann")
+    for text in ("=1", "'=1", "''=1", "'a", "a", ""):
+        assert tables.content(tables.cell(text)) == text
     labels = {box.file: np.float32([[[1], [np.nan], [0]]])}
     write_crops(table := tmp_path / "crops.csv", labels, ["+cell"], 32)
     assert not {*"=+"} & {row[0] for row in table.read_text().splitlines()}

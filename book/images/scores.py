@@ -27,7 +27,7 @@ ROWS = {  # dataset, metric, its ways: published, ours alone, with a U-Net; the 
 }  # fmt: skip
 WAYS = ("published procedure", "our maps, with the image", "self-trained U-Net",
         "U-Net trained on masks or boxes")  # fmt: skip
-MARKS = "osD|"
+MARKS = "osD^"
 
 
 def scores(dataset: str, metric: str) -> list[float]:
@@ -45,16 +45,14 @@ def draw(path: Path) -> None:
     """Write the picture, a PNG file."""
     with plots.style():
         figure, axis = plt.subplots(figsize=(plots.WIDTH, 4.2))
-        for place, row in enumerate(ROWS.values()):
-            for each, colour, mark in zip(reached(*row), plots.CLASS_COLOURS[4:], MARKS,
-                                          strict=False):  # fmt: skip
-                if each:
-                    axis.plot([min(each), max(each)], [place] * 2, color=colour, linewidth=2)
-                    axis.plot(np.mean(each), place, mark, color=colour, markersize=8,
-                              markeredgewidth=2 if mark == "|" else None)  # fmt: skip
-        for way, colour, mark in zip(WAYS, plots.CLASS_COLOURS[4:], MARKS, strict=False):
-            axis.plot([], [], mark, color=colour, label=way, markersize=8,
-                      markeredgewidth=2 if mark == "|" else None)  # fmt: skip
+        columns = zip(*(reached(*row) for row in ROWS.values()), strict=True)
+        for way, column, colour, mark in zip(WAYS, columns, plots.CLASS_COLOURS[4:8], MARKS,
+                                             strict=True):  # fmt: skip
+            there = {place: each for place, each in enumerate(column) if each}
+            means = np.array([np.mean(each) for each in there.values()])
+            ends = np.array([(min(each), max(each)) for each in there.values()]).T
+            axis.errorbar(means, [*there], xerr=np.abs(ends - means), fmt=mark, color=colour,
+                          label=way, markersize=8)  # fmt: skip
         axis.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(0, 1), xlabel="F1 on test images")
         axis.invert_yaxis()
         axis.grid(axis="x", alpha=0.3)

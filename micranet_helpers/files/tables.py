@@ -35,9 +35,14 @@ def cell(value: Any) -> Any:
     """Write a cell of a table; text that a spreadsheet would compute gets an apostrophe."""
     if isinstance(value, float):
         return f"{value:.10g}"
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 
 def content(written: str) -> str:
     """Read what :func:`cell` wrote as text."""
-    return written[written.startswith(tuple(f"'{sign}" for sign in FORMULA)) :]
+    return written[written.startswith("'") and _is_formula(written) :]
+
+
+def _is_formula(text: str) -> bool:
+    """Tell a formula, also behind apostrophes: what is written so must be read as it was."""
+    return text.lstrip("'").startswith(FORMULA)

@@ -15,10 +15,10 @@ from sphinx.application import Sphinx
 from micranet_helpers.files.atomic import write_atomically
 
 UNUSED = (
-    "scripts/*.map", "styles/*.map",
-    *(f"mathjax/{name}" for name in (
-        "*-svg*.js", "*mml*.js", "tex-chtml-full*.js", "node-main.js", "output/svg*",
-        "sre/mathmaps/[!ben]*.json", "sre/mathmaps/es.json", "sre/mathmaps/n[bn].json",
+    "scripts/*.map", "styles/*.map", "mathjax/*-svg*.js", "mathjax/*mml*.js",
+    "mathjax/tex-chtml-full*.js", "mathjax/node-main.js", "mathjax/output/svg*",
+    *(f"mathjax/sre/mathmaps/{language}.json" for language in (
+        "ca", "da", "de", "es", "fr", "hi", "it", "nb", "nn", "sv",
     )),
 )  # fmt: skip
 """What only debuggers read, and MathJax's other bundles and the speech of other languages."""
