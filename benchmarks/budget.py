@@ -28,14 +28,15 @@ from numpy.typing import NDArray
 from skimage.measure import regionprops
 from table import report
 
-from micranet_helpers import metrics, results, zoo
-from micranet_helpers.baselines import compare, pixels, supervision
+from micranet_helpers import metrics, zoo
 from micranet_helpers.data import ctc, em, pvivax
 from micranet_helpers.data.dataset import Sample, describe, read
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.provenance import provenance
 from micranet_helpers.label import loop
 from micranet_helpers.label import questions as ask
+from micranet_helpers.lessons import results
+from micranet_helpers.lessons.baselines import compare, pixels, supervision
 from micranet_helpers.maps import detect, selftraining
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.predict import objects

@@ -17,8 +17,9 @@ from micranet_book import runner
 from results import BOOK, KEPT, head_of, options
 from table import report
 
-from micranet_helpers import metrics, results
+from micranet_helpers import metrics
 from micranet_helpers.data import ctc, dataset, em, pvivax
+from micranet_helpers.lessons import results
 from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment

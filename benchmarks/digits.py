@@ -12,7 +12,7 @@ from typing import Any
 
 import papermill
 
-from micranet_helpers import results
+from micranet_helpers.lessons import results
 
 CHAPTER = Path(__file__).parents[1] / "book" / "quickstart.ipynb"
 VALUES = {"num_train": 20000, "epochs": 3, "num_cluttered": 20}

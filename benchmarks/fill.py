@@ -14,11 +14,12 @@ import numpy as np
 import tifffile
 from table import report
 
-from micranet_helpers import metrics, results, zoo
+from micranet_helpers import metrics, zoo
 from micranet_helpers.data.simulated import cells
 from micranet_helpers.files.provenance import provenance
 from micranet_helpers.label import loop
 from micranet_helpers.label.questions import crops_of_mask
+from micranet_helpers.lessons import results
 from micranet_helpers.networks import micranet
 
 LINE, FILLS = "PhC-C2DL-PSC", (0.15, 0.25, 0.35, 0.5, 0.8)

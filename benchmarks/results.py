@@ -16,7 +16,7 @@ import papermill
 import yaml
 from micranet_book import runner
 
-from micranet_helpers import results
+from micranet_helpers.lessons import results
 
 BOOK = Path(__file__).parents[1] / "book"
 KEPT = BOOK / "results" / "full"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from micranet_helpers.results import folded
+from micranet_helpers.lessons.results import folded
 
 
 def report(head: str, rows: list[list[str]], save: Path | None) -> None:

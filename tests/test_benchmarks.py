@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from micranet_helpers import results
 from micranet_helpers.data import dataset, pvivax
 from micranet_helpers.data.dataset import Sample
+from micranet_helpers.lessons import results
 from micranet_helpers.metrics.boxes import Curve
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -10,9 +10,9 @@ import pytest
 from conftest import random_model
 from micranet_book import record, runner
 
-from micranet_helpers import results, zoo
+from micranet_helpers import zoo
 from micranet_helpers.data import dataset
-from micranet_helpers.lessons import training
+from micranet_helpers.lessons import results, training
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

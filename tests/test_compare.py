@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from micranet_helpers.baselines.compare import f1, tally
+from micranet_helpers.lessons.baselines.compare import f1, tally
 from micranet_helpers.metrics.masks import pooled_f1
 
 

@@ -19,13 +19,14 @@ import torch
 from conftest import random_model
 from PIL import Image
 
-from micranet_helpers import plots, results, train, zoo
+from micranet_helpers import plots, train, zoo
 from micranet_helpers.data import dataset, own
 from micranet_helpers.explore.steps import predict
 from micranet_helpers.files.archives import unpack
 from micranet_helpers.files.images import read_image, read_mask
 from micranet_helpers.files.series import planes
 from micranet_helpers.files.tables import plain, visible
+from micranet_helpers.lessons import results
 from micranet_helpers.maps import recipes
 from micranet_helpers.maps.segmentation import Recipe, segment
 from micranet_helpers.train.checkpoints import read_checkpoint

@@ -25,8 +25,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from micranet_helpers import train as tr
-from micranet_helpers.baselines import mask_rcnn
-from micranet_helpers.baselines.mask_rcnn import ObjectCrops, fit, load, predict, targets
+from micranet_helpers.lessons.baselines import mask_rcnn
+from micranet_helpers.lessons.baselines.mask_rcnn import ObjectCrops, fit, load, predict, targets
 from micranet_helpers.networks.mask_rcnn import build
 
 SIDE = 32

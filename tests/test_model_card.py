@@ -13,9 +13,9 @@ import torch
 from conftest import random_images
 from torch.utils.data import TensorDataset
 
-from micranet_helpers import results, train, zoo
+from micranet_helpers import train, zoo
 from micranet_helpers.data.fetch.registry import items
-from micranet_helpers.lessons import command, model_card
+from micranet_helpers.lessons import command, model_card, results
 from micranet_helpers.lessons.model_card import publish_weights
 from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.micranet import MICRANet

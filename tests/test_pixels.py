@@ -15,8 +15,8 @@ from scipy.stats import rankdata
 from skimage.measure import label as connected_regions
 from skimage.morphology import skeletonize
 
-from micranet_helpers.baselines import pixels
-from micranet_helpers.baselines.pixels import SIGMAS, features, fit, predict, scribbles
+from micranet_helpers.lessons.baselines import pixels
+from micranet_helpers.lessons.baselines.pixels import SIGMAS, features, fit, predict, scribbles
 
 
 @pytest.fixture

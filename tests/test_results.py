@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micranet_helpers import results
 from micranet_helpers.files import provenance
+from micranet_helpers.lessons import results
 
 FIELDS = {
     "dataset": "mnist", "source": "real", "split": "testing", "n": 100,
@@ -174,7 +174,7 @@ def test_numbers_of_a_table_have_names_that_a_pivot_takes_apart():
 
 
 def test_full_runs_are_those_of_the_book():
-    stored = Path(results.__file__).parents[1] / "book" / "results" / "full"
+    stored = Path(__file__).parents[1] / "book" / "results" / "full"
     for dataset in ("mnist", "ctc", "pvivax", "em", "actin"):
         assert results.full(dataset) == results.collect(stored, dataset)
     assert results.full("nothing") == []

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from micranet_helpers.baselines.supervision import LEVELS, degrade
+from micranet_helpers.lessons.baselines.supervision import LEVELS, degrade
 
 ALT = {"ALT2": 2, "ALT5": 5, "ALT10": 10}
 NUMBERS = (1, 2, 7, 200)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from micranet_helpers import results, zoo
+from micranet_helpers import zoo
+from micranet_helpers.lessons import results
 from micranet_helpers.maps import combine
 from micranet_helpers.networks.micranet import LAYERS
 

@@ -14,7 +14,7 @@ from conftest import random_images
 from test_zoo_layouts import architecture, unet_weights
 
 from micranet_helpers import zoo
-from micranet_helpers.baselines import mask_rcnn
+from micranet_helpers.lessons.baselines import mask_rcnn
 from micranet_helpers.networks.mask_rcnn import build
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet

@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from micranet_helpers import plots, results
+from micranet_helpers import plots
+from micranet_helpers.lessons import results
 
 LINES = "Fluo-N2DL-HeLa", "PhC-C2DL-PSC", "Usiigaci"
 ROWS = {  # dataset, metric, its ways: published, ours alone, with a U-Net; the metric with masks

@@ -1,5 +1,6 @@
 """What the chapters share and no lesson is about: plumbing.
 
+- ``results``: save and compare what was measured; ``baselines``: what MICRA-Net is compared with.
 - ``machine``: the line of versions; ``workdir``: a folder that outlives a session.
 - ``training``: networks that several chapters use are trained once: ``digits`` of the digits,
   ``subjects`` of the datasets that the baselines compare; ``folds``: fine-tune on a few images.

@@ -1,7 +1,7 @@
 """Publish our own trained networks: a zoo file, and a model card that describes it.
 
-The card is made of the result file of the runs (:mod:`micranet_helpers.results`) and of the table
-of datasets (:mod:`micranet_helpers.data.fetch.registry`). Nothing in it is written by hand.
+The card is made of the result file of the runs (:mod:`micranet_helpers.lessons.results`) and of the
+table of datasets (:mod:`micranet_helpers.data.fetch.registry`). Nothing in it is written by hand.
 """
 
 import re
@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from pooch import file_hash
 from torch import nn
 
-from micranet_helpers import results, train, zoo
+from micranet_helpers import train, zoo
 from micranet_helpers.data import ctc, mnist
 from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.files.tables import plain
+from micranet_helpers.lessons import results
 from micranet_helpers.train.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
@@ -56,13 +57,12 @@ def publish_weights(
 ) -> tuple[Path, Path]:  # fmt: skip
     """Write a zoo of trained networks, ``<name>.hdf5``, and its model card, ``<name>.md``.
 
-    ``name`` is by default that of the dataset, ``result`` the file of
-    :func:`micranet_helpers.results.save` with what was measured. ``runs`` gives, by the name of its
-    group in the zoo, the folders of each model's runs; several are folds. Names begin with the
-    network as in the published zoos: ``"MICRANet"``, ``"UNet-self"``, ``"MaskRCNN-FS"``. ``usages``
-    say, by group, how a network is to be used; ``half`` is as for
-    :func:`micranet_helpers.zoo.hdf5_zoo.save`. Nothing is overwritten, and after a failure neither
-    file is there.
+    ``name`` is by default that of the dataset, ``result`` a file of :func:`results.save` with what
+    was measured. ``runs`` gives, by the name of its group in the zoo, the folders of each model's
+    runs; several are folds. Names begin with the network as in the published zoos: ``"MICRANet"``,
+    ``"UNet-self"``, ``"MaskRCNN-FS"``. ``usages`` say, by group, how a network is to be used;
+    ``half`` is as for :func:`micranet_helpers.zoo.hdf5_zoo.save`. Nothing is overwritten, and after
+    a failure neither file is there.
     """
     usages = usages or {}
     if not set(usages) <= set(runs):
@@ -143,7 +143,7 @@ def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
 def _load(network: str, folder: Path) -> nn.Module:
     if network != "MaskRCNN":
         return train.load(folder)
-    from micranet_helpers.baselines import mask_rcnn
+    from micranet_helpers.lessons.baselines import mask_rcnn
 
     return mask_rcnn.load(folder)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from micranet_helpers import metrics, results
+from micranet_helpers import metrics
+from micranet_helpers.lessons import results
 from micranet_helpers.train import logits_of
 
 ALIKE = 0.02
@@ -111,8 +112,8 @@ def table(
 ) -> str:  # fmt: skip
     """Make a Markdown table, and say below it for each column, or only for one, what is best.
 
-    ``rows`` and ``corner`` are as for :func:`micranet_helpers.results.number_table`. The sentences
-    are those of :func:`best_of` and, for a ``pair`` of rows, of :func:`compared`.
+    ``rows`` and ``corner`` are as for :func:`results.number_table`. The sentences are those of
+    :func:`best_of` and, for a ``pair`` of rows, of :func:`compared`.
     """
     columns = [only] if only else dict.fromkeys(name for row in rows.values() for name in row)
     lines = [results.number_table(rows, corner)]

@@ -1,7 +1,7 @@
 """Mask R-CNN, the network: torchvision's, for images of any number of channels.
 
 He et al. 2017, doi 10.1109/ICCV.2017.322. torchvision is optional: install the extra
-``baselines``. Training and prediction are in :mod:`micranet_helpers.baselines.mask_rcnn`.
+``baselines``. Training and prediction are in :mod:`micranet_helpers.lessons.baselines.mask_rcnn`.
 """
 
 from collections.abc import Sequence

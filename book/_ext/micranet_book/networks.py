@@ -10,9 +10,10 @@ import yaml
 from skimage.measure import label, regionprops
 
 from micranet_book import record, runner
-from micranet_helpers import results, train, zoo
+from micranet_helpers import train, zoo
 from micranet_helpers.data import actin, ctc, dataset, em, mnist, pvivax
 from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.lessons import results
 from micranet_helpers.lessons.model_card import publish_weights
 from micranet_helpers.lessons.training import STUDENT, build_dataset
 from micranet_helpers.maps.thresholds import from_labels

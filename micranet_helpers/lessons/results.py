@@ -90,7 +90,7 @@ def full(dataset: str) -> list[dict[str, Any]]:
 
     They are sorted as by :func:`collect`; the list is empty if there are none.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     # In a checkout they are in the book, in an installed package beside its code.
     folders = package.parent / "book" / "results" / "full", package / "full"
     there = [folder for folder in folders if folder.is_dir()]
