@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
 from scipy.spatial import cKDTree
 from skimage.measure import label as components
 from skimage.morphology import remove_small_objects
@@ -88,18 +88,29 @@ def _depth(half: Plane, reach: int) -> Plane:
     return (1 - (np.arange(-reach, reach + 1) / half[:, None]) ** 2).clip(-9)
 
 
+def _around(path: Plane, reach: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Find the pixels of an image within ``reach`` of a path, and few others, (N, 2)."""
+    edge = reach + 1
+    lower = np.maximum(np.floor(path.min(0)).astype(int) - edge, -edge)
+    upper = np.maximum(np.minimum(np.ceil(path.max(0)).astype(int), shape) + edge, lower + 1)
+    drawn = np.rint(path).astype(int)
+    drawn = drawn[((drawn >= lower) & (drawn < upper)).all(1)] - lower
+    free = np.ones(upper - lower, bool)
+    free[tuple(drawn.T)] = False
+    pixels = np.argwhere(distance_transform_edt(free) <= edge) + lower
+    return pixels[((pixels >= 0) & (pixels < shape)).all(1)]
+
+
 def _paint(scene: Plane, path: Plane, texture: Plane) -> tuple[Any, NDArray[np.int64], Plane]:
     """Bend a straight texture along a path and add it; where, and what is along and across."""
     reach = texture.shape[1] // 2
-    lower = np.maximum(np.floor(path.min(0) - reach), 0).astype(int)
-    upper = np.maximum(np.minimum(np.ceil(path.max(0)) + reach, scene.shape), lower).astype(int)
-    pixels = np.mgrid[tuple(map(slice, lower, upper))].reshape(2, -1)
-    _, along = cKDTree(path).query(pixels.T, distance_upper_bound=reach, workers=-1)
-    pixels, along = pixels[:, along < len(path)], along[along < len(path)]
-    tangent, offset = np.gradient(path, axis=0)[along], pixels.T - path[along]
+    pixels = _around(path, reach, scene.shape)
+    _, along = cKDTree(path).query(pixels, distance_upper_bound=reach)
+    pixels, along = pixels[along < len(path)], along[along < len(path)]
+    tangent, offset = np.gradient(path, axis=0)[along], pixels - path[along]
     beside = np.abs((tangent * offset).sum(1)) <= 1  # not beyond the ends
     across = (tangent[:, 0] * offset[:, 1] - tangent[:, 1] * offset[:, 0])[beside]
-    where, along = tuple(pixels[:, beside]), along[beside]
+    where, along = tuple(pixels[beside].T), along[beside]
     scene[where] += map_coordinates(texture, [along, across + reach], order=1)
     return where, along, across
 
