@@ -14,9 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, maximum_filter, zoom
-from scipy.stats import poisson
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,6 +59,8 @@ def load(images: Path | str | None = None, labels: Path | str | None = None) -> 
     10.24432/C50P49) are enlarged from 8×8 px to MNIST's format, 20 px high in a field of 28. Raises
     ValueError if a file is no idx file, the two do not belong together, or only one is given.
     """
+    from sklearn.datasets import load_digits  # takes a second to load
+
     if (images is None) != (labels is None):
         raise ValueError("Give both of MNIST's files, images and labels, or none.")
     if images is None:
@@ -97,6 +96,8 @@ def split(digits: Digits, seed: int = 0) -> tuple[Digits, Digits, Digits]:
 
     No digit is in two of them; the share of each class is kept. ``seed`` says which split.
     """
+    from sklearn.model_selection import train_test_split
+
     ids, classes = np.arange(len(digits.classes)), digits.classes
     train, rest = train_test_split(ids, test_size=0.3, stratify=classes, random_state=seed)
     validation, test = train_test_split(
@@ -212,5 +213,7 @@ def _place(image, patch, reach, margin, rng):
 @cache
 def _poisson_table() -> np.ndarray:
     """Tabulate quantiles of the background noise in [0, 1], to be looked up by 16 random bits."""
+    from scipy.stats import poisson
+
     quantiles = (np.arange(2**16) + 0.5) / 2**16
     return (poisson.ppf(quantiles, BACKGROUND) / 255).astype(np.float32)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score
 
 from micranet_helpers.data.own.answers import FIELDS, Answer, Question, of_class, read
 from micranet_helpers.files.tables import cell
@@ -71,6 +70,8 @@ def agreement(
     Returns Cohen's kappa over the crops that both know (1: the same, 0: as by chance; NaN if there
     are none, or all have one label), and the crops on which they differ.
     """
+    from sklearn.metrics import cohen_kappa_score  # takes a second to load
+
     pairs, differ = [np.zeros((2, 0))], []
     for file in sorted(one.keys() & other.keys()):
         both = np.stack([one[file], other[file]])

@@ -7,7 +7,6 @@ networks are not trained anew: the true uncertainty is larger.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap
 
 LEAST = 5
 """Smallest number of images that an interval is given for."""
@@ -44,6 +43,8 @@ def gain_interval(tally: ArrayLike, other: ArrayLike, seed: int = 0) -> tuple[fl
 
 
 def _interval(statistic, rows: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    from scipy.stats import bootstrap  # takes a second to load
+
     if rows.shape[1] < LEAST:
         return float("nan"), float("nan")
     options = {"paired": True, "method": "percentile", "confidence_level": LEVEL, "rng": seed}

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, rfft2
 from scipy.ndimage import distance_transform_edt, fourier_gaussian, gaussian_filter
-from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 from skimage.measure import label as components
 from skimage.morphology import remove_small_objects
@@ -121,6 +120,8 @@ def _cytoplasm(
     rng: np.random.Generator, cell: Plane, glia: Plane, depth: Plane, near: Plane
 ) -> Plane:
     """Draw what fills the cells and the glia; every cell has its own texture."""
+    from scipy.signal import fftconvolve  # takes a second to load
+
     size, cells = len(cell), cell.max() + 1
     grain = 0.8 * _noise(rng, size, 0.9) + 0.8 * _noise(rng, size, 2) + 0.3 * _noise(rng, size, 5)
     grain += 1.2 * np.exp(-((_noise(rng, size, 2) / 0.3) ** 2)) - 0.4  # a web of filaments
