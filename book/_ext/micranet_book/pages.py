@@ -8,6 +8,7 @@ code link to the reference. Pages say how long they take to read.
 """
 
 import html
+import os
 import re
 import textwrap
 from typing import Any
@@ -151,6 +152,11 @@ def _summarise_page(app: Sphinx, page: str, template: str, context: dict, doctre
     context["metatags"] += f'<meta name="description" content="{summary}">'
 
 
+def _share_the_writing(app: Sphinx, _: Any) -> None:
+    # All have been read, which an extension of Jupyter Book does not allow side by side.
+    app.parallel = os.cpu_count() or 1
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
     app.connect("autoapi-skip-member", _skip_internals)
@@ -160,6 +166,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", _say_how_long)
     app.connect("doctree-read", _link_terms)
     app.connect("doctree-read", _link_package)
+    app.connect("env-updated", _share_the_writing)
     app.connect("html-page-context", _summarise_page)
     app.connect("html-page-context", _leave_out_thebe, priority=900)
     app.connect("html-page-context", _name_roles, priority=900)  # after the theme's own
