@@ -18,6 +18,7 @@ from PIL import Image
 from skimage.draw import polygon2mask
 
 from micranet_helpers import zoo
+from micranet_helpers.data.own import read_geojson, read_masks
 from micranet_helpers.data.own.answers import read_answers
 from micranet_helpers.data.own.rois import read_rois
 from micranet_helpers.files.tables import csv_bytes
@@ -109,6 +110,19 @@ def test_every_file_says_the_same_about_the_objects(folder, model, tmp_path) -> 
     assert made["versions"] and made["parameters"]["scaling"] == "range"
     assert sorted(made["images"]) == ["a.tif", "day 2/b.tif"]
     opens_offline(report)
+
+
+def test_what_was_written_can_be_corrected_and_used_as_labels(folder, model, tmp_path) -> None:
+    predict(folder, model, tmp_path / "out")
+    place, kept = tmp_path / "out" / "images" / "a.tif", tmp_path / "corrected"
+    kept.mkdir()
+    for name in ("a-mask.ome.tif", "a-objects.geojson", "a-rois.zip"):
+        shutil.copy(place / name, kept)
+    labels = tifffile.imread(place / "a-mask.ome.tif")
+    for found in (read_masks(kept, ["cell"], instances=True), read_geojson(kept), read_rois(kept)):
+        assert [*found.images] == ["a"] and found.classes == ("cell",)
+        label, _ = found.images["a"](*labels.shape)
+        np.testing.assert_array_equal(label[0] > 0, labels > 0)
 
 
 def from_geojson(path: Path, shape: tuple[int, ...]) -> np.ndarray:

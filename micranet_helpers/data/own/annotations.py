@@ -33,8 +33,8 @@ from micranet_helpers.files.tables import content, visible
 MOST_PIXELS = 10**6  # largest coordinate, px; a larger one is taken for damage
 MOST_FAULTS = 20  # that are listed
 
-ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
-"""What programs, Cellpose among them, add to the name of an image for its mask."""
+ENDINGS = ("_cp_masks", "_masks", "_mask", "-mask", "_labels", "_label")
+"""What programs, Cellpose and ours among them, add to the name of an image for its mask."""
 
 Label = tuple[NDArray[Any], NDArray[np.float32] | None]
 
