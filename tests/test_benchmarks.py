@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from micranet_helpers.data import dataset, pvivax
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.lessons import results
 from micranet_helpers.metrics.boxes import Curve
+from micranet_helpers.networks import micranet
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -44,14 +44,12 @@ def test_benchmark_prints_and_saves_its_table(
 ) -> None:
     save = tmp_path / "table.md"
     command = [str(BENCHMARKS / f"{name}.py"), *options.split(), "--save", str(save)]
-    if name in ("many", "threads", "fill"):  # start processes of their file, or make networks small
-        command = [sys.executable, *command]
-        table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    else:  # torch is loaded here already
-        monkeypatch.syspath_prepend(str(BENCHMARKS))
-        monkeypatch.setattr(sys, "argv", command)
-        importlib.import_module(name).main()
-        table = capsys.readouterr().out
+    # In this process, where torch is loaded already.
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(micranet, "WIDTHS", micranet.WIDTHS)  # `fill` makes networks small
+    importlib.import_module(name).main()
+    table = capsys.readouterr().out
     assert save.read_text(encoding="utf-8").strip() == table.strip()
     assert len(re.findall(rf"^\| {row}$", table, re.MULTILINE)) == expected
 
