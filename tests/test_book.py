@@ -130,6 +130,14 @@ NETWORKS = {f"network={name}" for name in try_page.KINDS}
 """What the address of the page `try` may say behind its `#`."""
 
 
+def test_the_menu_numbers_the_chapters_in_their_order(html: Path) -> None:
+    soup = BeautifulSoup((html / "intro.html").read_bytes(), "html.parser")
+    entries = [entry.text.strip() for entry in soup.select(".bd-sidebar-primary a.internal")]
+    numbers = [int(found[1]) for entry in entries if (found := re.match(r"(\d+)\. ", entry))]
+    assert numbers == [*range(1, len(numbers) + 1)] and len(numbers) > 12
+    assert "All modules" in entries  # which are no chapter
+
+
 def test_every_internal_link_leads_somewhere(html: Path) -> None:
     soups = {path: BeautifulSoup(path.read_bytes(), "html.parser") for path in pages_of(html)}
     places = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}

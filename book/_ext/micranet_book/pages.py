@@ -10,9 +10,11 @@ code link to the reference. Pages say how long they take to read.
 import html
 import os
 import re
+import sys
 import textwrap
 from typing import Any
 
+from astroid.manager import AstroidManager
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -157,8 +159,17 @@ def _share_the_writing(app: Sphinx, _: Any) -> None:
     app.parallel = os.cpu_count() or 1
 
 
+class _Foreign:
+    """Modules that the reference does not describe: neither ours nor Python's."""
+
+    def __contains__(self, name: str) -> bool:
+        return name.split(".")[0] not in {"micranet_helpers", *sys.stdlib_module_names}
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx; ``extra_extensions`` of ``book/_config.yml`` names this module."""
+    # Or what reads our sources would follow every import, far into torch and SciPy.
+    AstroidManager.brain["module_denylist"] = _Foreign()
     app.connect("autoapi-skip-member", _skip_internals)
     app.connect("source-read", _take_own_pictures)
     app.connect("doctree-read", _describe_figures)
