@@ -21,7 +21,7 @@ from micranet_helpers.data.crops import CropDataset, toned, turned
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.networks import MICRANet, UNet
-from micranet_helpers.networks.precision import best_device, choose_precision
+from micranet_helpers.networks.precision import autocast, best_device
 from micranet_helpers.train import fit
 
 HIGHEST = 0.01
@@ -46,7 +46,7 @@ def of_split(
     """
     samples = list(dataset.read(path, crops.split))
     images = [sample.pixels for sample in samples]
-    with torch.autocast(best_device(), torch.bfloat16, choose_precision() == "bf16-mixed"):
+    with autocast():
         scores = [pixel_scores([model], image) for image in images]
     if guide is not None:
         scores = [guide(*pair) for pair in zip(samples, scores, strict=True)]

@@ -26,3 +26,8 @@ def choose_precision() -> str:
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return "bf16-mixed" if native else "32-true"
+
+
+def autocast() -> torch.autocast:
+    """Let networks compute in bfloat16 where this machine has it; a context manager."""
+    return torch.autocast(best_device(), torch.bfloat16, choose_precision() == "bf16-mixed")
