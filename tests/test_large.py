@@ -308,7 +308,7 @@ def find_until_killed(path: Path, out: Path, calls: int, stage: str) -> None:
     """Work in small tiles, and end by SIGKILL in the middle of a stage, after some blocks."""
     with pytest.MonkeyPatch.context() as patch:
         small_tiles(patch)
-        place, left = large._place, [calls]
+        place, left = large.put, [calls]
 
         def killing(array, *rest, **more) -> None:
             place(array, *rest, **more)
@@ -316,7 +316,7 @@ def find_until_killed(path: Path, out: Path, calls: int, stage: str) -> None:
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        patch.setattr(large, "_place", killing)
+        patch.setattr(large, "put", killing)
         large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
 
 

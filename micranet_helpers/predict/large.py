@@ -106,7 +106,7 @@ def find(
         labels, block, numbers[block.number][parts[:, *block.own]])))  # fmt: skip
     picture = np.zeros((len(found[0]["picture"]), *labels[-1].shape[1:]), found[0]["picture"].dtype)
     for block, done in zip(blocks, found, strict=True):
-        _place(picture, block.own, done["picture"], 2 ** (len(labels) - 1), cut=False)
+        put(picture, block.own, done["picture"], 2 ** (len(labels) - 1), cut=False)
     classes = (table[:, FIRST] // math.prod(shape[1:])).astype(np.int64)
     share = covered / math.prod(shape[1:])
     return Found(table[:, :FIRST], classes, share, highest, picture, labels[-1][:])
@@ -368,7 +368,7 @@ def _pyramid(
             for level in range(count)]  # fmt: skip
 
 
-def _place(
+def put(
     array: Any, own: tuple[slice, slice], values: NDArray[Any], step: int, cut: bool = True
 ) -> None:
     """Put every n-th pixel of a block, (K, h, w), into an array of every n-th pixel of all."""
@@ -382,13 +382,13 @@ def _place(
 
 def _kept(scores: list[Any], block: Block, values: NDArray[np.float32]) -> dict[str, Any]:
     for level, array in enumerate(scores):
-        _place(array, block.own, values, 2**level)
+        put(array, block.own, values, 2**level)
     return {"highest": values.max()}
 
 
 def _numbered(labels: list[Any], block: Block, values: NDArray[np.uint32]) -> dict[str, Any]:
     for level, array in enumerate(labels):
-        _place(array, block.own, values, 2**level)
+        put(array, block.own, values, 2**level)
     return {"covered": np.count_nonzero(values.any(0))}
 
 
