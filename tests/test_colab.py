@@ -103,8 +103,9 @@ def commit_project(repository: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     me = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    release = f"v{PROJECT['project']['version']}"
     for call in (("init", "-q"), ("add", "."), (*me, "commit", "-qm", "as it stands"),
-                 ("config", "uploadpack.allowFilter", "true")):
+                 ("tag", release), ("config", "uploadpack.allowFilter", "true")):
         subprocess.run(["git", *call], cwd=repository, check=True)
 
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PROJECT["project"]["urls"]["Repository"]
+RELEASE = f"v{PROJECT['project']['version']}"  # whose chapters and package Colab takes
 COLAB = ADDRESS.replace("https://github.com/", "https://colab.research.google.com/github/")
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if "_build" not in path.parts)
 MODULES = sorted([*(ROOT / "micranet_helpers").rglob("*.py"), *(BOOK / "_ext").rglob("*.py")])
@@ -86,7 +87,7 @@ def test_parameters_are_annotated_literals_with_a_comment(path: Path) -> None:
 @every_notebook
 def test_badge_opens_this_chapter(path: Path) -> None:
     links = re.findall(r"\]\((https://colab\.[^)]*\.ipynb)\)", path.read_text(encoding="utf-8"))
-    own = f"{COLAB}/blob/main/{path.relative_to(ROOT).as_posix()}"
+    own = f"{COLAB}/blob/{RELEASE}/{path.relative_to(ROOT).as_posix()}"
     assert links == [own] if code_cells(path) else set(links) <= {own}
 
 
@@ -96,6 +97,7 @@ def test_setup_cell_is_first_and_the_same_everywhere(path: Path) -> None:
     if path in chapters:
         assert tagged(path, "setup") == [code_cells(path)[0].source]
         assert tagged(path, "setup") == tagged(chapters[0], "setup")
+        assert f"git+{ADDRESS}@{RELEASE}\"" in tagged(path, "setup")[0]
 
 
 @every_notebook
@@ -222,20 +224,28 @@ def test_messages_under_troubleshooting_are_those_of_the_package() -> None:
                 assert any(part.strip() in text for text in texts), message
 
 
-def test_set_address(tmp_path: Path) -> None:
+def test_colab_opens_from_the_pages_what_the_badges_open() -> None:
+    book = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
+    assert book["repository"]["branch"] == RELEASE
+
+
+def test_a_release_sets_version_and_address(tmp_path: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("needs git")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "README.md").write_text(f"{ADDRESS}/issues {COLAB}/blob/main/x.ipynb\n")
+    colab = f"{COLAB}/blob/{RELEASE}/x.ipynb"
+    (tmp_path / "README.md").write_text(f"{ADDRESS}/issues {colab} git+{ADDRESS}@{RELEASE}\n")
     (tmp_path / "logo.bin").write_bytes(b"\xff\r\n")
-    script, new = ROOT / ".ci" / "set_address.py", "https://github.com/lab/masks"
-    subprocess.run([sys.executable, script, new], cwd=tmp_path, check=True)
+    script, new = ROOT / ".ci" / "release.py", "https://github.com/lab/masks"
+    subprocess.run([sys.executable, script, "2.0.1", new], cwd=tmp_path, check=True)
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["urls"]["Repository"] == new
-    colab = "https://colab.research.google.com/github/lab/masks/blob/main/x.ipynb"
-    assert (tmp_path / "README.md").read_text() == f"{new}/issues {colab}\n"
+    assert (project["urls"]["Repository"], project["version"]) == (new, "2.0.1")
+    colab = "https://colab.research.google.com/github/lab/masks/blob/v2.0.1/x.ipynb"
+    assert (tmp_path / "README.md").read_text() == f"{new}/issues {colab} git+{new}@v2.0.1\n"
     assert (tmp_path / "logo.bin").read_bytes() == b"\xff\r\n"
+    wrong = subprocess.run([sys.executable, script, "next"], cwd=tmp_path, capture_output=True)
+    assert wrong.returncode == 1 and b"usage" in wrong.stderr
 
 
 # --- lock file and conda environment -----------------------------------------------------------
