@@ -204,6 +204,7 @@ MISFITS = {
     "stack": (tiff(PAIR, imagej=True, **ZYX), "stack with the axes ZYX"),
     "many planes": (tiff(np.stack([GREY] * 5), photometric="minisblack"), "axes QYX"),
     "several": (pages([GREY, RGB]), "2 images"),
+    "thumbnail": (tiff(GREY, subfiletype=1), "holds no image"),
     "nan": (tiff(np.where(GREY, GREY, np.nan)), "NaN"),
     "large": (tiff(GREY.astype(np.int64) << 40), "too large"),
     "complex": (tiff(GREY.astype(np.complex64)), "complex64"),

@@ -147,7 +147,8 @@ def open_tiff(
     with _complaints() as complaints, io.BytesIO(data) as memory, tifffile.TiffFile(memory) as file:
         series = [found for found in file.series if not found.keyframe.is_reduced]
         if len(series) != 1:
-            raise _Unusable(f"it holds {len(series)} images: save each as a file of its own.")
+            several = f"{len(series)} images: save each as a file of its own"
+            raise _Unusable(f"it holds {several if series else 'no image'}.")
         check(series[0], len(data), lambda start, count: data[start : start + count])
 
         def read() -> NDArray[Any]:
