@@ -21,6 +21,7 @@ from skimage.measure import label
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data import dataset
 from micranet_helpers.maps.recipes import SELF_TRAINED, recipe
+from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.predict import predict, ways
 from micranet_helpers.train import logits_of
 
@@ -116,11 +117,25 @@ def test_figures_on_the_card_are_measured_again(
     else:
         areas = metrics.roc_areas(logits, crops.labels)
         measured = dict(zip(AREAS[name], torch.as_tensor(areas).tolist(), strict=True))
+    if name in OUTLINES:
+        measured[OUTLINES[name]] = f1_of_pixels(name)
     for figure, value in measured.items():
         [said] = re.findall(rf"^\| {re.escape(figure)} \| ([\d.]+) ", card(name), re.MULTILINE)
         assert abs(float(said) - value) < 0.005, figure
 
 
+def f1_of_pixels(name: str) -> float:
+    """How well the U-Net outlines the first class of all test images."""
+    unet = zoo.load(zoo.shipped()[name], "UNet-self").models[0]
+    tests = list(dataset.read(networks.data_of(BOOK, name)[0], "testing"))
+    masks = [pixel_scores([unet], sample.pixels)[0] > 0 for sample in tests]
+    return metrics.pooled_f1(masks, [sample.label[0] > 0 for sample in tests])
+
+
+OUTLINES = {
+    "neuropil": "pixel F1, self-trained",
+    "cells": "Usiigaci: pixel F1, self-trained",
+}
 AREAS = {
     "neuropil": ["crop AUC"],
     "smears": ["crop AUC"],
