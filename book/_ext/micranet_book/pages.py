@@ -8,7 +8,6 @@ code link to the reference. Pages say how long they take to read.
 """
 
 import html
-import os
 import re
 import sys
 import textwrap
@@ -86,10 +85,11 @@ def _skip_internals(
 
 
 def _words(node: nodes.Node) -> int:
-    """Count the words to be read: no code, and nothing that code printed."""
+    """Count the words to be read: no code, nothing that code printed, no table: it is looked at."""
     if isinstance(node, nodes.Text):
         return len(node.split())
-    unread = isinstance(node, nodes.literal_block) or node.get("nb_element") == "cell_code"
+    unread = isinstance(node, (nodes.literal_block, nodes.table))
+    unread = unread or node.get("nb_element") == "cell_code"
     return 0 if unread else sum(map(_words, node.children))
 
 
@@ -154,11 +154,6 @@ def _summarise_page(app: Sphinx, page: str, template: str, context: dict, doctre
     context["metatags"] += f'<meta name="description" content="{summary}">'
 
 
-def _share_the_writing(app: Sphinx, _: Any) -> None:
-    # All have been read, which an extension of Jupyter Book does not allow side by side.
-    app.parallel = os.cpu_count() or 1
-
-
 class _Foreign:
     """Modules that the reference does not describe: neither ours nor Python's."""
 
@@ -177,7 +172,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", _say_how_long)
     app.connect("doctree-read", _link_terms)
     app.connect("doctree-read", _link_package)
-    app.connect("env-updated", _share_the_writing)
     app.connect("html-page-context", _summarise_page)
     app.connect("html-page-context", _leave_out_thebe, priority=900)
     app.connect("html-page-context", _name_roles, priority=900)  # after the theme's own
