@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 from micranet_helpers import train as tr
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
-from micranet_helpers.maps import selftraining
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.selftraining import PixelCrops, absent, level, of_split, targets
 from micranet_helpers.maps.tiles import padded
+from micranet_helpers.networks import precision
 
 SHAPES = [(40, 56), (24, 16), (30, 90)]
 RULE = Rule(("cell", "fibre"), visible_share=0.5)
@@ -151,7 +151,7 @@ def test_a_box_that_shows_a_class_has_some_of_it(scores: np.ndarray, data: st.Da
 
 
 def test_targets_of_a_split_follow_from_evidence_and_labels(path, monkeypatch) -> None:
-    monkeypatch.setattr(selftraining, "choose_precision", lambda: "32-true")
+    monkeypatch.setattr(precision, "choose_precision", lambda: "32-true")
     model, data = random_model(num_classes=2), CropDataset(path, "training", 8, 8, RULE)
     images, made = of_split(model, path, data)
     samples = list(dataset.read(path, "training"))

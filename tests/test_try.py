@@ -308,6 +308,18 @@ def test_a_computation_can_be_cancelled_while_the_page_answers(page: Any, tmp_pa
     message(page, "Cancelled")
 
 
+def test_a_network_that_fails_while_maps_are_computed_is_said(page: Any, tmp_path: Path) -> None:
+    browser.write_picture(tmp_path / "large.png", pixels(300, 300))
+    page.get_by_label("tile, px").fill("32")
+    page.get_by_label("tile, px").press("Enter")
+    take(page, tmp_path / "large.png")
+    page.get_by_role("progressbar", name="tiles computed").wait_for()
+    (tmp_path / "words.onnx").write_bytes(b"no network")
+    page.get_by_label("or your own, ONNX").set_input_files(tmp_path / "words.onnx")
+    expect(summary(page)).to_contain_text("object")  # of the picture, which is done to its end
+    message(page, "no ONNX file")
+
+
 @pytest.mark.parametrize("way", ["drop", "paste"])
 def test_a_picture_can_be_dropped_and_pasted(page: Any, way: str) -> None:
     page.evaluate(

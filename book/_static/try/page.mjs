@@ -15,10 +15,11 @@ function say(text, wrong = false) {
   find("message").classList.toggle("wrong", wrong);
 }
 
-/** Do what a reader asks for; an error is shown, unless the reader has asked for more since. */
-async function attempt(doing, work) {
-  const mine = (turn += 1);
-  say(doing);
+/** Do what a reader asks for; an error is shown, unless the reader has asked for more since. What
+    was asked for before that is done late, and says nothing. */
+async function attempt(doing, work, late = false) {
+  const mine = late ? 0 : (turn += 1);
+  if (!late) say(doing);
   await work().catch((error) => mine === turn && say(error.message, true));
 }
 
@@ -77,7 +78,7 @@ async function takeFile(file) {
 
 /** Run the network on the picture, with progress; what follows is drawn. */
 async function explain() {
-  const picture = opened;
+  const picture = opened, mine = turn;
   running += 1;
   find("results").hidden = true;
   find("running").hidden = false;
@@ -94,11 +95,11 @@ async function explain() {
   if (predicted.some(([k]) => `${k}` === cls)) form.cls.value = cls;
   find("results").hidden = false;
   told = `${note}${opened}.`;
-  await draw();
+  await draw(null, mine !== turn);
 }
 
 /** Draw what is chosen; what is chosen meanwhile, afterwards. */
-async function draw() {
+async function draw(_, late = false) {
   changed = true;
   if (drawing) return;
   drawing = true;
@@ -110,7 +111,8 @@ async function draw() {
       if (!layers.includes(true)) throw new Error("Choose at least one layer.");
       const colour = all.colours[chosen.get("cls") % all.colours.length];
       show(await ask("draw", { ...Object.fromEntries(chosen), layers, colour }));
-    });
+    }, late);
+    late = false;
   }
   drawing = false;
 }
