@@ -72,7 +72,7 @@ def plot_budgets(
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 3.2))
     colours = run_colours(curves)
-    for number, ((name, runs), mark) in enumerate(zip(curves.items(), "os^Dvp", strict=False)):
+    for number, ((name, runs), mark) in enumerate(zip(curves.items(), "os^Dvp*X<>", strict=False)):
         costs = sorted(runs)
         beside = 1.04 ** (number - len(curves) / 2)  # so that equal measures do not hide each other
         means = np.array([np.mean(runs[cost]) for cost in costs])
