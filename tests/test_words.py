@@ -103,8 +103,8 @@ def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
                  for kind in ("yes or no, two at a time, 5", "boxes, 5", "scribbles, 5",
                               "yes or no, two at a time, 20", "outlines, 20",
                               "yes or no, 5 % wrong, 20"))),
-            said("reach {:.2f} in twenty minutes (one seed); where a network, trained after half of "
-                 "the time, chooses the crops, it is {:.2f} (one seed), no more than",
+            said("reach {:.2f} in twenty minutes (one seed); where a network, trained after half "
+                 "of the time, chooses the crops, it is {:.2f} (one seed), no more than",
                  *(values("budget-em", f"pixel F1, yes or no, {way}, 20 min").mean()
                  for way in ("random crops", "network chooses"))),
             said("that reaches no more than twenty: {:.2f}.",
