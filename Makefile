@@ -46,12 +46,11 @@ endif
 book: .venv/.ready
 	$(BIN)/micranet-book build --profile $(PROFILE) $(ARGS)
 
-# A worker a core, and one for when others wait for a browser or a server; each of one thread, a file
-# at a time: files share what is costly, such as the executed book. As for the book's kernels, glibc keeps the memory of large tensors: mapping it anew took 14 %
+# A worker a core, of one thread, a file at a time: files share what is costly, such as the executed
+# book. As for the book's kernels, glibc keeps the memory of large tensors: mapping it anew took 14 %
 # of a U-Net's training step here, and in a busy moment 44 %.
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
-WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
-PYTEST = OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+PYTEST := OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n auto --dist loadfile \
     --no-loadscope-reorder
 
 test: .venv/.ready
