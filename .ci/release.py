@@ -28,7 +28,7 @@ listed = subprocess.run(
     check=True, capture_output=True, text=True,
 ).stdout
 for path in map(Path, filter(None, listed.split("\0"))):
-    if not path.is_file() or path.name.endswith(".lock"):
+    if not path.is_file():
         continue
     content = before = path.read_bytes()
     for was, becomes in changes:

@@ -40,13 +40,13 @@ def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, mon
 
 # Enough to run every cell on real images: parts of a few of them, and a classifier from a zoo, as
 # the reader's own may be; the numbers mean nothing. Channels and classes of the network, values.
-SHORT = ["stride=64", "pixel_crops=32", "pixel_epochs=1"]
+SHORT = ["pixel_crops=32", "pixel_epochs=1"]
 REAL = {
     "mnist": (1, 10, ["subset=test", "num_images=20"]),
     "em": (1, 1, ["subset=small", *SHORT, "ratios=['1:1']", "study_epochs=1"]),
-    "pvivax": (3, 1, ["subset=small", *SHORT, "test_stride=64", "num_local=6", "local_epochs=1"]),
+    "pvivax": (3, 1, ["subset=small", *SHORT, "num_local=6", "local_epochs=1"]),
     "ctc": (1, 6, ["subset=small", *SHORT]),
-    "actin": (1, 2, ["subset=axons", "num_images=16", "stride=64", "widths=[0, 8]"]),
+    "actin": (1, 2, ["subset=axons", "num_images=16", "widths=[0, 8]"]),
 }
 
 

@@ -298,22 +298,23 @@ def test_what_cannot_be_used_is_said_and_the_page_goes_on(
     expect(summary(page)).to_contain_text("object")
 
 
-def test_a_computation_can_be_cancelled_while_the_page_answers(page: Any, tmp_path: Path) -> None:
-    browser.write_picture(tmp_path / "large.png", pixels(600, 600))
+def begin_long(page: Any, folder: Path, side: int) -> None:
+    """Take a picture that needs many tiles, and wait until the first are computed."""
+    browser.write_picture(folder / "large.png", pixels(side, side))
     page.get_by_label("tile, px").fill("32")
     page.get_by_label("tile, px").press("Enter")
-    take(page, tmp_path / "large.png")
+    take(page, folder / "large.png")
     page.get_by_role("progressbar", name="tiles computed").wait_for()
+
+
+def test_a_computation_can_be_cancelled_while_the_page_answers(page: Any, tmp_path: Path) -> None:
+    begin_long(page, tmp_path, 600)
     page.get_by_role("button", name="Cancel").click()
     message(page, "Cancelled")
 
 
 def test_a_network_that_fails_while_maps_are_computed_is_said(page: Any, tmp_path: Path) -> None:
-    browser.write_picture(tmp_path / "large.png", pixels(300, 300))
-    page.get_by_label("tile, px").fill("32")
-    page.get_by_label("tile, px").press("Enter")
-    take(page, tmp_path / "large.png")
-    page.get_by_role("progressbar", name="tiles computed").wait_for()
+    begin_long(page, tmp_path, 300)
     (tmp_path / "words.onnx").write_bytes(b"no network")
     page.get_by_label("or your own, ONNX").set_input_files(tmp_path / "words.onnx")
     expect(summary(page)).to_contain_text("object")  # of the picture, which is done to its end

@@ -59,11 +59,11 @@ def load(images: Path | str | None = None, labels: Path | str | None = None) -> 
     10.24432/C50P49) are enlarged from 8×8 px to MNIST's format, 20 px high in a field of 28. Raises
     ValueError if a file is no idx file, the two do not belong together, or only one is given.
     """
-    from sklearn.datasets import load_digits  # takes a second to load
-
     if (images is None) != (labels is None):
         raise ValueError("Give both of MNIST's files, images and labels, or none.")
     if images is None:
+        from sklearn.datasets import load_digits  # takes a second to load
+
         bundled = load_digits()
         large = zoom(bundled.images / 16, (1, 2.5, 2.5), grid_mode=True, mode="grid-constant")
         # Enlarging leaves edges 5 px wide; twice the contrast makes them those of MNIST.

@@ -43,10 +43,10 @@ def gain_interval(tally: ArrayLike, other: ArrayLike, seed: int = 0) -> tuple[fl
 
 
 def _interval(statistic, rows: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    from scipy.stats import bootstrap  # takes a second to load
-
     if rows.shape[1] < LEAST:
         return float("nan"), float("nan")
+    from scipy.stats import bootstrap  # takes a second to load
+
     options = {"paired": True, "method": "percentile", "confidence_level": LEVEL, "rng": seed}
     low, high = bootstrap(tuple(rows), statistic, **options).confidence_interval
     return float(low), float(high)

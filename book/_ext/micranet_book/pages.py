@@ -157,8 +157,10 @@ def _summarise_page(app: Sphinx, page: str, template: str, context: dict, doctre
 class _Foreign:
     """Modules that the reference does not describe: neither ours nor Python's."""
 
+    known = sys.stdlib_module_names | {"micranet_helpers"}
+
     def __contains__(self, name: str) -> bool:
-        return name.split(".")[0] not in {"micranet_helpers", *sys.stdlib_module_names}
+        return name.split(".")[0] not in self.known
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

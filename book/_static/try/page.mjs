@@ -95,11 +95,11 @@ async function explain() {
   if (predicted.some(([k]) => `${k}` === cls)) form.cls.value = cls;
   find("results").hidden = false;
   told = `${note}${opened}.`;
-  await draw(null, mine !== turn);
+  await draw(mine !== turn);
 }
 
 /** Draw what is chosen; what is chosen meanwhile, afterwards. */
-async function draw(_, late = false) {
+async function draw(late = false) {
   changed = true;
   if (drawing) return;
   drawing = true;
@@ -152,7 +152,7 @@ function connect(how) {
     own: () => takeFile(form.own.files[0]), file: () => takeFile(form.file.files[0]),
     side: () => opened && attempt("", explain), scaling: () => opened && attempt("", explain) };
   for (const [name, work] of Object.entries(take)) form[name].addEventListener("change", work);
-  find("results").addEventListener("input", draw);
+  find("results").addEventListener("input", () => draw());
   find("load").addEventListener("click", () => load(how));
   find("cancel").addEventListener("click", () => ask("cancel"));
   find("sample").addEventListener("click", takeSample);
