@@ -346,6 +346,7 @@ def test_what_files_say_is_listed(tmp_path) -> None:
 
 @pytest.mark.parametrize(("name", "label"), [
     ("a.tif", "gs/set/a.png"), ("sub/a.tif", "a"), ("set/sub/a.tif", "sub/a.tif"),
+    ("sub/a.tif", "a-objects"), ("a.tif", "sub/a-rois"), ("sub/a-rois.tif", "a-rois"),
 ])  # fmt: skip
 def test_labels_made_elsewhere_find_their_image(name, label, tmp_path) -> None:
     (tmp_path / "i" / name).parent.mkdir(parents=True)
@@ -353,6 +354,13 @@ def test_labels_made_elsewhere_find_their_image(name, label, tmp_path) -> None:
     tifffile.imwrite(tmp_path / "i" / "b.tif", picture(1))
     found = own.survey(tmp_path / "i", labels(tmp_path / "i", {label: "1,0", "b.tif": "0,1"}))
     assert len(found.labelled) == 2 and not found.missing
+
+
+def test_an_image_called_as_predict_calls_its_files_keeps_its_own_label(tmp_path) -> None:
+    for n, name in enumerate(("a.tif", "a-objects.tif")):
+        tifffile.imwrite(tmp_path / name, picture(n))
+    found = own.survey(tmp_path, labels(tmp_path / "x", {"a-objects": "1,0"}))
+    assert found.unlabelled == ("a.tif",)
 
 
 def test_a_label_that_may_belong_to_two_images_is_given_to_none(tmp_path) -> None:

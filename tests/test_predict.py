@@ -18,7 +18,7 @@ from PIL import Image
 from skimage.draw import polygon2mask
 
 from micranet_helpers import zoo
-from micranet_helpers.data.own import read_geojson, read_masks
+from micranet_helpers.data.own import read_geojson, read_masks, survey
 from micranet_helpers.data.own.answers import read_answers
 from micranet_helpers.data.own.rois import read_rois
 from micranet_helpers.files.tables import csv_bytes
@@ -120,8 +120,9 @@ def test_what_was_written_can_be_corrected_and_used_as_labels(folder, model, tmp
         shutil.copy(place / name, kept)
     labels = tifffile.imread(place / "a-mask.ome.tif")
     for found in (read_masks(kept, ["cell"], instances=True), read_geojson(kept), read_rois(kept)):
-        assert [*found.images] == ["a"] and found.classes == ("cell",)
-        label, _ = found.images["a"](*labels.shape)
+        [image] = survey(folder, found).labelled
+        assert image.name == "a.tif" and found.classes == ("cell",)
+        label, _ = found.images[image.key](*labels.shape)
         np.testing.assert_array_equal(label[0] > 0, labels > 0)
 
 

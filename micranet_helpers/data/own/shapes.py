@@ -79,7 +79,6 @@ def from_folder(
             with faults.noted(), reading(path) as its_faults:
                 size, objects = items(path)
                 name, shapes = path.relative_to(folder).with_suffix("").as_posix(), []
-                name = name.removesuffix("-objects").removesuffix("-rois")  # those of `predict`
                 found.append((name, shapes, size))
                 for where, item in objects:
                     with its_faults.noted(where):

@@ -238,9 +238,10 @@ def _keys(names: Iterable[str], annotations: Annotations) -> dict[str, str | Non
             for name in names}  # fmt: skip
     left = defaultdict(list)
     for key in annotations.images.keys() - keys.values():
-        left[_parts(key)[-1]].append(key)
-    near = {name: [key for key in left[_parts(name)[-1]] if all(
-                map(str.__eq__, reversed(_parts(name)), reversed(_parts(key))))]
+        for parts in {_parts(key), _parts(key.removesuffix("-objects").removesuffix("-rois"))}:
+            left[parts[-1]].append((parts, key))  # `predict` calls its files NAME-objects
+    near = {name: [key for parts, key in left[_parts(name)[-1]] if all(
+                map(str.__eq__, reversed(_parts(name)), reversed(parts)))]
             for name, key in keys.items() if key is None}  # fmt: skip
     wanted = Counter(key for found in near.values() for key in found)
     clear = {name: found[0] for name, found in near.items()
