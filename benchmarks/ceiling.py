@@ -108,18 +108,23 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     """Train on masks, measure, and keep the result."""
     begin, values = time.perf_counter(), settings(chapter, profile) | {"subset": subset}
     source, number, side = values["source"], values["pixel_crops"], values["side"]
-    name = f"{chapter}-{source}{subset}"
-    path = SOURCES[chapter].build(folder / "data" / f"{name}.h5", source, subset=subset or None)
+    rounds = len(values.get("rings", [0]))
+    more = {name: values[name] for name in ("shrink",) if name in values}
+    name = "-".join([f"{chapter}-{source}{subset}", *map(str, more.values())])
+    path = SOURCES[chapter].build(
+        folder / "data" / f"{name}.h5", source, subset=subset or None, **more
+    )
     unet = selftraining.fit_student(
         *(painted(chapter, path, split) for split in ("training", "validation")), side, number,
-        folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"], seed,
+        folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"] * rounds, seed,
     )  # fmt: skip
     results.save(
         KEPT / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",
         source=source, split="testing", n=dataset.describe(path)[1]["testing"],
         labels_used=LABELS[chapter], seed=seed, metrics=measure(chapter, unet, path),
         seconds={"all": time.perf_counter() - begin},
-        parameters={name: values[name] for name in ("subset", "pixel_crops", "pixel_epochs")},
+        parameters={"rounds": rounds} | more
+        | {name: values[name] for name in ("subset", "pixel_crops", "pixel_epochs")},
     )  # fmt: skip
 
 

@@ -132,3 +132,20 @@ def test_the_open_dataset(tmp_path, masks, monkeypatch) -> None:
     about, _ = dataset.describe(path)
     assert "CC BY-NC-SA 3.0" in about.licence and "10.6084/m9.figshare.856713" in about.source
     assert asked == [("em", "small")] and about.pixel_size_um == em.PIXEL_SIZE
+
+
+def test_sections_can_be_shrunk(tmp_path, masks, monkeypatch) -> None:
+    for number in range(16):
+        drawn.section(tmp_path / "stack1", number, masks)
+    files = sorted(path for path in (tmp_path / "stack1").rglob("*.*"))
+    drawn.offer(monkeypatch, em, {"em": files})
+    pairs = zip(*(dataset.read(em.build(tmp_path / f"{n}.hdf5", "open", shrink=n), "testing")
+                  for n in (1, 2)), strict=True)  # fmt: skip
+    for whole, half in pairs:
+        bins = whole.image[0].reshape(half.image.shape[1], 2, half.image.shape[2], 2)
+        np.testing.assert_allclose(half.image[0], bins.mean((1, 3)), atol=0.5)
+        assert half.label.shape[1:] == half.image.shape[1:]
+        np.testing.assert_array_equal(half.label, whole.label[:, 1::2, 1::2])
+    assert dataset.describe(tmp_path / "2.hdf5")[0].pixel_size_um == 2 * em.PIXEL_SIZE
+    with pytest.raises(ValueError, match="shrink must be 1, 2 or 4, not 3"):
+        em.build(tmp_path / "3.hdf5", "open", shrink=3)

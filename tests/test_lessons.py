@@ -189,8 +189,9 @@ def test_baselines_load_the_networks_of_the_chapter(chapter: str) -> None:
 def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     subject = replace(
-        SUBJECTS["em"], num_images=5, size=192, epochs=1, pixel_crops=8, pixel_epochs=1
-    )
+        SUBJECTS["em"], num_images=5, size=192, epochs=1, pixel_crops=8, pixel_epochs=1,
+        rings=[0, 0],
+    )  # fmt: skip
     path = subject.build("simulated", "", 0)
     model = random_model(num_classes=1)
     unet = subject.student(model, path, 0)

@@ -133,6 +133,17 @@ def test_targets_say_what_is_known(scores: np.ndarray, data: st.DataObject) -> N
         assert ((plane == 1) == objects | (holes & ~none[k])).all()
 
 
+@given(scores=SCORES, ring=st.integers(1, 3), data=st.data())
+def test_near_an_outline_nothing_is_known_but_what_is_absent(scores, ring, data) -> None:
+    none = data.draw(hnp.arrays(bool, scores.shape))
+    sure, made = targets(scores, none, 0, 1), targets(scores, none, 0, 1, ring=ring)
+    for (k, *at), value in np.ndenumerate(made):
+        others = np.argwhere((sure[k] == 1) != (sure[k][*at] == 1))
+        near = (((others - at) ** 2).sum(1) <= ring**2).any()
+        expected = np.nan if near and not none[k][*at] else sure[k][*at]
+        np.testing.assert_equal(value, expected)
+
+
 @given(scores=SCORES, data=st.data())
 def test_a_box_that_shows_a_class_has_some_of_it(scores: np.ndarray, data: st.DataObject) -> None:
     none = data.draw(hnp.arrays(bool, scores.shape))

@@ -4,6 +4,7 @@ The sizes are those of the chapters at the profile `quick`, so that what was tra
 loaded; :func:`dataclasses.replace` changes them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,16 @@ class Subject:
     near: int  # side of what figures show of an image
     tile: int | None = None  # side of the tiles in which large images are predicted
     pixel_batch: int = 16
+    rings: Sequence[int] = (0,)  # rounds of self-training, as `training.self_train` takes them
+    shrink: int | None = None  # px of the open sections of em that become one, each way
     crops_as: dict[str, Any] = field(default_factory=dict, repr=False)  # other settings of crops
     fit_as: dict[str, Any] = field(default_factory=dict, repr=False)  # and of the classifier's fit
 
     def build(self, source: str, subset: str, seed: int) -> Path:
         """Build the dataset, or find the file of its chapter."""
-        seeded = {"seed": seed} if self.name == "mnist" else {}
+        more = {"mnist": {"seed": seed}, "em": {"shrink": self.shrink}}.get(self.name, {})
         return training.build_dataset(
-            self.name, source, subset, self.num_images, self.size, **seeded
+            self.name, source, subset, self.num_images, self.size, **more
         )
 
     def crops(self, path: Path, split: str, seed: int = 0) -> CropDataset:
@@ -76,7 +79,7 @@ class Subject:
         guide = selftraining.guided if self.name == "ctc" else None
         return training.self_train(
             model, path, *crops, self.pixel_crops, f"{self.folder(path, seed)}-unet",
-            self.pixel_epochs, seed, guide, self.pixel_batch,
+            self.pixel_epochs, seed, guide, self.pixel_batch, self.rings,
         )  # fmt: skip
 
     def objects(self, sample: Sample) -> NDArray[np.int64]:
@@ -112,8 +115,9 @@ SUBJECTS = {
         ),
         Subject(
             "em", em.RULE, questions=1, ours="evidence", num_images=16, size=384, side=64,
-            stride=32, test_stride=64, epochs=6, pixel_crops=1200, pixel_epochs=3, smallest=300,
-            near=192, tile=512, fit_as={"batch_size": 32},
+            stride=32, test_stride=64, epochs=6, pixel_crops=1200, pixel_epochs=2, rings=[4, 2],
+            shrink=1, smallest=300, near=192, tile=512,
+            fit_as={"batch_size": 32, "pool": "lse", "sharpness": 4.0},
             crops_as={"augment": True, "ratio": (1, 1), "redraw": True},
         ),
         Subject(

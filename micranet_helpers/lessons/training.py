@@ -1,7 +1,7 @@
 """Train the networks of the chapters: once, in folders that all chapters name alike."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ def run_folder(dataset: str | Path, *settings: object) -> str:
     return "runs/" + "-".join([Path(dataset).stem, *map(str, settings)]).replace(":", "-")
 
 
-def seconds(folder: str | Path) -> float:
-    """Sum the seconds of a run's epochs; NaN where nothing was trained."""
-    return sum(history(folder)["seconds"]) or math.nan
+def seconds(*folders: str | Path) -> float:
+    """Sum the seconds of the epochs of runs; NaN where nothing was trained."""
+    return sum(sum(history(folder)["seconds"]) for folder in folders) or math.nan
 
 
 def fit_or_load(
@@ -82,24 +82,36 @@ def self_train(
     model: MICRANet, path: str | Path, train: CropDataset, validation: CropDataset,
     num_crops: int, folder: str | Path, epochs: int, seed: int = 0,
     guide: Callable[[Sample, NDArray], NDArray] | None = None, batch_size: int = 16,
-    weights: str | Path = "train",
+    rings: Sequence[int] = (0,), weights: str | Path = "train",
 ) -> UNet:  # fmt: skip
     """Train a U-Net on what a classifier says, or load it if its run is complete.
 
     From ``weights``, a zoo as for :func:`fit_or_load`, it is loaded if there is a group
     ``UNet-self``. The crops are of the dataset at ``path``. ``guide`` is as for
-    :func:`micranet_helpers.maps.selftraining.of_split`, all else, and the network, as for
-    :func:`micranet_helpers.maps.selftraining.fit_student`.
+    :func:`micranet_helpers.maps.selftraining.of_split`. There is a round for each ring of doubt
+    along the outlines, px: the first learns from the classifier, each later one goes on from the
+    U-Net before, and learns from its masks (:func:`rounds_of` names their folders). All else, and
+    the network, is as for :func:`micranet_helpers.maps.selftraining.fit_student`.
     """
     if weights != "train" and STUDENT in {row["group"] for row in zoo.contents(weights)}:
         return zoo.load(weights, STUDENT).models[0].to(best_device())
     learnt = (value.cpu() for value in model.state_dict().values())
-    settings = str((seed, batch_size, num_crops, epochs, getattr(guide, "__name__", None)))
+    named = getattr(guide, "__name__", None)
+    settings = str((seed, batch_size, num_crops, epochs, [*rings], named))
     parts = chain(train.content(), validation.content(), learnt, [settings])
     painter, of_run = digest(parts).encode(), Path(folder, "painter")
     if of_run.is_file() and of_run.read_bytes() == painter:  # painting takes long
         return load(folder).to(best_device())
-    painted = [of_split(model, path, crops, guide=guide) for crops in (train, validation)]
-    unet = fit_student(*painted, train.side, num_crops, folder, epochs, seed, batch_size)
+    unet = None
+    for number, run in enumerate(rounds_of(folder, rings)):
+        painted = [of_split(unet or model, path, crops, None if unet else guide, rings[number])
+                   for crops in (train, validation)]  # fmt: skip
+        unet = fit_student(*painted, train.side, num_crops, run, epochs, seed + number, batch_size,
+                           start=unet)  # fmt: skip
     write_atomically(of_run, painter)
     return unet
+
+
+def rounds_of(folder: str | Path, rings: Sequence[int]) -> list[str]:
+    """Name the runs of the rounds of self-training; that of the last is the folder itself."""
+    return [*(f"{folder}-{number}" for number in range(1, len(rings))), str(folder)]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_fill_holes, gaussian_filter
+from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, gaussian_filter
 from skimage.filters import threshold_li
+from skimage.morphology import disk
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -29,20 +30,21 @@ HIGHEST = 0.01
 
 
 def of_split(
-    model: MICRANet, path: str | Path, crops: CropDataset,
-    guide: Callable[[dataset.Sample, NDArray], NDArray] | None = None,
+    model: MICRANet | UNet, path: str | Path, crops: CropDataset,
+    guide: Callable[[dataset.Sample, NDArray], NDArray] | None = None, ring: int = 0,
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:  # fmt: skip
     """Make the images and targets of self-training for a whole split of a dataset, in memory.
 
     Pixels with :func:`~micranet_helpers.maps.cam.evidence` below 0, where the classifier itself
-    says no, are background; the class begins at :func:`level`.
+    says no, are background; the class begins at :func:`level`. The scores of a U-Net that learnt
+    this way can be the evidence of the next round.
 
-    The classifier was trained on crops of the dataset at ``path``; ``crops`` are of one of its
+    The network was trained on crops of the dataset at ``path``; ``crops`` are of one of its
     splits, with their labels: the closer they lie, the more is known. A ``guide``, e.g.
     :func:`guided`, is a function of a Sample and its scores (K, H, W) that improves these by the
-    content of the image. Images and :func:`targets` are lists of float32 (C, H, W) and (K, H, W).
-    Raises FileNotFoundError or ValueError if the file is missing or damaged, a class is absent from
-    no crop, or an image is smaller than half a tile.
+    content of the image; ``ring`` is that of :func:`targets`. Images and targets are lists of
+    float32 (C, H, W) and (K, H, W). Raises FileNotFoundError or ValueError if the file is missing
+    or damaged, a class is absent from no crop, or an image is smaller than half a tile.
     """
     samples = list(dataset.read(path, crops.split))
     images = [sample.pixels for sample in samples]
@@ -53,7 +55,7 @@ def of_split(
     without = absent(crops, [image.shape[1:] for image in images])
     high = level(scores, without)
     pairs = zip(scores, without, strict=True)
-    return images, [targets(*pair, np.minimum(high, 0), high) for pair in pairs]
+    return images, [targets(*pair, np.minimum(high, 0), high, ring=ring) for pair in pairs]
 
 
 def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
@@ -117,7 +119,7 @@ BEST = 0.1
 
 def targets(
     scores: NDArray[np.floating], absent: NDArray[np.bool_], low: ArrayLike, high: ArrayLike,
-    shown: Sequence[tuple[int, slice, slice]] = (),
+    shown: Sequence[tuple[int, slice, slice]] = (), ring: int = 0,
 ) -> NDArray[np.float32]:  # fmt: skip
     """Make masks (K, H, W) that a network learns from, float32, with NaN where nothing is known.
 
@@ -125,7 +127,8 @@ def targets(
     1 where it is above ``high``, with holes filled. Pixels known to lack the class are never 1.
     ``low`` and ``high`` are one value or (K,); ValueError is raised if ``low`` is above ``high``.
     ``shown`` are boxes, of a class, rows and columns, that show it: of what may be the class there,
-    the highest scores, :data:`BEST` of the box, count as above ``high``.
+    the highest scores, :data:`BEST` of the box, count as above ``high``. At most ``ring`` px from
+    an outline nothing is known but what is absent.
     """
     low, high = (np.reshape(limit, (-1, 1, 1)) for limit in (low, high))
     if not (low <= high).all():
@@ -138,6 +141,9 @@ def targets(
     filled = np.stack([binary_fill_holes(plane) for plane in objects]) & ~absent
     made = np.where(absent | (scores < low), np.float32(0), np.float32(np.nan))
     made[filled] = 1
+    around = disk(ring)[None]
+    near = binary_dilation(filled, around) & ~binary_erosion(filled, around, border_value=1)
+    made[near & ~absent] = np.nan
     return made
 
 
@@ -246,20 +252,21 @@ Painted = tuple[Sequence[NDArray], Sequence[NDArray]]
 def fit_student(
     train: Painted, validation: Painted, side: int, num_crops: int, folder: str | Path,
     epochs: int, seed: int = 0, batch_size: int = 16, num_checked: int | None = None,
+    start: UNet | None = None,
 ) -> UNet:  # fmt: skip
     """Train a U-Net on painted images: pseudo-labels, or masks for a comparison.
 
     Images and targets are float32, (C, H, W) and (K, H, W), as of :func:`of_split`. An epoch has
     ``num_crops`` training crops, ``side`` px wide, a multiple of 16; ``num_checked``, by default an
-    eighth of them, are validated on. The rest is as for :func:`micranet_helpers.train.run.fit`; a
-    short training gains from small batches. The network is in evaluation mode, on the GPU if there
-    is one.
+    eighth of them, are validated on; the network begins with the weights of ``start``, or random
+    ones. The rest is as for :func:`micranet_helpers.train.run.fit`; a short training gains from
+    small batches. The network is in evaluation mode, on the GPU if there is one.
     """
     paint = PixelCrops(*train, side, num_crops, seed)
     check = PixelCrops(*validation, side, num_checked or max(num_crops // 8, 1), seed, False)
     unet = fit(
         paint, check, folder, epochs, batch_size=batch_size, learning_rate=3e-3, network="UNet",
-        seed=seed,
+        seed=seed, start=start,
     )  # fmt: skip
     return unet.to(best_device())
 
