@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -327,24 +328,31 @@ def table(lines: list[dict[str, Any]], measured: str) -> list[list[str]]:
 
 
 def keep(dataset: str, subject: Subject, lines: list[dict[str, Any]]) -> None:
-    """Write the results of each seed."""
-    measured = subject.measure
-    for seed in sorted({line["seed"] for line in lines}):
-        mine = [line for line in lines if line["seed"] == seed]
-        names = [line["kind"] + f", {line['way']}" * (line["way"] != line["kind"])
-                 + f", {line['minutes']:g} min" for line in mine]  # fmt: skip
-        results.save(
-            KEPT / f"budget-{dataset}-open-{seed}.json", dataset=f"budget-{dataset}",
-            source="open", seed=seed, n=mine[0]["n"], labels_used="for each way its own",
-            metrics={f"{measured}, {name}": line[measured]
-                     for name, line in zip(names, mine, strict=True)}
-            | {f"minutes, {name}": line["spent"] for name, line in zip(names, mine, strict=True)},
-            seconds={name: line["seconds"] for name, line in zip(names, mine, strict=True)},
-            parameters=subject.build.keywords | {
-                "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
-                "measured at": ", ".join(sorted({line["commit"] for line in mine})),
-            },
-        )  # fmt: skip
+    """Write the results of each seed; all at once, as a changed file makes the commit unclean."""
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = sorted({line["seed"] for line in lines})
+        files = [_kept(Path(folder), dataset, subject, [
+            line for line in lines if line["seed"] == seed]) for seed in seeds]  # fmt: skip
+        for file in files:
+            shutil.copy(file, KEPT)
+
+
+def _kept(folder: Path, dataset: str, subject: Subject, mine: list[dict[str, Any]]) -> Path:
+    names = [line["kind"] + f", {line['way']}" * (line["way"] != line["kind"])
+             + f", {line['minutes']:g} min" for line in mine]  # fmt: skip
+    measured, seed = subject.measure, mine[0]["seed"]
+    return results.save(
+        folder / f"budget-{dataset}-open-{seed}.json", dataset=f"budget-{dataset}",
+        source="open", seed=seed, n=mine[0]["n"], labels_used="for each way its own",
+        metrics={f"{measured}, {name}": line[measured]
+                 for name, line in zip(names, mine, strict=True)}
+        | {f"minutes, {name}": line["spent"] for name, line in zip(names, mine, strict=True)},
+        seconds={name: line["seconds"] for name, line in zip(names, mine, strict=True)},
+        parameters=subject.build.keywords | {
+            "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
+            "measured at": ", ".join(sorted({line["commit"] for line in mine})),
+        },
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -374,13 +382,13 @@ def main() -> None:
                     write_atomically(args.out, json.dumps(lines).encode())
     made, lines = lines, pooled(lines, subject.measure)
     commits = ", ".join(sorted({line["commit"][:10] for line in made}))
+    if args.save:
+        keep(args.dataset, subject, lines)
     report(f"{made[0]['date'][:10]}, {made[0]['device']}, commit {commits}: {args.dataset}, "
            f"{len(data.paths)} images to label, {lines[0]['n']} to judge by; "
            f"{subject.measure}, mean ± sd over {len({line['seed'] for line in lines})} seeds.",
            table(lines, subject.measure),
            KEPT.parent / f"budget-{args.dataset}.md" if args.save else None)  # fmt: skip
-    if args.save:
-        keep(args.dataset, subject, lines)
 
 
 if __name__ == "__main__":

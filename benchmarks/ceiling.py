@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from micranet_book import runner
-from results import BOOK, KEPT, head_of, options
+from results import BOOK, KEPT, head_of, keep, options
 from table import report
 
 from micranet_helpers import metrics
@@ -119,7 +119,7 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
         folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"] * rounds, seed,
     )  # fmt: skip
     results.save(
-        KEPT / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",
+        folder / "results" / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",
         source=source, split="testing", n=dataset.describe(path)[1]["testing"],
         labels_used=LABELS[chapter], seed=seed, metrics=measure(chapter, unet, path),
         seconds={"all": time.perf_counter() - begin},
@@ -149,6 +149,8 @@ def main() -> None:
     for chapter in args.chapters:
         for seed in args.seeds:
             run(chapter, seed, args.profile, args.subset, args.folder.resolve())
+    keep(args.folder, [f"{chapter}-masks" for chapter in args.chapters])
+    for chapter in args.chapters:
         tabulate(chapter, args.profile)
 
 

@@ -23,17 +23,21 @@ KEPT = BOOK / "results" / "full"
 
 
 def run(chapter: str, seed: int, profile: str, subset: str, others: dict, folder: Path) -> None:
-    """Run a chapter in its folder and keep the results that it wrote."""
+    """Run a chapter in its folder, where it writes its results, too."""
     _, parameters = runner.load_profile(BOOK, profile)
     values = parameters.get(chapter, {}) | {"seed": seed} | others
     if subset:
         values["subset"] = subset
     done = folder / f"{chapter}-{seed}.ipynb"
     papermill.execute_notebook(BOOK / f"{chapter}.ipynb", done, values, cwd=folder)
-    source = values.get("source", "simulated")
+
+
+def keep(folder: Path, names: Iterable[str]) -> None:
+    """Copy results to the book: after all runs, as a changed file makes the commit unclean."""
     KEPT.mkdir(exist_ok=True)
-    for file in (folder / "results").glob(f"{chapter}*-{source}-{seed}.json"):
-        shutil.copy(file, KEPT)
+    for name in names:
+        for file in (folder / "results").glob(f"{name}-*.json"):
+            shutil.copy(file, KEPT)
 
 
 def head_of(runs: list[dict], profile: str) -> str:
@@ -95,6 +99,8 @@ def main() -> None:
     for chapter in args.chapters:
         for seed in args.seeds:
             run(chapter, seed, args.profile, args.subset, others, args.folder.resolve())
+    keep(args.folder, args.chapters)
+    for chapter in args.chapters:
         tabulate(chapter, args.profile)
 
 

@@ -1,7 +1,9 @@
 """Benchmarks run and print their tables (how fast they are is not a test's business)."""
 
 import importlib
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +83,30 @@ def test_results_of_seeds_are_tabulated_with_their_origin(kept: Path, monkeypatc
     assert "| pixel F1, self-trained | 0.700 ± 0.100 |" in text
 
 
+@pytest.mark.parametrize(("benchmark", "dataset"), [("results", "em"), ("ceiling", "em-masks")])
+def test_results_come_from_one_clean_commit(
+    kept: Path, tmp_path_factory, monkeypatch, benchmark: str, dataset: str
+) -> None:
+    """A run that replaced a file of the book would make the commit of the next one unclean."""
+    module, book = importlib.import_module(benchmark), tmp_path_factory.mktemp("book")
+    monkeypatch.setattr(importlib.import_module("results"), "KEPT", book)
+    monkeypatch.setattr(module, "KEPT", book)
+    for file in kept.glob("em-*.json"):
+        shutil.copy(file, book)
+    (folder := kept / "run" / "results").mkdir(parents=True)
+    before = {file: file.read_bytes() for file in book.iterdir()}
+
+    def run(chapter: str, seed: int, *_: object) -> None:
+        assert {file: file.read_bytes() for file in book.iterdir()} == before
+        new = results.load(kept / f"{dataset}{'-open' * (dataset == 'em')}-{seed}.json")
+        (folder / f"{dataset}-open-{seed}.json").write_text(json.dumps(new | {"n": 7}))
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(sys, "argv", [benchmark, "em", "--folder", str(folder.parent)])
+    module.main()
+    assert [each["n"] for each in results.collect(book, dataset)].count(7) == 3
+
+
 def test_baselines_have_a_table_for_each_dataset(kept: Path, monkeypatch) -> None:
     module = importlib.import_module("results")
     monkeypatch.setattr(module, "KEPT", kept)
@@ -109,7 +135,7 @@ def test_ratio_to_masks_is_taken_seed_by_seed(kept: Path, monkeypatch) -> None:
 
 def test_settings_of_a_chapter_are_those_of_the_profile_and_else_the_defaults(kept: Path) -> None:
     values = importlib.import_module("ceiling").settings("em", "full")
-    assert values["source"] == "open" and values["side"] == 128 and values["seed"] == 0
+    assert values["source"] == "open" and values["side"] == 64 and values["seed"] == 0
 
 
 def test_ceiling_of_points_takes_its_threshold_from_the_validation(kept: Path) -> None:
