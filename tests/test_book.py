@@ -71,7 +71,7 @@ def test_every_figure_is_followed_by_its_caption(tree: Path) -> None:
 
 
 def test_networks_to_ship_are_published_from_the_chapters(tree: Path, tmp_path: Path) -> None:
-    networks.make(ROOT, "smoke", tmp_path)
+    networks.make(ROOT, profile="smoke", target=tmp_path)
     for name in networks.SHIPPED:
         entry = zoo.load(tmp_path / f"{name}.hdf5", "MICRANet")
         assert len(entry.usage.levels) == len(entry.usage.classes) == entry.params["num_classes"]

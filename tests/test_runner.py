@@ -292,6 +292,11 @@ def test_bad_usage_runs_nothing(untouched: Path, argv: list[str], message: str) 
     assert not out and not (untouched / "_build").exists()
 
 
+def test_a_network_that_does_not_exist_is_not_trained(untouched: Path) -> None:
+    code, out, err = call(untouched, "networks", "cells", "omega")
+    assert code == 2 and not out and "no network is called omega: choose among digits" in err
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("file", "text"),

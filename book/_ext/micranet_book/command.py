@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command, chapters=[], parameters=[])
         if name == "networks":
+            sub.add_argument("names", nargs="*", metavar="name", help="default: all")
             continue
         sub.add_argument("--profile", default="quick", help="file of book/profiles/ (quick)")
         if name != "list":
@@ -93,6 +94,9 @@ def _networks(root: Path, args: argparse.Namespace) -> None:
     from micranet_book import networks  # loads torch, as the next does
     from micranet_helpers.files.provenance import provenance
 
+    if unknown := set(args.names) - {*networks.SHIPPED}:
+        raise UsageError(f"no network is called {', '.join(sorted(unknown))}: choose among "
+                         f"{', '.join(networks.SHIPPED)}.")  # fmt: skip
     if str(provenance()["commit"]).endswith("+changes"):
         raise UsageError("commit your changes first: the model cards name the commit.")
-    networks.make(root)
+    networks.make(root, args.names or [*networks.SHIPPED])
