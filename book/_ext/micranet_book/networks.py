@@ -56,7 +56,8 @@ def data_of(book: Path, name: str) -> tuple[Path, dict]:
     declared = runner.inspect_parameters(book / f"{chapter}.ipynb")
     given = {key: yaml.safe_load(item["default"]) for key, item in declared.items()}
     given |= runner.load_profile(book, "networks")[1].get(chapter, {})
-    more = {"mnist": {"seed": 0}, "ctc": {"lines": given.get("lines")}}.get(chapter, {})
+    more = {"mnist": {"seed": 0}, "ctc": {"lines": given.get("lines")},
+            "em": {"shrink": given.get("shrink")}}.get(chapter, {})  # fmt: skip
     source, sizes = given["source"], (given["num_images"], given["size"])
     subset = given["subset"] * (source == "open")
     return build_dataset(chapter, source, subset, *sizes, **more), given
