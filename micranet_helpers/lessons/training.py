@@ -102,11 +102,12 @@ def self_train(
     painter, of_run = digest(parts).encode(), Path(folder, "painter")
     if of_run.is_file() and of_run.read_bytes() == painter:  # painting takes long
         return load(folder).to(best_device())
-    unet = None
-    for number, run in enumerate(rounds_of(folder, rings)):
-        painted = [of_split(unet or model, path, crops, None if unet else guide, rings[number])
+    unet, runs = None, rounds_of(folder, rings)
+    for left, run, ring in zip(reversed(range(len(runs))), runs, rings, strict=True):
+        painted = [of_split(unet or model, path, crops, None if unet else guide, ring)
                    for crops in (train, validation)]  # fmt: skip
-        unet = fit_student(*painted, train.side, num_crops, run, epochs, seed + number, batch_size,
+        # The last round, which is the result, has the seed itself.
+        unet = fit_student(*painted, train.side, num_crops, run, epochs, seed + left, batch_size,
                            start=unet)  # fmt: skip
     write_atomically(of_run, painter)
     return unet
