@@ -28,6 +28,7 @@ from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
 from micranet_helpers.networks import UNet
+from micranet_helpers.train import load
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -197,6 +198,10 @@ def test_self_training_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Monke
     unet = subject.student(model, path, 0)
     made = Path(f"{subject.folder(path, 0)}-unet", "last.ckpt").stat().st_mtime_ns
     assert unet.num_classes == 1
+    rounds = map(load, training.rounds_of(f"{subject.folder(path, 0)}-unet", subject.rings))
+    first, last = (torch.cat([w.flatten() for w in each.parameters()]) for each in rounds)
+    assert torch.equal(last, torch.cat([w.flatten() for w in unet.parameters()]))
+    assert 0 < (last - first).abs().max() < 0.05, "the last round goes on from the first"
     with monkeypatch.context() as patch:
         patch.setattr(training, "of_split", lambda *_, **options: pytest.fail("paints"))
         again = subject.student(model, path, 0)
