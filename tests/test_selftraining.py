@@ -181,6 +181,9 @@ def test_targets_of_a_split_follow_from_evidence_and_labels(path, monkeypatch) -
         np.testing.assert_array_equal(target, targets(score, none, np.minimum(high, 0), high))
         assert (target[none] == 0).all()
     assert any((target == 1).any() for target in made)
+    # A ring that would leave no object of a class is not drawn.
+    for target, whole in zip(made, of_split(model, path, data, ring=9)[1], strict=True):
+        np.testing.assert_array_equal(target, whole)
 
 
 def test_a_guide_changes_the_scores_of_a_split(path: Path) -> None:

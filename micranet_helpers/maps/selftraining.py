@@ -42,9 +42,10 @@ def of_split(
     The network was trained on crops of the dataset at ``path``; ``crops`` are of one of its
     splits, with their labels: the closer they lie, the more is known. A ``guide``, e.g.
     :func:`guided`, is a function of a Sample and its scores (K, H, W) that improves these by the
-    content of the image; ``ring`` is that of :func:`targets`. Images and targets are lists of
-    float32 (C, H, W) and (K, H, W). Raises FileNotFoundError or ValueError if the file is missing
-    or damaged, a class is absent from no crop, or an image is smaller than half a tile.
+    content of the image; ``ring`` is that of :func:`targets`, or 0 if it would leave no object of a
+    class. Images and targets are lists of float32 (C, H, W) and (K, H, W). Raises FileNotFoundError
+    or ValueError if the file is missing or damaged, a class is absent from no crop, or an image is
+    smaller than half a tile.
     """
     samples = list(dataset.read(path, crops.split))
     images = [sample.pixels for sample in samples]
@@ -55,7 +56,10 @@ def of_split(
     without = absent(crops, [image.shape[1:] for image in images])
     high = level(scores, without)
     pairs = zip(scores, without, strict=True)
-    return images, [targets(*pair, np.minimum(high, 0), high, ring=ring) for pair in pairs]
+    made = [targets(*pair, np.minimum(high, 0), high, ring=ring) for pair in pairs]
+    if ring and not np.any([(each == 1).any((1, 2)) for each in made], 0).all():
+        return of_split(model, path, crops, guide)  # all objects of a class lie within their rings
+    return images, made
 
 
 def absent(crops: CropDataset, shapes: ArrayLike) -> list[NDArray[np.bool_]]:
