@@ -43,7 +43,7 @@ def test_data_chapters_with_real_data(book_elsewhere: Path, mirror_url: str, mon
 SHORT = ["pixel_crops=32", "pixel_epochs=1"]
 REAL = {
     "mnist": (1, 10, ["subset=test", "num_images=20"]),
-    "em": (1, 1, ["subset=small", *SHORT, "ratios=['1:1']", "study_epochs=1"]),
+    "em": (1, 1, ["subset=small", "shrink=2", *SHORT, "ratios=['1:1']", "study_epochs=1"]),
     "pvivax": (3, 1, ["subset=small", *SHORT, "num_local=6", "local_epochs=1"]),
     "ctc": (1, 6, ["subset=small", *SHORT]),
     "actin": (1, 2, ["subset=axons", "num_images=16", "widths=[0, 8]"]),
