@@ -115,7 +115,7 @@ SUBJECTS = {
         ),
         Subject(
             "em", em.RULE, questions=1, ours="evidence", num_images=16, size=384, side=64,
-            stride=32, test_stride=64, epochs=12, pixel_crops=1200, pixel_epochs=2, rings=[4, 2],
+            stride=32, test_stride=64, epochs=12, pixel_crops=1500, pixel_epochs=2, rings=[4, 2],
             shrink=1, smallest=300, near=192, tile=512,
             fit_as={"batch_size": 32, "pool": "lse", "sharpness": 4.0},
             crops_as={"augment": True, "ratio": (1, 1), "redraw": True},
