@@ -329,30 +329,26 @@ def table(lines: list[dict[str, Any]], measured: str) -> list[list[str]]:
 
 def keep(dataset: str, subject: Subject, lines: list[dict[str, Any]]) -> None:
     """Write the results of each seed; all at once, as a changed file makes the commit unclean."""
+    measured = subject.measure
     with tempfile.TemporaryDirectory() as folder:
-        seeds = sorted({line["seed"] for line in lines})
-        files = [_kept(Path(folder), dataset, subject, [
-            line for line in lines if line["seed"] == seed]) for seed in seeds]  # fmt: skip
-        for file in files:
+        for seed in sorted({line["seed"] for line in lines}):
+            mine = {line["kind"] + f", {line['way']}" * (line["way"] != line["kind"])
+                    + f", {line['minutes']:g} min": line
+                    for line in lines if line["seed"] == seed}  # fmt: skip
+            first = next(iter(mine.values()))
+            results.save(
+                Path(folder, f"budget-{dataset}-open-{seed}.json"), dataset=f"budget-{dataset}",
+                source="open", seed=seed, n=first["n"], labels_used="for each way its own",
+                metrics={f"{measured}, {name}": line[measured] for name, line in mine.items()}
+                | {f"minutes, {name}": line["spent"] for name, line in mine.items()},
+                seconds={name: line["seconds"] for name, line in mine.items()},
+                parameters=subject.build.keywords | {
+                    "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
+                    "measured at": ", ".join(sorted({line["commit"] for line in mine.values()})),
+                },
+            )  # fmt: skip
+        for file in Path(folder).iterdir():
             shutil.copy(file, KEPT)
-
-
-def _kept(folder: Path, dataset: str, subject: Subject, mine: list[dict[str, Any]]) -> Path:
-    names = [line["kind"] + f", {line['way']}" * (line["way"] != line["kind"])
-             + f", {line['minutes']:g} min" for line in mine]  # fmt: skip
-    measured, seed = subject.measure, mine[0]["seed"]
-    return results.save(
-        folder / f"budget-{dataset}-open-{seed}.json", dataset=f"budget-{dataset}",
-        source="open", seed=seed, n=mine[0]["n"], labels_used="for each way its own",
-        metrics={f"{measured}, {name}": line[measured]
-                 for name, line in zip(names, mine, strict=True)}
-        | {f"minutes, {name}": line["spent"] for name, line in zip(names, mine, strict=True)},
-        seconds={name: line["seconds"] for name, line in zip(names, mine, strict=True)},
-        parameters=subject.build.keywords | {
-            "seconds": [ask.SECONDS, SCRIBBLE, BOX, OUTLINE],
-            "measured at": ", ".join(sorted({line["commit"] for line in mine})),
-        },
-    )  # fmt: skip
 
 
 def main() -> None:

@@ -55,10 +55,11 @@ def of_split(
         scores = [guide(*pair) for pair in zip(samples, scores, strict=True)]
     without = absent(crops, [image.shape[1:] for image in images])
     high = level(scores, without)
-    pairs = zip(scores, without, strict=True)
-    made = [targets(*pair, np.minimum(high, 0), high, ring=ring) for pair in pairs]
-    if ring and not np.any([(each == 1).any((1, 2)) for each in made], 0).all():
-        return of_split(model, path, crops, guide)  # all objects of a class lie within their rings
+    for width in dict.fromkeys((ring, 0)):
+        made = [targets(*pair, np.minimum(high, 0), high, ring=width)
+                for pair in zip(scores, without, strict=True)]  # fmt: skip
+        if np.any([(each == 1).any((1, 2)) for each in made], 0).all():
+            break  # else all objects of a class lie within their rings
     return images, made
 
 
@@ -145,9 +146,10 @@ def targets(
     filled = np.stack([binary_fill_holes(plane) for plane in objects]) & ~absent
     made = np.where(absent | (scores < low), np.float32(0), np.float32(np.nan))
     made[filled] = 1
-    around = disk(ring)[None]
-    near = binary_dilation(filled, around) & ~binary_erosion(filled, around, border_value=1)
-    made[near & ~absent] = np.nan
+    if ring:
+        around = disk(ring)[None]
+        near = binary_dilation(filled, around) & ~binary_erosion(filled, around, border_value=1)
+        made[near & ~absent] = np.nan
     return made
 
 
