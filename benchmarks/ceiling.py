@@ -109,7 +109,7 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     begin, values = time.perf_counter(), settings(chapter, profile) | {"subset": subset}
     source, number, side = values["source"], values["pixel_crops"], values["side"]
     rounds = len(values.get("rings", [0]))
-    more = {"shrink": values["shrink"]} if chapter == "em" else {}
+    more = {"em": {"shrink": values.get("shrink")}, "pvivax": {"fold": seed}}.get(chapter, {})
     name = "-".join([f"{chapter}-{source}{subset}", *map(str, more.values())])
     path = SOURCES[chapter].build(
         folder / "data" / f"{name}.h5", source, subset=subset or None, **more

@@ -3,7 +3,8 @@
 Runs chapters with the parameters of a profile, once for each seed, and keeps their JSON files and
 a table under book/results/full/. Networks and data stay in --folder: a run that was stopped goes
 on, and one that is done is only measured again. So long parts can wait: first with
---set "ratios=[]", then without.
+--set "ratios=[]", then without. Where a chapter has folds, a seed is that of the fold of its
+number: --seeds 0 1 2 3 4.
 """
 
 import argparse
@@ -26,6 +27,8 @@ def run(chapter: str, seed: int, profile: str, subset: str, others: dict, folder
     """Run a chapter in its folder, where it writes its results, too."""
     _, parameters = runner.load_profile(BOOK, profile)
     values = parameters.get(chapter, {}) | {"seed": seed} | others
+    if "fold" in runner.inspect_parameters(BOOK / f"{chapter}.ipynb"):
+        values["fold"] = seed
     if subset:
         values["subset"] = subset
     done = folder / f"{chapter}-{seed}.ipynb"
@@ -62,6 +65,8 @@ def tabulate(chapter: str, profile: str) -> None:
     for dataset in datasets_of(chapter):
         runs = results.collect(KEPT, dataset)
         made = (results.summary if dataset == chapter else results.pivot)(runs)
+        if runs[0].get("tallies"):
+            made = f"{results.together(runs)}\n\n{made}"
         text = f"{head_of(runs, profile)}\n\n{made}\n"
         (KEPT / f"{dataset}.md").write_text(text, encoding="utf-8")
         print(text)

@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from micranet_helpers import metrics
 from micranet_helpers.files import provenance
 from micranet_helpers.lessons import results
 
 FIELDS = {
     "dataset": "mnist", "source": "real", "split": "testing", "n": 100,
     "labels_used": "image-level labels", "seed": 0, "metrics": {"F1": 0.5}, "seconds": {"fit": 9},
+    "parameters": {},
 }  # fmt: skip
 floats = st.sampled_from([math.nan, math.inf, -math.inf]) | st.floats(-1e299, 1e299)
 
@@ -37,7 +39,7 @@ def test_metrics_survive_the_disk(tmp_path_factory, metrics):
 
 def test_file_is_plain_json_with_provenance(tmp_path):
     changed = {"metrics": {"a": np.nan, "b": math.inf, "c": torch.tensor(0.5)}, "n": np.int64(3)}
-    path = results.save(tmp_path / "0.json", **run(**changed), notes="µm", parameters={"x": (1,)})
+    path = results.save(tmp_path / "0.json", **run(**changed, parameters={"x": (1,)}), notes="µm")
 
     def refuse(word):
         pytest.fail(f"{word} is no JSON")
@@ -133,6 +135,24 @@ def test_pivot_by_hand():
         "| U-Net, FS | 1.000 (of 1) | – |",
     ]
     assert results.pivot(runs, "s").splitlines()[1:] == ["| --- | ---: |", "| ours | 10.0 (of 1) |"]
+
+
+def test_folds_are_judged_together_on_all_their_images():
+    ours, theirs = [[2, 4, 2], [4, 4, 4]], [[2, 2, 2], [4, 4, 4]]
+    runs = [run(seed, n=3, parameters={"fold": seed}, metrics={"F1": 0.5},
+                tallies={"theirs": np.array(theirs), "ours": ours}) for seed in (0, 1)]  # fmt: skip
+    low, high = metrics.f1_interval(np.tile(ours, 2))
+    near, far = metrics.gain_interval(np.tile(ours, 2), np.tile(theirs, 2))
+    assert results.together(runs).splitlines() == [
+        "| all 2 folds, n = 6 | F1 | 95 % interval |",
+        "| --- | ---: | ---: |",
+        "| theirs | 0.500 | 0.500 to 0.500 |",
+        f"| ours | 0.667 | {low:.3f} to {high:.3f} |",
+        f"| ours, minus theirs | +0.167 | {near:+.3f} to {far:+.3f} |",
+    ]
+    assert low < 0.667 < high and results.summary(runs).startswith(
+        "| metric | mean ± sd of 2 folds, n = 3 |"
+    )
 
 
 def test_aside_by_hand():

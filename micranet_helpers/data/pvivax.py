@@ -34,6 +34,9 @@ RULE = Rule(classes=("infected",), visible_share=0.5, ignore="difficult")
 """A crop is positive if it shows at least half of an infected cell. It is ambiguous, and dropped,
 if it cuts off more than half of one, or if it is negative but touches a difficult cell."""
 
+FOLDS = 5
+"""Parts of IML_Malaria that are the test in turn, see :func:`build`."""
+
 KINDS = {
     **dict.fromkeys(("gametocyte", "ring", "trophozoite", "schizont"), smear.INFECTED),
     "red blood cell": smear.UNINFECTED, "difficult": smear.DIFFICULT, "leukocyte": None,
@@ -189,22 +192,24 @@ def counted(sample: Sample, edge: int) -> tuple[NDArray[np.float32], NDArray[np.
 
 def build(
     path: str | Path, source: str = "simulated", *, subset: str | None = None, scale: int = 2,
-    num_images: int = 40, size: int = 512, seed: int = 0,
+    num_images: int = 40, size: int = 512, seed: int = 0, fold: int = 0,
 ) -> Path:  # fmt: skip
     """Write a dataset with the splits training, validation and testing, and return its path.
 
-    IML_Malaria is split by the numbers of the photographs. Those that follow each other often
-    show overlapping parts of a slide (of the 126 looked at, only some one or two numbers apart),
-    so blocks are taken, with gaps that are left out: of the number modulo 50, 0 to 31 are
-    training, 34 to 39 validation, 42 to 47 testing. The splits share their slides, about four by
-    tint and time: the test says nothing of a slide that was stained elsewhere.
+    IML_Malaria is split by the numbers of the photographs, in blocks of ten that belong to the
+    folds 0 to 4 in turn: ``fold`` is the test, the one after it validation, the others training, so
+    that five datasets test each field once. Photographs that follow each other often show
+    overlapping parts of a slide (of the 126 looked at, only some one or two numbers apart): what
+    is so close to the test is left out, and of training what is so close to validation. The splits
+    share their slides, about four by tint and time: the test says nothing of a slide that was
+    stained elsewhere.
 
     Of BBBC041, testing is the published test set; of its training images about one in eight is
     validation, by a checksum of its name. Which of them overlap is not known.
 
     ``source`` is ``"simulated"``, ``"open"`` (IML_Malaria) or ``"original"`` (BBBC041); ``scale``
     says by how much real images are reduced, see :func:`read`. The rest, and the errors, are as for
-    :func:`micranet_helpers.data.em.build`.
+    :func:`micranet_helpers.data.em.build`; ValueError is also raised if there is no such fold.
     """
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
     return sources.write(path, source, {
@@ -212,7 +217,7 @@ def build(
             num_images, partial(_draw, size, seed), CLASSES, __name__
         ),
         "open": lambda: (
-            _open(fetch("pvivax", subset), scale), sources.cited(CLASSES, "pvivax")
+            _open(fetch("pvivax", subset), scale, fold), sources.cited(CLASSES, "pvivax")
         ),
         "original": lambda: (
             _original(*fetch("bbbc041", subset), scale), sources.cited(CLASSES, "bbbc041")
@@ -220,14 +225,24 @@ def build(
     }, scaling="standard")  # fmt: skip
 
 
-def _open(files: list[Path], scale: int) -> dict[str, Iterator[Sample]]:
+def _open(files: list[Path], scale: int, fold: int) -> dict[str, Iterator[Sample]]:
     """Split the fields of IML_Malaria by blocks of their numbers."""
+    if fold not in range(FOLDS):
+        raise ValueError(f"The fold must be 0 to {FOLDS - 1}, not {fold!r}.")
     annotations, *images = files
-    blocks = {"training": range(32), "validation": range(34, 40), "testing": range(42, 48)}
-    return {
-        split: read(annotations, [p for p in images if int(p.stem[2:]) % 50 in block], scale)
-        for split, block in blocks.items()
-    }
+    paths = {int(path.stem[2:]): path for path in images}
+    testing, after = ([n for n in paths if n // 10 % FOLDS == part]
+                      for part in (fold, (fold + 1) % FOLDS))  # fmt: skip
+    validation = apart(after, testing)
+    splits = {"training": apart(paths, testing + validation), "validation": validation,
+              "testing": testing}  # fmt: skip
+    return {split: read(annotations, [paths[n] for n in numbers], scale)
+            for split, numbers in splits.items()}  # fmt: skip
+
+
+def apart(numbers: Iterable[int], others: Iterable[int]) -> list[int]:
+    """Keep the numbers of photographs that may not overlap with others: they are 3 or more away."""
+    return [n for n in numbers if all(abs(n - other) > 2 for other in others)]
 
 
 def _original(folder: Path, scale: int) -> dict[str, Iterator[Sample]]:

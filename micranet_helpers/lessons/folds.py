@@ -55,7 +55,7 @@ def fine_tune(
     for k in range(FOLDS):
         unseen = cut(f"held {k}")
         network = fit(cut(f"learn {k}", **learning), unseen, f"{run}-{k}", epochs,
-                      start=start, **options)  # fmt: skip
+                      start=start, **start.pooling, **options)  # fmt: skip
         folds.append(Fold(network.to(device), splits[f"held {k}"], unseen))
     return folds
 

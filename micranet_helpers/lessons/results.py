@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
+from micranet_helpers import metrics as measures
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.provenance import provenance
 from micranet_helpers.files.tables import plain
@@ -25,7 +27,7 @@ def save(
     path: str | Path | None = None, *, dataset: str, source: str, seed: int, n: int,
     metrics: Mapping[str, float], seconds: Mapping[str, float], split: str = "testing",
     labels_used: str = "image-level labels of crops", notes: str = "",
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None, tallies: Mapping[str, ArrayLike] | None = None,
 ) -> Path:  # fmt: skip
     """Write what a run measured, and the machine, versions and commit behind it; return the path.
 
@@ -34,14 +36,16 @@ def save(
     "simulated", …), ``split`` and ``n`` images were measured with a run of a ``seed``. ``metrics``
     are values by name, ``seconds`` durations of steps, s; NaN and infinity are stored as null.
     ``labels_used`` says what the network was trained with, ``notes`` what else a reader must know,
-    ``parameters`` are those of the run: text, numbers, lists and mappings of these. Raises
+    ``parameters`` are those of the run: text, numbers, lists and mappings of these; ``tallies``
+    are what each image adds to F1, by way, as for :func:`micranet_helpers.metrics.f1_interval`, so
+    that runs with other test images can be judged together. Raises
     TypeError if a value is nothing that JSON knows: nothing is written; OSError if the disk is full
     or not writable: an old file is then as before.
     """
     record = _plain({
         "dataset": dataset, "source": source, "split": split, "n": n, "labels_used": labels_used,
         "seed": seed, "metrics": metrics, "seconds": seconds, "notes": notes,
-        "parameters": parameters or {}, "provenance": provenance(),
+        "parameters": parameters or {}, "tallies": tallies or {}, "provenance": provenance(),
     })  # fmt: skip
     path = Path(path or f"results/{dataset}-{source}-{seed}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +169,27 @@ def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
     return table((_heading(runs), *measures), rows)
 
 
+def together(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Make a Markdown table of F1 over the test images of all runs, each with its 95 % interval.
+
+    For runs whose test images differ, such as folds: a row for each way of their ``tallies``, and
+    one for how much the last is above each other on the same images (a paired bootstrap). Raises
+    ValueError as :func:`summary`.
+    """
+    _check_alike(runs)
+    tallies = {way: np.concatenate([run["tallies"][way] for run in runs], 1)
+               for way in runs[0]["tallies"]}  # fmt: skip
+    f1 = {way: tally[0].sum() / tally[1].sum() for way, tally in tallies.items()}
+    rows = [(way, f"{f1[way]:.3f}", _between(measures.f1_interval(tally), "")) for way, tally in
+            tallies.items()]  # fmt: skip
+    *others, last = tallies
+    rows += [(f"{last}, minus {way}", f"{f1[last] - f1[way]:+.3f}",
+              _between(measures.gain_interval(tallies[last], tallies[way]), "+"))
+             for way in others]  # fmt: skip
+    images = next(iter(tallies.values())).shape[1]
+    return table((f"all {len(runs)} folds, n = {images}", "F1", "95 % interval"), rows)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Make a Markdown table of texts; the first column is aligned left, the others right.
 
@@ -233,10 +258,15 @@ def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
+def _between(ends: tuple[float, float], sign: str) -> str:
+    return " to ".join(f"{end:{sign}.3f}" for end in ends)
+
+
 def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
     images = " or ".join(map(str, sorted({run["n"] for run in runs})))
-    seeds = f"mean ± sd of {len(runs)} seeds" if len(runs) > 1 else "1 seed"
-    return f"{seeds}, n = {images}"
+    parts = "folds" if len({run["parameters"].get("fold") for run in runs}) > 1 else "seeds"
+    several = f"mean ± sd of {len(runs)} {parts}" if len(runs) > 1 else "1 seed"
+    return f"{several}, n = {images}"
 
 
 def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
