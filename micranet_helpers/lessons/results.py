@@ -169,25 +169,34 @@ def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
     return table((_heading(runs), *measures), rows)
 
 
-def together(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Make a Markdown table of F1 over the test images of all runs, each with its 95 % interval.
+def intervals(tallies: Mapping[str, ArrayLike], corner: str = "") -> str:
+    """Make a Markdown table of F1 by way, each with its 95 % interval.
 
-    For runs whose test images differ, such as folds: a row for each way of their ``tallies``, and
-    one for how much the last is above each other on the same images (a paired bootstrap). Raises
-    ValueError as :func:`summary`.
+    ``tallies`` are what each image adds to F1, as for :func:`micranet_helpers.metrics.f1_interval`.
+    Further rows say how much the last way is above each other on the same images (a paired
+    bootstrap); ``corner`` is the head of the first column.
+    """
+    *others, last = tallies
+    pairs = {way: np.asarray(tally) for way, tally in tallies.items()}
+    f1 = {way: right.sum() / max(marks.sum(), 1) for way, (right, marks) in pairs.items()}
+    rows = [(way, f"{f1[way]:.3f}", _between(measures.f1_interval(pairs[way]), ""))
+            for way in pairs]  # fmt: skip
+    rows += [(f"{last}, minus {way}", f"{f1[last] - f1[way]:+.3f}",
+              _between(measures.gain_interval(pairs[last], pairs[way]), "+"))
+             for way in others]  # fmt: skip
+    return table((corner, "F1", "95 % interval"), rows)
+
+
+def together(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Put the tallies of runs with other test images together, and table their :func:`intervals`.
+
+    Raises ValueError as :func:`summary`.
     """
     _check_alike(runs)
     tallies = {way: np.concatenate([run["tallies"][way] for run in runs], 1)
                for way in runs[0]["tallies"]}  # fmt: skip
-    f1 = {way: tally[0].sum() / tally[1].sum() for way, tally in tallies.items()}
-    rows = [(way, f"{f1[way]:.3f}", _between(measures.f1_interval(tally), "")) for way, tally in
-            tallies.items()]  # fmt: skip
-    *others, last = tallies
-    rows += [(f"{last}, minus {way}", f"{f1[last] - f1[way]:+.3f}",
-              _between(measures.gain_interval(tallies[last], tallies[way]), "+"))
-             for way in others]  # fmt: skip
-    images = next(iter(tallies.values())).shape[1]
-    return table((f"all {len(runs)} folds, n = {images}", "F1", "95 % interval"), rows)
+    images = sum(run["n"] for run in runs)
+    return intervals(tallies, f"all {len(runs)} folds, n = {images}")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -56,8 +56,8 @@ def data_of(book: Path, name: str) -> tuple[Path, dict]:
     declared = runner.inspect_parameters(book / f"{chapter}.ipynb")
     given = {key: yaml.safe_load(item["default"]) for key, item in declared.items()}
     given |= runner.load_profile(book, "networks")[1].get(chapter, {})
-    more = {"mnist": {"seed": 0}, "ctc": {"lines": given.get("lines")},
-            "em": {"shrink": given.get("shrink")}}.get(chapter, {})  # fmt: skip
+    options = {"mnist": ["seed"], "ctc": ["lines"], "em": ["shrink"], "pvivax": ["fold"]}
+    more = {name: given[name] for name in options.get(chapter, ())}
     source, sizes = given["source"], (given["num_images"], given["size"])
     subset = given["subset"] * (source == "open")
     return build_dataset(chapter, source, subset, *sizes, **more), given
