@@ -15,6 +15,7 @@ from PIL import Image
 from micranet_helpers import zoo
 from micranet_helpers.lessons import results
 from micranet_helpers.maps import combine
+from micranet_helpers.metrics import gain_interval
 from micranet_helpers.networks.micranet import LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,11 @@ def values(dataset: str, metric: str) -> np.ndarray:
     return np.array([run[metric] for run in runs if metric in run])
 
 
+def tally(way: str) -> np.ndarray:
+    """What each field of all folds adds to F1."""
+    return np.concatenate([run["tallies"][way] for run in results.full("pvivax")], 1)
+
+
 def said(template: str, *numbers: float) -> str:
     return template.format(*numbers)
 
@@ -55,12 +61,15 @@ def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
                             values("em", "pixel F1, self-trained"),
                             values("em-masks", "pixel F1"))  # fmt: skip
     spread = (otsu.mean(), otsu.std(ddof=1), trained.mean(), trained.std(ddof=1))
+    smears = {way: tally(way)[0].sum() / tally(way)[1].sum()
+              for way in ("published", "evidence", "self-trained")}  # fmt: skip
+    cells_of_smears = sum(values("pvivax", f"{what}, evidence").sum() for what in
+                          ("found", "missed"))  # fmt: skip
     moved = [values("pvivax", f"F1, {way}").mean() for way in (
         "naive, here", "naive, there", "naive, there, local threshold", "fine-tuned, there")]
     shares = 100 * values("em", "area share, measured")
     cut = [values("ctc", f"Usiigaci: {what}, {way}").mean()
            for what, way in product(("F1", "count error"), ("components", "distance"))]
-    boot = [values("pvivax", f"F1, self-trained, bootstrap {q} %").mean() for q in (2.5, 97.5)]
     sentences = {
         "em.ipynb": [said("reaches {:.2f} ± {:.2f} and self-training {:.2f} ± {:.2f}", *spread)] + [
             said(" {:.2f} |\n", values("em", f"pixel F1, study {ratio}")[:1].item())
@@ -92,9 +101,13 @@ def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
                  .replace("{:.2f}", "{1:.2f}"), *cut),
             said("off by {:.0f} is useless",
                  values("ctc", "PhC-C2DL-PSC: count error, by the labels").mean()),
-            said("from {:.2f} to {:.2f}. Precision", *boot),
+            said("{:.0f} whole infected cells count: one cell more or less changes F1 by at most "
+                 "{:.3f}", cells_of_smears, 1 / cells_of_smears),
+            said("the published recipe ({:.2f} against {:.2f} over all fields", smears["evidence"],
+                 smears["published"]),
+            said("Self-training does not help here: {:.2f}", smears["self-trained"]),
             said("from {:.2f} to {:.2f}. A threshold", *moved[:2]),
-            said("regains most of it ({:.2f}), fine-tuning hardly more ({:.2f}", *moved[2:]),
+            said("regains a part of it ({:.2f}), fine-tuning more ({:.2f})", *moved[2:]),
             said("reach a pixel F1 of {:.2f}, of boxes {:.2f}, of scribbles {:.2f}; twenty minutes "
                  "of yes or no {:.2f}, of outlines {:.2f}. With 5 % wrong answers, twenty minutes "
                  "reach {:.2f}.",
@@ -185,8 +198,10 @@ CLAIMS = [  # what a page says of the longer runs, and when it is true
     ("results.md", "the other seeds of self-training were a little worse than this one",
      lambda: (values("em", "pixel F1, self-trained")[1:]
               < values("em", "pixel F1, self-trained")[0]).all()),
-    ("results.md", "Training on boxes stays below 0.88",
-     lambda: values("pvivax-masks", "F1").max() < 0.88),
+    ("results.md", "the interval of the difference is above 0",
+     lambda: gain_interval(tally("evidence"), tally("published"))[0] > 0),
+    ("results.md", "which of the two is better these fields do not tell",
+     lambda: (ends := gain_interval(tally("evidence"), tally("self-trained")))[0] < 0 < ends[1]),
     ("results.md", "In *PhC-C2DL-PSC* any cut did worse than none",
      lambda: best(CUTS, "PhC-C2DL-PSC: F1") == "components"),
     ("results.md", "A separate class for the contact gains nothing",
@@ -195,9 +210,6 @@ CLAIMS = [  # what a page says of the longer runs, and when it is true
      lambda: all(best(CUTS, f"{line}: F1") != "cell − contact" for line in LINES)),
     ("glossary.md", "On our data it gains nothing",
      lambda: all(best(CUTS, f"{line}: F1") != "cell − contact" for line in LINES)),
-    ("results.md", "Precision is the weaker side",
-     lambda: (values("pvivax", "precision, self-trained")
-              < values("pvivax", "recall, self-trained")).all()),
     ("results.md", "Labels of crops (*self-trained*) do better than boxes",
      lambda: values("baselines-em", "pixel F1, self-trained")
      > values("baselines-em", "pixel F1, U-Net BBOX")),

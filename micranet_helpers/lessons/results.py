@@ -173,17 +173,17 @@ def intervals(tallies: Mapping[str, ArrayLike], corner: str = "") -> str:
     """Make a Markdown table of F1 by way, each with its 95 % interval.
 
     ``tallies`` are what each image adds to F1, as for :func:`micranet_helpers.metrics.f1_interval`.
-    Further rows say how much the last way is above each other on the same images (a paired
+    Further rows say how much the best way is above each other on the same images (a paired
     bootstrap); ``corner`` is the head of the first column.
     """
-    *others, last = tallies
     pairs = {way: np.asarray(tally) for way, tally in tallies.items()}
     f1 = {way: right.sum() / max(marks.sum(), 1) for way, (right, marks) in pairs.items()}
     rows = [(way, f"{f1[way]:.3f}", _between(measures.f1_interval(pairs[way]), ""))
             for way in pairs]  # fmt: skip
-    rows += [(f"{last}, minus {way}", f"{f1[last] - f1[way]:+.3f}",
-              _between(measures.gain_interval(pairs[last], pairs[way]), "+"))
-             for way in others]  # fmt: skip
+    best = max(f1, key=f1.get)
+    rows += [(f"{best}, minus {way}", f"{f1[best] - f1[way]:+.3f}",
+              _between(measures.gain_interval(pairs[best], pairs[way]), "+"))
+             for way in pairs if way != best]  # fmt: skip
     return table((corner, "F1", "95 % interval"), rows)
 
 
