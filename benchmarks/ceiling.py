@@ -8,7 +8,6 @@ and data are those of --folder, as there.
 
 import ast
 import os
-import time
 from itertools import product
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from table import report
 
 from micranet_helpers import metrics
 from micranet_helpers.data import ctc, dataset, em, pvivax
-from micranet_helpers.lessons import results
+from micranet_helpers.lessons import results, training
 from micranet_helpers.maps import detect, recipes, selftraining
 from micranet_helpers.maps.combination import gaussian
 from micranet_helpers.maps.segmentation import segment
@@ -107,7 +106,7 @@ def measure(chapter: str, unet: UNet, path: Path) -> dict[str, float]:
 
 def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> None:
     """Train on masks, measure, and keep the result."""
-    begin, values = time.perf_counter(), settings(chapter, profile) | {"subset": subset}
+    values = settings(chapter, profile) | {"subset": subset}
     source, number, side = values["source"], values["pixel_crops"], values["side"]
     rounds = len(values.get("rings", [0]))
     more = {"em": {"shrink": values.get("shrink")}, "pvivax": {"fold": seed}}.get(chapter, {})
@@ -115,15 +114,16 @@ def run(chapter: str, seed: int, profile: str, subset: str, folder: Path) -> Non
     path = SOURCES[chapter].build(
         folder / "data" / f"{name}.h5", source, subset=subset or None, **more
     )
+    trained = folder / "runs" / f"{name}-masks-{seed}"
     unet = selftraining.fit_student(
         *(painted(chapter, path, split) for split in ("training", "validation")), side, number,
-        folder / "runs" / f"{name}-masks-{seed}", values["pixel_epochs"] * rounds, seed,
+        trained, values["pixel_epochs"] * rounds, seed,
     )  # fmt: skip
     results.save(
         folder / "results" / f"{chapter}-masks-{seed}.json", dataset=f"{chapter}-masks",
         source=source, split="testing", n=dataset.describe(path)[1]["testing"],
         labels_used=LABELS[chapter], seed=seed, metrics=measure(chapter, unet, path),
-        seconds={"all": time.perf_counter() - begin},
+        seconds={"training": training.seconds(trained)},
         parameters={"rounds": rounds} | more
         | {name: values[name] for name in ("subset", "pixel_crops", "pixel_epochs")},
     )  # fmt: skip
