@@ -10,7 +10,6 @@ as long; a U-Net of the same kind learns from boxes and outlines. Each line that
 import argparse
 import contextlib
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from table import report
 
 from micranet_helpers import metrics, zoo
 from micranet_helpers.data import ctc, em, pvivax
-from micranet_helpers.data.dataset import Sample, describe, read
+from micranet_helpers.data.dataset import Sample, read
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.provenance import provenance
 from micranet_helpers.label import loop
@@ -61,7 +60,7 @@ class Subject:
     scaling: str
     object_px: float | None = None  # width of an object, as two clicks measure it
     measure: str = "pixel F1"
-    blocks: int = 0  # of ten numbers of photographs each, in turn; the test is one after the other
+    folds: int = 0  # of the data: each is the test in turn; 0: there is one test
 
 
 SUBJECTS = {
@@ -69,26 +68,25 @@ SUBJECTS = {
     "ctc": Subject(partial(ctc.build, source="open", subset="small", lines=["Usiigaci"]),
                    0, 48, 2.0, "minmax"),
     # Of 192 px at half size, as advised for such wide cells, all crops are answered after 12
-    # minutes; that found less in the first block (F1 0.55) than these (0.75).
+    # minutes; that found less in the first fold (F1 0.55) than these (0.75).
     "pvivax": Subject(partial(pvivax.build, source="open", subset="small"), 0, 96, 1.0, "standard",
-                      82, "detection F1", 5),
+                      82, "detection F1", pvivax.FOLDS),
 }  # fmt: skip
 
 
 class Data:
     """Hold the images to label, the test images, and what is true of both."""
 
-    def __init__(self, subject: Subject, folder: Path, block: int = 0) -> None:
+    def __init__(self, subject: Subject, folder: Path, fold: int = 0) -> None:
         """Write the images to a folder, as a user's would lie there."""
-        file = folder.with_suffix(".h5")
-        if not file.is_file():
-            subject.build(file)
+        file = folder / f"{fold}.h5"
+        subject.build(file, **({"fold": fold} if subject.folds else {}))
         self.subject, side = subject, round(subject.side * subject.magnification)
         self.usage = zoo.Usage(("object",), subject.scaling, side=side,
                                magnification=subject.magnification)  # fmt: skip
-        known, tests = divided(file, subject.blocks, block)
-        self.paths, self.true = self._written(folder / f"{block}-known", known)
-        self.tests, self.truth = self._written(folder / f"{block}-test", tests)
+        known = chain(read(file, "training"), read(file, "validation"))
+        self.paths, self.true = self._written(folder / f"{fold}-known", known)
+        self.tests, self.truth = self._written(folder / f"{fold}-test", read(file, "testing"))
         self.shapes = {name: sample.image.shape[1:] for name, sample in self.true.items()}
 
     def _written(self, folder: Path, samples: Iterable[Sample]) -> tuple[dict, dict]:
@@ -110,21 +108,6 @@ class Data:
         rows, columns = ((np.arange(round(px * self.usage.magnification)) + 0.5)
                          / self.usage.magnification for px in plane.shape)  # fmt: skip
         return plane[np.ix_(rows.astype(int), columns.astype(int))][None]
-
-
-def divided(file: Path, blocks: int, block: int) -> tuple[Iterable[Sample], Iterable[Sample]]:
-    """Divide samples into those to label and the test: its split, or one of some blocks.
-
-    Photographs of which the numbers differ by less than three may overlap (``data.pvivax``): near
-    the test nothing is labelled.
-    """
-    if not blocks:
-        return chain(read(file, "training"), read(file, "validation")), read(file, "testing")
-    samples = {int(re.findall(r"\d+", sample.name)[-1]): sample
-               for split in describe(file)[1] for sample in read(file, split)}  # fmt: skip
-    tests = [number for number in samples if number // 10 % blocks == block]
-    known = [number for number in samples if min(abs(number - other) for other in tests) > 2]
-    return ([samples[number] for number in sorted(each)] for each in (known, tests))
 
 
 def asked(data: Data, name: str) -> NDArray[np.bool_]:
@@ -297,7 +280,7 @@ def measure(data: Data, way: str, minutes: float, seed: int) -> list[dict[str, A
 
 
 def pooled(lines: list[dict[str, Any]], measured: str) -> list[dict[str, Any]]:
-    """Put the test images of all blocks together, and compute F1."""
+    """Put the test images of all folds together, and compute F1."""
     runs: dict[tuple, list] = {}
     for line in lines:
         key = line["way"], line["kind"], line["minutes"], line["seed"]
@@ -362,18 +345,18 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="keep table and results in the book")
     args = parser.parse_args()
     lines = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
-    done = {tuple(line[key] for key in ("seed", "minutes", "block", "way")) for line in lines}
+    done = {tuple(line[key] for key in ("seed", "minutes", "fold", "way")) for line in lines}
     subject = SUBJECTS[args.dataset]
     with tempfile.TemporaryDirectory() as folder:
-        for block in range(max(subject.blocks, 1)):
-            data = Data(subject, Path(folder, "data"), block)
+        for fold in range(max(subject.folds, 1)):
+            data = Data(subject, Path(folder), fold)
             for seed, minutes, way in product(args.seeds, args.minutes, args.ways):
-                if (seed, minutes, block, way) in done:
+                if (seed, minutes, fold, way) in done:
                     continue
                 new = measure(data, way, minutes, seed)
-                lines += [line | {"block": block} for line in new]
+                lines += [line | {"fold": fold} for line in new]
                 rows = table(pooled(new, subject.measure), subject.measure)
-                print(seed, block, minutes, *rows, file=sys.stderr)
+                print(seed, fold, minutes, *rows, file=sys.stderr)
                 if args.out:
                     write_atomically(args.out, json.dumps(lines).encode())
     made, lines = lines, pooled(lines, subject.measure)

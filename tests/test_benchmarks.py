@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from micranet_helpers.data import dataset, pvivax
 from micranet_helpers.data.dataset import Sample
 from micranet_helpers.lessons import results
 from micranet_helpers.metrics.boxes import Curve
@@ -214,21 +213,6 @@ def test_minutes_of_labelling_are_kept_for_the_book(kept: Path, monkeypatch) -> 
         "pixel F1, yes or no, tree, 5 min": 0.5, "pixel F1, boxes, 5 min": 0.5,
         "minutes, yes or no, tree, 5 min": 4.5, "minutes, boxes, 5 min": 4.5,
     }  # fmt: skip
-
-
-def test_each_block_of_photographs_is_the_test_once(kept: Path, tmp_path: Path) -> None:
-    budget = importlib.import_module("budget")
-    samples = pvivax.simulate(34, 64)
-    parts = {"training": samples[:20], "validation": samples[20:25], "testing": samples[25:]}
-    file = dataset.write(tmp_path / "data.h5", parts, dataset.About(pvivax.CLASSES, "s", "l"))
-    tested = []
-    for block in range(3):
-        known, tests = ([int(sample.name.split("-")[-1]) for sample in each]
-                        for each in budget.divided(file, 3, block))  # fmt: skip
-        assert {number // 10 % 3 for number in tests} == {block}
-        assert all(abs(a - b) > 2 for a in known for b in tests)
-        tested += tests
-    assert sorted(tested) == list(range(34))
 
 
 def test_cells_are_asked_about_by_their_middles_and_judged_as_detections(kept: Path) -> None:
