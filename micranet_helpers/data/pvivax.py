@@ -211,6 +211,8 @@ def build(
     says by how much real images are reduced, see :func:`read`. The rest, and the errors, are as for
     :func:`micranet_helpers.data.em.build`; ValueError is also raised if there is no such fold.
     """
+    if fold not in range(FOLDS):
+        raise ValueError(f"The fold must be 0 to {FOLDS - 1}, not {fold!r}.")
     # The scale bar of IML_Malaria reads "50 mm": the size of a pixel is not known.
     return sources.write(path, source, {
         "simulated": lambda: sources.simulated(
@@ -227,20 +229,18 @@ def build(
 
 def _open(files: list[Path], scale: int, fold: int) -> dict[str, Iterator[Sample]]:
     """Split the fields of IML_Malaria by blocks of their numbers."""
-    if fold not in range(FOLDS):
-        raise ValueError(f"The fold must be 0 to {FOLDS - 1}, not {fold!r}.")
     annotations, *images = files
     paths = {int(path.stem[2:]): path for path in images}
     testing, after = ([n for n in paths if n // 10 % FOLDS == part]
                       for part in (fold, (fold + 1) % FOLDS))  # fmt: skip
-    validation = apart(after, testing)
-    splits = {"training": apart(paths, testing + validation), "validation": validation,
+    validation = _apart(after, testing)
+    splits = {"training": _apart(paths, testing + validation), "validation": validation,
               "testing": testing}  # fmt: skip
     return {split: read(annotations, [paths[n] for n in numbers], scale)
             for split, numbers in splits.items()}  # fmt: skip
 
 
-def apart(numbers: Iterable[int], others: Iterable[int]) -> list[int]:
+def _apart(numbers: Iterable[int], others: Iterable[int]) -> list[int]:
     """Keep the numbers of photographs that may not overlap with others: they are 3 or more away."""
     return [n for n in numbers if all(abs(n - other) > 2 for other in others)]
 
