@@ -37,10 +37,10 @@ def save(
     are values by name, ``seconds`` durations of steps, s; NaN and infinity are stored as null.
     ``labels_used`` says what the network was trained with, ``notes`` what else a reader must know,
     ``parameters`` are those of the run: text, numbers, lists and mappings of these; ``tallies``
-    are what each image adds to F1, by way, as for :func:`micranet_helpers.metrics.f1_interval`, so
-    that runs with other test images can be judged together. Raises
-    TypeError if a value is nothing that JSON knows: nothing is written; OSError if the disk is full
-    or not writable: an old file is then as before.
+    are what each image adds to F1, by way, as for
+    :func:`micranet_helpers.metrics.intervals.f1_interval`, so that runs with other test images can
+    be judged together. Raises TypeError if a value is nothing that JSON knows: nothing is written;
+    OSError if the disk is full or not writable: an old file is then as before.
     """
     record = _plain({
         "dataset": dataset, "source": source, "split": split, "n": n, "labels_used": labels_used,
@@ -172,9 +172,10 @@ def pivot(runs: Sequence[Mapping[str, Any]], measure: str = "") -> str:
 def intervals(tallies: Mapping[str, ArrayLike], corner: str = "") -> str:
     """Make a Markdown table of F1 by way, each with its 95 % interval.
 
-    ``tallies`` are what each image adds to F1, as for :func:`micranet_helpers.metrics.f1_interval`.
-    Further rows say how much the best way is above each other on the same images (a paired
-    bootstrap); ``corner`` is the head of the first column.
+    ``tallies`` are what each image adds to F1, as for
+    :func:`micranet_helpers.metrics.intervals.f1_interval`. Further rows say how much the best way
+    is above each other on the same images (a paired bootstrap); ``corner`` is the head of the first
+    column.
     """
     pairs = {way: np.asarray(tally) for way, tally in tallies.items()}
     f1 = {way: right.sum() / max(marks.sum(), 1) for way, (right, marks) in pairs.items()}
