@@ -150,6 +150,7 @@ def test_folds_are_judged_together_on_all_their_images():
         f"| ours | 0.667 | {low:.3f} to {high:.3f} |",
         f"| ours, minus theirs | +0.167 | {near:+.3f} to {far:+.3f} |",
     ]
+    assert results.intervals({"none": [[0, 0], [0, 0]]}).endswith("| none | 1.000 | – |")
     assert low < 0.667 < high and results.summary(runs).startswith(
         "| metric | mean ± sd of 2 folds, n = 3 |"
     )

@@ -144,6 +144,13 @@ def test_numbers_in_the_text_are_those_of_the_longer_runs() -> None:
     assert not any(lost.values()), lost
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "ctc", "pvivax", "em", "actin"])
+def test_tables_of_the_longer_runs_are_those_of_their_files(dataset: str) -> None:
+    runs, text = results.full(dataset), text_of(f"results/full/{dataset}.md")
+    assert results.summary(runs) in text
+    assert not runs[0].get("tallies") or results.together(runs) in text
+
+
 ROWS = {  # of the cover, as its alternative text names them, and what the card calls its score
     "cells": ("cells in phase contrast", "Usiigaci: pixel F1, self-trained"),
     "actin": ("fibres of F-actin", ""),

@@ -14,6 +14,7 @@ from micranet_helpers import metrics as measures
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.provenance import provenance
 from micranet_helpers.files.tables import plain
+from micranet_helpers.lessons.baselines.compare import f1
 
 KINDS = ("dataset", "source", "split", "labels_used")  # must agree where runs are compared
 
@@ -177,14 +178,13 @@ def intervals(tallies: Mapping[str, ArrayLike], corner: str = "") -> str:
     is above each other on the same images (a paired bootstrap); ``corner`` is the head of the first
     column.
     """
-    pairs = {way: np.asarray(tally) for way, tally in tallies.items()}
-    f1 = {way: right.sum() / max(marks.sum(), 1) for way, (right, marks) in pairs.items()}
-    rows = [(way, f"{f1[way]:.3f}", _between(measures.f1_interval(pairs[way]), ""))
-            for way in pairs]  # fmt: skip
-    best = max(f1, key=f1.get)
-    rows += [(f"{best}, minus {way}", f"{f1[best] - f1[way]:+.3f}",
-              _between(measures.gain_interval(pairs[best], pairs[way]), "+"))
-             for way in pairs if way != best]  # fmt: skip
+    scores = {way: f1(np.asarray(tally)) for way, tally in tallies.items()}
+    rows = [(way, f"{score:.3f}", _between(measures.f1_interval(tallies[way])))
+            for way, score in scores.items()]  # fmt: skip
+    best = max(scores, key=scores.get)
+    rows += [(f"{best}, minus {way}", f"{scores[best] - score:+.3f}",
+              _between(measures.gain_interval(tallies[best], tallies[way]), "+"))
+             for way, score in scores.items() if way != best]  # fmt: skip
     return table((corner, "F1", "95 % interval"), rows)
 
 
@@ -268,8 +268,9 @@ def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _between(ends: tuple[float, float], sign: str) -> str:
-    return " to ".join(f"{end:{sign}.3f}" for end in ends)
+def _between(ends: tuple[float, float], sign: str = "") -> str:
+    """Format an interval; "–" where there are too few images for one."""
+    return "–" if math.isnan(ends[0]) else " to ".join(f"{end:{sign}.3f}" for end in ends)
 
 
 def _heading(runs: Sequence[Mapping[str, Any]]) -> str:
