@@ -30,8 +30,8 @@ from micranet_helpers.files.lock import alone
 AT_ONCE = 2
 """Chapters that are executed side by side: much of each runs on one core whatever the others do."""
 
-LONGEST = "sweeps"
-"""The chapter that begins first: at the end it would run alone."""
+LONGEST = "sweeps", "em", "baselines"
+"""Chapters that begin as early as they can: at the end each would run alone."""
 
 Parameters = dict[str, dict[str, Any]]  # chapter -> parameter -> value
 
@@ -264,7 +264,7 @@ def _run_all(
     done = {name: took for name, took in record.times(tree, jobs).items() if took}
     for name, took in done.items():
         print(f"{places[name]} has not changed (it took {took} s)", flush=True)
-    waiting = sorted((name for name in jobs if name not in done), key=lambda name: name != LONGEST)
+    waiting = sorted((name for name in jobs if name not in done), key=lambda name: name not in LONGEST)
     running: dict[str, subprocess.Popen] = {}
     try:
         while waiting or running:
