@@ -264,7 +264,9 @@ def _run_all(
     done = {name: took for name, took in record.times(tree, jobs).items() if took}
     for name, took in done.items():
         print(f"{places[name]} has not changed (it took {took} s)", flush=True)
-    waiting = sorted((name for name in jobs if name not in done), key=lambda name: name not in LONGEST)
+    waiting = sorted(
+        (name for name in jobs if name not in done), key=lambda name: name not in LONGEST
+    )
     running: dict[str, subprocess.Popen] = {}
     try:
         while waiting or running:
