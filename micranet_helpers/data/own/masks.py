@@ -78,7 +78,7 @@ def read_masks(
             label = partial(_mask, path, len(classes), instances)
             add(labels, of_image(name), label, f"the mask {path.name}")
     for name, objects in images.items():
-        shapes = [Shape(classes[0], pixels=partial(_object, path)) for path in objects]
+        shapes = [Shape(classes[0], pixels=partial(_sized, path)) for path in objects]
         labels[name] = partial(draw, name, shapes, None, (classes[0],))
     if images and len(classes) != 1:
         faults.append("files of single objects need one class.")
@@ -108,10 +108,6 @@ def _beside(
             name = beside[0].relative_to(folder).with_suffix("").as_posix()
             images[name] = objects
     return pictures, images
-
-
-def _object(path: Path, height: int, width: int) -> NDArray[np.bool_]:
-    return _sized(path, height, width) > 0
 
 
 def _sized(path: Path, height: int, width: int) -> NDArray[Any]:

@@ -36,7 +36,7 @@ class Shape(NamedTuple):
     loops: Sequence[NDArray[np.float64]] = ()
     box: tuple[float, ...] | None = None  # top, left, bottom, right
     holes: bool = False  # an outline within another is a hole
-    pixels: Callable[[int, int], NDArray[np.bool_]] | None = None  # of height and width
+    pixels: Callable[[int, int], NDArray[Any]] | None = None  # of height and width; 0: outside
 
     @property
     def place(self) -> str:
@@ -168,7 +168,7 @@ def _pixels(
 ) -> tuple[slice, slice, NDArray[np.bool_]]:
     """Mark the pixels of a shape in the window of the image where it lies."""
     if shape.pixels is not None:
-        return slice(0, height), slice(0, width), shape.pixels(height, width)
+        return slice(0, height), slice(0, width), shape.pixels(height, width) > 0
     low, high = _window(shape, height, width)
     inside = np.zeros((high - low).tolist(), bool)
     for loop in shape.loops:
