@@ -78,18 +78,12 @@ def of_image(name: str) -> str:
 
 
 def planes_of(folder: str | Path) -> list[Path]:
-    """List the images of a folder, those of microscopes, too, and the planes of each stack.
-
-    See :func:`~micranet_helpers.files.series.members` for how planes are called.
-    """
+    """List the images of a folder, those of microscopes, too, and the members of each stack."""
     return [plane for path in image_files(folder, READERS) for plane in members(path)]
 
 
 def files_of(folder: str | Path) -> list[Path]:
-    """List the files of a folder and its sub-folders, but none that is in a hidden one.
-
-    A folder whose name ends in ``.zarr`` counts as a file.
-    """
+    """List the files, ``.zarr`` folders too, of a folder and its sub-folders, but no hidden one."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
