@@ -89,6 +89,15 @@ def names(pairs: ctc.Pairs) -> list[tuple[str, str]]:
     return [(frame.parent.name, frame.name[1:4]) for frame, _ in pairs]
 
 
+def test_second_sequence_is_for_testing(tmp_path: Path) -> None:
+    drawn.sequence(tmp_path, "01", range(40), "_ST/SEG")
+    drawn.sequence(tmp_path, "02", range(3), "_ST/SEG")
+    found = ctc.find(tmp_path, HELA)
+    assert names(found["training"]) == [("01", f"{t:03d}") for t in range(32)]
+    assert names(found["validation"]) == [("01", f"{t:03d}") for t in range(34, 40)]
+    assert names(found["testing"]) == [("02", f"{t:03d}") for t in range(3)]
+
+
 @settings(max_examples=20)
 @given(n=st.integers(5, 300))
 def test_blocks_of_time_have_gaps(tmp_path_factory: pytest.TempPathFactory, n: int) -> None:

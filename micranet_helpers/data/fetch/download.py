@@ -132,14 +132,12 @@ def _locked(name: str) -> Iterator[None]:
     folder().mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder() / f".{name}.lock")
     try:
-        lock.acquire(timeout=1)
+        held = lock.acquire(timeout=1)
     except Timeout:
         _log.warning("Another process is downloading %s; waiting for it.", name)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 # --- a batch of files --------------------------------------------------------------------------
