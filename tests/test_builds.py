@@ -85,7 +85,7 @@ def test_data_that_were_never_published_are_named(tmp_path: Path, module: Module
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"lines": ["DIC-C2DH-HeLa"]}, "can be simulated"), ({"lines": ["x"]}, "must be some of"),
+    [({"lines": ["DIC-C2DH-HeLa"]}, "can be simulated"),
      ({"source": "open", "lines": ["x"]}, "must be some of")],
 )  # fmt: skip
 def test_wrong_lines_are_refused(tmp_path: Path, settings: dict, message: str) -> None:

@@ -15,16 +15,12 @@ BATCH = 64
 
 
 class Content(NamedTuple):
-    """Hold what :func:`examine` finds.
+    """Hold what :func:`examine` finds."""
 
-    ``digest`` is the same for the same data; ``image`` is the first image, (C, H, W); ``positive``
-    and ``negative``, bool (K,), say which classes some image shows, and which some image lacks.
-    """
-
-    digest: str
-    image: Tensor
-    positive: Tensor
-    negative: Tensor
+    digest: str  # the same for the same data
+    image: Tensor  # the first one, (C, H, W)
+    positive: Tensor  # bool (K,): whether some image shows the class
+    negative: Tensor  # bool (K,): whether some image lacks it
 
 
 def examine(data: Dataset, role: str, network: str = "MICRANet") -> Content:
@@ -44,8 +40,7 @@ def examine(data: Dataset, role: str, network: str = "MICRANet") -> Content:
         (image, labels), known = data[0], data.labels
         if isinstance(labels, Tensor):
             _check_shape(labels[None], network)
-        found = digest(data.content()), image, (known == 1).any(0), (known == 0).any(0)
-        return Content(*found)
+        return Content(digest(data.content()), image, (known == 1).any(0), (known == 0).any(0))
     if hasattr(data, "set_epoch"):
         data.set_epoch(0)
     from pytorch_lightning.utilities.seed import isolate_rng  # takes seconds to load

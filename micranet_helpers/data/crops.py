@@ -302,20 +302,18 @@ def _draw(
     positive: NDArray[np.bool_], ratio: tuple[int, int], seed: list[int]
 ) -> NDArray[np.int64]:
     """Choose crops in the ratio positive : negative, in the order of the file."""
-    groups = positive.nonzero()[0], (~positive).nonzero()[0]
     if min(ratio) < 1:
         raise ValueError(f"Both numbers of the ratio must be 1 or more, not {ratio}.")
-    times = min(len(group) // part for group, part in zip(groups, ratio, strict=True))
+    shown, absent = np.flatnonzero(positive), np.flatnonzero(~positive)
+    times = min(len(shown) // ratio[0], len(absent) // ratio[1])
     if times == 0:
         raise ValueError(
-            f"There are {len(groups[0])} crops with a class and {len(groups[1])} without, too few "
+            f"There are {len(shown)} crops with a class and {len(absent)} without, too few "
             f"for the ratio {ratio[0]}:{ratio[1]}."
         )
     rng = np.random.default_rng(seed)
-    chosen = [
-        rng.choice(group, times * part, replace=False)
-        for group, part in zip(groups, ratio, strict=True)
-    ]
+    chosen = [rng.choice(group, times * part, replace=False)
+              for group, part in ((shown, ratio[0]), (absent, ratio[1]))]  # fmt: skip
     return np.sort(np.concatenate(chosen))
 
 

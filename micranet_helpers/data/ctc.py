@@ -181,28 +181,23 @@ def read(pairs: Iterable[tuple[Path, Path]], line: str, lines: Iterable[str]) ->
     numbers are taken for broken, and each piece of the mask for a cell; cells that touch are
     then one. The label holds numbered cells and contacts in the planes of the line.
     """
-    names = classes(lines)
+    names, (border, height) = classes(lines), MARGIN[line]
     for frame, mask in pairs:
-        yield _sample(frame, mask, line, names)
-
-
-def _sample(frame: Path, mask: Path, line: str, names: tuple[str, ...]) -> Sample:
-    image, cells = read_image(frame), read_mask(mask).astype(np.int64)
-    border, height = MARGIN[line]
-    edge = round(border * max(1, len(cells) / height))
-    if len(image) != 1 or image.dtype.kind != "u" or image.shape[1:] != cells.shape:
-        raise ValueError(
-            f"{frame} is {image.dtype} {image.shape}, its mask {mask} {cells.shape}: expected "
-            "are a grey image of 8 or 16 bits and a mask of its size; download them again."
-        )
-    if min(cells.shape) <= 2 * edge:
-        raise ValueError(f"{frame} is all border of {edge} px: download it again.")
-    inside = tuple(slice(edge, side - edge) for side in cells.shape)
-    cells = _numbered(cells)
-    label = _label(cells[inside], contacts(cells)[inside], names.index(f"{line} cell"), len(names))
-    scale = scale_of(image, "minmax")
-    image = image[(slice(None), *inside)].astype(np.uint16)
-    return Sample("/".join(frame.parts[-3:]), image, label, *scale)
+        image, cells = read_image(frame), read_mask(mask).astype(np.int64)
+        edge = round(border * max(1, len(cells) / height))
+        if len(image) != 1 or image.dtype.kind != "u" or image.shape[1:] != cells.shape:
+            raise ValueError(
+                f"{frame} is {image.dtype} {image.shape}, its mask {mask} {cells.shape}: expected "
+                "are a grey image of 8 or 16 bits and a mask of its size; download them again."
+            )
+        if min(cells.shape) <= 2 * edge:
+            raise ValueError(f"{frame} is all border of {edge} px: download it again.")
+        inside = (..., *(slice(edge, side - edge) for side in cells.shape))
+        cells = _numbered(cells)
+        first = names.index(f"{line} cell")
+        label = _label(cells[inside], contacts(cells)[inside], first, len(names))
+        cut = image[inside].astype(np.uint16)
+        yield Sample("/".join(frame.parts[-3:]), cut, label, *scale_of(image, "minmax"))
 
 
 def _numbered(cells: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -271,10 +266,8 @@ def _real(lines: Sequence[str], subset: str | None) -> dict[str, Iterator[Sample
         # Usiigaci: TRAIN/set1/phase.png; a line of the challenge: the folder of its archive.
         found[line] = find(files[0].parents[1] if line == "Usiigaci" else files[0], line)
         if line == "Usiigaci":  # of what lies there, only what was asked for
-            found[line] = {
-                split: [pair for pair in pairs if pair[0] in files]
-                for split, pairs in found[line].items()
-            }
+            found[line] = {split: [pair for pair in pairs if pair[0] in files]
+                           for split, pairs in found[line].items()}  # fmt: skip
     return {
         split: chain(*[read(found[line][split], line, lines) for line in lines])
         for split in SPLITS

@@ -165,13 +165,12 @@ class _PartFile(io.FileIO):
 def _describe(file: h5py.File, about: About) -> None:
     texts = {
         "classes": json.dumps(about.classes), "source": about.source, "licence": about.licence,
-        "version": importlib.metadata.version("micranet-helpers"),
+        "version": importlib.metadata.version("micranet-helpers"), "scaling": about.scaling,
     }  # fmt: skip
-    if about.scaling is not None:
-        texts["scaling"] = about.scaling
     for key, text in texts.items():
-        # Text of fixed length is stored in the file's tables, which have checksums.
-        file.attrs[key] = np.bytes_(text.encode())
+        if text is not None:
+            # Text of fixed length is stored in the file's tables, which have checksums.
+            file.attrs[key] = np.bytes_(text.encode())
     if about.pixel_size_um is not None:
         file.attrs["pixel_size_um"] = about.pixel_size_um
 
@@ -189,19 +188,15 @@ def _write_split(group: h5py.Group, samples: Iterable[Sample], about: About) -> 
         names.append(sample.name.encode())
         scale = np.stack(np.broadcast_arrays(sample.offset, sample.factor), -1)
         normalization.append(np.broadcast_to(scale, (channels, 2)))
-        if sample.boxes is not None:
-            boxes += [(number, *box) for box in sample.boxes]
-        if sample.crops is not None:
-            crops += [(number, *crop) for crop in sample.crops]
+        boxes += [(number, *box) for box in (() if sample.boxes is None else sample.boxes)]
+        crops += [(number, *crop) for crop in (() if sample.crops is None else sample.crops)]
     if not shapes:
         raise ValueError(f"The split {group.name!r} would hold no image: give at least one.")
     group["label"].attrs["shapes"] = np.asarray(shapes, np.int32)
-    _checked(group, "name", np.asarray(names))
-    _checked(group, "normalization", np.asarray(normalization, np.float32))
-    if boxes:
-        _checked(group, "boxes", np.asarray(boxes, np.float32))
-    if crops:
-        _checked(group, "crops", np.asarray(crops, np.float32))
+    tables = {"normalization": normalization, "boxes": boxes, "crops": crops}
+    small = {name: np.asarray(rows, np.float32) for name, rows in tables.items() if rows}
+    for name, values in ({"name": np.asarray(names)} | small).items():
+        group.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
 
 
 def _check(sample: Sample, about: About) -> None:
@@ -260,10 +255,6 @@ def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> N
     stack[(number, *map(slice, value.shape))] = value
 
 
-def _checked(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-    group.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
-
-
 # --- reading -----------------------------------------------------------------------------------
 
 
@@ -278,20 +269,16 @@ def describe(path: str | Path) -> tuple[About, dict[str, int]]:
         if not splits:
             raise ValueError("it holds no split.")
         count = next(iter(splits.values())).label.shape[1]
-        return _about(file, count), {name: len(split) for name, split in splits.items()}
-
-
-def _about(file: h5py.File, count: int) -> About:
-    text = attribute(file, "classes")
-    classes = tuple(map(str, range(count))) if text is None else tuple(json.loads(text))
-    if len(classes) != count or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"its attribute classes does not name the {count} planes of the label.")
-    size = attribute(file, "pixel_size_um")
-    return About(
-        classes, str(attribute(file, "source") or "unknown"),
-        str(attribute(file, "licence") or "unknown"), None if size is None else float(size),
-        attribute(file, "scaling"),
-    )
+        text, size = attribute(file, "classes"), attribute(file, "pixel_size_um")
+        classes = tuple(map(str, range(count))) if text is None else tuple(json.loads(text))
+        if len(classes) != count or not all(isinstance(name, str) for name in classes):
+            raise ValueError(
+                f"its attribute classes does not name the {count} planes of the label."
+            )
+        origin = (str(attribute(file, key) or "unknown") for key in ("source", "licence"))
+        size = None if size is None else float(size)
+        about = About(classes, *origin, size, attribute(file, "scaling"))
+        return about, {name: len(split) for name, split in splits.items()}
 
 
 def read(path: str | Path, split: str) -> Iterator[Sample]:
@@ -320,8 +307,8 @@ class Split:
         _check_stacks(self._data, self.label)
         count = len(self)
         self._channels = self._data.shape[1] if self._data.ndim == 4 else 1
-        shapes = attribute(self.label, "shapes")
         full = np.tile(self._data.shape[-2:], (count, 1))
+        shapes = attribute(self.label, "shapes")
         self.shapes = full if shapes is None else np.asarray(shapes, np.int64)
         if self.shapes.shape != full.shape or (self.shapes < 1).any() or (self.shapes > full).any():
             raise ValueError(f"the shapes of {group.name} do not fit its images.")
@@ -329,11 +316,11 @@ class Split:
         if names is None:
             names = [f"{group.name.strip('/')}-{number}".encode() for number in range(count)]
         self.names = [name.decode(errors="replace") for name in names]
-        scale = _optional(group, "normalization", (count, self._channels, 2), "f")
-        if scale is None:
-            scale = np.broadcast_to(np.float32([0, 1]), (count, self._channels, 2))
-        self.scale, self.dtype = scale, self._data.dtype
-        self._offset, self._factor = np.moveaxis(scale, -1, 0)
+        size = count, self._channels, 2
+        scale = _optional(group, "normalization", size, "f")
+        self.scale = np.broadcast_to(np.float32([0, 1]), size) if scale is None else scale
+        self._offset, self._factor = np.moveaxis(self.scale, -1, 0)
+        self.dtype = self._data.dtype
         self._boxes = _optional(group, "boxes", (None, 6), "f")
         width = 4 + self.label.shape[1]
         self.crops = _optional(group, "crops", (None, width), "f", finite=False)

@@ -191,8 +191,7 @@ def _turn_and_scale(fields: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _place(image, patch, reach, margin, rng):
-    """Add a patch to a canvas where it reaches no other digit: its place and ink, if there is one.
-    """
+    """Add a patch where it reaches no other digit; its place and ink, if there is one."""
     if not (patch >= INK).any():
         return None
     rows, columns = np.flatnonzero(reach.any(1)), np.flatnonzero(reach.any(0))

@@ -132,14 +132,12 @@ def _locked(name: str) -> Iterator[None]:
     folder().mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder() / f".{name}.lock")
     try:
-        lock.acquire(timeout=1)
+        held = lock.acquire(timeout=1)
     except Timeout:
         _log.warning("Another process is downloading %s; waiting for it.", name)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 # --- a batch of files --------------------------------------------------------------------------
@@ -152,12 +150,9 @@ def _fetch_missing(name: str, root: Path, files: list[File]) -> None:
     total = sum(file.bytes or 0 for file in missing)
     parts = (_beside(root, file, ".part") for file in missing if file.bytes)
     transfer.require_space(root, total - sum(map(transfer.file_size, parts)))
-    with (
-        transfer.open_session() as session,
-        tqdm(desc=name, total=total or None, unit="B", unit_scale=True) as bar,
-    ):
-        batch = transfer.Batch(root, _mirror(), session, bar, Event())
-        ended = _run(batch, missing)
+    bar = tqdm(desc=name, total=total or None, unit="B", unit_scale=True)
+    with transfer.open_session() as session, bar:
+        ended = _run(transfer.Batch(root, _mirror(), session, bar, Event()), missing)
     for file, error in ended.items():
         if error is None:
             _finish(root, file)
@@ -217,11 +212,38 @@ def _raise_failures(root: Path, files: list[File], ended: dict[File, Exception |
 
 
 def _provide(batch: transfer.Batch, file: File) -> None:
+    """Take a file from the first address that has it, unless it is there."""
     path, known = batch.root / file.path, _known_hash(batch.root, file)
-    if not path.is_file() or (known and not _has_hash(path, known)):
-        if file.is_archive:
-            discard(_result(batch.root, file))  # it may be of another content
-        _download(batch, file, known)
+    if path.is_file() and (known is None or _has_hash(path, known)):
+        return
+    if file.is_archive:
+        discard(_result(batch.root, file))  # it may be of another content
+    part = _beside(batch.root, file, ".part")
+    transfer.advance(batch, transfer.file_size(part))
+    errors: list[Exception] = []
+    for url in file.urls:
+        if batch.mirror:
+            url = f"{batch.mirror}/{url.removeprefix('https://')}"
+        try:
+            return _download(transfer.Transfer(url, part, file, known, batch))
+        except (FileError, HostError) as error:
+            errors.append(error)
+    alive = any(isinstance(error, FileError) for error in errors)
+    raise (FileError if alive else HostError)("; ".join(dict.fromkeys(map(str, errors))))
+
+
+def _download(one: transfer.Transfer) -> None:
+    transfer.complete(one)
+    root, file = one.batch.root, one.file
+    if one.known and not _has_hash(one.part, one.known):
+        one.drop()
+        advice = "" if file.hash else (
+            f" than at its first use (recorded in {_record(root, file)}); if you trust the "
+            f"new one, remove the old first: micranet-book data remove {root.name}"
+        )
+        raise FileError(f"{one.url} has another content (hash){advice}")
+    one.note.unlink(missing_ok=True)  # first: a run killed between the two leaves no note behind
+    os.replace(one.part, root / file.path)
 
 
 def _finish(root: Path, file: File) -> None:
@@ -240,36 +262,6 @@ def _finish(root: Path, file: File) -> None:
             "No hash of %s is published: its present content is trusted, recorded in %s and "
             "verified from now on.", file.path, _record(root, file).name,
         )
-
-
-def _download(batch: transfer.Batch, file: File, known: str | None) -> None:
-    errors: list[Exception] = []
-    part = _beside(batch.root, file, ".part")
-    transfer.advance(batch, transfer.file_size(part))
-    for url in file.urls:
-        if batch.mirror:
-            url = f"{batch.mirror}/{url.removeprefix('https://')}"
-        try:
-            return _download_from(transfer.Transfer(url, part, file, known, batch))
-        except (FileError, HostError) as error:
-            errors.append(error)
-    text = "; ".join(dict.fromkeys(map(str, errors)))
-    alive = any(isinstance(error, FileError) for error in errors)
-    raise FileError(text) if alive else HostError(text)
-
-
-def _download_from(one: transfer.Transfer) -> None:
-    transfer.complete(one)
-    root, file = one.batch.root, one.file
-    if one.known and not _has_hash(one.part, one.known):
-        one.drop()
-        advice = "" if file.hash else (
-            f" than at its first use (recorded in {_record(root, file)}); if you trust the "
-            f"new one, remove the old first: micranet-book data remove {root.name}"
-        )
-        raise FileError(f"{one.url} has another content (hash){advice}")
-    one.note.unlink(missing_ok=True)  # first: a run killed between the two leaves no note behind
-    os.replace(one.part, root / file.path)
 
 
 def _mirror() -> str:

@@ -50,7 +50,13 @@ def items() -> dict[str, Item]:
 
 def parse(text: str) -> dict[str, Item]:
     """Read data sets by name from text as in ``registry.toml``, which explains the format."""
-    return {name: _item(name, table) for name, table in tomllib.loads(text).items()}
+    return {
+        name: Item(name, **table | {
+            "urls": tuple(table["urls"]),
+            "files": tuple(_file(line, table["urls"]) for line in table["files"].splitlines()),
+        })
+        for name, table in tomllib.loads(text).items()
+    }  # fmt: skip
 
 
 def select(name: str, subset: str | None = None) -> list[File]:
@@ -123,18 +129,7 @@ def _size(files: Sequence[File]) -> str:
     return f"{sum(file.bytes or 0 for file in files) / MEGABYTE:.1f}"
 
 
-def _item(name: str, table: dict) -> Item:
-    entries = tuple(_file(line, table["urls"]) for line in table["files"].splitlines())
-    texts = (table[key] for key in ("title", "licence", "citation"))
-    return Item(name, *texts, tuple(table["urls"]), entries)
-
-
 def _file(line: str, bases: list[str]) -> File:
-    hash_, size, subset, path = line.split(" ", 3)
-    return File(
-        path=path,
-        urls=tuple(base + quote(path) for base in bases),
-        hash=None if hash_ == "-" else hash_,
-        bytes=None if size == "-" else int(size),
-        subset=None if subset == "-" else subset,
-    )
+    hash_, size, subset, path = (None if part == "-" else part for part in line.split(" ", 3))
+    urls = tuple(base + quote(path) for base in bases)
+    return File(path, urls, hash_, int(size) if size else None, subset)

@@ -1,10 +1,5 @@
 """What all readers of labels share: the result, names of files, numbers, and lists of faults.
 
-- ``tables``: labels of images, and boxes, in CSV files.
-- ``masks``: label images beside the images, and one file per object.
-- ``coco``, ``outlines``, ``rois``: outlines made with other programs.
-- ``shapes``: how outlines become labels.
-
 Every reader returns the names of the classes and, for each image, a function that makes the label
 for the image's height and width. It raises FileNotFoundError if what it should read is not there,
 and ValueError, which lists all that is wrong, by line, entry or file. Coordinates are those of
@@ -83,18 +78,12 @@ def of_image(name: str) -> str:
 
 
 def planes_of(folder: str | Path) -> list[Path]:
-    """List the images of a folder, those of microscopes, too, and the planes of each stack.
-
-    See :func:`~micranet_helpers.files.series.members` for how planes are called.
-    """
+    """List the images of a folder, those of microscopes, too, and the members of each stack."""
     return [plane for path in image_files(folder, READERS) for plane in members(path)]
 
 
 def files_of(folder: str | Path) -> list[Path]:
-    """List the files of a folder and its sub-folders, but none that is in a hidden one.
-
-    A folder whose name ends in ``.zarr`` counts as a file.
-    """
+    """List the files, ``.zarr`` folders too, of a folder and its sub-folders, but no hidden one."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
@@ -115,8 +104,12 @@ class Faults(list):
         """Note what goes wrong in an entry, and go on with the next one."""
         try:
             yield
+        except ValueError as error:
+            self.append(str(error))
+        except KeyError as error:
+            self.append(f"{where} lacks {error}.")
         except Exception as error:  # damaged files make the libraries raise anything
-            self.append(_reason(error, where))
+            self.append(f"{where} is not of the expected form ({error}).")
 
     def __str__(self) -> str:
         more = len(self) - MOST_FAULTS
@@ -130,25 +123,10 @@ def reading(path: str | Path) -> Iterator[Faults]:
     if not Path(path).expanduser().is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path.")
     faults = Faults()
-    try:
+    with faults.noted():
         yield faults
-    except Exception as error:
-        faults.append(_reason(error, "it"))
-        raise ValueError(_sentence(path, faults)) from error
     if faults:
-        raise ValueError(_sentence(path, faults))
-
-
-def _sentence(path: str | Path, faults: Faults) -> str:
-    return visible(f"{path} cannot be used, correct or export it again:{faults}")
-
-
-def _reason(error: Exception, where: str) -> str:
-    if isinstance(error, ValueError):
-        return str(error)
-    if isinstance(error, KeyError):
-        return f"{where} lacks {error}."
-    return f"{where} is not of the expected form ({error})."
+        raise ValueError(visible(f"{path} cannot be used, correct or export it again:{faults}"))
 
 
 def text_of(path: str | Path) -> str:

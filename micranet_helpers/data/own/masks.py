@@ -1,5 +1,6 @@
 """Read masks: label images of the names of the images, or one file for each object."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -54,64 +55,53 @@ def read_masks(
     """
     folder = Path(folder).expanduser()
     found = files_of(folder)
-    files = [path for path in found if path.suffix.lower() in SUFFIXES]
-    pictures, images = _beside(files, folder)
-    of_objects = [path for objects in images.values() for path in objects]
-    names = {path: _twin(path, pictures).relative_to(folder).with_suffix("").as_posix()
-             for path in files if path not in pictures and path not in of_objects}  # fmt: skip
+    masks, objects = _arranged([path for path in found if path.suffix.lower() in SUFFIXES])
+    names = {path: image.relative_to(folder).with_suffix("").as_posix()
+             for path, image in (masks | objects).items()}  # fmt: skip
     # Files without an ending beside files with one are the images.
-    marked = {path: name for path, name in names.items()
-              if of_image(name) != name.removesuffix(".ome")}  # fmt: skip
-    wanted = marked or names
-    if not (marked or images) and any(path.name.endswith("_seg.npy") for path in found):
+    marked = [path for path in masks if of_image(names[path]) != names[path].removesuffix(".ome")]
+    wanted = marked or list(masks)
+    if not (marked or objects) and any(path.name.endswith("_seg.npy") for path in found):
         raise ValueError(
             f"{folder} holds Cellpose's _seg.npy, which could run code when read: in Cellpose, "
             "choose File > Save masks as PNG/tif, which makes NAME_cp_masks files."
         )
-    if not (wanted or images) or (instances and len(classes) != 1):
+    if not names or (instances and len(classes) != 1):
         raise ValueError(
             f"{folder} must hold masks (TIFF, PNG, …), and numbers of objects need one class."
         )
     faults, labels = Faults(), {}
-    for path, name in wanted.items():
+    for path in wanted:
         with faults.noted():
             label = partial(_mask, path, len(classes), instances)
-            add(labels, of_image(name), label, f"the mask {path.name}")
-    for name, objects in images.items():
-        shapes = [Shape(classes[0], pixels=partial(_object, path)) for path in objects]
-        labels[name] = partial(draw, name, shapes, None, (classes[0],))
-    if images and len(classes) != 1:
+            add(labels, of_image(names[path]), label, f"the mask {path.name}")
+    shapes = defaultdict(list)
+    for path in objects:
+        shapes[names[path]].append(Shape(classes[0], pixels=partial(_sized, path)))
+    labels |= {name: partial(draw, name, found, None, (classes[0],))
+               for name, found in shapes.items()}  # fmt: skip
+    if objects and len(classes) != 1:
         faults.append("files of single objects need one class.")
     if faults:
         raise ValueError(f"{folder} cannot be used:{faults}")
-    return Annotations(distinct(classes), labels, files=frozenset([*wanted, *of_objects]))
+    return Annotations(distinct(classes), labels, files=frozenset([*wanted, *objects]))
 
 
-def _twin(path: Path, pictures: set[Path]) -> Path:
-    """Find where the image of a mask is: in ``images`` if the mask is in ``masks`` beside it."""
-    place = path.parent.parent / "images"
-    beside = path.parent.name == "masks" and any(picture.parent == place for picture in pictures)
-    return place / path.name if beside else path
-
-
-def _beside(
-    files: Sequence[Path], folder: Path
-) -> tuple[set[Path], dict[str, list[Path]]]:
-    """Find images in folders beside folders of masks, and those whose objects are files each."""
-    pictures: set[Path] = set()
-    images: dict[str, list[Path]] = {}
-    for parent in {path.parent for path in files if path.parent.name == "masks"}:
-        beside = [path for path in files if path.parent == parent.with_name("images")]
-        objects = [path for path in files if path.parent == parent]
-        pictures.update(beside)
-        if len(beside) == 1 and [path.stem for path in objects] != [beside[0].stem]:
-            name = beside[0].relative_to(folder).with_suffix("").as_posix()
-            images[name] = objects
-    return pictures, images
-
-
-def _object(path: Path, height: int, width: int) -> NDArray[np.bool_]:
-    return _sized(path, height, width) > 0
+def _arranged(files: Sequence[Path]) -> tuple[dict[Path, Path], dict[Path, Path]]:
+    """Find the images of masks, and of single objects: in ``images`` beside their ``masks``."""
+    folders: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in files:
+        folders[path.parent].append(path)
+    masks, objects = {}, {}
+    for place, found in folders.items():
+        if place.name == "images" and place.with_name("masks") in folders:
+            continue
+        images = folders.get(place.with_name("images"), []) if place.name == "masks" else []
+        if len(images) == 1 and [path.stem for path in found] != [images[0].stem]:
+            objects |= dict.fromkeys(found, images[0])
+        else:
+            masks |= {path: images[0].with_name(path.name) if images else path for path in found}
+    return masks, objects
 
 
 def _sized(path: Path, height: int, width: int) -> NDArray[Any]:

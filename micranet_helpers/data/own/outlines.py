@@ -7,19 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from micranet_helpers.data.own.annotations import Annotations, number_of, text_of
-from micranet_helpers.data.own.shapes import Shape, box_of, from_folder, loop_of
+from micranet_helpers.data.own.shapes import Shape, box_of, ellipse, from_folder, loop_of
 
 
 def read_labelme(folder: str | Path) -> Annotations:
     """Read the JSON files of labelme: ``NAME.json`` has the outlines of the image ``NAME``.
 
     Polygons, rectangles, also turned ones, and circles are read; all else, such as points, lines
-    and masks, is refused.
-    Classes are the labels, in alphabetical order. Raises FileNotFoundError or ValueError if there
-    is no such file in the folder, or one is damaged.
+    and masks, is refused. Classes are the labels, in alphabetical order. Raises FileNotFoundError
+    or ValueError if there is no such file in the folder, or one is damaged.
     """
     return from_folder(folder, (".json",), partial(_items, "shape", "shapes"), _labelled)
 
@@ -55,9 +52,7 @@ def _labelled(item: dict[str, Any], where: str) -> Shape:
     (x, y), (right, bottom) = ((number_of(value, where) for value in point) for point in points)
     if form == "rectangle":
         return box_of(kind, min(x, right), min(y, bottom), max(x, right), max(y, bottom), where)
-    angle = np.linspace(0, 2 * math.pi, 128, endpoint=False)
-    circle = math.hypot(right - x, bottom - y) * np.column_stack([np.cos(angle), np.sin(angle)])
-    return Shape(kind, [loop_of(circle + (x, y), where)])
+    return Shape(kind, [loop_of(ellipse((x, y), math.hypot(right - x, bottom - y)), where)])
 
 
 def _feature(kind: str | None, item: dict[str, Any], where: str) -> Shape:

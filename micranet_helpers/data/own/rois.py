@@ -10,7 +10,7 @@ import numpy as np
 import roifile
 
 from micranet_helpers.data.own.annotations import Annotations
-from micranet_helpers.data.own.shapes import Shape, from_folder, loop_of
+from micranet_helpers.data.own.shapes import Shape, ellipse, from_folder, loop_of
 
 MOST_BYTES = 2**28  # of the unpacked ROIs of an image
 
@@ -91,9 +91,7 @@ def _paths(roi: roifile.ImagejRoi) -> Any:
     else:
         edges = [[roi.left, roi.top], [roi.right, roi.bottom]]
     if roi.roitype.name == "OVAL":
-        angle, ends = np.linspace(0, 2 * np.pi, 128, endpoint=False), np.asarray(edges)
-        circle = np.column_stack([np.cos(angle), np.sin(angle)])
-        return [ends.mean(0) + circle * np.ptp(ends, 0) / 2]
+        return [ellipse(np.mean(edges, 0), np.ptp(edges, 0) / 2)]
     if roi.roitype.name == "RECT" and not roi.composite:
         (left, top), (right, bottom) = edges
         return [[(left, top), (right, top), (right, bottom), (left, bottom)]]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from micranet_helpers.data.own.annotations import (
     Annotations,
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
     loops: Sequence[NDArray[np.float64]] = ()
     box: tuple[float, ...] | None = None  # top, left, bottom, right
     holes: bool = False  # an outline within another is a hole
-    pixels: Callable[[int, int], NDArray[np.bool_]] | None = None  # of height and width
+    pixels: Callable[[int, int], NDArray[Any]] | None = None  # of height and width; 0: outside
 
     @property
     def place(self) -> str:
@@ -55,6 +55,12 @@ def loop_of(points: Iterable[Any], where: str) -> NDArray[np.float64]:
     return np.asarray(loop)
 
 
+def ellipse(middle: ArrayLike, radii: ArrayLike) -> NDArray[np.float64]:
+    """Outline an ellipse by 128 points x, y."""
+    angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)
+    return middle + radii * np.column_stack([np.cos(angle), np.sin(angle)])
+
+
 def box_of(kind: str, left: Any, top: Any, right: Any, bottom: Any, where: str) -> Shape:
     """Read a box."""
     left, top, right, bottom = (number_of(edge, where) for edge in (left, top, right, bottom))
@@ -65,14 +71,11 @@ def box_of(kind: str, left: Any, top: Any, right: Any, bottom: Any, where: str) 
 
 
 def from_folder(
-    folder: str | Path, endings: Sequence[str], items: Callable[[Path], tuple[Any, Iterable]],
-    shape: Callable[[Any, str], Shape],
+    folder: str | Path, endings: Sequence[str],
+    items: Callable[[Path], tuple[Any, Iterable]],  # size of the image, if known; named objects
+    shape: Callable[[Any, str], Shape],  # of an object and its name
 ) -> Annotations:  # fmt: skip
-    """Make annotations of the files of a folder, each of which has the name of its image.
-
-    ``items`` reads the size of the image, if known, and the objects, each with its name; ``shape``
-    makes the shape of an object.
-    """
+    """Make annotations of the files of a folder, each of which has the name of its image."""
     folder, found, faults = Path(folder).expanduser(), [], Faults()
     for path in files_of(folder):
         if path.suffix.lower() in endings:
@@ -168,7 +171,7 @@ def _pixels(
 ) -> tuple[slice, slice, NDArray[np.bool_]]:
     """Mark the pixels of a shape in the window of the image where it lies."""
     if shape.pixels is not None:
-        return slice(0, height), slice(0, width), shape.pixels(height, width)
+        return slice(0, height), slice(0, width), shape.pixels(height, width) > 0
     low, high = _window(shape, height, width)
     inside = np.zeros((high - low).tolist(), bool)
     for loop in shape.loops:
