@@ -154,6 +154,9 @@ REFUSED = {
     "boxes": ([sample(boxes=np.zeros((2, 4), "f4"))], r"boxes are \(2, 4\), not \(M, 5\)"),
     "box outside": ([sample(boxes=np.array([[0, 900, 2, 950, 9]], "f4"))], "outside the image"),
     "empty box": ([sample(boxes=np.array([[0, 5, 2, 5, 9]], "f4"))], "empty or lies outside"),
+    "crops": ([sample(crops=np.zeros((1, 4), "f4"))], r"crops are \(1, 4\) for 2 classes"),
+    **{f"crop at {place}": ([sample(crops=np.array([[*place, 0, 1]], "f4"))], "crop .*outside")
+       for place in ((-8, 0, 8), (0, 50, 8), (0, 0, 0), (0.5, 0, 8), (np.nan, 0, 8))},
     "mixed dtypes": ([sample(), sample(1, dtype="uint16")], "All data of a split must be alike"),
     "mixed labels": ([sample(), sample(1, label=np.ones(2, "u1"))], "All label of a split"),
     "mixed channels": ([sample(shape=(2, 9, 9)), sample(1, (3, 9, 9))], "All data of a split"),
@@ -329,6 +332,10 @@ HOSTILE = {
     "scale": (replace("normalization", data=np.ones((2, 2, 2), "f4")), r"expected is \(2, 1, 2\)"),
     "scale NaN": (replace("normalization", data=np.full((2, 1, 2), np.nan)), "normalization .*NaN"),
     "boxes": (replace("boxes", data=np.ones((2, 5), "f4")), "boxes .*expected"),
+    "crops": (replace("crops", data=np.ones((2, 5), "f4")), "crops .*expected"),
+    **{f"crop {place}": (replace("crops", data=np.float32([[*place, 0, 1]])), "lies in no image")
+       for place in ((2, 0, 0, 8), (-1, 0, 0, 8), (np.nan, 0, 0, 8), (0, -8, 0, 8), (0, 24, 0, 8),
+                     (0, np.nan, 0, 8), (0, 0.5, 0, 8), (0, 0, 0, 0))},
     "names": (replace("name", data=np.ones(2)), "name .*expected"),
     "long names": (replace("name", shape=(2,), dtype="S1000000000"), "can hold"),
     "classes": (attribute("classes", '["rings"]'), "does not name the 2 planes"),

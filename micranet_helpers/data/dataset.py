@@ -30,7 +30,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from micranet_helpers.data.scaling import normalize
@@ -225,8 +225,17 @@ def _check(sample: Sample, about: About) -> None:
         wrong = "it holds NaN, infinite or too large numbers"
     elif (np.maximum(boxes[:, 1:3], 0) >= np.minimum(boxes[:, 3:], image.shape[1:])).any():
         wrong = "a box (class, top, left, bottom, right) is empty or lies outside the image"
+    elif sample.crops is not None and not _begin_inside(sample.crops, image.shape[1:]):
+        wrong = "a crop (top, left, side) is not of whole numbers or begins outside the image"
     if wrong:
         raise ValueError(f"{sample.name} cannot be stored: {wrong}.")
+
+
+def _begin_inside(crops: NDArray[Any], shape: ArrayLike) -> bool:
+    """Check top, left and side of crops, (M, 3 or more), in images of a shape, (2,) or (M, 2)."""
+    places = np.asarray(crops)[:, :3]
+    whole = (places == np.round(places)).all() and np.isfinite(places).all()
+    return bool(whole and (places >= [0, 0, 1]).all() and (places[:, :2] < shape).all())
 
 
 def _append(group: h5py.Group, name: str, number: int, value: NDArray[Any]) -> None:
@@ -324,6 +333,11 @@ class Split:
         self._boxes = _optional(group, "boxes", (None, 6), "f")
         width = 4 + self.label.shape[1]
         self.crops = _optional(group, "crops", (None, width), "f", finite=False)
+        if self.crops is not None:
+            images = self.crops[:, 0]
+            known = np.isin(images, range(count)).all()
+            if not known or not _begin_inside(self.crops[:, 1:], self.shapes[images.astype(int)]):
+                raise ValueError(f"a crop of {group.name} lies in no image.")
 
     def __len__(self) -> int:
         return self._data.shape[0]
