@@ -78,10 +78,12 @@ def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """
     if _MASK_RCNN not in arrays:
         return dict(arrays)
-    today = {name: _name_today(name) for name in arrays}
-    named = {
-        name if today[name] in arrays else today[name]: array for name, array in arrays.items()
-    }
+    named = {}
+    for name, array in arrays.items():
+        today = name
+        for pattern, new in _RENAMED:
+            today = re.sub(pattern, new, today)
+        named[name if today in arrays else today] = array
     if not any(name.endswith(".num_batches_tracked") for name in named):
         norms = [name.removesuffix("running_var") for name in named if name.endswith("running_var")]
         named |= {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
@@ -185,12 +187,6 @@ def _mask_rcnn_settings(model: Any) -> dict[str, Any]:
     }
 
 
-def _name_today(name: str) -> str:
-    for pattern, new in _RENAMED:
-        name = re.sub(pattern, new, name)
-    return name
-
-
 def _side(shapes: Shapes, key: str, axis: int) -> int:
     shape = shapes.get(key) or ()
     side = shape[axis] if axis < len(shape) else 1
@@ -213,10 +209,7 @@ _MASK_RCNN = "roi_heads.mask_predictor.mask_fcn_logits.weight"  # Faster R-CNN s
 _RENAMED = (
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
-    (
-        r"^roi_heads\.mask_head\.mask_fcn([1-4])\.",
-        lambda found: f"roi_heads.mask_head.{int(found[1]) - 1}.0.",
-    ),
+    *((rf"mask_head\.mask_fcn{n}\.", f"mask_head.{n - 1}.0.") for n in (1, 2, 3, 4)),
 )
 
 # All networks that can be loaded and saved; a further one is a further row.
