@@ -34,10 +34,10 @@ from micranet_helpers.files.hdf5 import (
 from micranet_helpers.files.lock import alone
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.wrapped import unwrapped
-from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
+from micranet_helpers.zoo.architectures import MOST, assemble, check_numbers, settings, shapes_of
 from micranet_helpers.zoo.shelf import locate
 from micranet_helpers.zoo.usage import Usage
-from micranet_helpers.zoo.weights import assemble, fill, parse, settings_text, taken
+from micranet_helpers.zoo.weights import fill, parse, settings_text, taken
 
 MODEL = "model"  # under which `save` writes the model of a group
 ILASTIK = "Ilastik"  # how the names of groups begin that hold a project of Ilastik

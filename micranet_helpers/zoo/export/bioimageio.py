@@ -115,7 +115,7 @@ def to_bioimageio(
     files = {
         "README.md": card.encode(),
         "cover.png": _cover(pixels, found),
-        "model.onnx": graph(model, classes, maps, usage),
+        "model.onnx": graph(model, classes, maps=maps, usage=usage),
     }
     write_atomically(path, _package(about, files, {"image": raw[None], **found}))
 
