@@ -173,7 +173,6 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for row, column in ((8, 8), (8, 34), (30, 20), (30, 31), (50, 50)):
         pixels[row : row + 10, column : column + 10] = 220
     torch.manual_seed(0)
-    torch.manual_seed(0)
     student = UNet(1, 2, depth=3, filters=4).eval()
     with torch.no_grad():
         logits = student(torch.from_numpy(usage.scaled(pixels[None]))[None, :, :48, :48])

@@ -264,9 +264,16 @@ def test_the_package_tells_what_it_must(known_graphs, tmp_path: Path) -> None:
     assert cover.size == (512, 256) and len(cover.getcolors(10**6)) > 10
 
 
-def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(known_graphs, tmp_path) -> None:
-    found = spec.load_model_description(package(tmp_path, "UNet", image=IMAGE / 255, usage=None))
-    assert [step.id for step in found.inputs[0].preprocessing] == ["ensure_dtype"]
+@pytest.mark.parametrize(
+    ("usage", "step"), [(None, "ensure_dtype"), (Usage(CLASSES, "minmax"), "scale_range")]
+)
+def test_the_package_says_how_an_image_is_scaled(usage, step, known_graphs, tmp_path) -> None:
+    """Without a usage, the image is as the network sees it."""
+    found = spec.load_model_description(package(tmp_path, "UNet", image=IMAGE / 255, usage=usage))
+    steps = [each.id for each in found.inputs[0].preprocessing]
+    assert step in steps and (usage or steps == [step])
+    stored = found.config.micranet_helpers.get("usage")
+    assert stored == (usage and json.loads(usage.text))
 
 
 @pytest.mark.parametrize(
