@@ -42,7 +42,7 @@ from micranet_helpers.maps.segmentation import Recipe, from_maps, segment
 from micranet_helpers.maps.thresholds import otsu
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.plots.png import BLANK, COLOURS
+from micranet_helpers.plots.png import BLANK, COLOURS, levels
 from micranet_helpers.predict import find, open_zoo, predict
 
 SIDE = 40
@@ -498,7 +498,7 @@ def test_without_a_threshold_the_combined_map_lies_on_the_crop(widget, tmp_path)
     assert changed(widget, before) == {"picture"} and widget.summary.value.endswith("no threshold")
     widget.opacity.value = 1
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))[::10, ::10]
-    np.testing.assert_array_equal(pixels, COLOURS[picture.levels(widget.session.score)])
+    np.testing.assert_array_equal(pixels, COLOURS[levels(widget.session.score)])
     for button in widget.buttons.values():
         button.click()
         assert "no mask without a threshold" in widget.saved.value
