@@ -42,7 +42,7 @@ from micranet_helpers.maps.segmentation import Recipe, from_maps, segment
 from micranet_helpers.maps.thresholds import otsu
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.plots.png import BLANK, COLOURS
+from micranet_helpers.plots.png import BLANK, COLOURS, levels
 from micranet_helpers.predict import find, open_zoo, predict
 
 SIDE = 40
@@ -172,7 +172,6 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     pixels = np.random.default_rng(0).integers(0, 60, (56, 56)).astype(np.uint8)
     for row, column in ((8, 8), (8, 34), (30, 20), (30, 31), (50, 50)):
         pixels[row : row + 10, column : column + 10] = 220
-    torch.manual_seed(0)
     torch.manual_seed(0)
     student = UNet(1, 2, depth=3, filters=4).eval()
     with torch.no_grad():
@@ -499,7 +498,7 @@ def test_without_a_threshold_the_combined_map_lies_on_the_crop(widget, tmp_path)
     assert changed(widget, before) == {"picture"} and widget.summary.value.endswith("no threshold")
     widget.opacity.value = 1
     pixels = np.asarray(Image.open(io.BytesIO(widget.picture.value)))[::10, ::10]
-    np.testing.assert_array_equal(pixels, COLOURS[picture.levels(widget.session.score)])
+    np.testing.assert_array_equal(pixels, COLOURS[levels(widget.session.score)])
     for button in widget.buttons.values():
         button.click()
         assert "no mask without a threshold" in widget.saved.value

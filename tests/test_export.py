@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import safetensors.torch
 import torch
 from bioimageio import spec
 from conftest import random_images, random_model
 from PIL import Image
-from torch import Tensor, nn
+from test_export_maps import run
+from torch import nn
 
 from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.networks import mask_rcnn
@@ -126,24 +126,19 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.onnx" for name in GRAPHS}
 
 
-def run(path: Path, images: Tensor) -> list[Tensor]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(each) for each in session.run(None, {"image": images.numpy()})]
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 16, 16), (2, 1, 16, 48), (5, 1, 80, 32)], ids=str)
 @pytest.mark.parametrize("name", GRAPHS)
 @torch.no_grad()
 def test_onnx_gives_the_logits_for_any_number_and_size(name: str, shape, graphs) -> None:
     images = random_images(*shape)
-    logits = run(graphs[name], images)[0]
+    logits = run(graphs[name], images)["logits"]
     torch.testing.assert_close(logits, GRAPHS[name]()(images), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 1, 40, 24), (2, 1, 8, 104)], ids=str)
 def test_onnx_gives_the_map_of_the_last_layer(shape: tuple, model, graphs) -> None:
     images = random_images(*shape)
-    logits, maps = run(graphs["MICRANet"], images)
+    logits, maps = run(graphs["MICRANet"], images).values()
     expected = grad_cam(model, images, normalize=False, layers=("4b",))
     assert (maps > 0).any() and (maps >= 0).all()
     torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=0)
@@ -173,7 +168,7 @@ def test_export_leaves_the_network_as_it_was_and_says_nothing(tmp_path: Path, ca
     assert capfd.readouterr() == ("", "")
     images = random_images(2, 1, 5, 7)  # one level: any side
     model.eval().float()
-    torch.testing.assert_close(run(tmp_path / "a.onnx", images)[0], model(images).detach())
+    torch.testing.assert_close(run(tmp_path / "a.onnx", images)["logits"], model(images).detach())
 
 
 def test_a_graph_of_another_network_is_noticed(graphs) -> None:
@@ -239,7 +234,7 @@ def test_the_package_is_valid_and_its_test_passes(name, known_graphs, offline, t
         archive.extract("model.onnx", tmp_path)
     outputs = run(tmp_path / "model.onnx", torch.from_numpy(pixels))
     tolerances = found.config.bioimageio.reproducibility_tolerance
-    arrays = zip(outputs, found.get_output_test_arrays(), tolerances, strict=True)
+    arrays = zip(outputs.values(), found.get_output_test_arrays(), tolerances, strict=True)
     for ours, theirs, tolerance in arrays:
         share = tolerance.relative_tolerance
         np.testing.assert_allclose(ours, theirs, share, tolerance.absolute_tolerance)
@@ -264,9 +259,16 @@ def test_the_package_tells_what_it_must(known_graphs, tmp_path: Path) -> None:
     assert cover.size == (512, 256) and len(cover.getcolors(10**6)) > 10
 
 
-def test_an_image_that_is_as_the_network_sees_it_is_not_scaled(known_graphs, tmp_path) -> None:
-    found = spec.load_model_description(package(tmp_path, "UNet", image=IMAGE / 255, usage=None))
-    assert [step.id for step in found.inputs[0].preprocessing] == ["ensure_dtype"]
+@pytest.mark.parametrize(
+    ("usage", "step"), [(None, "ensure_dtype"), (Usage(CLASSES, "minmax"), "scale_range")]
+)
+def test_the_package_says_how_an_image_is_scaled(usage, step, known_graphs, tmp_path) -> None:
+    """Without a usage, the image is as the network sees it."""
+    found = spec.load_model_description(package(tmp_path, "UNet", image=IMAGE / 255, usage=usage))
+    steps = [each.id for each in found.inputs[0].preprocessing]
+    assert step in steps and (usage or steps == [step])
+    stored = found.config.micranet_helpers.get("usage")
+    assert stored == (usage and json.loads(usage.text))
 
 
 @pytest.mark.parametrize(

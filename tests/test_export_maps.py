@@ -22,6 +22,7 @@ from micranet_helpers.zoo.export.maps import maps_graph
 from micranet_helpers.zoo.usage import Usage
 
 pytestmark = pytest.mark.slow
+USAGE = Usage("ab", "range", offset=[3, 3], factor=[0.5, 0.25])
 
 
 def run(graph: bytes | Path, images: Tensor, least: Tensor | None = None) -> dict[str, Tensor]:
@@ -87,19 +88,7 @@ def test_outputs_are_those_of_torch_also_with_ties(
     images = (levels * images).floor()  # one level: all pixels are alike
     found = run(maps_graph(model).SerializeToString(), images)
     assert_as_ours(found, model, images, tolerance=1e-4)
-
-
-@settings(max_examples=20)
-@given(
-    st.integers(0, 99), st.integers(1, 4), st.integers(1, 4),
-    st.integers(2, 6), st.sampled_from([2, 3, 5, 20]), st.integers(1, 3), st.sampled_from(POOLS),
-)  # fmt: skip
-def test_for_browsers_only_predicted_classes_are_explained(
-    seed: int, channels: int, classes: int, rows: int, columns: int, levels: int,
-    pool: dict[str, Any],
-) -> None:  # fmt: skip
-    model = model_of_integers(channels, classes, seed, pool)
-    image = (levels * random_images(1, channels, 8 * rows, 8 * columns, seed=seed)).floor()
+    image = images[:1]  # for browsers, only predicted classes of one image are explained
     expected = grad_cam(model, image)
     least = expected.logits[0].median()  # at least one class is not above it
     found = run(maps_graph(model, predicted=True).SerializeToString(), image, least=least)
@@ -120,8 +109,7 @@ def test_a_class_without_a_gradient_has_maps_of_zeros() -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("maps") / "net.onnx"
-    usage = Usage("ab", "range", offset=[3, 3], factor=[0.5, 0.25])
-    to_onnx(path, random_model(2, 2).train().double(), ["a", "b"], maps=True, usage=usage)
+    to_onnx(path, random_model(2, 2).train().double(), ["a", "b"], maps=True, usage=USAGE)
     return path
 
 
@@ -134,7 +122,7 @@ def test_the_file_holds_the_network_in_evaluation_mode(written: Path) -> None:
 def test_the_file_says_what_it_is(written: Path) -> None:
     proto = onnx.load(written)
     notes = {entry.key: entry.value for entry in proto.metadata_props}
-    assert notes.pop("micranet_helpers") and notes.pop("usage")
+    assert notes.pop("micranet_helpers") and Usage.of_text(notes.pop("usage")) == USAGE
     assert {key: json.loads(note) for key, note in notes.items()} == {
         "settings": {"num_input_images": 2, "num_classes": 2}, "classes": ["a", "b"],
         "offset": [3, 3], "factor": [0.5, 0.25],

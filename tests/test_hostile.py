@@ -21,7 +21,7 @@ from PIL import Image
 
 from micranet_helpers import plots, train, zoo
 from micranet_helpers.data import dataset, own
-from micranet_helpers.explore.steps import predict
+from micranet_helpers.explore import predict
 from micranet_helpers.files.archives import unpack
 from micranet_helpers.files.images import read_image, read_mask
 from micranet_helpers.files.series import planes

@@ -373,13 +373,16 @@ def test_a_missing_runtime_is_said_and_can_be_tried_again(
     page.close()
 
 
-def test_the_address_names_the_network_and_follows_it(page: Any, site: Path, address: str) -> None:
-    settings = site / browser.PLACE / "networks.json"
-    about = json.loads(settings.read_text())
-    other = about["networks"][0] | {"id": "other", "name": "another", "sigma": 2}
-    page.route("**/networks.json", lambda route: route.fulfill(
-        json=about | {"networks": [*about["networks"], other]}))  # fmt: skip
+def offer(page: Any, site: Path, **network: Any) -> None:
+    """Offer another network, like the first but for what is given, when the page is opened anew."""
+    about = json.loads((site / browser.PLACE / "networks.json").read_text())
+    about["networks"].append(about["networks"][0] | network)
+    page.route("**/networks.json", lambda route: route.fulfill(json=about))
     page.goto("about:blank")
+
+
+def test_the_address_names_the_network_and_follows_it(page: Any, site: Path, address: str) -> None:
+    offer(page, site, id="other", name="another", sigma=2)
     load(page, f"{address}#network=other")
     network = page.get_by_role("combobox", name="network")
     expect(network).to_have_value("other")
@@ -392,12 +395,7 @@ def test_the_address_names_the_network_and_follows_it(page: Any, site: Path, add
 def test_the_network_that_is_named_is_the_one_that_is_loaded(
     page: Any, site: Path, address: str
 ) -> None:
-    about = json.loads((site / browser.PLACE / "networks.json").read_text())
-    lost = about["networks"][0] | {"id": "lost", "name": "a lost one", "file": "lost.onnx",
-                                   "sigma": 2}  # fmt: skip
-    page.route("**/networks.json", lambda route: route.fulfill(
-        json=about | {"networks": [*about["networks"], lost]}))  # fmt: skip
-    page.goto("about:blank")
+    offer(page, site, id="lost", name="a lost one", file="lost.onnx", sigma=2)
     page.goto(f"{address}#network=lost")
     page.get_by_role("button", name="Load the runtime").click()
     message(page, "lost.onnx could not be loaded (404)")
@@ -428,16 +426,12 @@ def test_the_sample_is_that_of_the_network_that_is_loading(
     page: Any, site: Path, address: str
 ) -> None:
     place = site / browser.PLACE
-    about = json.loads((place / "networks.json").read_text())
     browser.write_picture(place / "other.png", pixels(70, 80))
-    other = about["networks"][0] | {"id": "other", "name": "another", "file": "other.onnx",
-                                    "sample": {"file": "other.png", "name": "noise"}}  # fmt: skip
     held: list[Any] = []
-    page.route("**/networks.json", lambda route: route.fulfill(
-        json=about | {"networks": [*about["networks"], other]}))  # fmt: skip
     for file in ("other.onnx", "small.png"):
         page.route(f"**/{file}", lambda route: held.append(route))
-    page.goto("about:blank")
+    offer(page, site, id="other", name="another", file="other.onnx",
+          sample={"file": "other.png", "name": "noise"})  # fmt: skip
     load(page, address)
     with page.expect_request("**/other.onnx"):
         page.get_by_role("combobox", name="network").select_option("other")

@@ -17,8 +17,7 @@ from micranet_helpers.explore.saving import (
     save_recipe,
     save_rois,
 )
-from micranet_helpers.explore.session import Choice, Session
-from micranet_helpers.explore.steps import predict
+from micranet_helpers.explore.session import Choice, Session, predict
 
 __all__ = [
     "Choice", "Session", "predict", "recipe", "save_mask", "save_objects", "save_recipe",

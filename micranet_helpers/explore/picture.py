@@ -15,7 +15,7 @@ from torch import Tensor
 from micranet_helpers.explore.session import Session
 from micranet_helpers.maps import LAYERS
 from micranet_helpers.plots.colours import CLASS_COLOURS, WIDTH, style
-from micranet_helpers.plots.png import COLOURS, Picture
+from micranet_helpers.plots.png import COLOURS, Picture, levels
 
 LARGE, SMALL = 384, 96  # sides of the crop's picture (at least) and of a map's (at most), px
 
@@ -52,11 +52,6 @@ def tiles(maps: Tensor) -> list[Picture]:
     """Show each map, (8, S, S) in [0, 1], by itself: levels of every n-th pixel."""
     step = -(-maps.shape[-1] // SMALL)
     return [levels(each) for each in maps[:, ::step, ::step]]
-
-
-def levels(score: Tensor) -> Picture:
-    """Scale a map (S, S) to levels, uint8, from 0, its lowest value, to 255, its highest."""
-    return _bytes(score.numpy())
 
 
 @style()
@@ -97,13 +92,8 @@ def _visible(image: NDArray[Any]) -> Picture:
     """Leave 8-bit colours as they are, and stretch all else from least to greatest value."""
     shown = image if len(image) == 3 else image[:1]
     if not (shown.dtype == np.uint8 and len(shown) == 3):
-        shown = np.stack([_bytes(channel) for channel in shown])
+        shown = np.stack([levels(channel) for channel in shown])
     return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0))
-
-
-def _bytes(plane: NDArray[Any]) -> Picture:
-    low, high = float(plane.min()), float(plane.max())
-    return ((plane - np.float32(low)) * np.float32(255 / ((high - low) or 1))).astype(np.uint8)
 
 
 def _rgb(colour: str) -> Picture:

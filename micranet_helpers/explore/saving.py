@@ -17,8 +17,6 @@ from micranet_helpers.maps.detect import table
 from micranet_helpers.maps.outlines import roi_set, rois
 from micranet_helpers.predict.objects import mask_bytes
 
-VERSION = version("micranet-helpers")
-
 
 def save_mask(path: str | Path, session: Session, overwrite: bool = False) -> None:
     """Save the mask as OME-TIFF: 0 outside, and in each object its number in the table.
@@ -100,7 +98,7 @@ mask = {choice.threshold}(score{level})"""
         ["micranet_helpers.files.series import read_plane",
          "micranet_helpers.maps.detect import pieces", *needs]))  # fmt: skip
     return f"""\
-# Made by the explorer of micranet_helpers {VERSION}.
+# Made by the explorer of micranet_helpers {version("micranet-helpers")}.
 import numpy as np{torch}
 
 {imports}

@@ -6,22 +6,24 @@ threshold, and only a new network, image or crop runs the network.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from micranet_helpers.explore.steps import Prediction, predict
 from micranet_helpers.files.series import file_of, read_plane
 from micranet_helpers.maps import LAYERS, STRIDES
+from micranet_helpers.maps.cam import grad_cam
 from micranet_helpers.maps.combination import combine, gaussian
 from micranet_helpers.maps.detect import pieces
+from micranet_helpers.maps.segmentation import predicted
 from micranet_helpers.maps.thresholds import otsu, percentile, triangle
 from micranet_helpers.predict.ways import WAYS, Networks, masks_of, open_zoo, scores_of
+from micranet_helpers.zoo import ZooEntry
 from micranet_helpers.zoo.usage import check
 
 MAPS = ("pca", "mean", "sum", "prod")
@@ -38,6 +40,7 @@ SCALINGS = ("stored", "fixed", "minmax", "standard")
 default, as the zoo says, or "fixed" if it does not."""
 
 SIDE = 256  # of the crop, px, where the zoo does not give the network's own
+MOST_CLASSES, MOST_SIDE = 32, 512  # px; of a larger crop fewer: the maps take 256 MB
 
 
 @dataclass(frozen=True)
@@ -120,15 +123,61 @@ class Choice:
             raise ValueError(f"The pixel size must be above 0 µm, not {self.pixel_size_um}.")
 
 
+class Prediction(NamedTuple):
+    """Hold what :func:`predict` returns."""
+
+    maps: Tensor
+    probabilities: Tensor
+    predicted: Tensor
+
+
+def predict(entry: ZooEntry, crop: Tensor) -> Prediction:
+    """Classify a crop and explain each predicted class by its eight maps.
+
+    A class is predicted where its probability reaches the threshold stored in the zoo, or is
+    above 0.5 where there is none. Logits and maps of the folds of a model are averaged; a fold
+    that does not predict a class adds 0, as in
+    :func:`~micranet_helpers.maps.segmentation.segment`. (The original's application takes the
+    first fold.)
+
+    Parameters
+    ----------
+    entry : ZooEntry
+        MICRA-Nets, as :func:`micranet_helpers.zoo.hdf5_zoo.load` returns them.
+    crop : Tensor, float32, (1, C, S, S)
+        Scaled; S a multiple of 8.
+
+    Returns
+    -------
+    maps : Tensor, float32, (K, 8, S, S)
+        Each class's maps, in [0, 1]; 0 for a class that is not predicted.
+    probabilities : Tensor, float32, (K,)
+        Probability that the crop shows each class.
+    predicted : Tensor, bool, (K,)
+        Which classes are predicted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the crop does not fit the network, or its maps the memory.
+    """
+    if (count := entry.models[0].num_classes) * crop.numel() > MOST_CLASSES * MOST_SIDE**2:
+        raise ValueError(f"The maps of {count} classes do not fit here: choose a smaller crop.")
+    decide = partial(predicted, thresholds=entry.class_thresholds)
+    crop = crop.to(entry.models[0].linear1.weight.device)  # where scores of an image have put it
+    cams = [grad_cam(model, crop, decide) for model in entry.models]
+    maps, logits = (torch.stack(folds).mean(0)[0] for folds in zip(*cams, strict=True))
+    maps, logits = maps.cpu(), logits.cpu()
+    return Prediction(maps, logits.sigmoid(), decide(logits))
+
+
 _NETWORK = ("zoo", "group", "scaling")
 _SCORES = (*_NETWORK, "image", "how")
 _FOUND = (*_SCORES, "cls", "above")
 _CROP = (*_NETWORK, "image", "top", "left", "side")
 _MAPS = (*_CROP, "cls")
-_COMBINED = (*_MAPS, "layers", "how")
-_SCORE = (*_COMBINED, "sigma")
-_MARKED = (*_SCORE, "threshold", "level", "above")
-_LABELS = (*_MARKED, "area", "split")
+_SCORE = (*_MAPS, "layers", "how", "sigma")
+_LABELS = (*_SCORE, "threshold", "level", "above", "area", "split")
 
 
 def _step(*fields: str) -> Callable[[Callable], property]:
@@ -299,11 +348,6 @@ class Session:
         """Tensor, float32, (8, S, S): the maps of the class, in [0, 1]."""
         return self.prediction.maps[self.cls]
 
-    @_step(*_COMBINED)
-    def combined(self) -> Tensor:
-        """Tensor, float32, (S, S): the chosen maps, combined."""
-        return combine(self.maps, self.how, [LAYERS.index(layer) for layer in self.choice.layers])
-
     @_step(*_SCORES)
     def scores(self) -> NDArray[np.float32]:
         """ndarray, float32, (K, H, W): scores of the whole image, 0 at the border of objects."""
@@ -321,9 +365,10 @@ class Session:
         """Tensor, float32, (S, S): the combined maps, smoothed; or the scores in the crop."""
         if self.marks:
             return torch.from_numpy(self.scores[self.cls])[self.window]
-        return gaussian(self.combined, self.choice.sigma)
+        layers = [LAYERS.index(layer) for layer in self.choice.layers]
+        return gaussian(combine(self.maps, self.how, layers), self.choice.sigma)
 
-    @_step(*_MARKED)
+    @property
     def marked(self) -> Tensor:
         """Tensor, bool, (S, S): pixels above the threshold; by one of the image's own, none if the
         map is constant."""

@@ -14,11 +14,11 @@ from typing import Any
 
 from micranet_helpers import zoo as zoos
 from micranet_helpers.explore import saving
-from micranet_helpers.explore.picture import levels, overlay, overview, summary, tiles
+from micranet_helpers.explore.picture import overlay, overview, summary, tiles
 from micranet_helpers.explore.session import COMBINATIONS, SCALINGS, THRESHOLDS, Choice, Session
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.maps import LAYERS, STRIDES
-from micranet_helpers.plots.png import BLANK, png
+from micranet_helpers.plots.png import BLANK, levels, png
 
 try:
     import ipywidgets as w
@@ -108,7 +108,7 @@ class Explorer(w.VBox):
                         for name in ("zoo", "image")}  # fmt: skip
         self.children = self._arranged()
         self._watch()
-        self._open_zoo(choice.group)
+        self._open_zoo(group=choice.group)
         if choice.cls is not None and choice.cls in dict(self.controls["cls"].options).values():
             self.controls["cls"].value = choice.cls
 
@@ -148,11 +148,9 @@ class Explorer(w.VBox):
 
     def _watch(self) -> None:
         for name, control in self.controls.items():
-            if name != "zoo":
-                control.observe(self._refresh, "value")
+            control.observe(self._open_zoo if name == "zoo" else self._refresh, "value")
         for control in (*self.ticks, self.opacity):
             control.observe(self._refresh, "value")
-        self.controls["zoo"].observe(lambda _: self._open_zoo(), "value")
         for name, upload in self.uploads.items():
             upload.observe(partial(self._receive, name), "value")
 
@@ -179,7 +177,7 @@ class Explorer(w.VBox):
             with suppress(Exception):
                 self.overview.value = png(overview(self.session, OVERVIEW))
 
-    def _open_zoo(self, group: str = "") -> None:
+    def _open_zoo(self, _: Any = None, group: str = "") -> None:
         control = self.controls["group"]
         with self._reporting():
             with self._quietly():
@@ -198,8 +196,8 @@ class Explorer(w.VBox):
                 if not self.controls[name].value:
                     raise ValueError(f"Choose the {name}: a zoo with networks, then an image.")
             values = {name: control.value for name, control in self.controls.items()}
-            ticked = tuple(layer for layer, tick in zip(LAYERS, self.ticks, strict=True)
-                           if tick.value)  # fmt: skip
+            ticks = zip(LAYERS, self.ticks, strict=True)
+            ticked = tuple(layer for layer, tick in ticks if tick.value)
             cls = values.pop("cls")
             for name in ("side", "pixel_size_um"):
                 values[name] = values[name] or None
@@ -257,7 +255,7 @@ class Explorer(w.VBox):
         self.overview.value = png(overview(session, OVERVIEW))
         maps = None if session.marks else session.maps
         if self._mapped is not maps:  # packing eight pictures takes its time
-            shown = map(png, tiles(maps)) if maps is not None else [BLANK] * len(self.maps)
+            shown = [BLANK] * len(LAYERS) if maps is None else map(png, tiles(maps))
             for picture, tile in zip(self.maps, shown, strict=True):
                 picture.value = tile
             self._mapped = maps
@@ -269,10 +267,10 @@ class Explorer(w.VBox):
     def _centre(self, down: float, right: float, _: Any = None) -> None:
         with self._reporting():
             height, width = self.session.raw.shape[1:]
-            side = self.session.place[2]
+            half = self.session.place[2] / 2
             with self._quietly():  # the sliders keep the crop inside
-                self.controls["top"].value = round(down * height - side / 2)
-                self.controls["left"].value = round(right * width - side / 2)
+                self.controls["top"].value = round(down * height - half)
+                self.controls["left"].value = round(right * width - half)
             self._refresh()
 
     def _receive(self, name: str, change: dict[str, Any]) -> None:
@@ -386,9 +384,8 @@ def _bare(**more: str) -> w.Layout:
 def _groups(path: str) -> list[str]:
     """List the groups of a zoo that hold networks, the likeliest to be wanted first."""
     found = {row["group"] for row in zoos.contents(path) if row["folds"]} if path else ()
-    usual = {name: rank for rank, name in enumerate(USUAL)}
     return sorted(found, key=lambda name: (
-        not name.startswith("MICRANet"), usual.get(name, len(usual)), name))
+        not name.startswith("MICRANet"), name not in USUAL, name))  # fmt: skip
 
 
 def _keep(name: str, content: bytes) -> Path:

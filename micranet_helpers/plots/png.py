@@ -4,7 +4,7 @@ import io
 
 import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from micranet_helpers.plots.colours import SCORES
@@ -26,6 +26,13 @@ def png(picture: Picture) -> bytes:
         image.putpalette(COLOURS.tobytes())
     image.save(data, "PNG", compress_level=1)
     return data.getvalue()
+
+
+def levels(plane: ArrayLike) -> Picture:
+    """Scale a plane (H, W) to levels, uint8, from 0, its lowest value, to 255, its highest."""
+    plane = np.asarray(plane)
+    low, high = float(plane.min()), float(plane.max())
+    return ((plane - np.float32(low)) * np.float32(255 / ((high - low) or 1))).astype(np.uint8)
 
 
 BLANK = png(np.zeros((1, 1, 4), np.uint8))

@@ -6,9 +6,10 @@ those published with the U-Net for MNIST contradict its weights.
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import h5py
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from micranet_helpers.networks import mask_rcnn
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.unet import FalkUNet, UNet
 
+Arrays = Mapping[str, h5py.Dataset | Tensor]  # by name, in the file or in memory
 Shapes = Mapping[str, tuple[int, ...] | None]  # of each array by its name; HDF5 knows None
 
 # Limits of ours: whatever exceeds them is a damaged or hostile file.
@@ -32,30 +34,26 @@ class Architecture(NamedTuple):
     name: str  # in messages
     kind: str  # name of its class: the class of torchvision would have to be imported
     sign: str  # name of an array that no other network has
-    # Makes the network of some shapes and settings; of odd shapes any, as `build` compares them.
+    # Makes the network of some shapes and settings; of odd shapes any, as `assemble` compares them.
     make: Callable[[Shapes, Mapping[str, Any]], nn.Module]
     settings: Callable[[Any], dict[str, Any]]  # those that define a network, as published files do
 
 
-def recognise(names: Collection[str], where: str) -> Architecture:
-    """Recognise a network by the names of its arrays; ``where`` they are is for the message."""
-    for architecture in ARCHITECTURES:
-        if architecture.sign in names:
-            return architecture
-    known = " or ".join(architecture.name for architecture in ARCHITECTURES)
-    raise ValueError(
-        f"{where} is no {known}, which are all that can be loaded: it holds {len(names)} arrays, "
-        f"the first are {sorted(names)[:3]}."
-    )
+def assemble(arrays: Arrays, params: Mapping[str, Any], where: str) -> tuple[nn.Module, Arrays]:
+    """Build the network of some arrays on the meta device, without reading any number.
 
-
-def build(
-    architecture: Architecture, shapes: Shapes, params: Mapping[str, Any], where: str
-) -> nn.Module:
-    """Build the network that these arrays fit, on the meta device, so without any numbers.
-
-    A ValueError says what is missing, unexpected, misshapen, out of range or contradictory.
+    Also returns the arrays by today's names. A ValueError says what is missing, unexpected,
+    misshapen, out of range or contradictory; ``where`` the arrays are is for its message.
     """
+    architecture = next((each for each in ARCHITECTURES if each.sign in arrays), None)
+    if architecture is None:
+        known = " or ".join(each.name for each in ARCHITECTURES)
+        raise ValueError(
+            f"{where} is no {known}, which are all that can be loaded: it holds {len(arrays)} "
+            f"arrays, the first are {sorted(arrays)[:3]}."
+        )
+    arrays = _named_today(arrays)
+    shapes = {key: None if x.shape is None else tuple(x.shape) for key, x in arrays.items()}
     with torch.device("meta"):
         model = architecture.make(shapes, params)
     expected = shapes_of(model)
@@ -68,20 +66,22 @@ def build(
     for key, shape in expected.items():
         if shapes[key] != shape:
             raise ValueError(f"{where}/{key} has the shape {shapes[key]}, expected is {shape}.")
-    return model
+    return model, arrays
 
 
-def named_today(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _named_today(arrays: Arrays) -> Arrays:
     """Rename the arrays of a Mask R-CNN of an older torchvision, whose norms counted no batches.
 
-    Where both names of an array are present, both stay, so that :func:`build` finds one too many.
+    Where both names of an array are present, both stay: one too many.
     """
     if _MASK_RCNN not in arrays:
-        return dict(arrays)
-    today = {name: _name_today(name) for name in arrays}
-    named = {
-        name if today[name] in arrays else today[name]: array for name, array in arrays.items()
-    }
+        return arrays
+    named = {}
+    for name, array in arrays.items():
+        today = name
+        for pattern, new in _RENAMED:
+            today = re.sub(pattern, new, today)
+        named[name if today in arrays else today] = array
     if not any(name.endswith(".num_batches_tracked") for name in named):
         norms = [name.removesuffix("running_var") for name in named if name.endswith("running_var")]
         named |= {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
@@ -185,12 +185,6 @@ def _mask_rcnn_settings(model: Any) -> dict[str, Any]:
     }
 
 
-def _name_today(name: str) -> str:
-    for pattern, new in _RENAMED:
-        name = re.sub(pattern, new, name)
-    return name
-
-
 def _side(shapes: Shapes, key: str, axis: int) -> int:
     shape = shapes.get(key) or ()
     side = shape[axis] if axis < len(shape) else 1
@@ -213,10 +207,7 @@ _MASK_RCNN = "roi_heads.mask_predictor.mask_fcn_logits.weight"  # Faster R-CNN s
 _RENAMED = (
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
-    (
-        r"^roi_heads\.mask_head\.mask_fcn([1-4])\.",
-        lambda found: f"roi_heads.mask_head.{int(found[1]) - 1}.0.",
-    ),
+    *((rf"mask_head\.mask_fcn{n}\.", f"mask_head.{n - 1}.0.") for n in (1, 2, 3, 4)),
 )
 
 # All networks that can be loaded and saved; a further one is a further row.

@@ -9,7 +9,8 @@ unknown source cannot do harm or show other files.
 
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,10 +34,10 @@ from micranet_helpers.files.hdf5 import (
 from micranet_helpers.files.lock import alone
 from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.networks.wrapped import unwrapped
-from micranet_helpers.zoo.architectures import MOST, check_numbers, settings, shapes_of
+from micranet_helpers.zoo.architectures import MOST, assemble, check_numbers, settings, shapes_of
 from micranet_helpers.zoo.shelf import locate
 from micranet_helpers.zoo.usage import Usage
-from micranet_helpers.zoo.weights import Arrays, assemble, fill, parse, settings_text, taken
+from micranet_helpers.zoo.weights import fill, parse, settings_text, taken
 
 MODEL = "model"  # under which `save` writes the model of a group
 ILASTIK = "Ilastik"  # how the names of groups begin that hold a project of Ilastik
@@ -116,12 +117,28 @@ def save(
     """
     path = Path(path).expanduser().resolve()
     models = [unwrapped(each) for each in ([models] if isinstance(models, nn.Module) else models)]
-    attributes = _attributes(models, params, class_thresholds, usage)
+    sizes = _common_settings(models)
+    attributes: dict[str, Any] = {"trainer_params": settings_text(models[0], params)}
+    if usage is not None:
+        _check_usage(usage, sizes)
+        attributes["usage"] = usage.text
+    if class_thresholds is not None:
+        attributes["class_thresholds"] = thresholds = np.asarray(class_thresholds, np.float64)
+        count = sizes["num_classes"]
+        if thresholds.shape != (count,) or not np.isfinite(thresholds).all():
+            raise ValueError(f"Give one finite threshold for each of the {count} classes.")
     weights = [taken(model, half) for model in models]
     if group in ("", ".") or set(group) & {"/", "\0"}:
         raise ValueError(f"Name the group without slashes, e.g. 'MICRANet', not {group!r}.")
     with alone(path.parent, path.name, wait=60):  # two programs would each drop the other's group
-        _replace(path, group, weights, attributes)
+        try:
+            image = _with_group(path, group, weights, attributes)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise OSError(
+                f"The zoo {path} could not be written and is as before; "
+                f"make sure that the old file is sound ({error})."
+            ) from error
+        write_atomically(path, image.getbuffer())
 
 
 def load(path: str | Path, group: str, name: str | None = None) -> ZooEntry:
@@ -246,42 +263,14 @@ def extract_ilastik(
     """
     out = named(out, ".ilp", overwrite)
     with reading(zoo_path, "the Ilastik project") as zoo:
-        image = standalone(member(zoo, _project_name(zoo) if group is None else group))
+        names = [name for name in zoo if name.startswith(ILASTIK)] if group is None else [group]
+        if len(names) != 1:
+            raise ValueError(
+                f"it has {len(names)} groups whose names begin with {ILASTIK}: give the name of "
+                f"one, out of {', '.join(zoo) or 'none'}."
+            )
+        image = standalone(member(zoo, names[0]))
     write_atomically(out, image.getbuffer())
-
-
-def _replace(
-    path: Path, group: str, weights: list[dict[str, Tensor]], attributes: dict[str, Any]
-) -> None:
-    try:
-        # In memory first: after a failed write to disk, HDF5 crashes when the program ends.
-        with h5py.File(image := io.BytesIO(), "w") as file:
-            if path.exists():
-                _copy_others(path, file, group)
-            _write(file.create_group(group), weights, attributes)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise OSError(
-            f"The zoo {path} could not be written and is as before; "
-            f"make sure that the old file is sound ({error})."
-        ) from error
-    write_atomically(path, image.getbuffer())
-
-
-def _attributes(
-    models: list[nn.Module], params: dict[str, Any], class_thresholds: ArrayLike | None,
-    usage: Usage | None,
-) -> dict[str, Any]:  # fmt: skip
-    sizes = _common_settings(models)
-    attributes = {"trainer_params": settings_text(models[0], params)}
-    if usage is not None:
-        attributes["usage"] = usage.text
-        _check_usage(usage, sizes)
-    if class_thresholds is not None:
-        attributes["class_thresholds"] = thresholds = np.asarray(class_thresholds, np.float64)
-        count = sizes["num_classes"]
-        if thresholds.shape != (count,) or not np.isfinite(thresholds).all():
-            raise ValueError(f"Give one finite threshold for each of the {count} classes.")
-    return attributes
 
 
 def _check_usage(usage: Usage, sizes: dict[str, Any]) -> None:
@@ -307,24 +296,29 @@ def _common_settings(models: list[nn.Module]) -> dict[str, Any]:
     return found[0][0]
 
 
-def _copy_others(path: Path, file: h5py.File, group: str) -> None:
-    with opened(path) as old:
-        for name, value in old.attrs.items():
-            file.attrs[name] = value
-        for name in old:
-            if name != group:
-                old.copy(member(old, name, h5py.Group | h5py.Dataset), file, name)
+def _with_group(
+    path: Path, group: str, weights: list[dict[str, Tensor]], attributes: dict[str, Any]
+) -> io.BytesIO:
+    """Copy a zoo, if there is one, and write one of its groups anew.
 
-
-def _write(
-    group: h5py.Group, weights: list[dict[str, Tensor]], attributes: dict[str, Any]
-) -> None:
-    group.attrs.update(attributes)
-    model = group.create_group(MODEL, track_order=True)  # else fold-10 comes before fold-2
-    for number, fold in enumerate(weights):
-        target = model if len(weights) == 1 else model.create_group(f"fold-{number}")
-        for key, value in fold.items():
-            target.create_dataset(key, data=value.numpy())
+    In memory: after a failed write to disk, HDF5 crashes when the program ends.
+    """
+    with h5py.File(image := io.BytesIO(), "w") as file:
+        if path.exists():
+            with opened(path) as old:
+                file.attrs.update(old.attrs)
+                for name in old:
+                    if name != group:
+                        old.copy(member(old, name, h5py.Group | h5py.Dataset), file, name)
+        architecture = file.create_group(group)
+        architecture.attrs.update(attributes)
+        # In the order of writing, else fold-10 comes before fold-2.
+        model = architecture.create_group(MODEL, track_order=True)
+        for number, fold in enumerate(weights):
+            target = model if len(weights) == 1 else model.create_group(f"fold-{number}")
+            for key, value in fold.items():
+                target.create_dataset(key, data=value.numpy())
+    return image
 
 
 def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
@@ -334,7 +328,10 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
     if not names:
         raise ValueError("the group holds no model.")
     model = member(architecture, names[-1] if name is None else name)
-    folds = [_fold(each, params) for each in _folds(model)]
+    folds = []
+    for each in _folds(model):
+        arrays = {key: member(each, key, h5py.Dataset) for key in list(each)[: MOST + 1]}
+        folds.append(assemble(arrays, params, each.name))  # nothing is read yet
     models = [model for model, _ in folds]
     sizes = _common_settings(models)
     declared = {key: params.get(key) for key in sizes}
@@ -342,18 +339,11 @@ def _read(file: h5py.File, group: str, name: str | None) -> ZooEntry:
         raise ValueError(f"its trainer_params say {declared} and contradict its weights, {sizes}.")
     for model, arrays in folds:
         fill(model, arrays)
-    return ZooEntry(
-        models, {**params, **sizes}, _thresholds(architecture), _usage(architecture, sizes)
-    )
-
-
-def _usage(architecture: h5py.Group, sizes: dict[str, Any]) -> Usage | None:
-    text = attribute(architecture, "usage")
-    if text is None:
-        return None
-    usage = Usage.of_text(text)
-    _check_usage(usage, sizes)
-    return usage
+    usage = attribute(architecture, "usage")
+    if usage is not None:
+        usage = Usage.of_text(usage)
+        _check_usage(usage, sizes)
+    return ZooEntry(models, {**params, **sizes}, _thresholds(architecture), usage)
 
 
 def _folds(model: h5py.Group) -> list[h5py.Group]:
@@ -362,13 +352,6 @@ def _folds(model: h5py.Group) -> list[h5py.Group]:
     members = [member(model, key, h5py.Group | h5py.Dataset) for key in model]
     in_folds = members and all(isinstance(found, h5py.Group) for found in members)
     return members if in_folds else [model]
-
-
-def _fold(group: h5py.Group, params: dict[str, Any]) -> tuple[nn.Module, Arrays]:
-    """Build a network without numbers, and give the arrays that hold them: nothing is read yet."""
-    names = list(group)[: MOST + 1]
-    arrays = {key: member(group, key, h5py.Dataset) for key in names}
-    return assemble(arrays, params, group.name)
 
 
 def _thresholds(architecture: h5py.Group) -> NDArray[np.float64] | None:
@@ -415,7 +398,11 @@ def _count(data: h5py.Dataset) -> int:
 
 
 def _known(group: h5py.Group) -> dict[str, Any]:
-    params, thresholds = _readable(_params, group) or {}, _readable(_thresholds, group)
+    params, thresholds = {}, None
+    with suppress(ValueError, TypeError):
+        params = _params(group)
+    with suppress(ValueError, TypeError):
+        thresholds = _thresholds(group)
     sizes = params.get("num_input_images", params.get("in_channels")), params.get("num_classes")
     in_channels, num_classes = (size if type(size) is int else None for size in sizes)
     return {
@@ -423,20 +410,3 @@ def _known(group: h5py.Group) -> dict[str, Any]:
         "num_classes": num_classes,
         "class_thresholds": None if thresholds is None else thresholds.ravel().tolist(),
     }
-
-
-def _readable(read: Callable[[h5py.Group], Any], group: h5py.Group) -> Any:
-    try:
-        return read(group)
-    except (ValueError, TypeError):
-        return None
-
-
-def _project_name(zoo: h5py.File) -> str:
-    names = [name for name in zoo if name.startswith(ILASTIK)]
-    if len(names) != 1:
-        raise ValueError(
-            f"it has {len(names)} groups whose names begin with {ILASTIK}: give the name of one, "
-            f"out of {', '.join(zoo) or 'none'}."
-        )
-    return names[0]

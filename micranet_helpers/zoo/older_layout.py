@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from micranet_helpers.files.archives import check_stored
 from micranet_helpers.files.hdf5 import explaining
-from micranet_helpers.zoo.architectures import NUMBERS, check_numbers, settings
+from micranet_helpers.zoo.architectures import NUMBERS, assemble, check_numbers, settings
 from micranet_helpers.zoo.hdf5_zoo import ZooEntry
-from micranet_helpers.zoo.weights import assemble, fill, parse
+from micranet_helpers.zoo.weights import fill, parse
 
 
 def load(folder: str | Path) -> ZooEntry:

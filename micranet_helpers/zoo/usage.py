@@ -17,9 +17,6 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.scaling import SCALINGS, Scale, normalize, scale_of
 from micranet_helpers.files.hdf5 import member, reading
 
-_TEXTS, _NUMBERS = ("classes", "channels"), ("offset", "factor", "levels")
-_ABOVE_0 = ("pixel_size_um", "object_px", "side", "magnification")
-
 
 @dataclass(frozen=True)
 class Usage:
@@ -57,25 +54,24 @@ class Usage:
         If a value makes no sense: one sentence.
     """
 
-    classes: tuple[str, ...]  # their names
-    scaling: str = "fixed"  # one of SCALINGS
-    offset: tuple[float, ...] = ()  # (C,) or (1,), for "range":
-    factor: tuple[float, ...] = ()  # the network sees (image - offset) * factor
-    dtype: str | None = None  # of the numbers of the training images, e.g. "uint16"
-    channels: tuple[str, ...] = ()  # names in their order; empty where they have none
-    pixel_size_um: float | None = None  # side of a pixel of the training images, unmagnified
-    object_px: float | None = None  # usual diameter of an object, px of the network
-    side: int | None = None  # of the crops it learned from, px of the network
-    magnification: float = 1.0  # images are enlarged so much before the network sees them
-    recipe: str = "evidence"  # how scores become masks; "self-trained" for the logits of a U-Net
-    levels: tuple[float, ...] | None = None  # (K,), least score, a logit, of a pixel of each class
+    classes: tuple[str, ...]
+    scaling: str = "fixed"
+    offset: tuple[float, ...] = ()
+    factor: tuple[float, ...] = ()
+    dtype: str | None = None
+    channels: tuple[str, ...] = ()
+    pixel_size_um: float | None = None
+    object_px: float | None = None
+    side: int | None = None
+    magnification: float = 1.0
+    recipe: str = "evidence"
+    levels: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check each value and bring it into its one form."""
-        for name in (*_TEXTS, *_NUMBERS):
-            values = getattr(self, name)
-            if values is not None:
-                kind = str if name in _TEXTS else float
+        kinds = {"classes": str, "channels": str, "offset": float, "factor": float, "levels": float}
+        for name, kind in kinds.items():
+            if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(map(kind, values)))
         wrong = _wrong(self)
         if wrong:
@@ -103,14 +99,22 @@ class Usage:
         with reading(path, f"the split {first!r}") as file:
             images = dataset.Split(member(file, first))
             scale, dtype = images.scale, images.dtype
-        known = {"dtype": str(dtype), "pixel_size_um": about.pixel_size_um}
-        known |= _scaling(about.scaling, scale, dtype)
-        if not {**known, **more}["scaling"]:
+        known = {"classes": about.classes, "scaling": about.scaling, "dtype": str(dtype),
+                 "pixel_size_um": about.pixel_size_um}  # fmt: skip
+        if not about.scaling and (scale == scale[0]).all():
+            fixed = scale_of(np.zeros((1, 1, 1), dtype), "fixed")
+            if (scale == np.float32(fixed)).all():
+                known["scaling"] = "fixed"
+            else:
+                offset, factor = scale[0].T.astype(float).tolist()
+                known |= {"scaling": "range", "offset": offset, "factor": factor}
+        known |= more
+        if not known["scaling"]:
             raise ValueError(
                 f"{path} does not say how its images were scaled: build it again, or give Usage "
                 "the scaling."
             )
-        return cls(**{"classes": about.classes, **known, **more})
+        return cls(**known)
 
     @classmethod
     def of_text(cls, text: str) -> "Usage":
@@ -138,24 +142,15 @@ class Usage:
         return normalize(image, *self.scale(image))
 
 
-def _scaling(own: str | None, scale: NDArray[np.float32], dtype: np.dtype) -> dict[str, Any]:
-    """Say how the images of a dataset were scaled, by their offsets and factors, (N, C, 2)."""
-    if own or (scale != scale[0]).any():
-        return {"scaling": own}
-    if (scale == np.float32(scale_of(np.zeros((1, 1, 1), dtype), "fixed"))).all():
-        return {"scaling": "fixed"}
-    offset, factor = scale[0].T.astype(float).tolist()
-    return {"scaling": "range", "offset": offset, "factor": factor}
-
-
 def facts(usage: Usage) -> list[tuple[str, str]]:
     """List what is known, name and value as text, for a table."""
-    return [
-        (name.replace("_", " "), ", ".join(map(_short, value if several else (value,))))
-        for name, value in asdict(usage).items()
-        if value not in (None, ())
-        for several in [isinstance(value, tuple)]
-    ]
+    rows = []
+    for name, value in asdict(usage).items():
+        if value not in (None, ()):
+            values = value if isinstance(value, tuple) else (value,)
+            texts = [f"{each:g}" if isinstance(each, float) else str(each) for each in values]
+            rows.append((name.replace("_", " "), ", ".join(texts)))
+    return rows
 
 
 FITTING = 0.25, 0.5
@@ -215,14 +210,11 @@ def wrong_size(usage: Usage, width: float) -> str:
     )
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _wrong(usage: Usage) -> str:
     """Say what makes no sense; nothing if all is well."""
     numbers = [*usage.offset, *usage.factor, *(usage.levels or ())]
-    sizes = {name: getattr(usage, name) for name in _ABOVE_0}
+    sizes = {name: getattr(usage, name) for name in
+             ("pixel_size_um", "object_px", "side", "magnification")}  # fmt: skip
     small = [name for name, size in sizes.items() if size is not None and not 0 < size < math.inf]
     if usage.scaling not in SCALINGS:
         return f"there is no scaling {usage.scaling!r}, only {', '.join(SCALINGS)}"

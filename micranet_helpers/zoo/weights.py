@@ -11,9 +11,7 @@ import h5py
 import torch
 from torch import Tensor, nn
 
-from micranet_helpers.zoo.architectures import build, named_today, recognise, settings
-
-Arrays = Mapping[str, h5py.Dataset | Tensor]  # by name, in the file or in memory
+from micranet_helpers.zoo.architectures import Arrays, assemble, settings
 
 
 def parse(text: str | bytes, what: str) -> dict[str, Any]:
@@ -48,16 +46,6 @@ def settings_text(model: nn.Module, params: Mapping[str, Any]) -> str:
         return json.dumps(params, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Params must be plain finite numbers, text and lists: {error}.") from None
-
-
-def assemble(arrays: Arrays, params: Mapping[str, Any], where: str) -> tuple[nn.Module, Arrays]:
-    """Build the network of some arrays on the meta device, without reading any number.
-
-    Also returns the arrays by today's names, for :func:`fill`.
-    """
-    architecture, arrays = recognise(arrays, where), named_today(arrays)
-    shapes = {key: None if x.shape is None else tuple(x.shape) for key, x in arrays.items()}
-    return build(architecture, shapes, params, where), arrays
 
 
 def taken(model: nn.Module, half: bool = False) -> dict[str, Tensor]:

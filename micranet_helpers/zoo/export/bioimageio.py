@@ -1,6 +1,5 @@
 """Write networks as model packages of bioimage.io, which ilastik, deepImageJ and others read."""
 
-import io
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from micranet_helpers.data.scaling import normalize
 from micranet_helpers.files.atomic import named, write_atomically
 from micranet_helpers.networks import Network
-from micranet_helpers.networks.micranet import LAYERS, MICRANet, check_finite, check_images
+from micranet_helpers.networks.micranet import LAYERS, MICRANet, check_finite
 from micranet_helpers.networks.wrapped import unwrapped
+from micranet_helpers.plots.images import on_screen
+from micranet_helpers.plots.png import COLOURS, levels, png
 from micranet_helpers.zoo.architectures import settings
-from micranet_helpers.zoo.export.onnx import Outputs, check_classes, graph, outputs, side_step
-from micranet_helpers.zoo.export.shared import check_exportable, extra
+from micranet_helpers.zoo.export.onnx import graph, outputs, side_step
+from micranet_helpers.zoo.export.shared import check_exportable, extra, of_channels
 from micranet_helpers.zoo.usage import Usage
 
 CITATION = {
@@ -84,8 +84,7 @@ def to_bioimageio(
         How the network is to be used, above all how it scales the image; by default not at all.
     """
     path, model = named(path, ".zip"), unwrapped(model)
-    check_exportable(model)
-    check_classes(model, classes)
+    check_exportable(model, classes)
     if isinstance(authors, str) or not authors:
         raise ValueError(f"Give a list of one author or more, not {authors!r}.")
     raw = np.asarray(image, np.float32)
@@ -93,7 +92,9 @@ def to_bioimageio(
         raise ValueError(f"Image must have the shape (channels, height, width), not {raw.shape}.")
     scale = (0.0, 1.0) if usage is None else usage.scale(np.asarray(image))
     pixels = normalize(raw, *scale)
-    tensors = {"image": raw[None], **_outputs(model, pixels)}
+    images, maps = torch.from_numpy(pixels)[None], isinstance(model, MICRANet)
+    check_finite(images)
+    found = {key: values.numpy() for key, values in outputs(model, images, maps).items()}
     about = {
         "name": name,
         "description": description,
@@ -101,9 +102,9 @@ def to_bioimageio(
         "license": license,
         "tags": list(tags),
         "inputs": [_input(model, *scale, usage)],
-        "outputs": [_output(key, classes, tensors[key]) for key in list(tensors)[1:]],
+        "outputs": [_output(key, classes, values) for key, values in found.items()],
         "config": {
-            "bioimageio": {"reproducibility_tolerance": _tolerances(tensors)},
+            "bioimageio": {"reproducibility_tolerance": _tolerances(found)},
             "micranet_helpers": {
                 "settings": settings(model),
                 "version": version("micranet-helpers"),
@@ -111,22 +112,17 @@ def to_bioimageio(
             },
         },
     }
-    files = {f"{key}.npy": _npy(array) for key, array in tensors.items()}
-    files |= {"README.md": card.encode(), "cover.png": _cover(pixels, tensors)}
-    files["model.onnx"] = graph(model, classes, maps=isinstance(model, MICRANet), usage=usage)
-    write_atomically(path, _package(about, files))
+    files = {
+        "README.md": card.encode(),
+        "cover.png": _cover(pixels, found),
+        "model.onnx": graph(model, classes, maps=maps, usage=usage),
+    }
+    write_atomically(path, _package(about, files, {"image": raw[None], **found}))
 
 
-@torch.no_grad()
-def _outputs(model: Network, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    images = torch.from_numpy(pixels)[None]
-    check_images(images, Outputs(model).model, side_step(model))
-    check_finite(images)
-    found = outputs(model, images, maps=isinstance(model, MICRANet))
-    return {key: values.numpy() for key, values in found.items()}
-
-
-def _package(about: dict[str, Any], files: dict[str, bytes]) -> bytes:
+def _package(
+    about: dict[str, Any], files: dict[str, bytes], tensors: dict[str, NDArray[np.float32]]
+) -> bytes:
     """Validate a description and its files; pack them."""
     spec, kind = extra("bioimageio.spec"), extra("bioimageio.spec.model.v0_5").ModelDescr
     [opset] = extra("onnx").load_from_string(files["model.onnx"]).opset_import
@@ -143,7 +139,9 @@ def _package(about: dict[str, Any], files: dict[str, bytes]) -> bytes:
     # The validator leaves files open, which Windows then does not remove.
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for file, data in files.items():
-            (Path(folder) / file).write_bytes(data)
+            Path(folder, file).write_bytes(data)
+        for key, array in tensors.items():
+            np.save(Path(folder, f"{key}.npy"), array)
         context = spec.ValidationContext(
             root=Path(folder), perform_io_checks=True, log_warnings=False
         )
@@ -172,15 +170,13 @@ def _input(
     least = 2 * step if isinstance(model, MICRANet) else step
     rgb = model.in_channels == 3
     channels = list("rgb") if rgb else [f"channel{i}" for i in range(model.in_channels)]
-    gain, shift = (
-        np.broadcast_to(np.asarray(value, float).ravel(), len(channels))
-        for value in (factor, -np.asarray(offset, float) * factor)
-    )
-    scale = {"axis": "channel", "gain": gain.tolist(), "offset": shift.tolist()}
+    gain = of_channels(model, factor)
+    shift = of_channels(model, -np.asarray(offset, float) * factor)
+    scale = {"axis": "channel", "gain": gain, "offset": shift}
     steps = [{"id": "scale_linear", "kwargs": scale}]
     if usage is not None and usage.scaling in OWN_SCALE:
         steps = [{"id": OWN_SCALE[usage.scaling], "kwargs": {"axes": ["y", "x"]}}]
-    elif (gain == 1).all() and (shift == 0).all():
+    elif {*gain} == {1} and {*shift} == {0}:
         steps = []
     return {
         "id": "image",
@@ -213,45 +209,27 @@ def _output(key: str, classes: Sequence[str], array: NDArray) -> dict[str, Any]:
     }
 
 
-def _tolerances(tensors: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
+def _tolerances(outputs: dict[str, NDArray[np.float32]]) -> list[dict[str, Any]]:
     """A thousandth of the highest value; for maps, where rounding tips over a max pool, nine.
 
     The validator takes none for an output that is nowhere above 0: there, readers have a default.
     """
-    highest = {key: float(values.max()) for key, values in list(tensors.items())[1:]}
-    share = {"maps": 9e-3}
-    return [
-        {
-            "output_ids": [key],
-            "relative_tolerance": share.get(key, 1e-3),
-            "absolute_tolerance": share.get(key, 1e-3) * value,
-        }
-        for key, value in highest.items()
-        if value > 0
-    ]
+    tolerances = []
+    for key, values in outputs.items():
+        highest, share = float(values.max()), 9e-3 if key == "maps" else 1e-3
+        if highest > 0:
+            tolerances.append({"output_ids": [key], "relative_tolerance": share,
+                               "absolute_tolerance": share * highest})  # fmt: skip
+    return tolerances
 
 
-def _npy(array: NDArray[Any]) -> bytes:
-    np.save(file := io.BytesIO(), array)
-    return file.getvalue()
-
-
-def _cover(pixels: NDArray[np.float32], tensors: dict[str, NDArray[np.float32]]) -> bytes:
+def _cover(pixels: NDArray[np.float32], outputs: dict[str, NDArray[np.float32]]) -> bytes:
     """Draw the image beside the evidence (or the logits of the pixels) of the highest class."""
-    logits = tensors["logits"][0]
+    logits = outputs["logits"][0]
     best = logits.reshape(len(logits), -1).max(1).argmax()
-    evidence = tensors.get("evidence", tensors["logits"])[0, best]
-    shown = pixels if len(pixels) == 3 else pixels[:1].repeat(3, 0)
-    halves = _stretched(shown).transpose(1, 2, 0), colormaps["magma"](_stretched(evidence))
+    evidence = outputs.get("evidence", outputs["logits"])[0, best]
     page = Image.new("RGB", (2 * COVER, COVER))
-    for place, half in enumerate(halves):
-        picture = Image.fromarray((255 * half[..., :3]).astype(np.uint8))
-        size = (COVER, COVER)
-        page.paste(ImageOps.pad(picture, size, Image.Resampling.NEAREST), (place * COVER, 0))
-    page.save(file := io.BytesIO(), "PNG")
-    return file.getvalue()
-
-
-def _stretched(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span else np.zeros_like(values)
+    for place, half in enumerate((on_screen(pixels), COLOURS[levels(evidence)])):
+        picture = ImageOps.pad(Image.fromarray(half), (COVER, COVER), Image.Resampling.NEAREST)
+        page.paste(picture, (place * COVER, 0))
+    return png(np.asarray(page))

@@ -19,8 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from micranet_helpers.maps.cam import BELOW
 from micranet_helpers.networks.micranet import LAYERS, STRIDES, MICRANet
+from micranet_helpers.zoo.export import winograd
 from micranet_helpers.zoo.export.shared import extra
-from micranet_helpers.zoo.export.winograd import convolved, transforms
 
 OPSET, IR_VERSION = 17, 8  # versions of the operators and of the file
 FLOAT, INT64, DOUBLE = 1, 7, 11  # as ONNX numbers types
@@ -49,13 +49,16 @@ def maps_graph(model: MICRANet, predicted: bool = False) -> Any:
     ir = script.ir
     graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="maps")
     build = script.GraphBuilder(graph)
-    weights = [
-        [build.initializer(ir.tensor(array, name=name)) for name, array in named.items()]
-        for named in _arrays(model)
-    ]
+
+    def stored(arrays: dict[str, Any]) -> list[Value]:
+        return [build.initializer(ir.tensor(each, name=name)) for name, each in arrays.items()]
+
+    weights = [stored(arrays) for arrays in _arrays(model)]
     op, sides, classes = build.op, ["height", "width"], model.num_classes
     image = build.input("image", ir.DataType.FLOAT, ["batch", model.in_channels, *sides])
-    convolve = partial(_winograd, op, transforms(build)) if predicted else partial(_conv, op)
+    convolve = partial(_conv, op)
+    if predicted:
+        convolve = partial(winograd.convolve, op, stored(winograd.TRANSFORMS))
     activations = _forward(op, image, weights, convolve)
     logits, shares = _pool(op, model, activations[-1], weights[-1])
     outputs = {"logits": (logits, ["batch", classes])}
@@ -92,11 +95,6 @@ def _arrays(model: MICRANet) -> list[dict[str, Any]]:
 
 def _conv(op: Op, x: Value, weight: Value, *bias: Value) -> Value:
     return op.Conv(x, weight, *bias, pads=[1] * 4)
-
-
-def _winograd(op: Op, matrices: list[Value], x: Value, weight: Value, *bias: Value) -> Value:
-    found = convolved(op, x, weight, matrices)
-    return op.Add(found, op.Reshape(bias[0], [-1, 1, 1])) if bias else found
 
 
 def _forward(
@@ -168,8 +166,8 @@ def _maps(
         slopes = op.Gather(weights[-1][0], group)  # (N, 256, 1, 1)
         alphas.append(_alphas(op, op.Mul(shares(group), slopes), passed, turned, convolve))
         last.append(op.Conv(activations[-1], slopes))
-    cams = [_weighted(op, of_layer, activation)
-            for of_layer, activation in zip(zip(*alphas, strict=True), activations, strict=False)]
+    pairs = zip(zip(*alphas, strict=True), activations, strict=False)
+    cams = [_weighted(op, of_layer, activation) for of_layer, activation in pairs]
     # The mean gradient of 4b is known, as the shares sum up to 1.
     cams.append(op.Relu(op.Div(op.Concat(*last, axis=1), _pixels(op, activations[-1]))))
     scaled = [_scaled(op, cam, stride) for cam, stride in zip(cams, STRIDES, strict=True)]

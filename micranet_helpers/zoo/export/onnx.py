@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
@@ -23,7 +22,7 @@ from micranet_helpers.networks.unet import UNet
 from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.zoo.architectures import settings
 from micranet_helpers.zoo.export.maps import maps_graph
-from micranet_helpers.zoo.export.shared import check_exportable, extra
+from micranet_helpers.zoo.export.shared import check_exportable, extra, of_channels
 from micranet_helpers.zoo.usage import Usage
 
 OPSET = 18  # version of the operators: the lowest that torch writes, so older programs read it
@@ -74,8 +73,7 @@ def graph(
     """Make the content of an ONNX file, see :func:`to_onnx`."""
     onnx, _ = extra("onnx"), extra("onnxscript")
     model = unwrapped(model)
-    check_exportable(model)
-    check_classes(model, classes)
+    check_exportable(model, classes)
     if maps and not isinstance(model, MICRANet):
         raise TypeError(f"Only a MICRANet has maps, not a {type(model).__name__}.")
     offset, factor = 0.0, 1.0
@@ -83,8 +81,8 @@ def graph(
         offset, factor = usage.scale(np.zeros((1, 1, 1), usage.dtype or np.float32))
     notes = {
         "settings": settings(model),
-        "offset": _of_channels(model, offset),
-        "factor": _of_channels(model, factor),
+        "offset": of_channels(model, offset),
+        "factor": of_channels(model, factor),
         **({} if classes is None else {"classes": list(classes)}),
         **({} if usage is None else {"usage": asdict(usage)}),
     }
@@ -96,20 +94,17 @@ def graph(
     return data
 
 
-def _of_channels(model: Network, value: ArrayLike) -> list[float]:
-    return np.broadcast_to(np.asarray(value, float).ravel(), model.in_channels).tolist()
-
-
 def _traced(model: Network) -> Any:
     """Let torch write the graph of :class:`Outputs`."""
     step = side_step(model)
+    height, width = (step * Dim(name) if step > 1 else Dim(name) for name in ("height", "width"))
     program = torch.onnx.export(
         Outputs(model),
         # Numbers of which none is 1 or equal to another: else torch fixes them.
         (torch.zeros(4, model.in_channels, 2 * step, 3 * step),),
         input_names=["image"],
         output_names=["logits", "map_4b"] if isinstance(model, MICRANet) else ["logits"],
-        dynamic_shapes=({0: Dim("batch"), 2: _side("height", step), 3: _side("width", step)},),
+        dynamic_shapes=({0: Dim("batch"), 2: height, 3: width},),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
@@ -154,18 +149,6 @@ def side_step(model: Network) -> int:
     return 2 ** len(model.contractingPath) if isinstance(model, UNet) else 16
 
 
-def check_classes(model: Network, classes: Sequence[str] | None) -> None:
-    """Refuse names that are not one different, non-empty text for each class."""
-    if classes is None:
-        return
-    texts = {name for name in classes if isinstance(name, str) and name}
-    if isinstance(classes, str) or not len(texts) == len(classes) == model.num_classes:
-        raise ValueError(
-            f"Give {model.num_classes} different names, one for each class, not {classes!r}."
-        )
-
-
-@torch.no_grad()
 def check_graph(data: bytes, model: Network) -> None:
     """Run a graph with onnxruntime on images of two sizes; the outputs must be the network's."""
     runtime = extra("onnxruntime")
@@ -193,6 +176,7 @@ def check_graph(data: bytes, model: Network) -> None:
                 )
 
 
+@torch.no_grad()
 def outputs(model: Network, images: Tensor, maps: bool) -> dict[str, Tensor]:
     """Compute what a graph must give, by name."""
     network = Outputs(model)
@@ -201,10 +185,6 @@ def outputs(model: Network, images: Tensor, maps: bool) -> dict[str, Tensor]:
     cams = grad_cam(network.model, images)
     shown = evidence(network.model, images)
     return {"logits": cams.logits, "maps": cams.maps, "evidence": shown}
-
-
-def _side(name: str, step: int) -> Any:
-    return step * Dim(name) if step > 1 else Dim(name)
 
 
 def _tidy(proto: Any, notes: dict[str, str]) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from micranet_helpers.zoo.export.shared import extra
-
 # The transforms for the rows of a tile (4 pixels), of a kernel (3) and of results (2); their
 # Kronecker squares are for all of it. Pixels come in the order in which SpaceToDepth leaves them.
 _PIXELS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
@@ -21,22 +19,18 @@ _KERNEL = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2
 _RESULT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 _ORDER = np.arange(16).reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).ravel()
 TRANSFORMS = {
-    "of_pixels": np.kron(_PIXELS, _PIXELS)[:, _ORDER],
-    "of_kernel": np.kron(_KERNEL, _KERNEL).T,
-    "of_result": np.kron(_RESULT, _RESULT),
+    "of_pixels": np.float32(np.kron(_PIXELS, _PIXELS)[:, _ORDER]),
+    "of_kernel": np.float32(np.kron(_KERNEL, _KERNEL).T),
+    "of_result": np.float32(np.kron(_RESULT, _RESULT)),
 }
 
 
-def transforms(build: Any) -> list[Any]:
-    """Add the matrices to a graph."""
-    tensor = extra("onnxscript").ir.tensor
-    return [build.initializer(tensor(array.astype(np.float32), name=name))
-            for name, array in TRANSFORMS.items()]  # fmt: skip
+def convolve(op: Any, transforms: list[Any], x: Any, weight: Any, *bias: Any) -> Any:
+    """Convolve x (B, I, H, W) with a weight (O, I, 3, 3), with a border of zeros: (B, O, H, W).
 
-
-def convolved(op: Any, x: Any, weight: Any, matrices: list[Any]) -> Any:
-    """Convolve x (B, I, H, W) with a weight (O, I, 3, 3), with a border of zeros: (B, O, H, W)."""
-    of_pixels, of_kernel, of_result = matrices
+    ``transforms`` are `TRANSFORMS`, in the graph.
+    """
+    of_pixels, of_kernel, of_result = transforms
     sides, (outputs, inputs) = op.Shape(x, start=2), weight.shape[:2]
     even = op.Add(op.Mod(sides, [2, 2]), [1, 1])
     halved = op.SpaceToDepth(op.Pad(x, op.Concat([0, 0, 1, 1, 0, 0], even, axis=0)), blocksize=2)
@@ -50,4 +44,5 @@ def convolved(op: Any, x: Any, weight: Any, matrices: list[Any]) -> Any:
     results = op.MatMul(of_result, op.Reshape(product, [0, 16, -1]))
     shape = op.Concat([0, 4 * outputs], op.Shape(tiles[0], start=2), axis=0)
     whole = op.DepthToSpace(op.Reshape(results, shape), blocksize=2)
-    return op.Slice(whole, [0, 0], sides, [2, 3])
+    found = op.Slice(whole, [0, 0], sides, [2, 3])
+    return op.Add(found, op.Reshape(bias[0], [-1, 1, 1])) if bias else found
