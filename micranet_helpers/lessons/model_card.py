@@ -19,6 +19,7 @@ from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.files.tables import plain
 from micranet_helpers.lessons import results
+from micranet_helpers.lessons.baselines import mask_rcnn
 from micranet_helpers.train.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
@@ -137,15 +138,8 @@ def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
     left_out = ("in_channels", "num_classes", "run", "channels_last", "network")
     kept = {key: value for key, value in facts.items() if key not in left_out}
     best = {"best_epoch": checkpoint["epoch"] + 1}
-    return _Run(_load(network, folder), network, {**kept, **run, **best})
-
-
-def _load(network: str, folder: Path) -> nn.Module:
-    if network != "MaskRCNN":
-        return train.load(folder)
-    from micranet_helpers.lessons.baselines import mask_rcnn
-
-    return mask_rcnn.load(folder)
+    load = mask_rcnn.load if network == "MaskRCNN" else train.load
+    return _Run(load(folder), network, {**kept, **run, **best})
 
 
 def _params(folds: Sequence[_Run], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +250,8 @@ def _networks(models: Mapping[str, Sequence[_Run]]) -> str:
             "began with")  # fmt: skip
     told = ("images", "batch_size", "learning_rate", "best_epoch")
     rows = [
-        (name, fold.network, str(number) if len(folds) > 1 else "–", f"{_count(fold.model):,}",
+        (name, fold.network, str(number) if len(folds) > 1 else "–",
+         f"{sum(weights.numel() for weights in fold.model.parameters()):,}",
          *(_words(fold.facts.get(key, "–")) for key in told),
          "an earlier run" if "start" in fold.facts else "random numbers")
         for name, folds in models.items()
@@ -275,10 +270,6 @@ def _usage(usages: Mapping[str, Usage], half: bool) -> str:
         f"Weights are {stored}. `entry.usage.scaled(image)` gives what a network sees of an image:",
         "", results.table(("group", "use", "value"), rows), "",
     ])  # fmt: skip
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _sources(dataset: str, data: Sequence[Item]) -> str:

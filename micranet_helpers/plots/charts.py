@@ -86,13 +86,13 @@ def plot_budgets(
     figure.legend(loc="outside right upper")
 
 
-def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
+def _heights(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Place the names of dots: each at the height of its dot, or above a name that covers it."""
     heights: dict[str, float] = {}
     for name in sorted(points, key=lambda name: points[name][1]):
         cost, height = points[name]
         below = [heights[other] for other in heights if 1 / 4 < points[other][0] / cost < 4]
-        heights[name] = max([height, *(lower + least for lower in below)])
+        heights[name] = max([height, *(lower + 0.085 for lower in below)])
     return heights
 
 
