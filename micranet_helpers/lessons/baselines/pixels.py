@@ -145,8 +145,8 @@ def scribbles(label: NDArray[np.integer], strokes: int, seed: int = 0) -> NDArra
     A stroke begins at a random pixel of its class and is the shortest path within the object to
     another pixel :data:`LENGTH` px away, shorter where the object is. :data:`MARGIN` px at the
     border of an object, but not of the image, are left free, except for its skeleton, so that thin
-    objects can be drawn on. Of ``strokes`` for each class and the background, which do not touch, there are
-    fewer where there is no room.
+    objects can be drawn on. Of ``strokes`` for each class and the background, which do not touch,
+    there are fewer where there is no room.
 
     ``label``, int (K, H, W), holds for each class the objects, numbered from 1, or a mask of 0 and
     1; pixels of more than one class are left out. The result, uint8 (H, W), is 0 where nothing is
