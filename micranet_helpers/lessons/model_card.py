@@ -19,7 +19,6 @@ from micranet_helpers.data.fetch.registry import Item, items
 from micranet_helpers.files.atomic import replacing
 from micranet_helpers.files.tables import plain
 from micranet_helpers.lessons import results
-from micranet_helpers.lessons.baselines import mask_rcnn
 from micranet_helpers.train.checkpoints import read_checkpoint
 from micranet_helpers.zoo.usage import Usage, facts
 
@@ -138,7 +137,9 @@ def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
     left_out = ("in_channels", "num_classes", "run", "channels_last", "network")
     kept = {key: value for key, value in facts.items() if key not in left_out}
     best = {"best_epoch": checkpoint["epoch"] + 1}
-    load = mask_rcnn.load if network == "MaskRCNN" else train.load
+    load = train.load
+    if network == "MaskRCNN":
+        from micranet_helpers.lessons.baselines.mask_rcnn import load  # loads pytorch-lightning
     return _Run(load(folder), network, {**kept, **run, **best})
 
 

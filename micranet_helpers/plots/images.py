@@ -91,8 +91,8 @@ def show_images(
 
 
 def _grid(
-    images: Sequence[Any] | Tensor, titles: Sequence[str], columns: int,
-    pixel_size_um: float | Sequence[float | None] | None, **scale: Any,
+    images: Sequence[Any] | Tensor, titles: Sequence[str] = (), columns: int = 6,
+    pixel_size_um: float | Sequence[float | None] | None = None, **scale: Any,
 ) -> tuple[Figure, NDArray[Any]]:  # fmt: skip
     """Show images in rows as wide as a page, each on its own scale by default; return the axes."""
     rows, width = -(-len(images) // columns), WIDTH / columns
@@ -278,17 +278,15 @@ FOUND, FALSE, MISSED, UNCOUNTED = "#009e73", "#d55e00", "#0072b2", "#444444"
 @style()
 def show_detections(
     images: Pictures, points: Sequence[ArrayLike], boxes: Sequence[ArrayLike],
-    titles: Sequence[str] = (), ignore: Sequence[ArrayLike] | None = None, slack: float = 0,
-    columns: int = 3, pixel_size_um: float | None = None,
+    ignore: Sequence[ArrayLike], slack: float,
 ) -> None:  # fmt: skip
-    """Show images, as :func:`show_samples` does, with right, false and missed detections.
+    """Show images, three in a row, each on its own scale, with right, false and missed detections.
 
     For each image, ``points`` (N, 2) are found, ``boxes`` (M, 4) should be found, boxes (P, 4) of
     ``ignore`` are not counted, px: as for :func:`~micranet_helpers.metrics.boxes.match_boxes`,
-    which decides, with ``slack``, what is right. The rest is as for :func:`show_images`.
+    which decides, with ``slack``, what is right.
     """
-    ignore = [()] * len(images) if ignore is None else ignore
-    figure, axes = _grid(images, titles, columns, pixel_size_um)
+    figure, axes = _grid(images, columns=3)
     for axis, *known in zip(axes, points, boxes, ignore, strict=True):
         _draw_detections(axis, *known, slack)
     handles = [
@@ -381,7 +379,7 @@ def cut_out(array: Any, row: float, column: float, side: int) -> Any:
 
 
 def show_places(
-    images: Pictures, places: Sequence[Sequence[float]], side: int | Sequence[int],
+    images: Pictures, places: Sequence[Sequence[float]], side: int,
     titles: Sequence[str] = (), masks_pred: Pictures | None = None,
     masks_true: Pictures | None = None, classes: Sequence[str] = ("prediction",), columns: int = 6,
     pixel_size_um: float | None = None,
@@ -389,17 +387,15 @@ def show_places(
     """Show squares that are cut out of images, e.g. errors seen close up.
 
     ``places`` are row and column of the middle of each square, px, one for each of the images (C,
-    H, W); ``side`` is the side of all, or of each. ``masks_pred`` and ``masks_true`` are outlined,
-    if given; these and the rest are as for :func:`show_outlines`. Nothing is drawn without images.
+    H, W); ``side`` is the side of all, px. ``masks_pred`` and ``masks_true`` are outlined, if
+    given; these and the rest are as for :func:`show_outlines`. Nothing is drawn without images.
     """
     if not len(images):
         return
-    sides = side if isinstance(side, Sequence) else [side] * len(images)
     bare = np.zeros((0, 1, 1))
     planes = [images, *([bare] * len(images) if each is None else each
                         for each in (masks_pred, masks_true))]  # fmt: skip
-    cut = [[cut_out(plane, row, column, length)
-            for plane, (row, column), length in zip(group, places, sides, strict=True)]
+    cut = [[cut_out(plane, *place, side) for plane, place in zip(group, places, strict=True)]
            for group in planes]  # fmt: skip
     show_outlines(*cut, titles, () if masks_pred is None else classes, columns, pixel_size_um)
 

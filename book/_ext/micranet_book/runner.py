@@ -134,16 +134,12 @@ def _check_parameters(notebooks: dict[str, Path], parameters: Parameters) -> Non
                     f"it has: {', '.join(declared) or 'none'}."
                 )
             kind = declared[name]["inferred_type_name"]
-            items = _kinds(declared[name]["default"]) if kind == "list" else set()
+            listed = ast.literal_eval(declared[name]["default"]) if kind == "list" else ()
+            items = {type(item).__name__ for item in listed}
             if not _fits(value, kind, items):
                 kind += f" of {', '.join(sorted(items))}" if items else ""
                 hint = " (YAML wants 1.0e-3, not 1e-3)" if kind == "float" else ""
                 raise UsageError(f"{chapter}:{name} must be {kind}, not {value!r}{hint}.")
-
-
-def _kinds(default: str) -> set[str]:
-    """Name the types of the items of a list, from the source of a parameter's default."""
-    return {type(item).__name__ for item in ast.literal_eval(default)}
 
 
 def _fits(value: Any, kind: str, items: set[str]) -> bool:
