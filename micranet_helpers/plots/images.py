@@ -110,9 +110,10 @@ def _grid(
         axis.set_title(title, parse_math=False)  # names of files may hold $
     sizes = pixel_size_um if isinstance(pixel_size_um, Sequence) else [pixel_size_um]
     for axis, image, size in zip_longest(axes.flat[: len(images)], images, sizes):
-        axis.imshow(as_array(image)[0] if scale else _visible(image), **scale or {"cmap": "gray"})
         _write_mark(axis)
         _scale_bar(axis, *image.shape[-2:], size)
+        # Last: it sets the limits, whatever else is near the border.
+        axis.imshow(as_array(image)[0] if scale else _visible(image), **scale or {"cmap": "gray"})
     return figure, axes.flat[: len(images)]
 
 
