@@ -1,10 +1,24 @@
-"""Spoil files on purpose: damage by chance, and members of HDF5 files that lead elsewhere."""
+"""Spoil files on purpose: damage by chance, full disks, HDF5 members that lead elsewhere."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
 import numpy as np
+import pytest
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let the system itself refuse to write more bytes than that to a file."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def damaged(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from damage import full_disk
 from servers import Faults, serve_faults
 
 from micranet_helpers.data.fetch import download, registry, transfer
@@ -378,15 +379,12 @@ def test_full_disk_is_seen_first(state, register, monkeypatch) -> None:
 
 
 def test_disk_that_fills_up(register) -> None:
-    resource = pytest.importorskip("resource", reason="Windows has no such limit")
     register(line(CONTENT, "one"), line(b"second", "two/b c"))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(CONTENT) // 2, limits[1]))
-    try:
-        with pytest.raises(DownloadError, match="File too large.*MICRANET_DATA"):
-            fetch("item")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        full_disk(len(CONTENT) // 2),
+        pytest.raises(DownloadError, match="File too large.*MICRANET_DATA"),
+    ):
+        fetch("item")
     assert fetch("item")[0].read_bytes() == CONTENT
 
 

@@ -182,6 +182,14 @@ def random_label(seed: int, num_classes: int) -> NDArray[np.uint16]:
     return label
 
 
+def drawn_so(label, strokes, length, margin=2, seed=0) -> NDArray[np.uint8]:
+    """Scribbles of strokes of another length, or with another margin."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels, "LENGTH", length)
+        patch.setattr(pixels, "MARGIN", margin)
+        return scribbles(label, strokes, seed)
+
+
 def alone(label: NDArray[np.uint16]) -> list[NDArray[np.uint16]]:
     """The background, then the objects of each class where no other class is."""
     shown = (label > 0).sum(0)
@@ -198,7 +206,7 @@ def alone(label: NDArray[np.uint16]) -> list[NDArray[np.uint16]]:
 )
 def test_strokes_lie_inside_one_object_of_their_class(seed, num_classes, strokes, length, margin):
     label = random_label(seed, num_classes)
-    drawn = scribbles(label, strokes, length, margin, seed)
+    drawn = drawn_so(label, strokes, length, margin, seed)
     assert drawn.dtype == np.uint8 and drawn.shape == label.shape[1:]
     for value, plane in enumerate(alone(label), 1):
         painted = connected_regions(drawn == value)
@@ -221,7 +229,7 @@ def test_strokes_lie_inside_one_object_of_their_class(seed, num_classes, strokes
 def test_large_objects_get_the_strokes_that_are_asked_for(seed: int) -> None:
     label = np.zeros((2, 128, 128), np.uint8)
     label[0, 5:60, 5:120], label[1, 70:120, 5:60], label[1, 70:120, 60:120] = 1, 1, 2
-    drawn = scribbles(label, strokes=5, length=12, seed=seed)
+    drawn = drawn_so(label, strokes=5, length=12, seed=seed)
     assert connected_regions(drawn).max() == 15
     for value in (1, 2, 3):
         strokes = connected_regions(drawn == value)
@@ -235,7 +243,7 @@ def test_strokes_follow_a_bent_fibre_and_differ_by_seed() -> None:
     label[0, 10:13, 10:50] = label[0, 10:50, 10:13] = 1
     turns = 0
     for seed in range(20):
-        drawn = scribbles(label, 1, length=30, seed=seed)
+        drawn = drawn_so(label, 1, length=30, seed=seed)
         rows, columns = np.nonzero(drawn == 2)
         assert (((rows == 11) | (columns == 11)) & (np.maximum(rows, columns) < 50)).all()
         turns += np.ptp(rows) > 5 and np.ptp(columns) > 5
@@ -247,7 +255,7 @@ def test_strokes_follow_a_bent_fibre_and_differ_by_seed() -> None:
 def test_strokes_stop_where_there_is_no_more_room() -> None:
     label = np.zeros((1, 30, 30), np.uint8)
     label[0, 10, 10] = label[0, 20, 20:22] = label[0, 2:8, 24:30] = 1
-    drawn = scribbles(label, strokes=9, length=4)
+    drawn = drawn_so(label, strokes=9, length=4)
     assert drawn[10, 10] == 2 and (drawn[20, 20:22] == 2).all(), "thin objects of a mask, too"
     assert 3 <= connected_regions(drawn == 2).max() < 9
     assert connected_regions(drawn == 1).max() == 9
@@ -258,9 +266,8 @@ def test_strokes_stop_where_there_is_no_more_room() -> None:
 
 def test_bad_drawings_are_refused() -> None:
     label = random_label(0, 1)
-    for change in [(0,), (1, 0), (1, 1, -1)]:
-        with pytest.raises(ValueError, match="must be 1 or more, the margin 0 or more"):
-            scribbles(label, *change)
+    with pytest.raises(ValueError, match="must be 1 or more, not 0"):
+        scribbles(label, 0)
     for bad in (label[0], label.astype(float)):
         with pytest.raises(ValueError, match=r"integers from 0 .* of shape \(K, H, W\)"):
             scribbles(bad, 1)

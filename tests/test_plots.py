@@ -161,7 +161,7 @@ def test_detections_are_right_false_missed_or_not_counted() -> None:
     points = [[2, 3, 0.9], [12, 12, 0.5], [6, 13, 0.4]]
     boxes, ignore = [[0, 0, 5, 6], [10, 0, 14, 4]], [[5, 12, 8, 15]]
     images = np.zeros((2, 3, 16, 16), np.uint8)
-    plots.show_detections(images, [points, []], [boxes, []], ["a", "b"], [ignore, []])
+    plots.show_detections(images, [points, []], [boxes, []], [ignore, []], 0)
     left, right, _ = plt.gcf().axes
     places = {line.get_marker(): tuple(line.get_xydata()[0]) for line in left.lines}
     assert places == {"o": (3, 2), "X": (12, 12), ".": (13, 6)}
@@ -291,10 +291,10 @@ def test_places_are_cut_out_of_images_and_masks_alike() -> None:
     images = np.arange(2 * 3 * 40 * 40, dtype=np.float32).reshape(2, 3, 40, 40)
     mask = np.zeros((2, 1, 40, 40), bool)
     mask[0, 0, 18:22, 18:22] = True
-    plots.show_places(images, [(20, 20), (0, 39)], [8, 16], ["a", "b"], mask, classes=["cell"])
+    plots.show_places(images, [(20, 20), (0, 39)], 8, ["a", "b"], mask, classes=["cell"])
     figure = plt.gcf()
     shapes = [axis.images[0].get_array().shape for axis in figure.axes[:2]]
-    assert shapes == [(8, 8, 3), (16, 16, 3)]
+    assert shapes == [(8, 8, 3), (8, 8, 3)]
     [outline] = figure.axes[0].collections[0].get_segments()
     np.testing.assert_allclose(outline.mean(0), 3.5, atol=0.3)
     assert legend() == ["cell"]

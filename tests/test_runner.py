@@ -17,7 +17,9 @@ import psutil
 import pytest
 import yaml
 from filelock import FileLock
-from micranet_book import command, record, runner
+from micranet_book import record, runner
+
+from micranet_helpers.lessons import command
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import tifffile
 from bright import bright_model
 from distributed import Client, LocalCluster
 from fatal import always_fatal, fail_once
+from test_predict import contents
 
 from micranet_helpers import zoo
 from micranet_helpers.files.spread import LOCAL, spread
@@ -62,10 +62,6 @@ def test_predict_by_dask_is_predict_though_a_worker_is_killed(cluster, tmp_path)
     predict(folder, model, out, scheduler=cluster.scheduler_address)
     killer.join()
     predict(folder, model, tmp_path / "alone")
-
-    def contents(place: Path) -> dict[str, bytes]:
-        return {path.relative_to(place).as_posix(): path.read_bytes()
-                for path in place.rglob("*") if path.is_file() and path.name != "provenance.json"}
 
     assert contents(out) == contents(tmp_path / "alone")
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*-mask.ome.tif")}

@@ -90,14 +90,6 @@ def test_boxes_hold_their_objects_and_smaller_ones_are_on_top(label: NDArray) ->
         assert (boxed == n).sum() == (boxed[box] == n).sum()
 
 
-def test_a_cell_in_a_ring_stays_and_the_ring_is_filled() -> None:
-    label = np.zeros((9, 9), np.uint8)
-    label[1:8, 1:8], label[2:7, 2:7], label[4, 3] = 1, 0, 2
-    expected = np.zeros_like(label)
-    expected[1:8, 1:8], expected[4, 3] = 1, 2
-    assert (degrade(label, "BBOX") == expected).all()
-
-
 # --- bad input ---------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import random_images, random_model
+from damage import full_disk
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -667,20 +668,12 @@ def test_checkpoint_of_another_network_is_refused(copied: Path, change: Callable
 
 
 @pytest.mark.faults
-@posix
 def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
-    """The system itself refuses to write more than 1 MB to a file."""
-    import resource
-
     fit(tmp_path / "run", 1, schedule="plateau")
     before = files(tmp_path / "run")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        with pytest.raises(OSError, match=r"\.ckpt could not be written and is as before"):
-            fit(tmp_path / "run", schedule="plateau")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = r"\.ckpt could not be written and is as before"
+    with full_disk(1_000_000), pytest.raises(OSError, match=said):
+        fit(tmp_path / "run", schedule="plateau")
     after = files(tmp_path / "run")
     checkpoints = {"last.ckpt", "best.ckpt"}
     assert {name for name in after if not name.startswith(".lock")} == checkpoints

@@ -89,10 +89,7 @@ def _parts(
         except Exception as error:  # damaged files make the libraries raise anything
             raise ValueError(f"a part of it cannot be read, copy it again: {error}.") from None
         part = np.moveaxis(part, rest.index(channel), 0) if channel else part[None]
-        part = say(part)
-        if part.dtype.kind == "c" or not np.isfinite(part).all():
-            raise ValueError("it holds NaN, infinite or complex numbers: save 16 bit.")
-        return images.usual(part)
+        return images.usual(say(part))
 
     first = read(slice(1), slice(1))  # palettes become three channels
     return (len(first), sizes["Y"], sizes["X"]), read

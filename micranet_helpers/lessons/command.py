@@ -26,8 +26,8 @@ usage: micranet-book {predict,data,publish-weights,run,build,list,networks} ...
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: done, 1: a file could not be written or a chapter failed, 2: bad usage, 130: Ctrl-C, 143:
-    stopped by SIGTERM.
+    0: done, 1: a file could not be written, a chapter failed or the pages have warnings, 2: bad
+    usage, 130: Ctrl-C, 143: stopped by SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
     name, rest = (argv or [""])[0], argv[1:]
@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError:
         return _complain(f"{name or 'this command'} needs the chapters: clone the repository and "
                          "run `make book` or `pip install -e .[book]` there.")  # fmt: skip
-    with stoppable():
-        return command.main(argv)
+    return _guarded(command.run, argv)
 
 
 def _guarded(command: Callable[[list[str]], None], argv: list[str]) -> int:

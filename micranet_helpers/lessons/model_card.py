@@ -137,15 +137,10 @@ def _run(name: str, folder: Path, record: Mapping[str, Any]) -> _Run:
     left_out = ("in_channels", "num_classes", "run", "channels_last", "network")
     kept = {key: value for key, value in facts.items() if key not in left_out}
     best = {"best_epoch": checkpoint["epoch"] + 1}
-    return _Run(_load(network, folder), network, {**kept, **run, **best})
-
-
-def _load(network: str, folder: Path) -> nn.Module:
-    if network != "MaskRCNN":
-        return train.load(folder)
-    from micranet_helpers.lessons.baselines import mask_rcnn
-
-    return mask_rcnn.load(folder)
+    load = train.load
+    if network == "MaskRCNN":
+        from micranet_helpers.lessons.baselines.mask_rcnn import load  # loads pytorch-lightning
+    return _Run(load(folder), network, {**kept, **run, **best})
 
 
 def _params(folds: Sequence[_Run], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +251,8 @@ def _networks(models: Mapping[str, Sequence[_Run]]) -> str:
             "began with")  # fmt: skip
     told = ("images", "batch_size", "learning_rate", "best_epoch")
     rows = [
-        (name, fold.network, str(number) if len(folds) > 1 else "–", f"{_count(fold.model):,}",
+        (name, fold.network, str(number) if len(folds) > 1 else "–",
+         f"{sum(weights.numel() for weights in fold.model.parameters()):,}",
          *(_words(fold.facts.get(key, "–")) for key in told),
          "an earlier run" if "start" in fold.facts else "random numbers")
         for name, folds in models.items()
@@ -275,10 +271,6 @@ def _usage(usages: Mapping[str, Usage], half: bool) -> str:
         f"Weights are {stored}. `entry.usage.scaled(image)` gives what a network sees of an image:",
         "", results.table(("group", "use", "value"), rows), "",
     ])  # fmt: skip
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _sources(dataset: str, data: Sequence[Item]) -> str:

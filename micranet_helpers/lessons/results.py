@@ -179,13 +179,18 @@ def intervals(tallies: Mapping[str, ArrayLike], corner: str = "") -> str:
     column.
     """
     scores = {way: f1(np.asarray(tally)) for way, tally in tallies.items()}
-    rows = [(way, f"{score:.3f}", _between(measures.f1_interval(tallies[way])))
+    rows = [(way, f"{score:.3f}", interval(measures.f1_interval(tallies[way])))
             for way, score in scores.items()]  # fmt: skip
     best = max(scores, key=scores.get)
     rows += [(f"{best}, minus {way}", f"{scores[best] - score:+.3f}",
-              _between(measures.gain_interval(tallies[best], tallies[way]), "+"))
+              interval(measures.gain_interval(tallies[best], tallies[way]), "+"))
              for way, score in scores.items() if way != best]  # fmt: skip
     return table((corner, "F1", "95 % interval"), rows)
+
+
+def interval(ends: tuple[float, float], sign: str = "") -> str:
+    """Format an interval, of a difference with the sign "+"; "–" where there is none (NaN)."""
+    return "–" if math.isnan(ends[0]) else " to ".join(f"{end:{sign}.3f}" for end in ends)
 
 
 def together(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -266,11 +271,6 @@ def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
                 f"Results of different {field} cannot share a table: choose one of "
                 f"{', '.join(found)}."
             )
-
-
-def _between(ends: tuple[float, float], sign: str = "") -> str:
-    """Format an interval; "–" where there are too few images for one."""
-    return "–" if math.isnan(ends[0]) else " to ".join(f"{end:{sign}.3f}" for end in ends)
 
 
 def _heading(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -12,24 +12,21 @@ from micranet_helpers.plots.colours import WIDTH, method_colour, run_colours, st
 
 
 @style()
-def plot_precision_recall(
-    curves: Mapping[str, Curve], chosen: Mapping[str, Matching] | None = None
-) -> None:
+def plot_precision_recall(curves: Mapping[str, Curve], chosen: Mapping[str, Matching]) -> None:
     """Plot precision over recall for each method, and the thresholds that were chosen.
 
     Curves are those of :func:`~micranet_helpers.metrics.boxes.precision_recall`; ``chosen`` holds,
     under a curve's name, the matching of all images together at the chosen threshold.
     """
     figure, axis = plt.subplots(figsize=(4.5, 4))
-    colours, chosen = run_colours(curves), chosen or {}
+    colours = run_colours(curves)
     for name, curve in curves.items():
         axis.plot(curve.recall, curve.precision, color=colours[name], label=name)
     for name in curves.keys() & chosen.keys():
         axis.plot(chosen[name].recall, chosen[name].precision, marker="o", color=colours[name],
                   markeredgecolor="black")  # fmt: skip
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.03), ylim=(0, 1.03))
-    if chosen:
-        axis.plot([], [], "o", color="white", markeredgecolor="black", label="chosen threshold")
+    axis.plot([], [], "o", color="white", markeredgecolor="black", label="chosen threshold")
     figure.legend(loc="outside upper center", ncols=2)
 
 
@@ -86,13 +83,13 @@ def plot_budgets(
     figure.legend(loc="outside right upper")
 
 
-def _heights(points: Mapping[str, tuple[float, float]], least: float = 0.085) -> dict[str, float]:
+def _heights(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Place the names of dots: each at the height of its dot, or above a name that covers it."""
     heights: dict[str, float] = {}
     for name in sorted(points, key=lambda name: points[name][1]):
         cost, height = points[name]
         below = [heights[other] for other in heights if 1 / 4 < points[other][0] / cost < 4]
-        heights[name] = max([height, *(lower + least for lower in below)])
+        heights[name] = max([height, *(lower + 0.085 for lower in below)])
     return heights
 
 

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -80,24 +81,23 @@ def show_images(
     colour_map : str
         Of the images; :data:`~micranet_helpers.plots.colours.SCORES` where they are scores.
     """
-    figure, axes = _grid(images, titles, columns, pixel_size_um)
     scale = {"cmap": colour_map, "vmin": images.min().item(), "vmax": images.max().item()}
-    for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
-        axis.imshow(image[0].cpu().numpy(), **scale)
-        if masks is not None:
-            _overlay(axis, masks[i])
+    figure, axes = _grid(images, titles, columns, pixel_size_um, **scale)
     if masks is not None:
+        for axis, planes in zip(axes, masks, strict=True):
+            _overlay(axis, planes)
         shown = masks.any((0, 2, 3)).nonzero().flatten().tolist()
         _legend_below(figure, [Patch(color=CLASS_COLOURS[cls], label=str(cls)) for cls in shown])
 
 
 def _grid(
-    images: Sequence[Any] | Tensor, titles: Sequence[str], columns: int,
-    pixel_size_um: float | Sequence[float | None] | None,
+    images: Sequence[Any] | Tensor, titles: Sequence[str] = (), columns: int = 6,
+    pixel_size_um: float | Sequence[float | None] | None = None, **scale: Any,
 ) -> tuple[Figure, NDArray[Any]]:  # fmt: skip
-    """Make a place for each image, in rows as wide as a page, with its title and scale bar."""
+    """Show images in rows as wide as a page, each on its own scale by default; return the axes."""
     rows, width = -(-len(images) // columns), WIDTH / columns
-    titles = [_wrapped(title, int(14 * width)) for title in titles]
+    titles = ["\n".join(textwrap.fill(line, int(14 * width)) for line in title.split("\n"))
+              for title in titles]  # fmt: skip
     lines = max((title.count("\n") + 1 for title in titles), default=0)
     tallest = max(image.shape[-2] / image.shape[-1] for image in images)
     height = width * tallest + 0.15 * lines + 0.05
@@ -109,17 +109,12 @@ def _grid(
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title, parse_math=False)  # names of files may hold $
     sizes = pixel_size_um if isinstance(pixel_size_um, Sequence) else [pixel_size_um]
-    for axis, _ in zip(axes.flat, images, strict=False):
+    for axis, image, size in zip_longest(axes.flat[: len(images)], images, sizes):
         _write_mark(axis)
-    for axis, image, size in zip(axes.flat, images, sizes, strict=False):
-        if size:
-            _scale_bar(axis, *image.shape[-2:], size)
-    return figure, axes.ravel()
-
-
-def _wrapped(title: str, characters: int) -> str:
-    """Break the lines of a title that are too long for its image."""
-    return "\n".join(textwrap.fill(line, characters) for line in title.split("\n"))
+        _scale_bar(axis, *image.shape[-2:], size)
+        # Last: it sets the limits, whatever else is near the border.
+        axis.imshow(as_array(image)[0] if scale else _visible(image), **scale or {"cmap": "gray"})
+    return figure, axes.flat[: len(images)]
 
 
 def _legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str] = ()) -> None:
@@ -163,13 +158,10 @@ def show_samples(
     pixel_size_um : float or sequence of float or None, optional
         Side of a pixel, µm, for a scale bar in the first image; or one for each image.
     """
-    pictures = [sample.image for sample in samples]
-    figure, axes = _grid(pictures, titles, columns, pixel_size_um)
-    colours = class_colours(classes)
-    for sample, axis in zip(samples, axes, strict=False):
-        axis.imshow(_visible(sample.image), cmap="gray")
-        if classes:
-            _outline(axis, sample, colours)
+    images, colours = [sample.image for sample in samples], class_colours(classes)
+    figure, axes = _grid(images, titles, columns, pixel_size_um)
+    for sample, axis in zip(samples, axes, strict=True):
+        _outline(axis, sample, colours)
     named = zip(colours, classes, strict=True)
     _legend_below(figure, [Patch(color=colour, label=name) for colour, name in named])
 
@@ -200,7 +192,9 @@ def _draw_boxes(axis: Axes, boxes: ArrayLike, **look: Any) -> None:
         axis.add_patch(Rectangle(place, *size, fill=False, **look))
 
 
-def _scale_bar(axis: Axes, height: int, width: int, pixel_size_um: float) -> None:
+def _scale_bar(axis: Axes, height: int, width: int, pixel_size_um: float | None) -> None:
+    if not pixel_size_um:
+        return
     most = width * pixel_size_um / 3
     length = max(n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5) if n * 10.0**k <= most)
     x, y = 0.05 * width, 0.94 * height
@@ -225,8 +219,7 @@ def show_outlines(
     """
     figure, axes = _grid(images, titles, columns, pixel_size_um)
     colours = class_colours(classes)
-    for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
-        axis.imshow(_visible(image), cmap="gray")
+    for i, axis in enumerate(axes):
         for plane, colour in zip(masks_pred[i], colours, strict=False):
             _draw_contours(axis, plane, {"color": colour, "linewidth": THIN})
         for plane in masks_true[i]:
@@ -276,7 +269,6 @@ def outlined(
 def _draw_contours(axis: Axes, plane: NDArray[Any] | Tensor, style: dict[str, Any]) -> None:
     found = contours(as_array(plane).astype(np.int32))
     lines = [line[:, ::-1] for _, outlines in found for line in outlines]
-    style = {f"{key}s": value for key, value in style.items()}
     axis.add_collection(LineCollection(lines, **style), autolim=False)
 
 
@@ -287,20 +279,17 @@ FOUND, FALSE, MISSED, UNCOUNTED = "#009e73", "#d55e00", "#0072b2", "#444444"
 @style()
 def show_detections(
     images: Pictures, points: Sequence[ArrayLike], boxes: Sequence[ArrayLike],
-    titles: Sequence[str] = (), ignore: Sequence[ArrayLike] | None = None, slack: float = 0,
-    columns: int = 3, pixel_size_um: float | None = None,
+    ignore: Sequence[ArrayLike], slack: float,
 ) -> None:  # fmt: skip
-    """Show images, as :func:`show_samples` does, with right, false and missed detections.
+    """Show images, three in a row, each on its own scale, with right, false and missed detections.
 
     For each image, ``points`` (N, 2) are found, ``boxes`` (M, 4) should be found, boxes (P, 4) of
     ``ignore`` are not counted, px: as for :func:`~micranet_helpers.metrics.boxes.match_boxes`,
-    which decides, with ``slack``, what is right. The rest is as for :func:`show_images`.
+    which decides, with ``slack``, what is right.
     """
-    ignore = [()] * len(images) if ignore is None else ignore
-    figure, axes = _grid(images, titles, columns, pixel_size_um)
-    for i, (image, axis) in enumerate(zip(images, axes, strict=False)):
-        axis.imshow(_visible(image), cmap="gray")
-        _draw_detections(axis, points[i], boxes[i], ignore[i], slack)
+    figure, axes = _grid(images, columns=3)
+    for axis, *known in zip(axes, points, boxes, ignore, strict=True):
+        _draw_detections(axis, *known, slack)
     handles = [
         Line2D([], [], linestyle="", **_marker("o", FOUND), label="found"),
         Line2D([], [], linestyle="", **_marker("X", FALSE), label="false"),
@@ -358,8 +347,7 @@ def show_maps(
     axes["image"].imshow(image[0].cpu().numpy(), cmap="gray")
     axes["image"].set_title(title, parse_math=False)
     _write_mark(axes["image"])
-    if pixel_size_um:
-        _scale_bar(axes["image"], *image.shape[-2:], pixel_size_um)
+    _scale_bar(axes["image"], *image.shape[-2:], pixel_size_um)
     for cam, layer, stride in zip(maps, LAYERS, STRIDES, strict=True):
         show_score(axes[layer], cam, f"{layer} (1 : {stride})", bool(maps.min() < 0))
     for axis in axes.values():
@@ -392,7 +380,7 @@ def cut_out(array: Any, row: float, column: float, side: int) -> Any:
 
 
 def show_places(
-    images: Pictures, places: Sequence[Sequence[float]], side: int | Sequence[int],
+    images: Pictures, places: Sequence[Sequence[float]], side: int,
     titles: Sequence[str] = (), masks_pred: Pictures | None = None,
     masks_true: Pictures | None = None, classes: Sequence[str] = ("prediction",), columns: int = 6,
     pixel_size_um: float | None = None,
@@ -400,17 +388,15 @@ def show_places(
     """Show squares that are cut out of images, e.g. errors seen close up.
 
     ``places`` are row and column of the middle of each square, px, one for each of the images (C,
-    H, W); ``side`` is the side of all, or of each. ``masks_pred`` and ``masks_true`` are outlined,
-    if given; these and the rest are as for :func:`show_outlines`. Nothing is drawn without images.
+    H, W); ``side`` is the side of all, px. ``masks_pred`` and ``masks_true`` are outlined, if
+    given; these and the rest are as for :func:`show_outlines`. Nothing is drawn without images.
     """
     if not len(images):
         return
-    sides = side if isinstance(side, Sequence) else [side] * len(images)
     bare = np.zeros((0, 1, 1))
     planes = [images, *([bare] * len(images) if each is None else each
                         for each in (masks_pred, masks_true))]  # fmt: skip
-    cut = [[cut_out(plane, row, column, length)
-            for plane, (row, column), length in zip(group, places, sides, strict=True)]
+    cut = [[cut_out(plane, *place, side) for plane, place in zip(group, places, strict=True)]
            for group in planes]  # fmt: skip
     show_outlines(*cut, titles, () if masks_pred is None else classes, columns, pixel_size_um)
 

@@ -2,32 +2,17 @@
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 
 from micranet_book import runner
 from micranet_book.runner import ChapterError, UsageError
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    0: done, 1: a chapter failed or the pages have warnings, 2: bad usage, 130: stopped by Ctrl-C.
-    """
+def run(argv: list[str]) -> None:
+    """Run the command line for :func:`micranet_helpers.lessons.command.main`."""
     args = _parser().parse_args(argv)
-    try:
-        _require_book(Path.cwd())
-        args.command(Path.cwd(), args)
-    except UsageError as error:
-        print(f"micranet-book: {error}", file=sys.stderr)
-        return 2
-    except (ChapterError, OSError) as error:
-        print(f"\nmicranet-book: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nmicranet-book: stopped; the same command continues from here.", file=sys.stderr)
-        return 130
-    return 0
+    _require_book(Path.cwd())
+    args.command(Path.cwd(), args)
 
 
 def _parser() -> argparse.ArgumentParser:

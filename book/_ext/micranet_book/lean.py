@@ -25,18 +25,12 @@ UNUSED = (
 
 
 def _leave_out(app: Sphinx, failure: Exception | None) -> None:
-    if failure is None:
-        _trim(Path(app.outdir, "_static"))
-        for notebook in Path(app.outdir, "_sources").glob("*.ipynb"):
-            _strip(notebook)
-
-
-def _trim(folder: Path) -> None:
-    for path in {path for pattern in UNUSED for path in folder.glob(pattern)}:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    if failure is not None:
+        return
+    for path in {path for each in UNUSED for path in Path(app.outdir, "_static").glob(each)}:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for notebook in Path(app.outdir, "_sources").glob("*.ipynb"):
+        _strip(notebook)
 
 
 def _strip(path: Path) -> None:

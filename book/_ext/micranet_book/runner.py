@@ -42,22 +42,12 @@ _ACCEPTED = {
 }  # fmt: skip
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """What was asked for cannot be run; nothing has been executed."""
 
 
-class ChapterError(Exception):
+class ChapterError(ChildProcessError):
     """A chapter or the building of the pages did not come to its end."""
-
-
-@contextmanager
-def _owned(tree: Path) -> Iterator[None]:
-    """Let no other run change the tree meanwhile."""
-    try:
-        with alone(tree.parent, tree.name):
-            yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 # --- what to run -------------------------------------------------------------------------------
@@ -65,9 +55,11 @@ def _owned(tree: Path) -> Iterator[None]:
 
 def chapters(book: Path) -> dict[str, Path]:
     """Find the notebooks of a book: name and path of each, in the order of ``_toc.yml``."""
+    from sphinx_external_toc.parsing import parse_toc_yaml
+
     toc = book / "_toc.yml"
     with _reading(toc):
-        files = [book / f"{name}.ipynb" for name in _toc_names(_read_yaml(toc))]
+        files = [(book / name).with_suffix(".ipynb") for name in parse_toc_yaml(toc)]
     for path in filter(Path.is_file, files):
         with _reading(path):
             json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -75,10 +67,10 @@ def chapters(book: Path) -> dict[str, Path]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[Path]:
     """Turn whatever goes wrong with a file of the book into one sentence."""
     try:
-        yield
+        yield path
     except UsageError:
         raise
     except Exception as error:  # a broken file makes the libraries raise anything
@@ -86,18 +78,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise UsageError(
             f"{path} cannot be read: put it right, or take it anew from the repository ({reason})."
         ) from None
-
-
-def _toc_names(node: Any) -> Iterator[str]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _toc_names(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("root", "file"):
-                yield value.removesuffix(".ipynb")
-            else:
-                yield from _toc_names(value)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -154,16 +134,12 @@ def _check_parameters(notebooks: dict[str, Path], parameters: Parameters) -> Non
                     f"it has: {', '.join(declared) or 'none'}."
                 )
             kind = declared[name]["inferred_type_name"]
-            items = _kinds(declared[name]["default"]) if kind == "list" else set()
+            listed = ast.literal_eval(declared[name]["default"]) if kind == "list" else ()
+            items = {type(item).__name__ for item in listed}
             if not _fits(value, kind, items):
                 kind += f" of {', '.join(sorted(items))}" if items else ""
                 hint = " (YAML wants 1.0e-3, not 1e-3)" if kind == "float" else ""
                 raise UsageError(f"{chapter}:{name} must be {kind}, not {value!r}{hint}.")
-
-
-def _kinds(default: str) -> set[str]:
-    """Name the types of the items of a list, from the source of a parameter's default."""
-    return {type(item).__name__ for item in ast.literal_eval(default)}
 
 
 def _fits(value: Any, kind: str, items: set[str]) -> bool:
@@ -228,9 +204,11 @@ def run_book(
     _check_parameters(selected, extra)
     values = {name: parameters.get(name, {}) | extra.get(name, {}) for name in notebooks}
 
-    tree, needs = tree_of(root, profile), _needs(root / "book" / "needs.yaml")
+    tree = tree_of(root, profile)
+    with _reading(root / "book" / "needs.yaml") as path:
+        needs = {name: list(needed) for name, needed in _read_yaml(path).items()}
     threads = max((os.cpu_count() or 1) // AT_ONCE, 1)
-    with _owned(tree):
+    with alone(tree.parent, tree.name):
         sources = record.open_tree(root, tree, fresh)
         digests = record.digests(sources, tree, notebooks, values, list(selected), needs)
         record.prepare(root, tree, notebooks, digests, list(selected))
@@ -244,11 +222,6 @@ def run_book(
         )
     _summarise(tree, record.times(tree, selected))
     return tree
-
-
-def _needs(path: Path) -> record.Needs:
-    with _reading(path):
-        return {name: list(needed) for name, needed in _read_yaml(path).items()}
 
 
 def tree_of(root: Path, profile: str) -> Path:
@@ -324,7 +297,7 @@ def build_html(tree: Path, output: Path) -> Path:
     Warnings are errors, but the pages are there all the same, if Sphinx could make them at all.
     """
     options = ["build", str(tree), "--path-output", str(output), "-W", "--keep-going"]
-    with _owned(tree):
+    with alone(tree.parent, tree.name):
         if (output / "_build").exists():
             shutil.rmtree(output / "_build")
         if (tree / "status.json").is_file():

@@ -38,9 +38,12 @@ def tally(
             f"Give each image what was found and what is true in one shape (classes, height, "
             f"width), not {shapes[0][:1]} for {len(found)} and {shapes[1][:1]} for {len(true)}."
         )
-    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(found, true, strict=True)]
-    pixels = [_pixels(*pair) for pair in pairs]
-    return Tally(np.array(pixels).T, np.array([_objects(*pair, smallest) for pair in pairs]).T)
+    pixels, objects = [], []
+    for a, b in zip(map(np.asarray, found), map(np.asarray, true), strict=True):
+        right = np.count_nonzero((a != 0) & (b != 0))
+        pixels.append((2 * right, np.count_nonzero(a) + np.count_nonzero(b)))
+        objects.append(_objects(a, b, smallest))
+    return Tally(np.transpose(pixels), np.transpose(objects))
 
 
 def f1(counts: NDArray[np.integer]) -> float:
@@ -50,11 +53,6 @@ def f1(counts: NDArray[np.integer]) -> float:
     """
     right, marks = counts.sum(1)
     return float(right / marks) if marks else 1.0
-
-
-def _pixels(found: NDArray, true: NDArray) -> tuple[int, int]:
-    right = np.count_nonzero((found != 0) & (true != 0))
-    return 2 * right, np.count_nonzero(found) + np.count_nonzero(true)
 
 
 def _objects(found: NDArray, true: NDArray, smallest: int) -> tuple[int, int]:

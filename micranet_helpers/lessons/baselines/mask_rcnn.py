@@ -7,6 +7,7 @@ and 1 of both directions.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,10 +154,7 @@ def fit(
         "run": {"seed": seed, "batch_size": batch_size, "images": len(train), **data},
         "network": "MaskRCNN",
     }
-
-    def make() -> _Learner:
-        return _Learner(**settings)
-
+    make = partial(_Learner, **settings)
     advance(make, settings, train, validation, folder, epochs, precision, num_workers, _collate)
     return load(folder)
 

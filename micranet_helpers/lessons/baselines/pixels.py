@@ -37,6 +37,9 @@ TREES = 100
 TILE = 512
 """Side of the tiles in which images are filtered, px."""
 
+LENGTH, MARGIN = 20, 2
+"""Length of a stroke, and width of the border of an object that it leaves free, px."""
+
 BOX = np.ones((3, 3), bool)
 """A pixel with its eight neighbours."""
 
@@ -136,36 +139,31 @@ def _spans(side: int) -> Iterator[tuple[slice, slice, slice]]:
         yield slice(start, stop), slice(first, stop + REACH), slice(start - first, stop - first)
 
 
-def scribbles(
-    label: NDArray[np.integer], strokes: int, length: int = 20, margin: int = 2, seed: int = 0
-) -> NDArray[np.uint8]:
+def scribbles(label: NDArray[np.integer], strokes: int, seed: int = 0) -> NDArray[np.uint8]:
     """Draw strokes on each class and on the background, as a person would (our simulation).
 
     A stroke begins at a random pixel of its class and is the shortest path within the object to
-    another pixel ``length`` px away, shorter where the object is. ``margin`` px at the border of an
-    object, but not of the image, are left free, except for its skeleton, so that thin objects can
-    be drawn on. Of ``strokes`` for each class and the background, which do not touch, there are
-    fewer where there is no room.
+    another pixel :data:`LENGTH` px away, shorter where the object is. :data:`MARGIN` px at the
+    border of an object, but not of the image, are left free, except for its skeleton, so that thin
+    objects can be drawn on. Of ``strokes`` for each class and the background, which do not touch,
+    there are fewer where there is no room.
 
     ``label``, int (K, H, W), holds for each class the objects, numbered from 1, or a mask of 0 and
     1; pixels of more than one class are left out. The result, uint8 (H, W), is 0 where nothing is
     drawn, 1 on background, 2 on class 1, 3 on class 2 … Raises ValueError if the label is no label
-    image, or a number is out of range.
+    image, or there is to be no stroke.
     """
     label = as_labels(label, 3)
-    if min(strokes, length) < 1 or margin < 0:
-        raise ValueError(
-            "Strokes and length must be 1 or more, the margin 0 or more, "
-            f"not {strokes}, {length} and {margin}."
-        )
+    if strokes < 1:
+        raise ValueError(f"Strokes must be 1 or more, not {strokes}.")
     rng = np.random.default_rng(seed)
     drawn = np.zeros(label.shape[1:], np.uint8)
     for value, area in enumerate(_areas(label), 1):
-        free = _inside(area, margin)
+        free = _inside(area)
         for _ in range(strokes):
             if not free.any():
                 break
-            near, stroke = _stroke(area, free, length, rng)
+            near, stroke = _stroke(area, free, rng)
             drawn[near][stroke] = value
             free[near] &= ~binary_dilation(stroke, BOX)
     return drawn
@@ -177,9 +175,9 @@ def _areas(label: NDArray[np.integer]) -> list[NDArray[np.integer]]:
     return [(shown == 0).astype(int), *np.where(shown == 1, label, 0)]
 
 
-def _inside(area: NDArray[np.integer], margin: int) -> NDArray[np.bool_]:
+def _inside(area: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Mark pixels off the border of their object, and its skeleton, where it is too thin."""
-    size = 2 * margin + 1
+    size = 2 * MARGIN + 1
     free = (area > 0) & (minimum_filter(area, size) == maximum_filter(area, size))
     for thing in regionprops(area):
         free[thing.slice] |= skeletonize(thing.image)
@@ -187,16 +185,16 @@ def _inside(area: NDArray[np.integer], margin: int) -> NDArray[np.bool_]:
 
 
 def _stroke(
-    area: NDArray[np.integer], free: NDArray[np.bool_], length: int, rng: np.random.Generator
+    area: NDArray[np.integer], free: NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[_Slices, NDArray[np.bool_]]:
     """Find a window, and the pixels to draw on in it."""
     start = np.unravel_index(rng.choice(np.flatnonzero(free)), free.shape)
-    near = tuple(slice(max(at - length, 0), at + length + 1) for at in start)
+    near = tuple(slice(max(at - LENGTH, 0), at + LENGTH + 1) for at in start)
     room = free[near] & (area[near] == area[start])
     ways = MCP_Geometric(np.where(room, 1.0, np.inf))
     origin = [at - part.start for at, part in zip(start, near, strict=True)]
     distances, _ = ways.find_costs([origin])
-    distances[distances > length - 1] = -1  # a stroke of two pixels is one long
+    distances[distances > LENGTH - 1] = -1  # a stroke of two pixels is one long
     end = rng.choice(np.argwhere(distances > distances.max() - 1))
     stroke = np.zeros(room.shape, bool)
     stroke[tuple(np.transpose(ways.traceback(end)))] = True
