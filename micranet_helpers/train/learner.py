@@ -151,10 +151,6 @@ class Learner(Repeatable):
         self.log_dict(both, on_epoch=True, batch_size=count, sync_dist=True)
         self.log("val_exact", exact, on_epoch=True, batch_size=len(present), sync_dist=True)
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the answers of the last epoch."""
-        self._answers = []
-
     def on_validation_epoch_end(self) -> None:
         """Log how well images with a class are ranked above those without it.
 
@@ -163,6 +159,7 @@ class Learner(Repeatable):
         """
         if self._answers:
             logits, labels = (torch.cat(parts) for parts in zip(*self._answers, strict=True))
+            self._answers.clear()
             area = torch.tensor(roc_areas(logits, labels)).nanmean().nan_to_num()
             score = area - TIE * self._loss(logits, labels).cpu()
             self.log("val_score", score.to(self.device), sync_dist=True)

@@ -18,8 +18,6 @@ from micranet_helpers.networks.micranet import check_evaluating
 from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.train.checkpoints import check_sibling, read_checkpoint
 
-BATCH = 64  # of `logits_of`
-
 
 def fit(
     train: Dataset,
@@ -273,7 +271,7 @@ def logits_of(model: nn.Module, data: Dataset) -> Tensor:
     """
     check_evaluating(model)
     device = next(model.parameters()).device
-    batches = [model(images.to(device)).float().cpu() for images, _ in DataLoader(data, BATCH)]
+    batches = [model(images.to(device)).float().cpu() for images, _ in DataLoader(data, 64)]
     if not batches:
         raise ValueError("There is no crop to classify: lower the stride, or take another split.")
     return torch.cat(batches)

@@ -77,8 +77,6 @@ def _trainer(
     folder: Path, epochs: int, precision: str, monitor: str, devices: int | str = 1,
     **machines: Any,
 ) -> pl.Trainer:  # fmt: skip
-    best = EpochCheckpoint(folder, "best", monitor)
-    last = EpochCheckpoint(folder, "last")
     return pl.Trainer(
         accelerator="auto",
         devices=devices,
@@ -88,7 +86,7 @@ def _trainer(
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
         logger=False,
-        callbacks=[best, last],
+        callbacks=[EpochCheckpoint(folder, "best", monitor), EpochCheckpoint(folder, "last")],
         plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
@@ -105,7 +103,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
