@@ -1,6 +1,7 @@
 """Spoil files on purpose: damage by chance, and members of HDF5 files that lead elsewhere."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
@@ -22,6 +23,19 @@ def damaged(
         else:
             changed[hit] ^= np.uint8(1) << rng.integers(0, 8, len(hit), np.uint8)
         yield changed.tobytes()
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let the system itself refuse to write more bytes than that to a file."""
+    import resource  # POSIX only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 Change = Callable[[h5py.Group], Any]

@@ -21,7 +21,6 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.content import examine
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.maps.selftraining import PixelCrops
-from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.train import learner as learners
 from micranet_helpers.train.trainer import AtomicCheckpointIO
 
@@ -217,13 +216,10 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "run" / "best.ckpt").is_file() and tr.history("~/run")["epoch"] == [1]
 
 
-def test_networks_are_found_in_their_wrappings(tmp_path: Path) -> None:
+def test_a_start_in_a_wrapping_begins_the_same_run(tmp_path: Path) -> None:
     model = random_model(1, 2)
-    wrapped = [torch.nn.DataParallel(model), torch.compile(model),
-               torch.nn.DataParallel(torch.compile(model))]
-    assert all(unwrapped(each) is model for each in [*wrapped, model])
-    fit(tmp_path / "a", 1, start=wrapped[0])
-    fit(tmp_path / "a", 1, start=model)  # the same run
+    fit(tmp_path, 1, start=torch.nn.DataParallel(torch.compile(model)))
+    fit(tmp_path, 1, start=model)
 
 
 # --- checkpoints that belong together ----------------------------------------------------------
@@ -264,32 +260,17 @@ def test_exchanged_checkpoints_are_refused(tmp_path: Path, monkeypatch) -> None:
         tr.load(tmp_path)
 
 
-def test_a_stop_between_the_two_checkpoints_is_no_fault(
-    tmp_path: Path, finished: Path, monkeypatch
+@pytest.mark.parametrize(("epoch", "saved"), [(EPOCHS - 1, False), (1, True)])
+def test_a_stop_between_or_after_the_two_checkpoints_is_no_fault(
+    epoch: int, saved: bool, tmp_path: Path, finished: Path, monkeypatch
 ) -> None:
     save = AtomicCheckpointIO.save_checkpoint
 
     def stop(self: object, checkpoint: dict, path: str, **options: object) -> None:
-        if checkpoint["epoch"] == EPOCHS - 1 and Path(path).stem == "last":
-            raise KeyboardInterrupt
-        save(self, checkpoint, path, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(AtomicCheckpointIO, "save_checkpoint", stop)
-        fit(tmp_path)
-    assert weights(tr.load(tmp_path)) == weights(tr.load(finished))
-    fit(tmp_path)
-    assert_same_run(tmp_path, finished)
-
-
-def test_the_history_is_whole_whenever_it_stops(
-    tmp_path: Path, finished: Path, monkeypatch
-) -> None:
-    save = AtomicCheckpointIO.save_checkpoint
-
-    def stop(self: object, checkpoint: dict, path: str, **options: object) -> None:
-        save(self, checkpoint, path, **options)
-        if checkpoint["epoch"] == 1 and Path(path).stem == "last":
+        ends = checkpoint["epoch"] == epoch and Path(path).stem == "last"
+        if saved or not ends:
+            save(self, checkpoint, path, **options)
+        if ends:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -297,6 +278,7 @@ def test_the_history_is_whole_whenever_it_stops(
         fit(tmp_path)
     half, whole = tr.history(tmp_path), tr.history(finished)
     assert [half["loss"], half["val_score"]] == [whole["loss"][:2], whole["val_score"][:2]]
+    assert saved or weights(tr.load(tmp_path)) == weights(tr.load(finished))
     fit(tmp_path)
     assert_same_run(tmp_path, finished)
 

@@ -3,8 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import tifffile
 from bright import bright_model
 from clean import INTERRUPTED, begin
+from damage import full_disk
 from test_label import BOX
 from test_large import blobs, find_in_blocks, labels_of
 from test_predict import USAGE, contents, field
@@ -22,7 +22,7 @@ from micranet_helpers import train, zoo
 from micranet_helpers.label import answers
 from micranet_helpers.predict import predict
 
-resource = pytest.importorskip("resource", reason="Windows has no such limit")
+pytest.importorskip("resource", reason="Windows has no such limit")
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.slow,
@@ -45,17 +45,6 @@ def film(tmp_path: Path) -> Callable[..., None]:
                      metadata={"axes": "TYX"})  # fmt: skip
     zoo.save(tmp_path / "zoo.hdf5", "MICRANet", bright_model(), {}, usage=USAGE)
     return partial(predict_film, tmp_path)
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Let the system itself refuse to write more bytes than that to a file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

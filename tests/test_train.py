@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import random_images, random_model
+from damage import full_disk
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -45,10 +46,8 @@ def examples(n: int = 24, seed: int = 0) -> TensorDataset:
 class Breaking(Dataset):
     """Examples that raise an error once ``reads`` of them were read."""
 
-    def __init__(
-        self, reads: int, error: Callable[[], BaseException], data: TensorDataset | None = None
-    ) -> None:
-        self.data, self.reads, self.error = data or examples(), reads, error
+    def __init__(self, reads: int, error: Callable[[], BaseException]) -> None:
+        self.data, self.reads, self.error = examples(), reads, error
         self.labels = self.data.tensors[1]
 
     def __len__(self) -> int:
@@ -119,13 +118,10 @@ def test_fit_gives_the_best_epoch_in_evaluation_mode(finished: dict[str, Path]) 
     assert not model.training
     assert (model.in_channels, model.num_classes) == (1, 2)
     assert weights(model) == weights(tr.load(folder)) == weights(tr.load(folder, "best"))
-    images, labels = examples(12, seed=5).tensors
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), labels)
-    columns = zip(labels.T, model(images).detach().T, strict=True)
-    area = np.mean([roc_auc_score(*column) for column in columns])
     scores = tr.history(folder)["val_score"]
-    assert area - 1e-3 * loss.item() == pytest.approx(max(scores), abs=1e-5)
     assert min(scores) < max(scores)
+    best = torch.load(folder / "best.ckpt", weights_only=True)
+    assert best["epoch"] == np.argmax(scores)
 
 
 def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
@@ -290,17 +286,6 @@ def test_pos_weight_reaches_the_loss(tmp_path: Path) -> None:
     assert tr.history(tmp_path)["val_loss"][0] == pytest.approx(by_hand.mean().item(), rel=1e-4)
 
 
-def test_memory_layout_changes_nothing_but_rounding(tmp_path: Path) -> None:
-    models = [
-        fit(tmp_path / str(last), 1, channels_last=last, schedule="plateau", learning_rate=1e-5)
-        for last in (True, False)
-    ]
-    for a, b in zip(*(model.parameters() for model in models), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-2)
-    conv = learners.Learner(channels_last=True).model.conv2a.weight
-    assert conv.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_bfloat16_run_keeps_float32_weights(tmp_path: Path) -> None:
     model = fit(tmp_path, 2, precision="bf16-mixed")
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
@@ -398,30 +383,16 @@ def mask_examples(n: int = 16, seed: int = 0) -> TensorDataset:
     return TensorDataset(images, torch.cat([images, 1 - images], 1))
 
 
-def fit_masks(folder: Path, epochs: int, train: Dataset | None = None, **options) -> UNet:
-    train, validation = train or mask_examples(), mask_examples(6, seed=5)
-    options = {"validation": validation, "network": "UNet", "learning_rate": 1e-2} | options
-    return fit(folder, epochs, train, **options)
-
-
 def test_unet_learns_masks(tmp_path: Path) -> None:
-    model = fit_masks(tmp_path, 6, batch_size=4, pos_weight=[1.0, 2.0])
+    options = {"validation": mask_examples(6, seed=5), "learning_rate": 1e-2, "batch_size": 4}
+    model = fit(tmp_path, 6, mask_examples(), network="UNet", pos_weight=[1.0, 2.0], **options)
     assert isinstance(model, UNet) and not model.training
     images, masks = mask_examples(8, seed=9).tensors
     assert ((model(images) > 0) == masks.bool()).float().mean() > 0.97
     log = tr.history(tmp_path)
     assert 0.9 < log["val_exact"][-1] <= log["val_accuracy"][-1] <= 1
-
-
-def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
-    fit_masks(tmp_path / "whole", 2)
     with pytest.raises(ValueError, match="network = UNet"):
-        fit_masks(tmp_path / "whole", 2, network="FalkUNet")
-    broken = Breaking(2 + 2 * 16 + 3, PowerCut, mask_examples())
-    with pytest.raises(PowerCut):
-        fit_masks(tmp_path / "again", 2, broken)
-    fit_masks(tmp_path / "again", 2)
-    assert_same_run(tmp_path / "again", tmp_path / "whole")
+        fit(tmp_path, 6, mask_examples(), network="FalkUNet", **options)
 
 
 @pytest.mark.parametrize("network", learners.NETWORKS)
@@ -669,18 +640,13 @@ def test_checkpoint_of_another_network_is_refused(copied: Path, change: Callable
 @pytest.mark.faults
 @posix
 def test_full_disk_is_told_and_loses_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
-    """The system itself refuses to write more than 1 MB to a file."""
-    import resource
-
     fit(tmp_path / "run", 1, schedule="plateau")
     before = files(tmp_path / "run")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        with pytest.raises(OSError, match=r"\.ckpt could not be written and is as before"):
-            fit(tmp_path / "run", schedule="plateau")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        full_disk(1_000_000),
+        pytest.raises(OSError, match=r"\.ckpt could not be written and is as before"),
+    ):
+        fit(tmp_path / "run", schedule="plateau")
     after = files(tmp_path / "run")
     checkpoints = {"last.ckpt", "best.ckpt"}
     assert {name for name in after if not name.startswith(".lock")} == checkpoints

@@ -96,10 +96,9 @@ def _trainer(
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replace a checkpoint only when the new one is complete.
+    """Replace a checkpoint only when the new one is complete, on whatever disk it is.
 
-    pytorch-lightning writes to the system's temporary folder and moves the file, which is a copy,
-    and so not atomic, where that folder is on another disk.
+    pytorch-lightning moves it there from the system's temporary folder, perhaps by a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
