@@ -8,6 +8,7 @@ where no object holds the maximum the nearest is kept, and masks have the size o
 """
 
 from collections.abc import Callable, Sequence
+from itertools import compress, product
 
 import numpy as np
 import torch
@@ -141,15 +142,14 @@ def _otsu_of_tiles_in_regions(score: NDArray) -> NDArray:
 
 
 def _otsu_of_tiles_in_box(score: NDArray) -> NDArray:
-    corners = [(y, x) for y in range(0, len(score), 8) for x in range(0, score.shape[1], 8)]
-    tiles = [score[y : y + 8, x : x + 8] for y, x in corners]
-    ranges = np.array([np.ptp(tile) for tile in tiles])
+    corners = product(range(0, len(score), 8), range(0, score.shape[1], 8))
+    tiles = [(slice(y, y + 8), slice(x, x + 8)) for y, x in corners]
+    ranges = np.array([np.ptp(score[tile]) for tile in tiles])
     # Otsu cannot split equal numbers, e.g. a single tile: then every tile counts that varies.
     least = threshold_otsu(ranges) if np.ptp(ranges) else 0
     mask = np.zeros(score.shape, bool)
-    for (y, x), tile, varies in zip(corners, tiles, ranges > least, strict=True):
-        if varies:
-            mask[y : y + 8, x : x + 8] = tile > threshold_otsu(tile)
+    for tile in compress(tiles, ranges > least):
+        mask[tile] = score[tile] > threshold_otsu(score[tile])
     return mask
 
 
