@@ -529,39 +529,6 @@ def test_folder_of_another_run_is_refused(
     assert files(folder) == before
 
 
-@pytest.mark.parametrize(
-    ("fill", "message"),
-    [(0, "No training image is positive for class 2, 3: add"),
-     (1, "All training images are positive for class 2, 3: add"),
-     (torch.nan, "No training image is positive for class 2, 3: add")],
-)  # fmt: skip
-def test_class_without_examples_for_or_against_is_refused(
-    tmp_path: Path, fill: float, message: str
-) -> None:
-    images, labels = examples().tensors
-    labels = torch.cat([labels, torch.full((24, 2), fill)], 1)
-    with pytest.raises(ValueError, match=message):
-        fit(tmp_path / "run", train=TensorDataset(images, labels))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
-        ({"train": TensorDataset(torch.rand(0, 1, 16, 16), torch.rand(0, 2))},
-         "training set is empty"),
-        ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
-        ({"start": MICRANet(1, 2), "network": "UNet"}, "The start is a MICRANet: give a UNet"),
-    ],
-    ids=["weight", "no images", "layer", "start"],
-)
-def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=message):
-        fit(tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("network", learners.NETWORKS)
 def test_labels_of_the_other_network_are_refused(tmp_path: Path, network: str) -> None:
     train = examples() if "UNet" in network else mask_examples()
