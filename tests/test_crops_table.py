@@ -133,10 +133,10 @@ class Flat(TensorDataset):
         super().__init__(images, self.labels)
 
 
-def test_thresholds_ignore_what_is_unknown(model: MICRANet) -> None:
+def test_thresholds_ignore_what_is_unknown(model: MICRANet, monkeypatch) -> None:
     crops = Flat([5.0, 4.5, 4.2, 4.0, 3.0, 2.0], [1, NAN, NAN, NAN, 1, 0])
-    level = thresholds.from_labels(model, crops, lambda _, images: images)
-    assert level.tolist() == [2.5]
+    monkeypatch.setattr(thresholds, "evidence", lambda _, images: images)
+    assert thresholds.from_labels(model, crops).tolist() == [2.5]
 
 
 def test_the_sample_is_whole_and_its_labels_are_what_its_masks_say() -> None:

@@ -81,19 +81,6 @@ def test_steps_of_4_are_mirrored_at_the_border() -> None:
     )
 
 
-def test_the_positions_that_cover_a_pixel_are_averaged() -> None:
-    """A spot at (18, 29) lights blocks 16–23 and 12–19 of rows, 24–31 and 28–35 of columns."""
-    images = torch.zeros(1, 1, 48, 64)
-    images[0, 0, 18, 29] = 1.0
-    scores = evidence(peaks_of_8x8(), images)
-    rows, columns = torch.zeros(48, 1), torch.zeros(64)
-    for start in (16, 12):
-        rows[start : start + 8] += 0.5
-    for start in (24, 28):
-        columns[start : start + 8] += 0.5
-    torch.testing.assert_close(scores[0, 0], 3 + 2 * rows * columns, atol=1e-4, rtol=0)
-
-
 def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
     images = random_images(2, 1, 96, 112)
     scores = evidence(model, images, step=8)
@@ -159,18 +146,14 @@ def test_tiles_change_nothing(model: MICRANet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
-    [(torch.full((1, 1, 32, 32), torch.nan), "NaN"),
-     (torch.ones(1, 1, 32, 8), "at least 16 px, not 32×8")],
+    ("images", "step", "message"),
+    [(torch.full((1, 1, 32, 32), torch.nan), 4, "NaN"),
+     (torch.ones(1, 1, 32, 8), 4, "at least 16 px, not 32×8"),
+     (torch.ones(1, 1, 32, 32), 2, "4 or 8 px, not 2")],
 )  # fmt: skip
-def test_images_that_do_not_fit_are_refused(model: MICRANet, images: Tensor, message: str) -> None:
+def test_what_does_not_fit_is_refused(model: MICRANet, images, step: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evidence(model, images)
-
-
-def test_steps_that_the_network_does_not_have_are_refused(model: MICRANet) -> None:
-    with pytest.raises(ValueError, match="4 or 8 px, not 2"):
-        evidence(model, random_images(1, 1, 32, 32), step=2)
+        evidence(model, images, step)
 
 
 def test_network_in_training_mode_is_refused_and_left_as_it_was() -> None:

@@ -58,7 +58,8 @@ def networks(**usage) -> ways.Networks:
 
 
 def small_tiles(monkeypatch) -> None:
-    monkeypatch.setattr(segmentation, "TILE", SETTINGS["TILE"])
+    for name in ("TILE", "STRIDE"):
+        monkeypatch.setattr(segmentation, name, SETTINGS[name])
     for name, value in SETTINGS.items():
         monkeypatch.setattr(large, name, value)
     monkeypatch.setattr(files, "WHOLE", 150**2)

@@ -21,7 +21,7 @@ from micranet_helpers.data import dataset
 from micranet_helpers.data.content import examine
 from micranet_helpers.data.crops import CropDataset, Rule
 from micranet_helpers.maps.selftraining import PixelCrops
-from micranet_helpers.networks.wrapped import unwrapped
+from micranet_helpers.networks.micranet import MICRANet
 from micranet_helpers.train import learner as learners
 from micranet_helpers.train.trainer import AtomicCheckpointIO
 
@@ -145,7 +145,12 @@ def not_finite() -> torch.nn.Module:
     return model
 
 
-REFUSED = {
+def beside(fill: float) -> TensorDataset:
+    """Two more classes, 2 and 3, with the same label everywhere."""
+    return TensorDataset(X, torch.cat([Y, torch.full((24, 2), fill)], 1))
+
+
+TRAINING = {
     "255": (TensorDataset(X, 255 * Y), "Image 0 of the training set has labels that are not 0, 1"),
     "numbers of classes": (TensorDataset(X, Y[:, 0]), "needs labels of the shape"),
     "NaN": (TensorDataset(spoilt(torch.nan), Y), "Image 5 of the training set holds NaN"),
@@ -157,39 +162,33 @@ REFUSED = {
     "sizes": (ConcatDataset([examples(2), TensorDataset(X[:2, :, :8, :8], Y[:2])]), "of one side"),
     "text": (Own(examples(), lambda image, labels: (image, "ring")), "must be .image, labels."),
     "iterator": (iter([(X[0], Y[0])]), "a Dataset of known length"),
+    "no image": (TensorDataset(X[:0], Y[:0]), "training set is empty"),
     "1 or unknown": (TensorDataset(X, torch.where(Y == 0, torch.nan, Y)), "images are positive"),
+    "always 0": (beside(0), "No training image is positive for class 2, 3: add"),
+    "always 1": (beside(1), "All training images are positive for class 2, 3: add"),
+    "never known": (beside(torch.nan), "No training image is positive for class 2, 3: add"),
 }
+VALIDATION = {
+    "no image": (TensorDataset(X[:0], Y[:0]), "validation set is empty"),
+    "unknown": (TensorDataset(X, torch.full_like(Y, torch.nan)), "All validation labels are unkn"),
+    "infinite": (TensorDataset(spoilt(torch.inf), Y), "Image 5 of the validation set"),
+    "one class": (TensorDataset(X, Y[:, :1]), "differ in channels or classes"),
+}
+REFUSED = [
+    *(({"train": data}, words) for data, words in TRAINING.values()),
+    *(({"validation": data}, words) for data, words in VALIDATION.values()),
+    ({"epochs": 0}, "whole numbers from 1 on"), ({"epochs": 2.5}, "whole numbers from 1 on"),
+    ({"batch_size": 0}, "whole numbers"), ({"learning_rate": 0}, "above 0 and finite"),
+    ({"pos_weight": [1, np.inf]}, "leave out a class"), ({"network": "U-Net"}, "must be one of"),
+    ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
+    ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
+    ({"start": MICRANet(1, 2), "network": "UNet"}, "The start is a MICRANet: give a UNet"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_data_that_cannot_be_learnt_from_are_refused_at_once(kind: str, tmp_path: Path) -> None:
-    data, words = REFUSED[kind]
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_what_cannot_be_learnt_from_is_refused_at_once(options, words, tmp_path: Path) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
-        fit(tmp_path / "run", train=data)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("validation", "words"),
-    [(TensorDataset(X[:0], Y[:0]), "validation set is empty"),
-     (TensorDataset(X, torch.full_like(Y, torch.nan)), "All validation labels are unknown"),
-     (TensorDataset(spoilt(torch.inf), Y), "Image 5 of the validation set"),
-     (TensorDataset(X, Y[:, :1]), "differ in channels or classes")],
-)  # fmt: skip
-def test_validation_is_checked_before_the_first_epoch(validation, words, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=words):
-        fit(tmp_path / "run", validation=validation)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"epochs": 0}, "whole numbers from 1 on"), ({"epochs": 2.5}, "whole numbers from 1 on"),
-     ({"batch_size": 0}, "whole numbers"), ({"learning_rate": 0}, "above 0 and finite"),
-     ({"pos_weight": [1, np.inf]}, "leave out a class"), ({"network": "U-Net"}, "must be one of")],
-)  # fmt: skip
-def test_numbers_with_which_nothing_trains(options: dict, words: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=words):
         fit(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
@@ -217,13 +216,10 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "run" / "best.ckpt").is_file() and tr.history("~/run")["epoch"] == [1]
 
 
-def test_networks_are_found_in_their_wrappings(tmp_path: Path) -> None:
+def test_a_start_in_a_wrapping_begins_the_same_run(tmp_path: Path) -> None:
     model = random_model(1, 2)
-    wrapped = [torch.nn.DataParallel(model), torch.compile(model),
-               torch.nn.DataParallel(torch.compile(model))]
-    assert all(unwrapped(each) is model for each in [*wrapped, model])
-    fit(tmp_path / "a", 1, start=wrapped[0])
-    fit(tmp_path / "a", 1, start=model)  # the same run
+    fit(tmp_path, 1, start=torch.nn.DataParallel(torch.compile(model)))
+    fit(tmp_path, 1, start=model)
 
 
 # --- checkpoints that belong together ----------------------------------------------------------
@@ -264,32 +260,17 @@ def test_exchanged_checkpoints_are_refused(tmp_path: Path, monkeypatch) -> None:
         tr.load(tmp_path)
 
 
-def test_a_stop_between_the_two_checkpoints_is_no_fault(
-    tmp_path: Path, finished: Path, monkeypatch
+@pytest.mark.parametrize(("epoch", "saved"), [(EPOCHS - 1, False), (1, True)])
+def test_a_stop_between_or_after_the_two_checkpoints_is_no_fault(
+    epoch: int, saved: bool, tmp_path: Path, finished: Path, monkeypatch
 ) -> None:
     save = AtomicCheckpointIO.save_checkpoint
 
     def stop(self: object, checkpoint: dict, path: str, **options: object) -> None:
-        if checkpoint["epoch"] == EPOCHS - 1 and Path(path).stem == "last":
-            raise KeyboardInterrupt
-        save(self, checkpoint, path, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(AtomicCheckpointIO, "save_checkpoint", stop)
-        fit(tmp_path)
-    assert weights(tr.load(tmp_path)) == weights(tr.load(finished))
-    fit(tmp_path)
-    assert_same_run(tmp_path, finished)
-
-
-def test_the_history_is_whole_whenever_it_stops(
-    tmp_path: Path, finished: Path, monkeypatch
-) -> None:
-    save = AtomicCheckpointIO.save_checkpoint
-
-    def stop(self: object, checkpoint: dict, path: str, **options: object) -> None:
-        save(self, checkpoint, path, **options)
-        if checkpoint["epoch"] == 1 and Path(path).stem == "last":
+        ends = checkpoint["epoch"] == epoch and Path(path).stem == "last"
+        if saved or not ends:
+            save(self, checkpoint, path, **options)
+        if ends:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -297,6 +278,7 @@ def test_the_history_is_whole_whenever_it_stops(
         fit(tmp_path)
     half, whole = tr.history(tmp_path), tr.history(finished)
     assert [half["loss"], half["val_score"]] == [whole["loss"][:2], whole["val_score"][:2]]
+    assert saved or weights(tr.load(tmp_path)) == weights(tr.load(finished))
     fit(tmp_path)
     assert_same_run(tmp_path, finished)
 

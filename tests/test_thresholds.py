@@ -5,19 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import random_model
-from torch import Tensor, nn
 
 from micranet_helpers.data import dataset
 from micranet_helpers.data.crops import CropDataset, Rule
+from micranet_helpers.maps import thresholds
 from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.thresholds import from_labels
 
 SIDE = 32
-
-
-def as_scores(_: nn.Module, images: Tensor) -> Tensor:
-    """Channels of the image as the scores of the classes."""
-    return images
 
 
 @pytest.fixture
@@ -39,9 +34,9 @@ def crops(tmp_path: Path) -> CropDataset:
     return CropDataset(path, "validation", SIDE, SIDE, rule)
 
 
-def test_threshold_is_between_crops_with_and_without(crops: CropDataset) -> None:
-    found = from_labels(random_model(), crops, as_scores)
-    assert found.tolist() == [2.5, 0, 0]
+def test_threshold_is_between_crops_with_and_without(crops: CropDataset, monkeypatch) -> None:
+    monkeypatch.setattr(thresholds, "evidence", lambda _, images: images)
+    assert from_labels(random_model(), crops).tolist() == [2.5, 0, 0]
 
 
 def test_crops_are_seen_alone(crops: CropDataset) -> None:

@@ -46,10 +46,8 @@ def examples(n: int = 24, seed: int = 0) -> TensorDataset:
 class Breaking(Dataset):
     """Examples that raise an error once ``reads`` of them were read."""
 
-    def __init__(
-        self, reads: int, error: Callable[[], BaseException], data: TensorDataset | None = None
-    ) -> None:
-        self.data, self.reads, self.error = data or examples(), reads, error
+    def __init__(self, reads: int, error: Callable[[], BaseException]) -> None:
+        self.data, self.reads, self.error = examples(), reads, error
         self.labels = self.data.tensors[1]
 
     def __len__(self) -> int:
@@ -120,13 +118,10 @@ def test_fit_gives_the_best_epoch_in_evaluation_mode(finished: dict[str, Path]) 
     assert not model.training
     assert (model.in_channels, model.num_classes) == (1, 2)
     assert weights(model) == weights(tr.load(folder)) == weights(tr.load(folder, "best"))
-    images, labels = examples(12, seed=5).tensors
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), labels)
-    columns = zip(labels.T, model(images).detach().T, strict=True)
-    area = np.mean([roc_auc_score(*column) for column in columns])
     scores = tr.history(folder)["val_score"]
-    assert area - 1e-3 * loss.item() == pytest.approx(max(scores), abs=1e-5)
     assert min(scores) < max(scores)
+    best = torch.load(folder / "best.ckpt", weights_only=True)
+    assert best["epoch"] == np.argmax(scores)
 
 
 def test_training_learns_what_can_be_learnt(tmp_path: Path) -> None:
@@ -283,25 +278,6 @@ def test_moved_run_keeps_its_best_epoch(tmp_path: Path, monkeypatch) -> None:
 # Options
 
 
-def test_pos_weight_reaches_the_loss(tmp_path: Path) -> None:
-    fit(tmp_path, 1, pos_weight=[3, 0.5])
-    images, labels = examples(12, seed=5).tensors
-    p = tr.load(tmp_path, "last")(images).sigmoid().double()
-    by_hand = -(torch.tensor([3, 0.5]) * labels * p.log() + (1 - labels) * (1 - p).log())
-    assert tr.history(tmp_path)["val_loss"][0] == pytest.approx(by_hand.mean().item(), rel=1e-4)
-
-
-def test_memory_layout_changes_nothing_but_rounding(tmp_path: Path) -> None:
-    models = [
-        fit(tmp_path / str(last), 1, channels_last=last, schedule="plateau", learning_rate=1e-5)
-        for last in (True, False)
-    ]
-    for a, b in zip(*(model.parameters() for model in models), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-2)
-    conv = learners.Learner(channels_last=True).model.conv2a.weight
-    assert conv.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_bfloat16_run_keeps_float32_weights(tmp_path: Path) -> None:
     model = fit(tmp_path, 2, precision="bf16-mixed")
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
@@ -399,30 +375,16 @@ def mask_examples(n: int = 16, seed: int = 0) -> TensorDataset:
     return TensorDataset(images, torch.cat([images, 1 - images], 1))
 
 
-def fit_masks(folder: Path, epochs: int, train: Dataset | None = None, **options) -> UNet:
-    train, validation = train or mask_examples(), mask_examples(6, seed=5)
-    options = {"validation": validation, "network": "UNet", "learning_rate": 1e-2} | options
-    return fit(folder, epochs, train, **options)
-
-
 def test_unet_learns_masks(tmp_path: Path) -> None:
-    model = fit_masks(tmp_path, 6, batch_size=4, pos_weight=[1.0, 2.0])
+    options = {"validation": mask_examples(6, seed=5), "learning_rate": 1e-2, "batch_size": 4}
+    model = fit(tmp_path, 6, mask_examples(), network="UNet", pos_weight=[1.0, 2.0], **options)
     assert isinstance(model, UNet) and not model.training
     images, masks = mask_examples(8, seed=9).tensors
     assert ((model(images) > 0) == masks.bool()).float().mean() > 0.97
     log = tr.history(tmp_path)
     assert 0.9 < log["val_exact"][-1] <= log["val_accuracy"][-1] <= 1
-
-
-def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
-    fit_masks(tmp_path / "whole", 2)
     with pytest.raises(ValueError, match="network = UNet"):
-        fit_masks(tmp_path / "whole", 2, network="FalkUNet")
-    broken = Breaking(2 + 2 * 16 + 3, PowerCut, mask_examples())
-    with pytest.raises(PowerCut):
-        fit_masks(tmp_path / "again", 2, broken)
-    fit_masks(tmp_path / "again", 2)
-    assert_same_run(tmp_path / "again", tmp_path / "whole")
+        fit(tmp_path, 6, mask_examples(), network="FalkUNet", **options)
 
 
 @pytest.mark.parametrize("network", learners.NETWORKS)
@@ -456,10 +418,12 @@ def test_unknown_labels_count_neither_in_loss_nor_scores(network: str, monkeypat
 def test_validation_is_the_mean_over_known_labels_of_all_batches(tmp_path: Path) -> None:
     images, labels = examples(12, seed=5).tensors
     labels[2:8], labels[10, 1] = torch.nan, torch.nan
-    fit(tmp_path, 1, validation=TensorDataset(images, labels), batch_size=4)
+    weight = [3, 0.5]
+    fit(tmp_path, 1, validation=TensorDataset(images, labels), batch_size=4, pos_weight=weight)
     logits, known = tr.load(tmp_path)(images), ~labels.isnan()
     log = tr.history(tmp_path)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    yes, no = logits.sigmoid().log(), (-logits).sigmoid().log()
+    loss = -(torch.tensor(weight) * labels * yes + (1 - labels) * no)[known].mean()
     assert log["val_loss"][0] == pytest.approx(loss.item(), rel=1e-4)
     right = (logits > 0) == (labels > 0.5)
     assert log["val_accuracy"][0] == pytest.approx(right[known].float().mean().item(), abs=1e-6)
@@ -557,39 +521,6 @@ def test_folder_of_another_run_is_refused(
         fit(folder, epochs, **options)
     assert named in str(error.value) and str(folder) in str(error.value)
     assert files(folder) == before
-
-
-@pytest.mark.parametrize(
-    ("fill", "message"),
-    [(0, "No training image is positive for class 2, 3: add"),
-     (1, "All training images are positive for class 2, 3: add"),
-     (torch.nan, "No training image is positive for class 2, 3: add")],
-)  # fmt: skip
-def test_class_without_examples_for_or_against_is_refused(
-    tmp_path: Path, fill: float, message: str
-) -> None:
-    images, labels = examples().tensors
-    labels = torch.cat([labels, torch.full((24, 2), fill)], 1)
-    with pytest.raises(ValueError, match=message):
-        fit(tmp_path / "run", train=TensorDataset(images, labels))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"pos_weight": [1.0]}, "pos_weight needs 2 values, not 1"),
-        ({"train": TensorDataset(torch.rand(0, 1, 16, 16), torch.rand(0, 2))},
-         "training set is empty"),
-        ({"frozen": ["1c"]}, "Only layers of MICRANet, 1a, .*, 4b, can be frozen"),
-        ({"start": MICRANet(1, 2), "network": "UNet"}, "The start is a MICRANet: give a UNet"),
-    ],
-    ids=["weight", "no images", "layer", "start"],
-)
-def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=message):
-        fit(tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("network", learners.NETWORKS)

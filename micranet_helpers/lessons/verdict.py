@@ -40,11 +40,10 @@ def judge(model: nn.Module, validation: Dataset, testing: Dataset) -> Verdict:
     Raises ValueError if there is no crop, or the validation crops show a class always or never.
     """
     thresholds = thresholds_of(logits_of(model, validation), validation.labels)
-    columns = list(_known(logits_of(model, testing), testing.labels))
-    f1 = [metrics.dice(logits >= threshold, present)
-          for threshold, (logits, present) in zip(thresholds, columns, strict=True)]
-    areas = [metrics.roc_areas(*(part[:, None] for part in pair))[0] for pair in columns]
-    return Verdict(thresholds, areas, f1)
+    logits, labels = logits_of(model, testing), testing.labels
+    f1 = [metrics.dice(each >= threshold, present)
+          for threshold, (each, present) in zip(thresholds, _known(logits, labels), strict=True)]
+    return Verdict(thresholds, metrics.roc_areas(logits, labels), f1)
 
 
 def thresholds_of(scores: Tensor, labels: Tensor) -> Tensor:

@@ -109,34 +109,33 @@ def grad_cam(
     if not layers or not set(layers) <= set(LAYERS):
         raise ValueError(f"Layers must be among {', '.join(LAYERS)}, at least one, not {layers}.")
     wanted = [LAYERS.index(layer) for layer in layers]
-    targets = _check_targets(targets, len(images), model)
+    ids, mask = _check_targets(targets, images, model)
     weights = _fused_weights(model)
     pixels = PIXELS_PER_PASS if images.device.type == "cpu" else 16 * PIXELS_PER_PASS
     size = max(1, pixels // images[0, 0].numel())
     passes = []
     for start in range(0, len(images), size):
         part = slice(start, start + size)
-        marked = targets[part] if isinstance(targets, Tensor) else targets
-        passes.append(_one_pass(model, weights, images[part], marked, normalize, wanted))
+        marks = mask[part] if isinstance(mask, Tensor) else mask
+        passes.append(_one_pass(model, weights, images[part], ids, marks, normalize, wanted))
     return Cams(*(torch.cat(tensors) for tensors in zip(*passes, strict=True)))
 
 
-def _check_targets(targets: Targets, batch: int, model: MICRANet) -> Targets:
-    """Turn ``None`` into every class, and refuse targets that do not exist."""
-    if targets is None:
-        return list(range(model.num_classes))
-    if callable(targets):
-        return targets
+def _check_targets(targets: Targets, images: Tensor, model: MICRANet) -> tuple[Tensor, Targets]:
+    """Find the class id of each of the K columns, and which of the (B, K) maps are wanted."""
+    classes = model.num_classes
+    if targets is None or callable(targets):
+        return torch.arange(classes, device=images.device), targets
     if isinstance(targets, Tensor) and (targets.dtype == torch.bool or targets.ndim != 1):
-        _check_mask(targets, batch, model.num_classes)
-        return targets.to(model.linear1.weight.device)
+        _check_mask(targets, len(images), classes)
+        return torch.arange(classes, device=images.device), targets.to(images.device)
     ids = targets.tolist() if isinstance(targets, Tensor) else list(targets)
     whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids)
-    if not ids or not whole or min(ids) < 0 or max(ids) >= model.num_classes:
+    if not ids or not whole or min(ids) < 0 or max(ids) >= classes:
         raise ValueError(
-            f"Targets must be class ids from 0 to {model.num_classes - 1}, at least one, not {ids}."
+            f"Targets must be class ids from 0 to {classes - 1}, at least one, not {ids}."
         )
-    return [int(i) for i in ids]
+    return torch.tensor([int(i) for i in ids], device=images.device), None
 
 
 def _check_mask(mask: Tensor, batch: int, num_classes: int) -> None:
@@ -181,33 +180,26 @@ def _forward(images: Tensor, weights: Weights) -> _Trace:
 
 
 def _one_pass(
-    model: MICRANet, weights: Weights, images: Tensor, targets: Targets, normalize: bool,
+    model: MICRANet, weights: Weights, images: Tensor, ids: Tensor, mask: Targets, normalize: bool,
     layers: list[int],
 ) -> Cams:  # fmt: skip
     """Compute maps and logits of a few images: forward once, back once for all marked pairs."""
     trace = _forward(images, weights)
     logits = model.pooled(trace.activations[-1]).float()
-    ids, marked = _resolve(targets, logits)
-    image, column = marked.nonzero(as_tuple=True)
-    maps = logits.new_zeros((*marked.shape, len(layers), *images.shape[2:]))
+    if callable(mask):
+        mask = mask(logits)
+        _check_mask(mask, *logits.shape)
+    shape = len(logits), len(ids)
+    image, column = (ids.new_ones(shape) if mask is None else mask).nonzero(as_tuple=True)
+    maps = logits.new_zeros((*shape, len(layers), *images.shape[2:]))
     if len(image):
         grad = _of_pool(model, trace.activations[-1], image, ids[column])
         alphas = _alphas(grad, image, trace, weights, min(layers))
         for place, layer in enumerate(layers):
-            dense = alphas[layer].new_zeros((*marked.shape, alphas[layer].shape[1]))
+            dense = alphas[layer].new_zeros((*shape, alphas[layer].shape[1]))
             dense[image, column] = alphas[layer]
             maps[:, :, place] = _map(dense, trace.activations[layer], layer, normalize)
     return Cams(maps, logits)
-
-
-def _resolve(targets: Targets, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the class id of each of the K columns, and which of the (B, K) maps are wanted."""
-    if isinstance(targets, list):
-        ids = torch.tensor(targets, device=logits.device)
-        return ids, ids.new_ones((len(logits), len(ids)), dtype=torch.bool)
-    mask = targets(logits) if callable(targets) else targets
-    _check_mask(mask, *logits.shape)
-    return torch.arange(logits.shape[1], device=logits.device), mask
 
 
 def _of_pool(model: MICRANet, activations: Tensor, image: Tensor, ids: Tensor) -> Tensor:
@@ -285,10 +277,7 @@ STEP = 4
 """Distance of the positions of evidence, px."""
 
 BELOW = LAYERS[:6]
-"""The layers before the last max pool, in steps of 4 px."""
-
-ABOVE = LAYERS[6:]
-"""The layers after it, in steps of 8 px."""
+"""The layers before the last max pool, in steps of 4 px; those after it are in steps of 8."""
 
 
 @torch.no_grad()
@@ -359,7 +348,7 @@ def _averaged(model: MICRANet, images: Tensor, step: int) -> Tensor:
     for down in starts:
         for right in starts:
             part = below[..., down:, right:][..., : height // 4 + 2, : width // 4 + 2]
-            coarse = _positions(model, _activations(model, part, ABOVE))
+            coarse = _positions(model, _activations(model, part, LAYERS[len(BELOW) :]))
             fine = F.interpolate(coarse, scale_factor=STRIDES[-1], mode="nearest")
             top, left = near - 4 * down, near - 4 * right
             total = total + fine[..., top : top + height, left : left + width]

@@ -8,6 +8,7 @@ where no object holds the maximum the nearest is kept, and masks have the size o
 """
 
 from collections.abc import Callable, Sequence
+from itertools import compress, product
 
 import numpy as np
 import torch
@@ -50,16 +51,22 @@ def _ranged_pca(maps: Tensor, inside: Tensor | bool = True) -> Tensor:
     return torch.where(span > rounding, (scores - lowest) / span, 0)
 
 
-def _object_at_peak(bordered: NDArray, score: NDArray) -> NDArray:
-    """Keep the object of a mask with a border of 1 px that is nearest to the score's maximum."""
-    filled = remove_small_holes(bordered, max_size=2499)
-    objects = label(filled, np.ones((3, 3)))[0][1:-1, 1:-1]
-    pixels = np.argwhere(objects)
-    if not len(pixels):
-        return objects > 0
-    peak = np.unravel_index(score.argmax(), score.shape)
-    nearest = pixels[((pixels - peak) ** 2).sum(1).argmin()]
-    return objects == objects[tuple(nearest)]
+def _object_at_peak(
+    sigma: float, mark: Callable[[NDArray], NDArray]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Make the mask of a Recipe: of what the smoothed score marks, the object at its maximum."""
+
+    def of_class(score: NDArray) -> NDArray:
+        filled = remove_small_holes(mark(filters.gaussian(np.pad(score, 1), sigma)), max_size=2499)
+        objects = label(filled, np.ones((3, 3)))[0][1:-1, 1:-1]
+        pixels = np.argwhere(objects)
+        if not len(pixels):
+            return objects > 0
+        peak = np.unravel_index(score.argmax(), score.shape)
+        nearest = pixels[((pixels - peak) ** 2).sum(1).argmin()]
+        return objects == objects[tuple(nearest)]
+
+    return lambda scores, _: _each(scores, of_class)
 
 
 # Any dataset
@@ -90,10 +97,6 @@ SELF_TRAINED = Recipe("default", _pixel_logits, _above_zero, MARGIN)
 # Modified MNIST
 
 
-def _smooth_4b(maps: Tensor, _: Tensor) -> Tensor:
-    return gaussian(maps[:, :, -1], sigma=3)
-
-
 def _winner_in_foreground(scores: Tensor, images: Tensor) -> Tensor:
     """Give bright pixels (Otsu, after some sharpening) to the class of highest score."""
     grey = images.mean(1, keepdim=True)
@@ -103,16 +106,16 @@ def _winner_in_foreground(scores: Tensor, images: Tensor) -> Tensor:
     return winner & (scores > 0.05) & otsu(sharp)
 
 
-DIGITS = Recipe("default", from_maps(_smooth_4b, ("4b",)), _winner_in_foreground)
+DIGITS = Recipe(
+    "default",
+    from_maps(lambda maps, _: gaussian(maps[:, :, -1], sigma=3), ("4b",)),
+    _winner_in_foreground,
+)
 """Our recipe for digits: map 4b gives the digit, the image shows where the ink is.
 
 Steps and constants (3 px, 2 px, 0.5, 0.05) were chosen by the masks of *validation* digits; no
 mask of a test digit was looked at.
 """
-
-
-def _pca_in_regions(maps: Tensor, _: Tensor) -> Tensor:
-    return combine(maps) * _each(maps[:, :, -1], _sure_regions)
 
 
 def _sure_regions(last: NDArray) -> NDArray:
@@ -139,19 +142,22 @@ def _otsu_of_tiles_in_regions(score: NDArray) -> NDArray:
 
 
 def _otsu_of_tiles_in_box(score: NDArray) -> NDArray:
-    corners = [(y, x) for y in range(0, len(score), 8) for x in range(0, score.shape[1], 8)]
-    tiles = [score[y : y + 8, x : x + 8] for y, x in corners]
-    ranges = np.array([np.ptp(tile) for tile in tiles])
+    corners = product(range(0, len(score), 8), range(0, score.shape[1], 8))
+    tiles = [(slice(y, y + 8), slice(x, x + 8)) for y, x in corners]
+    ranges = np.array([np.ptp(score[tile]) for tile in tiles])
     # Otsu cannot split equal numbers, e.g. a single tile: then every tile counts that varies.
     least = threshold_otsu(ranges) if np.ptp(ranges) else 0
     mask = np.zeros(score.shape, bool)
-    for (y, x), tile, varies in zip(corners, tiles, ranges > least, strict=True):
-        if varies:
-            mask[y : y + 8, x : x + 8] = tile > threshold_otsu(tile)
+    for tile in compress(tiles, ranges > least):
+        mask[tile] = score[tile] > threshold_otsu(score[tile])
     return mask
 
 
-PUBLISHED_MNIST = Recipe("published", from_maps(_pca_in_regions), _otsu_of_tiles)
+PUBLISHED_MNIST = Recipe(
+    "published",
+    from_maps(lambda maps, _: combine(maps) * _each(maps[:, :, -1], _sure_regions)),
+    _otsu_of_tiles,
+)
 """The published recipe for modified MNIST: PCA in the regions of 4b, Otsu in tiles of 8 px.
 
 A region whose tiles all vary alike, e.g. of one tile, is segmented, where the original drops it.
@@ -168,26 +174,15 @@ def _foreground(images: Tensor) -> Tensor:
     return bright.repeat_interleave(8, -2).repeat_interleave(8, -1)
 
 
-def _actin_score(maps: Tensor, images: Tensor) -> Tensor:
-    return gaussian(_ranged_pca(maps, _foreground(images)), sigma=1)
-
-
-def _highest_fifth(scores: Tensor, _: Tensor) -> Tensor:
-    return percentile(scores, 80)
-
-
-PUBLISHED_ACTIN = Recipe("published", from_maps(_actin_score), _highest_fifth)
+PUBLISHED_ACTIN = Recipe(
+    "published",
+    from_maps(lambda maps, images: gaussian(_ranged_pca(maps, _foreground(images)), sigma=1)),
+    lambda scores, _: percentile(scores, 80),
+)
 """The published recipe for F-actin: the PCA, scaled in the foreground, above its 80th percentile.
 
 A predicted class always covers about 20 % of the image, whatever its true area.
 """
-
-
-def _inside(scores: Tensor, images: Tensor, width: float) -> Tensor:
-    """Average the scores in the foreground around each pixel; -inf outside of it."""
-    inside = otsu(gaussian(images.mean(1, keepdim=True), FOREGROUND))
-    share = gaussian(inside.float(), width).clamp(min=1e-6)
-    return torch.where(inside, gaussian(scores * inside, width) / share, -torch.inf)
 
 
 def in_foreground(width: float = 32, levels: Sequence[float] = (0,)) -> Recipe:
@@ -201,17 +196,15 @@ def in_foreground(width: float = 32, levels: Sequence[float] = (0,)) -> Recipe:
     """
 
     def mask(scores: Tensor, images: Tensor) -> Tensor:
+        inside = otsu(gaussian(images.mean(1, keepdim=True), FOREGROUND))
+        share = gaussian(inside.float(), width).clamp(min=1e-6)
         least = torch.as_tensor(levels).to(scores)[:, None, None]
-        return _inside(scores, images, width) >= least
+        return inside & (gaussian(scores * inside, width) / share >= least)
 
     return Recipe("default", by_evidence(), mask, MARGIN)
 
 
 # Cell Tracking Challenge
-
-
-def _ctc_score(maps: Tensor, _: Tensor) -> Tensor:
-    return gaussian(_ranged_pca(maps), sigma=3)
 
 
 def _cell_less_contact(scores: Tensor, _: Tensor) -> Tensor:
@@ -228,7 +221,11 @@ def _cell_less_contact(scores: Tensor, _: Tensor) -> Tensor:
     return masks
 
 
-PUBLISHED_CTC = Recipe("published", from_maps(_ctc_score), _cell_less_contact)
+PUBLISHED_CTC = Recipe(
+    "published",
+    from_maps(lambda maps, _: gaussian(_ranged_pca(maps), sigma=3)),
+    _cell_less_contact,
+)
 """The published recipe for the Cell Tracking Challenge: "cell" less "contact between cells".
 
 Classes come in pairs, one a cell line: cell (even) and contact (odd). The mask is that of the
@@ -239,20 +236,11 @@ marks weak contact as cell.
 
 # Electron microscopy
 
-
-def _em_score(maps: Tensor, _: Tensor) -> Tensor:
-    return gaussian(_ranged_pca(maps), sigma=1)
-
-
-def _highest_tenth_at_peak(scores: Tensor, _: Tensor) -> Tensor:
-    def mask(score: NDArray) -> NDArray:
-        smooth = filters.gaussian(np.pad(score, 1), 5)
-        return _object_at_peak(smooth > np.quantile(smooth, 0.9), score)
-
-    return _each(scores, mask)
-
-
-PUBLISHED_EM = Recipe("published", from_maps(_em_score, normalize=False), _highest_tenth_at_peak)
+PUBLISHED_EM = Recipe(
+    "published",
+    from_maps(lambda maps, _: gaussian(_ranged_pca(maps), sigma=1), normalize=False),
+    _object_at_peak(5, lambda smooth: smooth > np.quantile(smooth, 0.9)),
+)
 """The published recipe for axons: the smoothed PCA above its 90th percentile, one object.
 
 Holes below 2500 px are filled, so an image must be much larger. Only the object with the highest
@@ -262,20 +250,11 @@ score, or nearest to it, is kept: a second axon in the image can never be found.
 
 # P. vivax
 
-
-def _pvivax_score(maps: Tensor, _: Tensor) -> Tensor:
-    return gaussian(combine(maps), sigma=3)
-
-
-def _otsu_at_peak(scores: Tensor, _: Tensor) -> Tensor:
-    def mask(score: NDArray) -> NDArray:
-        smooth = filters.gaussian(np.pad(score, 1), 10)
-        return _object_at_peak(smooth >= threshold_otsu(smooth), score)
-
-    return _each(scores, mask)
-
-
-PUBLISHED_PVIVAX = Recipe("published", from_maps(_pvivax_score, normalize=False), _otsu_at_peak)
+PUBLISHED_PVIVAX = Recipe(
+    "published",
+    from_maps(lambda maps, _: gaussian(combine(maps), sigma=3), normalize=False),
+    _object_at_peak(10, lambda smooth: smooth >= threshold_otsu(smooth)),
+)
 """The published recipe for P. vivax: the smoothed PCA from Otsu's threshold on, one object.
 
 Meant for the mean of several fold models, which never cancel each other, as 4b fixes their signs.

@@ -18,6 +18,7 @@ from micranet_helpers.networks.precision import best_device
 from micranet_helpers.networks.wrapped import unwrapped
 
 TILE = 512  # px
+STRIDE = (TILE - 2 * MARGIN) // 16 * 16  # of the tiles of pixel_scores, px
 AT_ONCE = 4  # tiles, for the memory of a laptop
 
 Decide = Callable[[Tensor], Tensor]
@@ -166,11 +167,6 @@ def segment(
     return Segments(masks, scores, logits.sigmoid())
 
 
-def stride_of(side: int) -> int:
-    """Return the distance of the tiles of :func:`pixel_scores`, px."""
-    return (side - 2 * MARGIN) // 16 * 16
-
-
 def magnified_side(length: int, times: float) -> int:
     """Return the side, px, that a side of an image has once it is magnified."""
     return max(round(length * times), 1)
@@ -206,7 +202,7 @@ def pixel_scores(
     seen = seen.contiguous(memory_format=layout)
     height, width = seen.shape[2:]
     if min(height, width) > TILE // 2 and max(height, width) > TILE:
-        scores, _ = over_tiles(seen, score, TILE, stride_of(TILE), MARGIN)
+        scores, _ = over_tiles(seen, score, TILE, STRIDE, MARGIN)
     else:
         step = max(16, 2 ** len(getattr(models[0], "contractingPath", ())))
         scores = score(padded(seen, step))[0][..., :height, :width]

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from micranet_helpers import metrics
 from micranet_helpers.data.crops import CropDataset
 from micranet_helpers.maps.cam import evidence
-from micranet_helpers.networks.micranet import check_evaluating
 
 
 def otsu(maps: Tensor) -> Tensor:
@@ -80,23 +79,19 @@ RIM = 8
 
 
 @torch.no_grad()
-def from_labels(
-    model: nn.Module, crops: CropDataset, score: Callable[[nn.Module, Tensor], Tensor] = evidence
-) -> Tensor:
-    """Choose the thresholds of a score, float32 (K,) in its unit, by labels of crops, not masks.
+def from_labels(model: nn.Module, crops: CropDataset) -> Tensor:
+    """Choose the thresholds of evidence, float32 (K,), by labels of crops, not masks.
 
-    Each crop is seen alone, as in training, and has the highest score off its rim of :data:`RIM`
-    px. The threshold of a class is that of highest F1 for "this reaches it" against the labels.
-    Only images that show the class somewhere count: in others it may be impossible. It is 0 for a
-    class that all of these crops show, or none.
+    Each crop is seen alone, as in training, and has the :func:`highest` evidence of its pixels. The
+    threshold of a class is that of highest F1 for "this reaches it" against the labels. Only images
+    that show the class somewhere count: in others it may be impossible. It is 0 for a class that
+    all of these crops show, or none.
 
-    The model is in evaluation mode, on any device; crops are for validation, of more than 24 px;
-    ``score``, a function of model and images, is what the thresholds are for. Raises ValueError if
-    the model is in training mode or its score is not finite.
+    The model is in evaluation mode, on any device; crops are for validation, of more than 24 px.
+    Raises ValueError if the model is in training mode or its evidence is not finite.
     """
-    check_evaluating(model)
     image, present = torch.from_numpy(crops.positions[:, 0]), crops.labels > 0
-    thresholds, scores = torch.zeros(present.shape[1]), highest(model, crops, score)
+    thresholds, scores = torch.zeros(present.shape[1]), highest(model, crops)
     for k, (reached, shown) in enumerate(zip(scores.T, present.T, strict=True)):
         where = torch.isin(image, image[shown]) & ~crops.labels[:, k].isnan()
         if not shown[where].all():
@@ -105,13 +100,11 @@ def from_labels(
 
 
 @torch.no_grad()
-def highest(
-    model: nn.Module, crops: Dataset, score: Callable[[nn.Module, Tensor], Tensor] = evidence
-) -> Tensor:
-    """Find the highest score of each crop, seen alone, off its rim of :data:`RIM` px: (N, K)."""
+def highest(model: nn.Module, crops: Dataset) -> Tensor:
+    """Find the highest evidence of each crop, seen alone, off its rim of :data:`RIM` px: (N, K)."""
     device = next(model.parameters()).device
     off_rim = ..., slice(RIM, -RIM), slice(RIM, -RIM)
-    return torch.cat([score(model, images.to(device))[off_rim].amax((-2, -1)).cpu()
+    return torch.cat([evidence(model, images.to(device))[off_rim].amax((-2, -1)).cpu()
                       for images, _ in DataLoader(crops, 16)])  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _blend(image, corners, function, side, margin, bar) -> tuple[Tensor, Tensor]
     ramp = (ramp - 2 * margin / side).clamp(min=1e-15)
     window = ramp[:, None] * ramp
     weights = image.new_zeros(image.shape[1:])
-    total, best = 0, 0
+    total, best = None, []
     number = TILES_PER_BATCH
     if image.device.type == "cpu":
         number = max(1, min(number, PIXELS_PER_BATCH // side**2))
@@ -86,12 +86,11 @@ def _blend(image, corners, function, side, margin, bar) -> tuple[Tensor, Tensor]
         part = corners[start : start + number]
         tiles = torch.stack([image[:, y : y + side, x : x + side] for y, x in part])
         scores, logits = function(tiles)
-        if start == 0:
+        if total is None:
             total = scores.new_zeros((scores.shape[1], *image.shape[1:]))
-            best = torch.full_like(logits[0], -torch.inf)
-        best = torch.maximum(best, logits.amax(0))
+        best.append(logits.amax(0))
         for (y, x), score in zip(part, scores, strict=True):
             total[:, y : y + side, x : x + side] += score * window
             weights[y : y + side, x : x + side] += window
         bar.update(len(part))
-    return total / weights, best
+    return total / weights, torch.stack(best).amax(0)

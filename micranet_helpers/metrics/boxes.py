@@ -6,7 +6,7 @@ by the edges of pixels, as in :mod:`micranet_helpers.data.dataset`: top, left, b
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,14 +48,13 @@ def match_boxes(
     ValueError
         If points or boxes have another shape or are not finite, or a box ends before it begins.
     """
-    points, boxes = _points(points), _boxes(boxes)
+    points, boxes, inside, skipped = _placed(points, boxes, ignore, slack)
     centres = (boxes[:, :2] + boxes[:, 2:] - 1) / 2
     distances = cdist(points[:, :2], centres)
     # More than all distances together: one pair more is worth any way.
     most = distances.max(initial=0) * min(distances.shape) + 1
-    pairs = largest_sum(np.where(_inside(points, boxes, slack), most - distances, 0))
-    skipped = ignored(points, boxes, ignore, slack).sum()
-    return Matching(pairs, len(points) - int(skipped), len(boxes))
+    pairs = largest_sum(np.where(inside, most - distances, 0))
+    return Matching(pairs, int((~skipped).sum()), len(boxes))
 
 
 def ignored(
@@ -65,8 +64,7 @@ def ignored(
 
     Points, boxes, ignored boxes and slack are those of :func:`match_boxes`.
     """
-    points, boxes, ignore = _points(points), _boxes(boxes), _boxes(ignore)
-    return _inside(points, ignore, slack).any(1) & ~_inside(points, boxes, slack).any(1)
+    return _placed(points, boxes, ignore, slack)[-1]
 
 
 class Curve(NamedTuple):
@@ -148,24 +146,27 @@ def _hits(
     points of higher score has, above every threshold, as many pairs as any matching of the points
     above it: one matching serves for all thresholds.
     """
-    points, boxes = _points(points, 3), _boxes(boxes)
+    points, _, inside, skipped = _placed(points, boxes, ignore, slack, 3)
     hit = np.zeros(len(points))
     rank = points[:, 2].argsort().argsort() + 1
-    hit[largest_sum(_inside(points, boxes, slack) * rank[:, None])[:, 0]] = 1
-    return np.c_[points[:, 2], hit][~ignored(points, boxes, ignore, slack)]
+    hit[largest_sum(inside * rank[:, None])[:, 0]] = 1
+    return np.c_[points[:, 2], hit][~skipped]
 
 
-def _inside(
-    points: NDArray[np.float64], boxes: NDArray[np.float64], slack: float
-) -> NDArray[np.bool_]:
-    """Say which points are in which boxes: (N, M)."""
+def _placed(
+    points: ArrayLike, boxes: ArrayLike, ignore: ArrayLike, slack: float, columns: int = 2
+) -> tuple[NDArray[Any], ...]:
+    """Check points and boxes; say which are in which, (N, M), and which points are ignored."""
+    points, boxes, ignore = _points(points, columns), _boxes(boxes), _boxes(ignore)
     if not 0 <= slack < np.inf:
         raise ValueError(f"The slack must be 0 px or more, not {slack}.")
     places = points[:, None, :2] + 0.5
-    return ((boxes[:, :2] - slack <= places) & (places <= boxes[:, 2:] + slack)).all(-1)
+    inside, aside = (((some[:, :2] - slack <= places) & (places <= some[:, 2:] + slack)).all(-1)
+                     for some in (boxes, ignore))  # fmt: skip
+    return points, boxes, inside, aside.any(1) & ~inside.any(1)
 
 
-def _points(points: ArrayLike, columns: int = 2) -> NDArray[np.float64]:
+def _points(points: ArrayLike, columns: int) -> NDArray[np.float64]:
     points = np.asarray(points, float)
     if points.size == 0:
         return np.empty((0, columns))

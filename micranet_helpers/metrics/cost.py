@@ -63,18 +63,16 @@ def _cpu_peak() -> Iterator[list[int]]:
     process, done, peak = psutil.Process(), threading.Event(), [0]
     before = process.memory_info().rss
 
-    def look() -> None:
-        peak[0] = max(peak[0], process.memory_info().rss - before)
-
     def watch() -> None:
-        while not done.wait(INTERVAL):
-            look()
+        ended = False
+        while not ended:  # the last look is when the work is done
+            ended = done.wait(INTERVAL)
+            peak[0] = max(peak[0], process.memory_info().rss - before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield peak
     finally:
-        look()
         done.set()
         watcher.join()

@@ -39,7 +39,11 @@ def gain_interval(tally: ArrayLike, other: ArrayLike, seed: int = 0) -> tuple[fl
         raise ValueError(
             f"The methods have {tally.shape[1]} and {other.shape[1]} images: give the same ones."
         )
-    return _interval(_gain, np.concatenate([tally, other]), seed)
+
+    def gain(right, marks, other_right, other_marks, axis) -> NDArray:
+        return _f1(right, marks, axis) - _f1(other_right, other_marks, axis)
+
+    return _interval(gain, np.concatenate([tally, other]), seed)
 
 
 def _interval(statistic, rows: NDArray[np.float64], seed: int) -> tuple[float, float]:
@@ -56,10 +60,6 @@ def _f1(right: NDArray, marks: NDArray, axis: int) -> NDArray:
     """Compute F1 of all images; 1 where there is nothing to find and nothing was found."""
     right, marks = right.sum(axis), marks.sum(axis)
     return np.where(marks > 0, right / np.maximum(marks, 1), 1.0)
-
-
-def _gain(right, marks, other_right, other_marks, axis) -> NDArray:
-    return _f1(right, marks, axis) - _f1(other_right, other_marks, axis)
 
 
 def _tally(tally: ArrayLike) -> NDArray[np.float64]:

@@ -76,7 +76,8 @@ def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
     It is the probability that a crop with the class gets a higher score than one without it; 0.5 is
     guessing. It is NaN for a class that all crops show, or none. ``scores``, float (N, K), are
     logits or anything else that rises with them; ``labels``, (N, K), are positive where a crop
-    shows the class. Raises ValueError if the shapes differ.
+    shows the class; those of NaN are unknown and do not count. Raises ValueError if the shapes
+    differ.
     """
     from torchmetrics.functional.classification import binary_auroc  # takes seconds to load
 
@@ -85,8 +86,10 @@ def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
             f"Scores and labels must have one shape (crops, classes), not {tuple(scores.shape)} "
             f"and {tuple(labels.shape)}."
         )
-    columns = zip(scores.T, labels.T > 0, strict=True)
-    return [
-        binary_auroc(score, shown.int()).item() if shown.any() and not shown.all() else torch.nan
-        for score, shown in columns
-    ]
+    areas = []
+    for score, label in zip(scores.T, labels.T, strict=True):
+        known = ~label.isnan()
+        score, shown = score[known], label[known] > 0
+        both = shown.any() and not shown.all()
+        areas.append(binary_auroc(score, shown.int()).item() if both else torch.nan)
+    return areas

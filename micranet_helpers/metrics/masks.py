@@ -41,7 +41,10 @@ def dice(pred: Mask, target: Mask, dim: int | tuple[int, ...] | None = None) -> 
     Dice 1945, Ecology 26, 297–302, doi 10.2307/1932409.
     """
     a, b = as_masks(pred, target)
-    return _share(2 * (a & b).sum(dim), a.sum(dim) + b.sum(dim), dim)
+    part, whole = 2 * (a & b).sum(dim), a.sum(dim) + b.sum(dim)
+    if dim is not None:
+        return torch.where(whole > 0, part / whole, 1.0)
+    return int(part) / int(whole) if whole > 0 else 1.0
 
 
 def pooled_f1(
@@ -90,12 +93,6 @@ def _foreground(mask: Mask) -> Tensor:
         # A probability map taken for a mask would be foreground nearly everywhere.
         raise TypeError(f"Threshold the {mask.dtype} values first: masks must be bool or integer.")
     return mask.bool() if isinstance(mask, Tensor) else torch.as_tensor(mask != 0)
-
-
-def _share(part: Tensor, whole: Tensor, dim: int | tuple[int, ...] | None) -> float | Tensor:
-    if dim is not None:
-        return torch.where(whole > 0, part / whole, 1.0)
-    return int(part) / int(whole) if whole > 0 else 1.0
 
 
 def as_array(values: ArrayLike) -> NDArray[Any]:

@@ -116,7 +116,7 @@ def match_objects(pred_labels: Mask, true_labels: Mask, min_iou: float = 0.5) ->
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be above 0 and at most 1, not {min_iou}.")
     pred_ids, true_ids, p, t, overlap, _ = _overlaps(pred_labels, true_labels)
-    possible = (overlap >= min_iou) & (pred_ids[p] != 0) & (true_ids[t] != 0)
+    possible = overlap >= min_iou
     gain = np.zeros((len(pred_ids), len(true_ids)))
     gain[p[possible], t[possible]] = overlap[possible]
     pairs = largest_sum(gain)
@@ -135,10 +135,9 @@ def seg_score(pred_labels: Mask, true_labels: Mask) -> float:
     SEG of the Cell Tracking Challenge: Maška et al. 2014, Bioinformatics 30, 1609–1617,
     doi 10.1093/bioinformatics/btu080.
     """
-    pred_ids, true_ids, p, t, overlap, share = _overlaps(pred_labels, true_labels)
-    covered = (share > 0.5) & (pred_ids[p] != 0) & (true_ids[t] != 0)
+    _, true_ids, _, _, overlap, share = _overlaps(pred_labels, true_labels)
     count = np.count_nonzero(true_ids)
-    return float(overlap[covered].sum() / count) if count else float("nan")
+    return float(overlap[share > 0.5].sum() / count) if count else float("nan")
 
 
 def holders(inner: Mask, outer: Mask) -> NDArray[np.int64]:
@@ -149,14 +148,13 @@ def holders(inner: Mask, outer: Mask) -> NDArray[np.int64]:
     int64 (N,), has the labels of ``outer`` that hold more than half of each of two or more objects
     of ``inner``. Raises ValueError if the images are no integer label images of one shape.
     """
-    outer_ids, inner_ids, o, i, _, share = _overlaps(outer, inner)
-    inside = (share > 0.5) & (outer_ids[o] != 0) & (inner_ids[i] != 0)
-    held, times = np.unique(outer_ids[o[inside]], return_counts=True)
+    outer_ids, _, o, _, _, share = _overlaps(outer, inner)
+    held, times = np.unique(outer_ids[o[share > 0.5]], return_counts=True)
     return held[times > 1].astype(np.int64)
 
 
 def _overlaps(pred_labels: Mask, true_labels: Mask) -> tuple[NDArray[Any], ...]:
-    """List labels of both images; of all pairs that meet: ranks, IoU, share of the true object."""
+    """List labels of both images; of objects that meet: ranks, IoU, share of the true object."""
     pred, true = as_labels(pred_labels), as_labels(true_labels)
     if pred.shape != true.shape:
         raise ValueError(f"The label images have different shapes: {pred.shape}, {true.shape}.")
@@ -168,8 +166,9 @@ def _overlaps(pred_labels: Mask, true_labels: Mask) -> tuple[NDArray[Any], ...]:
     table.sum_duplicates()
     p, t = table.coords
     pred_area, true_area = table.sum(1)[p], table.sum(0)[t]
-    iou = table.data / (pred_area + true_area - table.data)
-    return pred_ids, true_ids, p, t, iou, table.data / true_area
+    pairs = p, t, table.data / (pred_area + true_area - table.data), table.data / true_area
+    objects = (pred_ids[p] != 0) & (true_ids[t] != 0)
+    return pred_ids, true_ids, *(each[objects] for each in pairs)
 
 
 def largest_sum(gain: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -9,13 +9,9 @@ def best_device() -> str:
 
 
 def choose_precision() -> str:
-    """Choose the arithmetic in which this machine trains fastest.
+    """Choose the arithmetic in which this machine trains fastest, a precision of pytorch-lightning.
 
-    Returns
-    -------
-    str
-        A precision of pytorch-lightning: half precision where the GPU or the CPU computes in it,
-        else "32-true".
+    It is half precision where the GPU or the CPU computes in it, else "32-true".
     """
     if torch.cuda.is_available():
         # Colab's T4 knows bfloat16 by emulation only, which is slower than either alternative.

@@ -26,7 +26,7 @@ from micranet_helpers.data.scaling import Scale, between, normalize
 from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.large import Read, parts_of
 from micranet_helpers.maps.cam import MARGIN
-from micranet_helpers.maps.segmentation import TILE, magnified_side, pixel_scores, stride_of
+from micranet_helpers.maps.segmentation import STRIDE, TILE, magnified_side, pixel_scores
 from micranet_helpers.plots.images import LARGEST
 from micranet_helpers.predict import objects, ways
 from micranet_helpers.zoo.usage import check
@@ -34,7 +34,6 @@ from micranet_helpers.zoo.usage import check
 TILES = 4  # along a side of a block; the last has up to one more
 HALO = 512  # px around a block in which an object that reaches into it is seen whole
 CHUNK = 1024  # px, side of a piece of an OME-Zarr
-STRIDE = stride_of(TILE)
 LOWEST, HIGHEST, FIRST = (3, 4), (5, 6), -1
 """Measures that are no sums: top and left; bottom and right; and the first pixel, the last of all.
 The others are those of ``objects.row_of``."""

@@ -88,7 +88,6 @@ class Learner(Repeatable):
         learning_rate: float = 1e-3,
         schedule: str = "cosine",
         pos_weight: Sequence[float] | None = None,
-        channels_last: bool = True,
         run: dict | None = None,
         network: str = "MICRANet",
         frozen: Sequence[str] = (),
@@ -102,23 +101,20 @@ class Learner(Repeatable):
         if frozen and not (network == "MICRANet" and {*frozen} <= {*LAYERS}):
             raise ValueError(f"Only layers of MICRANet, {', '.join(LAYERS)}, can be frozen.")
         self.save_hyperparameters()
-        self.model = NETWORKS[network](in_channels, num_classes, **(options or {}))
+        model = NETWORKS[network](in_channels, num_classes, **(options or {}))
+        self.model = model.to(memory_format=torch.channels_last)  # faster on CPUs and recent GPUs
         if network == "MICRANet":
             self.monitor = "val_score"
         self._answers: list[tuple[Tensor, Tensor]] = []
         for name in (step + layer for layer in frozen for step in ("conv", "bnorm")):
             # The trainer keeps this mode: the running statistics stay as they are.
             self.model.get_submodule(name).requires_grad_(False).eval()
-        if channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
         weight = None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float32)
         self.register_buffer("pos_weight", weight, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes), of a U-Net (B, num_classes, H, W), of images (B, C, H, W)."""
-        if self.hparams.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.model(images)
+        return self.model(images.contiguous(memory_format=torch.channels_last))
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of a batch of images (B, C, H, W) and labels of 0, 1 and NaN, as the logits."""
@@ -151,10 +147,6 @@ class Learner(Repeatable):
         self.log_dict(both, on_epoch=True, batch_size=count, sync_dist=True)
         self.log("val_exact", exact, on_epoch=True, batch_size=len(present), sync_dist=True)
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the answers of the last epoch."""
-        self._answers = []
-
     def on_validation_epoch_end(self) -> None:
         """Log how well images with a class are ranked above those without it.
 
@@ -163,10 +155,8 @@ class Learner(Repeatable):
         """
         if self._answers:
             logits, labels = (torch.cat(parts) for parts in zip(*self._answers, strict=True))
-            known = ~labels.isnan()
-            columns = zip(logits.T, labels.T, known.T, strict=True)
-            areas = [roc_areas(y[k, None], label[k, None])[0] for y, label, k in columns]
-            area = torch.tensor(areas).nanmean().nan_to_num()
+            self._answers.clear()
+            area = torch.tensor(roc_areas(logits, labels)).nanmean().nan_to_num()
             score = area - TIE * self._loss(logits, labels).cpu()
             self.log("val_score", score.to(self.device), sync_dist=True)
 

@@ -18,8 +18,6 @@ from micranet_helpers.networks.micranet import check_evaluating
 from micranet_helpers.networks.wrapped import unwrapped
 from micranet_helpers.train.checkpoints import check_sibling, read_checkpoint
 
-BATCH = 64  # of `logits_of`
-
 
 def fit(
     train: Dataset,
@@ -32,7 +30,6 @@ def fit(
     schedule: str = "cosine",
     pos_weight: Sequence[float] | None = None,
     precision: str = "auto",
-    channels_last: bool = True,
     seed: int = 0,
     num_workers: int = 0,
     network: str = "MICRANet",
@@ -74,8 +71,6 @@ def fit(
     precision : str
         "auto", or any precision of pytorch-lightning, e.g. "32-true" or "bf16-mixed". "auto"
         takes half precision where the processor computes in it, else "32-true".
-    channels_last : bool
-        Keep pixels of all channels together in memory: faster on CPUs and recent GPUs.
     seed : int
         Seed of the weights, of dropout and of the order of images.
     num_workers : int
@@ -123,7 +118,6 @@ def fit(
         "learning_rate": learning_rate,
         "schedule": schedule,
         "pos_weight": None if pos_weight is None else np.ravel(pos_weight).tolist(),
-        "channels_last": channels_last,
         "run": {"seed": seed, "batch_size": batch_size, "images": len(train), **data},
         "network": network,
         "frozen": sorted(frozen),
@@ -273,7 +267,7 @@ def logits_of(model: nn.Module, data: Dataset) -> Tensor:
     """
     check_evaluating(model)
     device = next(model.parameters()).device
-    batches = [model(images.to(device)).float().cpu() for images, _ in DataLoader(data, BATCH)]
+    batches = [model(images.to(device)).float().cpu() for images, _ in DataLoader(data, 64)]
     if not batches:
         raise ValueError("There is no crop to classify: lower the stride, or take another split.")
     return torch.cat(batches)

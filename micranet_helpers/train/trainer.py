@@ -77,8 +77,10 @@ def _trainer(
     folder: Path, epochs: int, precision: str, monitor: str, devices: int | str = 1,
     **machines: Any,
 ) -> pl.Trainer:  # fmt: skip
-    best = EpochCheckpoint(folder, "best", monitor)
-    last = EpochCheckpoint(folder, "last")
+    mode = "max" if monitor == "val_score" else "min"
+    keep = partial(
+        EpochCheckpoint, folder, save_on_train_epoch_end=True, enable_version_counter=False
+    )
     return pl.Trainer(
         accelerator="auto",
         devices=devices,
@@ -88,7 +90,7 @@ def _trainer(
         precision=choose_precision() if precision == "auto" else precision,
         max_epochs=epochs,
         logger=False,
-        callbacks=[best, last],
+        callbacks=[keep("best", monitor=monitor, mode=mode), keep("last")],
         plugins=[AtomicCheckpointIO()],
         # The runner of the book sets TQDM_DISABLE: a bar is of no use in a saved page.
         enable_progress_bar=not os.environ.get("TQDM_DISABLE"),
@@ -98,14 +100,12 @@ def _trainer(
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replace a checkpoint only when the new one is complete.
+    """Replace a checkpoint only when the new one is complete, on whatever disk it is.
 
-    pytorch-lightning writes to the system's temporary folder and moves the file, which is a copy,
-    and so not atomic, where that folder is on another disk.
+    pytorch-lightning moves it there from the system's temporary folder, perhaps by a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -113,20 +113,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """Keep one checkpoint in a folder, up to date after each epoch.
-
-    The folder may have been moved since the run began: the best score is remembered all the same.
-    """
-
-    def __init__(self, folder: Path, filename: str, monitor: str | None = None) -> None:
-        super().__init__(
-            folder,
-            filename,
-            monitor=monitor,
-            mode="max" if monitor == "val_score" else "min",
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+    """Remember the best score also where the folder was moved since the run began."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of an interrupted run, but not the place where it was."""
