@@ -75,13 +75,18 @@ def test_the_last_answer_stands_and_undo_brings_back_the_one_before(file: Path) 
     assert len(file.read_text().splitlines()) == 6, "nothing is deleted"
 
 
-def test_two_people_and_two_classes_do_not_mix(file: Path) -> None:
-    answers.append(file, [(BOX, "cell", YES), (OTHER, "cell", YES)], "ann")
-    answers.append(file, [(BOX, "cell", NO), (BOX, "dirt", YES)], "bob")
-    given = answers.read(file)
-    assert answers.of_class(given, "cell") == {BOX: UNKNOWN, OTHER: YES}
-    assert answers.of_class(given, "cell", "bob") == {BOX: NO}
-    assert answers.of_class(given, "dirt") == {BOX: YES}
+def test_two_people_and_two_classes_do_not_mix(labeller: Labeller) -> None:
+    labeller.usage = zoo.Usage(("disc", "dirt"), "minmax", side=32)
+    box, other = click(labeller, NO), click(labeller, YES)
+    labeller.act("set", {"cls": 1})
+    assert click(labeller, YES) == box
+    answers.append(labeller.file, [(box, "disc", YES)], "bob")
+    given = answers.read(labeller.file)
+    assert answers.of_class(given, "disc") == {box: UNKNOWN, other: YES}
+    assert answers.of_class(given, "disc", "ann") == {box: NO, other: YES}
+    assert answers.of_class(given, "dirt") == {box: YES}
+    labels = answers.labels(labeller.file, labeller.shapes, 32, ["disc", "dirt"])["00.tif"]
+    assert labels.shape == (4, 4, 2) and np.isnan(labels).all()
 
 
 @pytest.mark.parametrize("torn", [1, 30, 200])
@@ -303,18 +308,6 @@ def test_zooming_out_shows_more_around_the_box(of_one: Labeller) -> None:
     assert (of_one.view["tiles"][0]["px"], of_one.view["tiles"][0]["inset"]) == (32, 0)
 
 
-def test_classes_are_asked_for_one_by_one(scenes: tuple, tmp_path: Path) -> None:
-    usage = zoo.Usage(("disc", "dirt"), "minmax", side=32)
-    labeller = Labeller(scenes[0], usage, tmp_path / "a.csv", who="ann")
-    first = click(labeller, NO)
-    labeller.act("set", {"cls": 1})
-    assert click(labeller, YES) == first
-    assert {each.cls: each.answer for each in answers.read(labeller.file)} == {
-        "disc": NO, "dirt": YES}  # fmt: skip
-    labels = answers.labels(labeller.file, labeller.shapes, 32, usage.classes)["00.tif"]
-    assert labels.shape == (4, 4, 2) and not labels[..., 0].any() and np.isnan(labels[..., 1]).all()
-
-
 def test_what_goes_wrong_is_a_sentence_in_the_widget(labeller: Labeller) -> None:
     labeller.act("measure", 1.2)
     assert "click on its ends" in labeller.view["message"]
@@ -336,8 +329,7 @@ def test_planes_of_a_stack_are_asked_about_one_by_one(scenes: tuple, tmp_path: P
     pictures = [read_image(path)[0] for path in sorted(scenes[0].glob("*"))[:3]]
     tifffile.imwrite(folder / "film.tif", np.stack(pictures), imagej=True,
                      metadata={"axes": "TYX"})  # fmt: skip
-    usage = zoo.Usage(("cell",), "minmax", side=32)
-    labeller = Labeller(folder, usage, tmp_path / "answers.csv", who="ann")
+    labeller = Labeller(folder, USAGE, tmp_path / "answers.csv", who="ann")
     assert [*labeller.paths] == [f"film.tif/t{n}" for n in range(3)]
     asked = [click(labeller, NO).file for _ in range(3)]
     assert asked == [*labeller.paths] and not labeller.view["tiles"]
@@ -392,12 +384,16 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         Labeller(tmp_path, USAGE)
 
 
+@pytest.fixture
+def trained() -> loop.Trained:
+    usage = zoo.Usage(("disc",), "minmax", side=32, levels=(0,))
+    return loop.Trained([bright_model(0.5)], usage, [1.0])
+
+
 def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
-    scenes: tuple, tmp_path: Path
+    scenes: tuple, trained: loop.Trained, tmp_path: Path
 ) -> None:
     paths, file = loop.paths_of(scenes[0]), tmp_path / "a.hdf5"
-    usage = zoo.Usage(("disc",), "minmax", side=32, levels=(0,))
-    trained = loop.Trained([bright_model(0.5)], usage, [1.0])
     one, other, *_ = paths
     given = {Question(one, 0, 64, 64): NO, Question(one, 32, 32, 32): YES,
              Question(one, 96, 0, 16): YES, Question(other, 0, 0, 0): NO}  # fmt: skip
@@ -413,29 +409,23 @@ def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
 
 
 def test_nothing_is_learnt_of_what_nobody_was_asked_about(
-    scenes: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: tuple, trained: loop.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt = []
 
     def fit(train: tuple, *_: object, **__: object) -> UNet:
-        learnt.append(train[1])
+        learnt.append(train[1][0][0])
         return UNet(1, 1).eval()
 
     monkeypatch.setattr(selftraining, "fit_student", fit)
-    paths = loop.paths_of(scenes[0])
-    usage = zoo.Usage(("disc",), "minmax", side=32, levels=(0,))
-    trained = loop.Trained([bright_model(0.5)], usage, [1.0])
-    name = next(iter(paths))
-    given = {Question(name, 0, 0, 0): YES, Question(name, 0, 0, 32): YES,
-             Question(name, 64, 64, 64): NO}  # fmt: skip
-    loop.refine_now(trained, paths, [given], tmp_path / "a.hdf5", rounds=2)
-    for [target] in learnt:
-        target = target[0]
-        assert (target[64:, 64:] == 0).all()
+    given = {Question("00.tif", 0, 0, 0): YES, Question("00.tif", 0, 0, 32): YES,
+             Question("00.tif", 64, 64, 64): NO}  # fmt: skip
+    loop.refine_now(trained, loop.paths_of(scenes[0]), [given], tmp_path / "a.hdf5", rounds=2)
+    asked = np.zeros((128, 128), bool)
+    asked[:32, :32] = asked[64:, 64:] = True
+    for target in learnt:
+        assert (target[64:, 64:] == 0).all() and np.isnan(target[~asked]).all()
         assert np.count_nonzero(target[:32, :32] == 1) >= 32 * 32 // 10
-        asked = np.zeros(target.shape, bool)
-        asked[:32, :32] = asked[64:, 64:] = True
-        assert np.isnan(target[~asked]).all()
     assert len(learnt) == 2
 
 
