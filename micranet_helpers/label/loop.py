@@ -118,10 +118,9 @@ def refine_now(
     one from the scores of the U-Net before. In all of them no pixel of a box answered *no* shows
     the class, in a box answered *yes*, of a crop or smaller, the highest scores show it
     (:func:`~micranet_helpers.maps.selftraining.targets`), and outside of these boxes nothing is
-    learnt. ``given`` are the answers about each class. A round begins anew, and sees 240
-    crops an epoch. If its masks agree at least as well with the answers as evidence does,
-    "self-trained" becomes the recipe of the zoo. Raises ValueError if no answer is about one of
-    these images.
+    learnt. ``given`` are the answers about each class. A round begins anew, and sees 240 crops an
+    epoch. If its masks agree at least as well with the answers as evidence does, "self-trained"
+    becomes the recipe of the zoo. Raises ValueError if no answer is about one of these images.
     """
     usage = trained.usage
     names = [name for name in paths if any(box.file == name for each in given for box in each)]

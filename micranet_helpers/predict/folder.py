@@ -91,9 +91,8 @@ def predict(
     objects (CSV, ROIs of ImageJ, GeoJSON of QuPath) and an overlay (PNG). One of more than
     :data:`~micranet_helpers.files.large.WHOLE` px (TIFF, OME-Zarr) is worked on block by block in
     less than 2 GB of memory: scores and label mask are written as OME-Zarr 0.5, outlines are left
-    out, and answers about it are not used. The run gets
-    ``summary.csv``, ``least-certain.png``, ``provenance.json`` and ``report.html``. Called again,
-    it does only what is new or has changed.
+    out, and answers about it are not used. The run gets ``summary.csv``, ``least-certain.png``,
+    ``provenance.json`` and ``report.html``. Called again, it does only what is new or has changed.
 
     Parameters
     ----------
@@ -157,12 +156,11 @@ def predict(
 
 def _tell(job: Job) -> None:
     """Say what would be done."""
-    networks, count = job.networks, sum(map(len, job.said.values()))
+    there, count = job.networks.ways, sum(map(len, job.said.values()))
     begun = sum((job.place(name) / STATE).is_file() for name in job.files)
     print(f"{len(job.files)} images into {job.out}; {begun} of them have results there already")
-    chosen = f"chosen by {count} answers among {', '.join(networks.ways)}"
-    print(f"way: {chosen if count else networks.ways[0]}")
-    for name, value in facts(networks.usage):
+    print("way:", f"chosen by {count} answers among {', '.join(there)}" if count else there[0])
+    for name, value in facts(job.networks.usage):
         print(f"{name}: {value}")
     for name, path in job.files.items():
         if is_large(path):

@@ -39,7 +39,7 @@ LOWEST, HIGHEST, FIRST = (3, 4), (5, 6), -1
 """Measures that are no sums: top and left; bottom and right; and the first pixel, the last of all.
 The others are those of ``objects.row_of``."""
 
-Stage = Callable[[str, Callable[["Block"], Mapping[str, Any]]], Iterator[dict[str, NDArray[Any]]]]
+Stage = Callable[[str, Callable[["Block"], dict[str, Any]]], Iterator[dict[str, NDArray[Any]]]]
 
 
 class Block(NamedTuple):
@@ -110,9 +110,8 @@ def find(
 
 
 def _stage(
-    work: Path, blocks: Sequence[Block], name: str,
-    function: Callable[[Block], Mapping[str, Any]],
-) -> Iterator[dict[str, NDArray[Any]]]:  # fmt: skip
+    work: Path, blocks: Sequence[Block], name: str, function: Callable[[Block], dict[str, Any]]
+) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield what a function returns for each block, or returned when the block was done."""
     for block in tqdm(blocks, name, unit=" blocks", leave=False):
         path = work / f"{name}-{block.number}.npz"
@@ -168,12 +167,12 @@ def _statistics(stage: Stage, values: Read) -> tuple[NDArray[np.float64], ...]:
 
     def moments(block: Block) -> dict[str, Any]:
         part = values(*block.own)
-        return {"low": part.min((1, 2)), "high": part.max((1, 2)), "size": part[0].size,
+        return {"low": part.min((1, 2)), "high": part.max((1, 2)),
                 "mean": part.mean((1, 2), np.float64),
-                "square": part.var((1, 2), dtype=np.float64)}  # fmt: skip
+                "square": part.var((1, 2), dtype=np.float64), "size": part[0].size}  # fmt: skip
 
     found = [*stage("range", moments)]
-    low, high, mean, square, size = (np.stack([each[name] for each in found]).astype(np.float64)
+    low, high, mean, square, size = (np.array([each[name] for each in found], np.float64)
                                      for name in ("low", "high", "mean", "square", "size"))
     middle = np.average(mean, 0, size)
     spread = np.sqrt(np.average(square + (mean - middle) ** 2, 0, size))
@@ -227,20 +226,19 @@ def _parts(
     scores: Sequence[Any], parts: Any, block: Block,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Number the parts of objects in a block and measure them; keep those at its borders."""
-    rim = tuple(slice(s.start, min(s.stop + 1, n))
-                for s, n in zip(block.own, parts.shape[1:], strict=True))  # fmt: skip
-    view = tuple(slice(max(0, s.start - HALO), min(n, s.stop + HALO)) if width else s
-                 for s, n in zip(rim, parts.shape[1:], strict=True))  # fmt: skip
+    halo = HALO if width else 0
+    rim = tuple(slice(s.start, s.stop + 1) for s in block.own)  # one more, but for the last block
+    view = tuple(slice(max(0, s.start - halo), s.stop + halo) for s in rim)
     labels = _reaching(masks_of(scores[0][:, *view]), _within(rim, view), width)
     height, wide = (s.stop - s.start for s in block.own)
     own, image = labels[:, :height, :wide], read(*block.own)
     parts[:, *block.own] = own
-    picture = image[:, *_thinned(block.own, 2 ** (len(scores) - 1))[0]]
     table = _measured(own, scores[0][:, *block.own], image, block.own, parts.shape,
                       int(labels.max()) + 1)  # fmt: skip
     return {
-        "table": table, "picture": picture, "top": own[:, 0], "left": own[:, :, 0],
-        "below": labels[:, height:, :wide], "right": labels[:, :height, wide:],
+        "table": table, "top": own[:, 0], "below": labels[:, height:, :wide], "left": own[:, :, 0],
+        "right": labels[:, :height, wide:],
+        "picture": image[:, *_thinned(block.own, 2 ** (len(scores) - 1))[0]],
     }  # fmt: skip
 
 
@@ -257,8 +255,7 @@ def _reaching(
         seen[rim] = True
         [box] = ndimage.find_objects(seen.astype(np.uint8))
         crop = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)  # with some background
-    labels = objects.numbered(masks[:, *crop], 1, width)
-    return labels[:, *_within(rim, crop)]
+    return objects.numbered(masks[:, *crop], 1, width)[:, *_within(rim, crop)]
 
 
 def _measured(
@@ -362,8 +359,8 @@ def put(levels: Sequence[Any], own: tuple[slice, slice], values: NDArray[Any]) -
 
 def _thinned(own: tuple[slice, slice], step: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Say which pixels of a block every n-th of the image are, and where they are among these."""
-    return (tuple(slice(-side.start % step, None, step) for side in own),
-            tuple(slice(-(-side.start // step), -(-side.stop // step)) for side in own))
+    taken = tuple(slice(-side.start % step, None, step) for side in own)
+    return taken, tuple(slice(-(-side.start // step), -(-side.stop // step)) for side in own)
 
 
 def _within(inner: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
