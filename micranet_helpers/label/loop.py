@@ -28,18 +28,15 @@ from micranet_helpers.maps.thresholds import highest
 from micranet_helpers.predict import ways
 from micranet_helpers.train import fit, logits_of
 
-POOL = {"pool": "lse", "sharpness": 4.0}
-CROPS = 240
-"""Crops that a U-Net sees in an epoch."""
+CROPS = 240  # that a U-Net sees in an epoch
 
 
 class Trained(NamedTuple):
-    """Hold the networks, one a fold; how to use them; and the area under the ROC curve of each
-    class, of crops in images not seen."""
+    """Hold networks, and how to use them."""
 
-    models: list[nn.Module]
+    models: list[nn.Module]  # one a fold
     usage: zoo.Usage
-    auc: list[float]
+    auc: list[float]  # area under the ROC curve of each class, of crops in images not seen
 
 
 class _Augmented(TensorDataset):
@@ -121,10 +118,9 @@ def refine_now(
     one from the scores of the U-Net before. In all of them no pixel of a box answered *no* shows
     the class, in a box answered *yes*, of a crop or smaller, the highest scores show it
     (:func:`~micranet_helpers.maps.selftraining.targets`), and outside of these boxes nothing is
-    learnt. ``given`` are the answers about each class. A round begins anew, and sees :data:`CROPS`
-    crops an epoch. If its masks agree at least as well with the answers as evidence does,
-    "self-trained" becomes the recipe of the zoo. Raises ValueError if no answer is about one of
-    these images.
+    learnt. ``given`` are the answers about each class. A round begins anew, and sees 240 crops an
+    epoch. If its masks agree at least as well with the answers as evidence does, "self-trained"
+    becomes the recipe of the zoo. Raises ValueError if no answer is about one of these images.
     """
     usage = trained.usage
     names = [name for name in paths if any(box.file == name for each in given for box in each)]
@@ -139,9 +135,8 @@ def refine_now(
     for _ in range(rounds):
         painted = images, [_painted(*pair, high) for pair in zip(scores, boxes, strict=True)]
         with tempfile.TemporaryDirectory() as run:  # one epoch: there is no best to be chosen
-            unet = selftraining.fit_student(
-                painted, painted, side, CROPS * epochs, run, 1, seed, num_checked=16
-            )
+            unet = selftraining.fit_student(painted, painted, side, CROPS * epochs, run, 1, seed,
+                                            num_checked=16)  # fmt: skip
         scores = [pixel_scores([unet], image) for image in images]
         high = np.zeros(len(high))
     recipe = "self-trained" if _agreement(scores, high, boxes) >= before else "evidence"
@@ -219,4 +214,4 @@ def _fit(train: _Augmented, left_out: TensorDataset, seed: int, epochs: int) -> 
     weight = ((labels == 0).sum(0) / (labels == 1).sum(0)).clamp(0.1, 10)
     with tempfile.TemporaryDirectory() as folder:
         return fit(train, left_out, folder, 1, batch_size=16, learning_rate=2e-3,
-                   pos_weight=weight.tolist(), seed=seed, **POOL)  # fmt: skip
+                   pos_weight=weight.tolist(), seed=seed, pool="lse", sharpness=4.0)  # fmt: skip

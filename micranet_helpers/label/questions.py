@@ -26,30 +26,46 @@ Shapes = Mapping[str, tuple[int, int]]  # height and width of each image, px, by
 Grids = Mapping[str, NDArray[Any]]  # a value for each crop, (rows, columns), by file name
 
 
-def whole(file: str, shape: tuple[int, int], side: int) -> Question:
-    """Ask about a whole image: the smallest box of 1, 4, 16, … crops that covers it."""
-    crops = max(len(crop_grid(length, side, side)) for length in shape)
-    return Question(file, 0, 0, side * 2 ** (crops - 1).bit_length())
-
-
 def open_questions(
     shapes: Shapes, side: int, answers: Mapping[Question, str], largest: int | None = None,
     quarters: bool = False,
 ) -> Iterator[Question]:  # fmt: skip
     """Yield what can be asked now: of each image in turn down to a crop, or to a *no*.
 
-    Boxes larger than ``largest`` px are opened unasked, and those of a size of which three quarters
-    are *yes*; answers that are added meanwhile count. With ``quarters``, a crop is followed by its
-    quarters, if its side is even, and two images are settled before others are begun.
+    It begins with the smallest box of 1, 4, 16, … crops that covers an image. Boxes larger than
+    ``largest`` px are opened unasked, and those of a size of which three quarters are *yes*;
+    answers that are added meanwhile count. With ``quarters``, a crop is followed by its quarters,
+    if its side is even, and two images are settled before others are begun.
     """
     least = side // 2 if quarters and side % 2 == 0 else side
 
     def opens(box: Question) -> bool:
         return box.side > least and answers.get(box, NO) != NO
 
+    def is_asked(size: int) -> bool:
+        if size <= side or size > (largest or math.inf):
+            return size <= side
+        given = [answer for box, answer in answers.items() if box.side == size]
+        # A question about four boxes costs 1, and saves 4 times P(no).
+        return len(given) < ENOUGH or given.count(YES) < 0.75 * len(given)
+
+    def of_image(file: str, height: int, width: int) -> Iterator[Question]:
+        crops = len(crop_grid(max(height, width), side, side))
+        boxes = [Question(file, 0, 0, side * 2 ** (crops - 1).bit_length())]
+        while boxes:
+            box = boxes.pop()
+            if box not in answers and is_asked(box.side):
+                yield box
+                if box not in answers:  # nor answered meanwhile
+                    continue
+            if answers.get(box) != NO and box.side > least:
+                half = box.side // 2
+                boxes += [Question(file, y, x, half)
+                          for y in (box.top + half, box.top) if y < height
+                          for x in (box.left + half, box.left) if x < width]  # fmt: skip
+
     turns = Counter(box.file for box in answers if not opens(box))
-    images = {file: _of_image(file, shape, side, answers, largest or math.inf, least)
-              for file, shape in shapes.items()}  # fmt: skip
+    images = {file: of_image(file, *shape) for file, shape in shapes.items()}
     while images:
         # The first of those asked least about.
         file = min(islice(images, 2 if quarters else None), key=turns.__getitem__)
@@ -58,32 +74,6 @@ def open_questions(
         else:
             yield box
             turns[file] += not opens(box)
-
-
-def _of_image(
-    file: str, shape: tuple[int, int], side: int, answers: Mapping[Question, str], largest: float,
-    least: int,
-) -> Iterator[Question]:  # fmt: skip
-    boxes, (height, width) = [whole(file, shape, side)], shape
-    while boxes:
-        box = boxes.pop()
-        if box not in answers and (
-            box.side <= side or (box.side <= largest and _worth_it(box.side, answers))
-        ):
-            yield box
-            if box not in answers:  # nor answered meanwhile
-                continue
-        if answers.get(box) != NO and box.side > least:
-            half = box.side // 2
-            boxes += [Question(file, y, x, half)
-                      for y in (box.top + half, box.top) if y < height
-                      for x in (box.left + half, box.left) if x < width]  # fmt: skip
-
-
-def _worth_it(size: int, answers: Mapping[Question, str]) -> bool:
-    """Tell whether a question about four boxes saves more than it costs: 4 times P(no), and 1."""
-    given = [answer for box, answer in answers.items() if box.side == size]
-    return len(given) < ENOUGH or given.count(YES) < 0.75 * len(given)
 
 
 def crops_in(box: Question, side: int) -> tuple[slice, slice]:

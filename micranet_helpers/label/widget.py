@@ -7,7 +7,7 @@ An answer is in the file before the next question is shown.
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock, Thread
@@ -130,30 +130,29 @@ class Labeller(anywidget.AnyWidget):
 
     def _show(self) -> None:
         with self._one:  # the training shows its end from a thread of its own
-            self.view = self._seen()
+            given = read(self.file)
+            mine = of_class(given, self.usage.classes[self.cls])
+            yes = sum(each.answer == YES for each in given)
+            labels = questions.known(self.shapes, self.side, mine).values()
+            known = np.concatenate([[], *(grid[~np.isnan(grid)] for grid in labels)])
+            self.view = {
+                "classes": self.usage.classes, "cls": self.cls, "grid": self.grid,
+                "tiles": [self._tile(box) for box in self._open(mine)], "busy": self.busy,
+                "progress": f"{len(given)} answers, {yes} yes, about {answers.minutes(given):.0f} "
+                            f"minutes. {advice.on_share(known > 0)}",
+                "message": self.message or (TRAINING if self.busy else self.verdict),
+                "results": self.results,
+            }  # fmt: skip
 
-    def _seen(self) -> dict[str, Any]:
-        given, number = read(self.file), GRID if self.grid else 1
-        mine = of_class(given, self.usage.classes[self.cls])
-        largest = self.side if self.grid or self.trained else None
-        boxes = questions.open_questions(self.shapes, self.side, mine, largest, quarters=True)
-        if largest:  # crops of one size, quarters last
-            crops = questions.open_questions(self.shapes, self.side, mine, largest)
-            if self.trained:  # it knows which crops are worth a question
-                chance = {file: grid[..., self.cls] for file, grid in self.chance.items()}
-                crops = questions.most_useful([*crops], chance, self.side, number)
-            boxes = [*islice(crops, number)] or boxes
-        yes = sum(each.answer == YES for each in given)
-        labels = questions.known(self.shapes, self.side, mine).values()
-        known = np.concatenate([[], *(grid[~np.isnan(grid)] for grid in labels)])
-        return {
-            "classes": self.usage.classes, "cls": self.cls, "grid": self.grid, "busy": self.busy,
-            "tiles": [self._tile(box) for box in islice(boxes, number)],
-            "progress": f"{len(given)} answers, {yes} yes, "
-                        f"about {answers.minutes(given):.0f} minutes. {advice.on_share(known > 0)}",
-            "message": self.message or (TRAINING if self.busy else self.verdict),
-            "results": self.results,
-        }  # fmt: skip
+    def _open(self, mine: dict[Question, str]) -> list[Question]:
+        """Choose what is asked next: a box, or crops; quarters of crops last."""
+        number, largest = GRID if self.grid else 1, self.side if self.grid or self.trained else None
+        ask = partial(questions.open_questions, self.shapes, self.side, mine, largest)
+        crops = ask() if largest else ()
+        if self.trained:  # it knows which crops are worth a question
+            chance = {file: grid[..., self.cls] for file, grid in self.chance.items()}
+            crops = questions.most_useful([*crops], chance, self.side, number)
+        return [*islice(crops, number)] or [*islice(ask(quarters=True), number)]
 
     def _tile(self, box: Question) -> dict[str, Any]:
         """Show a box and what is around it; black is outside the image."""

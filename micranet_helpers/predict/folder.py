@@ -5,7 +5,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from micranet_helpers import zoo
 from micranet_helpers.data.own.annotations import image_files
 from micranet_helpers.data.own.answers import Known, matched, read_answers
 from micranet_helpers.files import series
-from micranet_helpers.files.atomic import remove_parts, replacing, write_atomically
+from micranet_helpers.files.atomic import remove_parts, write_atomically
 from micranet_helpers.files.large import is_large
 from micranet_helpers.files.lock import alone
 from micranet_helpers.files.microscopes import READERS
@@ -91,9 +91,8 @@ def predict(
     objects (CSV, ROIs of ImageJ, GeoJSON of QuPath) and an overlay (PNG). One of more than
     :data:`~micranet_helpers.files.large.WHOLE` px (TIFF, OME-Zarr) is worked on block by block in
     less than 2 GB of memory: scores and label mask are written as OME-Zarr 0.5, outlines are left
-    out, and answers about it are not used. The run gets
-    ``summary.csv``, ``least-certain.png``, ``provenance.json`` and ``report.html``. Called again,
-    it does only what is new or has changed.
+    out, and answers about it are not used. The run gets ``summary.csv``, ``least-certain.png``,
+    ``provenance.json`` and ``report.html``. Called again, it does only what is new or has changed.
 
     Parameters
     ----------
@@ -157,12 +156,11 @@ def predict(
 
 def _tell(job: Job) -> None:
     """Say what would be done."""
-    networks, count = job.networks, sum(map(len, job.said.values()))
+    there, count = job.networks.ways, sum(map(len, job.said.values()))
     begun = sum((job.place(name) / STATE).is_file() for name in job.files)
     print(f"{len(job.files)} images into {job.out}; {begun} of them have results there already")
-    chosen = f"chosen by {count} answers among {', '.join(networks.ways)}"
-    print(f"way: {chosen if count else networks.ways[0]}")
-    for name, value in facts(networks.usage):
+    print("way:", f"chosen by {count} answers among {', '.join(there)}" if count else there[0])
+    for name, value in facts(job.networks.usage):
         print(f"{name}: {value}")
     for name, path in job.files.items():
         if is_large(path):
@@ -189,8 +187,7 @@ def _run(job: Job, scheduler: str | None) -> Path:
     made = {"parameters": dict(about), "network": job.source, **provenance(),
             "images": {row["file"]: row.get("sha256") for row in rows}}  # fmt: skip
     write_atomically(job.out / "provenance.json", json.dumps(made, indent=1).encode())
-    shown = [{name: row[name] for name in row if name != "sha256"} for row in rows]
-    return report.write(job.out, shown, notes, about, judged)
+    return report.write(job.out, rows, notes, about, judged)
 
 
 def _judged(job: Job) -> tuple[Job, list[dict[str, Any]]]:
@@ -203,7 +200,7 @@ def _judged(job: Job) -> tuple[Job, list[dict[str, Any]]]:
         networks = ways.with_levels(job.networks, _answered(job), job.said)
         rows = ways.judge(networks, _answered(job), job.said, job.area)
         stored = {"key": key, "levels": networks.usage.levels, "rows": rows}
-        write_atomically(job.out / "ways.json", json.dumps(stored).encode())
+        _store(job.out / "ways.json", **stored)
     usage = replace(job.networks.usage, levels=stored["levels"])
     return replace(job, networks=replace(job.networks, usage=usage)), stored["rows"]
 
@@ -221,113 +218,79 @@ def _answered(job: Job) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _image(job: Job, way: str, name: str) -> list[dict[str, Any]]:
     """Find the objects of a file, unless it is done; a row for each plane, and for a failure."""
-    state: dict[str, Any] = {"rows": {}}
+    rows: dict[str, dict[str, Any]] = {}
     try:
-        digest = _digest(job.files[name])
+        path, place = job.files[name], job.place(name)
+        digest = _digest(path)
         key = job.key(way, digest, job.pixel_size_um)
-        path = job.place(name) / STATE
-        state = _stored(path, key) or state
-        if not all((job.out / row["picture"]).is_file() for row in state["rows"].values()):
-            state = {"rows": {}}
-        for plane in () if state.get("complete") else _planes(job.files[name]):
-            if plane.name not in state["rows"]:
-                row = (_large(job, way, name, key) if plane.image is None
-                       else _plane(job, way, name, plane))  # fmt: skip
-                state["rows"][plane.name] = {**row, "sha256": digest}
-                write_atomically(path, json.dumps({**state, "key": key}).encode())
-        if not state.get("complete"):
-            write_atomically(path, json.dumps({**state, "key": key, "complete": True}).encode())
-            for work in job.place(name).glob("*.work"):
-                shutil.rmtree(work)
-            remove_parts(job.place(name))  # of a worker that was killed
+        before = _stored(place / STATE, key) or {"rows": {}}
+        if all((job.out / row["picture"]).is_file() for row in before["rows"].values()):
+            rows = before["rows"]
+        if rows and before.get("complete"):
+            return [*rows.values()]
+        for plane in [Plane("", None)] if is_large(path) else series.planes(path):
+            if plane.name not in rows:
+                rows[plane.name] = {**_plane(job, way, name, plane, key), "sha256": digest}
+                _store(place / STATE, rows=rows, key=key)
+        _store(place / STATE, rows=rows, key=key, complete=True)
+        for work in place.glob("*.work"):
+            shutil.rmtree(work)
+        remove_parts(place)  # of a worker that was killed
     except FAILURES as error:
-        return [*state["rows"].values(), {"file": name, "error": " ".join(str(error).split())}]
-    return list(state["rows"].values())
+        return [*rows.values(), {"file": name, "error": " ".join(str(error).split())}]
+    return [*rows.values()]
 
 
-def _planes(path: Path) -> Iterator[Plane]:
-    """Yield the planes of a file; one that is too large for the memory without its pixels."""
-    yield from [Plane("", None)] if is_large(path) else series.planes(path)
-
-
-def _plane(job: Job, way: str, name: str, plane: Plane) -> dict[str, Any]:
-    """Find and write the objects of a plane; its row of the summary."""
-    usage, image, place = job.networks.usage, plane.image, job.place(name)
-    check(usage, image, job.networks.channels)
+def _plane(job: Job, way: str, name: str, plane: Plane, key: str) -> dict[str, Any]:
+    """Find and write the objects of a plane, large without its pixels; its row of the summary."""
+    usage, place, image = job.networks.usage, job.place(name), plane.image
     own = series.pixel_size(job.files[name])  # before the work: it may refuse the image
-    masks, scores = ways.find(job.networks, image, [way])[way]
     size = own or job.pixel_size_um
-    labels = objects.numbered(masks, job.area, job.width)
-    rows = objects.measure(labels, scores, image, usage.classes, usage.channels, size)
-    measured = {row["id"]: {k: row[k] for k in row if k not in ("id", "class")} for row in rows}
-    colours = _colours(usage.classes)
-    outlines = [roi for each in zip(labels, usage.classes, strict=True) for roi in rois(*each)]
-    Image.fromarray(outlined(image, labels, colours)).save(picture := io.BytesIO(), "PNG")
     stem = f"{Path(name).stem.removesuffix('.ome')}{plane.name and '-'}{plane.name}"
+    if image is None:
+        found = large.find(job.files[name], job.networks, way, job.area, job.width,
+                           place / f"{stem}.ome.zarr", key, size)  # fmt: skip
+    else:
+        check(usage, image, job.networks.channels)
+        masks, scores = ways.find(job.networks, image, [way])[way]
+        found = objects.found_in(image, masks, scores, job.area, job.width)
     place.mkdir(parents=True, exist_ok=True)
-    for end, data in {
-        "mask.ome.tif": objects.mask_bytes(labels, usage.classes, size),
-        "objects.csv": csv_bytes(rows, COLUMNS),
-        "rois.zip": roi_set(outlines),
-        "objects.geojson": geojson(labels, usage.classes, colours, measured),
-        "overlay.png": picture.getvalue(),
-    }.items():  # fmt: skip
+    for end, data in _files(found, usage, size, outlines=image is not None).items():
         write_atomically(place / f"{stem}-{end}", data)
-    counts = [sum(row["class"] == cls for row in rows) for cls in usage.classes]
-    return {
-        "file": f"{name}/{plane.name}".rstrip("/"),
-        **_summary(job, counts, [row["area_px"] for row in rows], [row["score"] for row in rows],
-                   float(scores.max()), float((labels > 0).any(0).mean())),
-        "note": misfit(usage, image, own),
-        "picture": (place / f"{stem}-overlay.png").relative_to(job.out).as_posix(),
-    }  # fmt: skip
-
-
-def _large(job: Job, way: str, name: str, key: str) -> dict[str, Any]:
-    """Find and write the objects of an image that is too large to be a plane; its row."""
-    path, usage, place = job.files[name], job.networks.usage, job.place(name)
-    own = series.pixel_size(path)
-    size = own or job.pixel_size_um
-    stem = Path(name).stem.removesuffix(".ome")
-    out = place / f"{stem}.ome.zarr"
-    found = large.find(path, job.networks, way, job.area, job.width, out, key, size)
-    with replacing(place / f"{stem}-objects.csv") as part, part.open("wb") as file:
-        for start in range(0, max(1, len(found.table)), ROWS):
-            rows = [objects.row_of(start + n, usage.classes[cls], line, usage.channels, size)
-                    for n, (cls, line) in enumerate(zip(
-                        found.classes[start : start + ROWS],
-                        found.table[start : start + ROWS].tolist(), strict=True), 1)]  # fmt: skip
-            file.write(csv_bytes(rows, COLUMNS).split(b"\n", start > 0)[-1])
-    colours = _colours(usage.classes)
-    picture = Image.fromarray(outlined(found.picture, found.labels, colours))
-    picture.save(data := io.BytesIO(), "PNG")
-    write_atomically(place / f"{stem}-overlay.png", data.getvalue())
     counts = np.bincount(found.classes, minlength=len(usage.classes)).tolist()
+    each = {f"objects, {cls}": n for cls, n in zip(usage.classes, counts, strict=True)}
+    areas, scores = found.table[:, 0], found.table[:, 7]
     return {
-        "file": name,
-        **_summary(job, counts, found.table[:, 0], found.table[:, 7],
-                   found.highest, found.covered),
+        "file": f"{name}/{plane.name}".rstrip("/"), "error": "", "objects": len(areas),
+        **(each if len(each) > 1 else {}), "covered, %": 100 * found.covered,
+        "certainty": float(np.median(np.abs(scores))) if len(scores) else -found.highest,
+        "median area, px": float(np.median(areas)) if len(areas) else 0.0,
         "note": misfit(usage, found.picture, own),
         "picture": (place / f"{stem}-overlay.png").relative_to(job.out).as_posix(),
     }  # fmt: skip
 
 
-def _summary(
-    job: Job, counts: Sequence[int], areas: Sequence[float], scores: Sequence[float],
-    highest: float, covered: float,
-) -> dict[str, Any]:  # fmt: skip
-    each = {f"objects, {cls}": count
-            for cls, count in zip(job.networks.usage.classes, counts, strict=True)}  # fmt: skip
-    sure = np.abs(scores) if len(scores) else [-highest]
-    return {
-        "error": "", "objects": len(areas), **(each if len(each) > 1 else {}),
-        "covered, %": 100 * covered, "certainty": float(np.median(sure)),
-        "median area, px": float(np.median(areas)) if len(areas) else 0.0,
-    }  # fmt: skip
-
-
-def _colours(classes: Sequence[str]) -> list[list[int]]:
-    return [[round(255 * x) for x in to_rgb(each)] for each in class_colours(classes)]
+def _files(
+    found: objects.Found, usage: zoo.Usage, size: float | None, outlines: bool
+) -> dict[str, bytes]:
+    """Make the files about objects by how their names end; without ``outlines`` only two."""
+    colours = [[round(255 * x) for x in to_rgb(each)] for each in class_colours(usage.classes)]
+    picture = Image.fromarray(outlined(found.picture, found.labels, colours))
+    picture.save(overlay := io.BytesIO(), "PNG")
+    parts = [csv_bytes(objects.rows_of(found, usage, size, start, start + ROWS), COLUMNS)
+             for start in range(0, max(1, len(found.table)), ROWS)]  # fmt: skip
+    table = parts[0] + b"".join(part.partition(b"\n")[2] for part in parts[1:])
+    files = {"objects.csv": table, "overlay.png": overlay.getvalue()}
+    if not outlines:
+        return files
+    measured = {row["id"]: {name: row[name] for name in row if name not in ("id", "class")}
+                for row in objects.rows_of(found, usage, size)}  # fmt: skip
+    named = zip(found.labels, usage.classes, strict=True)
+    return files | {
+        "mask.ome.tif": objects.mask_bytes(found.labels, usage.classes, size),
+        "rois.zip": roi_set(roi for each in named for roi in rois(*each)),
+        "objects.geojson": geojson(found.labels, usage.classes, colours, measured),
+    }
 
 
 def _stored(path: Path, key: str) -> dict[str, Any] | None:
@@ -337,6 +300,11 @@ def _stored(path: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("key") == key else None
+
+
+def _store(path: Path, **state: Any) -> None:
+    """Keep what was found for the next run."""
+    write_atomically(path, json.dumps(state).encode())
 
 
 def _digest(path: Path) -> str:

@@ -38,7 +38,7 @@ LOWEST, HIGHEST, FIRST = (3, 4), (5, 6), -1
 """Measures that are no sums: top and left; bottom and right; and the first pixel, the last of all.
 The others are those of ``objects.row_of``."""
 
-Stage = Callable[[str, Callable[["Block"], Mapping[str, Any]]], Iterator[dict[str, NDArray[Any]]]]
+Stage = Callable[[str, Callable[["Block"], dict[str, Any]]], Iterator[dict[str, NDArray[Any]]]]
 
 
 class Block(NamedTuple):
@@ -49,21 +49,10 @@ class Block(NamedTuple):
     seen: tuple[slice, slice]  # of the magnified image, with the margins of the tiles
 
 
-class Found(NamedTuple):
-    """Hold the objects of a large image: their measures, class and where they cover it."""
-
-    table: NDArray[np.float64]  # sorted, with means for sums
-    classes: NDArray[np.int64]
-    covered: float  # share of all pixels
-    highest: float  # score
-    picture: NDArray[Any]  # every n-th pixel: (C, h, w)
-    labels: NDArray[np.uint32]  # (K, h, w)
-
-
 def find(
     path: Path, networks: ways.Networks, way: str, area: int, width: float | None, out: Path,
     key: str, pixel_um: float | None,
-) -> Found:  # fmt: skip
+) -> objects.Found:  # fmt: skip
     """Write the scores and numbers of the objects of an image to ``out``, an OME-Zarr 0.5.
 
     Objects of fewer pixels than ``area`` are left out; those of the usual ``width``, px, are split
@@ -92,29 +81,36 @@ def find(
         shape = len(usage.classes), *shape[1:]
         scores = _pyramid(out, shape, np.float32, pixel_um)
         find_scores = _scorer(networks, way, read, shape, stage)
-        highest = max(float(done["highest"]) for done in stage("scores", lambda block: _kept(
-            scores, block, find_scores(block))))  # fmt: skip
+
+        def score(block: Block) -> dict[str, Any]:
+            put(scores, block.own, values := find_scores(block))
+            return {"highest": values.max()}
+
+        highest = max(float(done["highest"]) for done in stage("scores", score))
         parts = zarr.open_array(work / "parts", mode="a", shape=shape, dtype=np.uint32,
                                 chunks=(1, CHUNK, CHUNK))  # fmt: skip
-        masks = partial(ways.masks_of, networks, None, way)
-        look = partial(_parts, read, masks, width, scores, parts)
-        found = [*stage("parts", look)]
+        masks_of = partial(ways.masks_of, networks, None, way)
+        found = [*stage("parts", partial(_parts, read, masks_of, width, scores, parts))]
     numbers, table = _joined(found, len(sides[1]), area)
     labels = _pyramid(out / "labels" / "objects", shape, np.uint32, pixel_um)
-    covered = sum(int(done["covered"]) for done in stage("objects", lambda block: _numbered(
-        labels, block, numbers[block.number][parts[:, *block.own]])))  # fmt: skip
+
+    def number(block: Block) -> dict[str, Any]:
+        put(labels, block.own, values := numbers[block.number][parts[:, *block.own]])
+        return {"covered": np.count_nonzero(values.any(0))}
+
+    covered = sum(int(done["covered"]) for done in stage("objects", number))
     picture = np.zeros((len(found[0]["picture"]), *labels[-1].shape[1:]), found[0]["picture"].dtype)
     for block, done in zip(blocks, found, strict=True):
-        put(picture, block.own, done["picture"], 2 ** (len(labels) - 1), cut=False)
-    classes = (table[:, FIRST] // math.prod(shape[1:])).astype(np.int64)
-    share = covered / math.prod(shape[1:])
-    return Found(table[:, :FIRST], classes, share, highest, picture, labels[-1][:])
+        picture[:, *_thinned(block.own, 2 ** (len(labels) - 1))[1]] = done["picture"]
+    pixels = math.prod(shape[1:])
+    classes = (table[:, FIRST] // pixels).astype(np.int64)
+    return objects.Found(table[:, :FIRST], classes, covered / pixels, highest, picture,
+                         labels[-1][:])  # fmt: skip
 
 
 def _stage(
-    work: Path, blocks: Sequence[Block], name: str,
-    function: Callable[[Block], Mapping[str, Any]],
-) -> Iterator[dict[str, NDArray[Any]]]:  # fmt: skip
+    work: Path, blocks: Sequence[Block], name: str, function: Callable[[Block], dict[str, Any]]
+) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield what a function returns for each block, or returned when the block was done."""
     for block in tqdm(blocks, name, unit=" blocks", leave=False):
         path = work / f"{name}-{block.number}.npz"
@@ -145,27 +141,24 @@ def _scorer(
     """Make the function from a block to its scores, (K, h, w), 0 at the border of objects."""
     usage = networks.usage
     if not way.startswith("plain"):
-        scale = (usage.scale(read(slice(1), slice(1))) if usage.scaling in ("fixed", "range")
-                 else _scale(stage, read, usage.scaling))  # fmt: skip
+        if usage.scaling in ("fixed", "range"):
+            scale = usage.scale(read(slice(1), slice(1)))
+        else:
+            low, high, mean, spread = _statistics(stage, read)
+            scale = between(low, high) if usage.scaling == "minmax" else (mean, 1 / spread)
         return partial(_of_network, networks, way, read, shape, scale)
 
-    def grey(block: Block) -> NDArray[np.float32]:
-        return ways.grey(read(*block.own), way)
+    def grey(*own: slice) -> NDArray[np.float32]:
+        return ways.grey(read(*own), way)[None]
 
-    low, high, _, spread = _statistics(stage, lambda *own: ways.grey(read(*own), way)[None])
+    low, high, _, spread = _statistics(stage, grey)
     ends = np.float32(low[0]), np.float32(high[0])
     counts = sum(done["counts"] for done in stage("histogram", lambda block: {
-        "counts": np.histogram(grey(block), 256, ends)[0]}))  # fmt: skip
+        "counts": np.histogram(grey(*block.own), 256, ends)[0]}))  # fmt: skip
     edges = np.linspace(*ends, 257, dtype=np.float32)
     level = threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2))
     level = level if ends[0] < ends[1] else ends[0]
-    return lambda block: np.repeat((grey(block) - level)[None] / np.float32(spread), shape[0], 0)
-
-
-def _scale(stage: Stage, read: Read, how: str) -> Scale:
-    """Compute offset and factor of a whole image as ``scale_of`` does."""
-    low, high, mean, spread = _statistics(stage, read)
-    return between(low, high) if how == "minmax" else (mean, 1 / spread)
+    return lambda block: np.repeat((grey(*block.own) - level) / np.float32(spread), shape[0], 0)
 
 
 def _statistics(stage: Stage, values: Read) -> tuple[NDArray[np.float64], ...]:
@@ -173,12 +166,12 @@ def _statistics(stage: Stage, values: Read) -> tuple[NDArray[np.float64], ...]:
 
     def moments(block: Block) -> dict[str, Any]:
         part = values(*block.own)
-        return {"low": part.min((1, 2)), "high": part.max((1, 2)), "size": part[0].size,
+        return {"low": part.min((1, 2)), "high": part.max((1, 2)),
                 "mean": part.mean((1, 2), np.float64),
-                "square": part.var((1, 2), dtype=np.float64)}  # fmt: skip
+                "square": part.var((1, 2), dtype=np.float64), "size": part[0].size}  # fmt: skip
 
     found = [*stage("range", moments)]
-    low, high, mean, square, size = (np.stack([each[name] for each in found]).astype(np.float64)
+    low, high, mean, square, size = (np.array([each[name] for each in found], np.float64)
                                      for name in ("low", "high", "mean", "square", "size"))
     middle = np.average(mean, 0, size)
     spread = np.sqrt(np.average(square + (mean - middle) ** 2, 0, size))
@@ -206,9 +199,7 @@ def _of_network(
     return _resized(pixel_scores(models, image), *down) - levels
 
 
-def _taps(
-    wanted: slice, step: float, reach: float, given: slice, length: int
-) -> sparse.csr_array:
+def _taps(wanted: slice, step: float, reach: float, given: slice, length: int) -> sparse.csr_array:
     """Weigh the pixels of a side for linear interpolation as torch does: (wanted, given)."""
     centres = (np.arange(wanted.start, wanted.stop)[:, None] + 0.5) * step - 0.5
     taps = np.floor(centres - reach).astype(int) + np.arange(math.ceil(2 * reach) + 2)
@@ -234,22 +225,19 @@ def _parts(
     scores: Sequence[Any], parts: Any, block: Block,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Number the parts of objects in a block and measure them; keep those at its borders."""
-    rim = tuple(slice(s.start, min(s.stop + 1, n))
-                for s, n in zip(block.own, parts.shape[1:], strict=True))  # fmt: skip
-    view = tuple(slice(max(0, s.start - HALO), min(n, s.stop + HALO)) if width else s
-                 for s, n in zip(rim, parts.shape[1:], strict=True))  # fmt: skip
+    halo = HALO if width else 0
+    rim = tuple(slice(s.start, s.stop + 1) for s in block.own)  # one more, but for the last block
+    view = tuple(slice(max(0, s.start - halo), s.stop + halo) for s in rim)
     labels = _reaching(masks_of(scores[0][:, *view]), _within(rim, view), width)
-    (height, bottom), (wide, right) = ((s.stop - s.start, r.stop - s.start)
-                                       for s, r in zip(block.own, rim, strict=True))  # fmt: skip
+    height, wide = (s.stop - s.start for s in block.own)
     own, image = labels[:, :height, :wide], read(*block.own)
     parts[:, *block.own] = own
-    step = 2 ** (len(scores) - 1)
-    top, left = (-s.start % step for s in block.own)
+    table = _measured(own, scores[0][:, *block.own], image, block.own, parts.shape,
+                      int(labels.max()) + 1)  # fmt: skip
     return {
-        "table": _measured(own, scores[0][:, *block.own], image, block.own, parts.shape,
-                           int(labels.max()) + 1),
-        "top": own[:, 0], "left": own[:, :, 0], "picture": image[:, top::step, left::step],
-        "below": labels[:, height:bottom, :wide], "right": labels[:, :height, wide:right],
+        "table": table, "top": own[:, 0], "below": labels[:, height:, :wide], "left": own[:, :, 0],
+        "right": labels[:, :height, wide:],
+        "picture": image[:, *_thinned(block.own, 2 ** (len(scores) - 1))[0]],
     }  # fmt: skip
 
 
@@ -259,19 +247,14 @@ def _reaching(
     """Number the parts of masks, (K, H, W), in a place; those that reach into it are whole."""
     crop = rim
     if width:
-        kept = []
         for mask in masks:
-            parts, count = ndimage.label(mask)
-            reaching = np.zeros(count + 1, bool)
-            reaching[parts[rim]] = True
-            kept.append(mask & reaching[parts])
-        masks, crop = np.stack(kept), []
-        for axes, side in zip(((0, 2), (0, 1)), rim, strict=True):
-            filled = masks.any(axes).nonzero()[0]
-            ends = (filled[0] - 1, filled[-1] + 2) if len(filled) else (side.start, side.stop)
-            crop.append(slice(max(0, min(ends[0], side.start)), max(ends[1], side.stop)))
-    labels = objects.numbered(masks[:, *crop], 1, width)
-    return labels[:, *_within(rim, crop)]
+            parts, _ = ndimage.label(mask)
+            mask &= np.isin(parts, parts[rim])
+        seen = masks.any(0)
+        seen[rim] = True
+        [box] = ndimage.find_objects(seen.astype(np.uint8))
+        crop = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)  # with some background
+    return objects.numbered(masks[:, *crop], 1, width)[:, *_within(rim, crop)]
 
 
 def _measured(
@@ -279,17 +262,15 @@ def _measured(
     own: tuple[slice, slice], shape: Sequence[int], count: int,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Measure the parts in a block, (count, 9 + C); the background and those outside are empty."""
-    table = np.zeros((count, 9 + len(image)))
-    table[:, [*LOWEST, FIRST]] = np.inf
+    tables = []
     for k, plane in enumerate(labels):
-        places = plane.nonzero()
-        row, column = places[0] + own[0].start, places[1] + own[1].start
+        inside = plane.nonzero()
+        row, column = (at + side.start for at, side in zip(inside, own, strict=True))
         first = (k * shape[1] + row) * shape[2] + column
         columns = [np.ones(len(row)), row, column, row, column, row + 1, column + 1,
-                   scores[k][places], *image[:, *places], first]  # fmt: skip
-        found = _gathered(columns, plane[places], count)
-        table = np.where(found[:, :1] > 0, found, table)
-    return table
+                   scores[k][inside], *image[:, *inside], first]  # fmt: skip
+        tables.append(_gathered(columns, plane[inside], count))
+    return _gathered(np.concatenate(tables).T, np.tile(np.arange(count), len(tables)), count)
 
 
 def _gathered(
@@ -367,28 +348,18 @@ def _pyramid(
             for level in range(count)]  # fmt: skip
 
 
-def put(
-    array: Any, own: tuple[slice, slice], values: NDArray[Any], step: int, cut: bool = True
-) -> None:
-    """Put every n-th pixel of a block, (K, h, w), into an array of every n-th pixel of all."""
-    if cut:
-        top, left = (-side.start % step for side in own)
-        values = values[:, top::step, left::step]
-    top, left = (-(-side.start // step) for side in own)
-    if values.size:
-        array[:, top : top + values.shape[1], left : left + values.shape[2]] = values
+def put(levels: Sequence[Any], own: tuple[slice, slice], values: NDArray[Any]) -> None:
+    """Put the pixels of a block, (K, h, w), into all levels of an image."""
+    for level, array in enumerate(levels):
+        taken, place = _thinned(own, 2**level)
+        if (part := values[:, *taken]).size:
+            array[:, *place] = part
 
 
-def _kept(scores: list[Any], block: Block, values: NDArray[np.float32]) -> dict[str, Any]:
-    for level, array in enumerate(scores):
-        put(array, block.own, values, 2**level)
-    return {"highest": values.max()}
-
-
-def _numbered(labels: list[Any], block: Block, values: NDArray[np.uint32]) -> dict[str, Any]:
-    for level, array in enumerate(labels):
-        put(array, block.own, values, 2**level)
-    return {"covered": np.count_nonzero(values.any(0))}
+def _thinned(own: tuple[slice, slice], step: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Say which pixels of a block every n-th of the image are, and where they are among these."""
+    taken = tuple(slice(-side.start % step, None, step) for side in own)
+    return taken, tuple(slice(-(-side.start // step), -(-side.stop // step)) for side in own)
 
 
 def _within(inner: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:

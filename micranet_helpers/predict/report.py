@@ -16,6 +16,7 @@ from micranet_helpers.files.atomic import write_atomically
 from micranet_helpers.files.tables import csv_bytes
 
 SHEET, THUMB = 12, 240  # pictures of the contact sheet; px
+HIDDEN = ("picture", "sha256")  # no column of a table
 
 
 def write(
@@ -24,12 +25,11 @@ def write(
 ) -> Path:  # fmt: skip
     """Write ``summary.csv``, ``least-certain.png`` and ``report.html``; return the last.
 
-    Each row is an image: ``file``, ``picture`` (its overlay, relative to ``out``, or ""), ``error``
-    and what was counted.
+    Each row is an image: ``file``, ``picture`` (its overlay, relative to ``out``), ``sha256`` and
+    what was counted; or ``file`` and ``error``.
     """
-    columns = ["file", "error"]
-    shown = [{name: row[name] for name in row if name != "picture"} for row in rows]
-    write_atomically(out / "summary.csv", csv_bytes(shown, columns))
+    shown = [{name: row[name] for name in row if name not in HIDDEN} for row in rows]
+    write_atomically(out / "summary.csv", csv_bytes(shown, ["file", "error"]))
     sound = sorted((row for row in rows if not row["error"]), key=lambda row: row["certainty"])
     write_atomically(out / "least-certain.png", _sheet(out, sound[:SHEET]))
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -37,7 +37,7 @@ def write(
                      "short": lambda x: f"{x:.4g}" if isinstance(x, float) else x}  # fmt: skip
     template = page.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     numbers = [name for name in dict.fromkeys(name for row in sound for name in row)
-               if name not in ("file", "error", "note", "picture")]  # fmt: skip
+               if name not in ("file", "error", "note", *HIDDEN)]  # fmt: skip
     text = template.render(rows=rows, notes=notes, facts=facts, ways=ways, numbers=numbers,
                            sheet=sound[:SHEET])  # fmt: skip
     write_atomically(out / "report.html", text.encode(errors="backslashreplace"))

@@ -65,14 +65,14 @@ def open_zoo(path: str | Path, group: str | None = None, **changes: Any) -> Netw
             entry = entry or found
         elif found.kind != "MaskRCNN":
             students.append(found)
-    main = entry or next(iter(students), None)
-    if main is None:
+    if not (entry or students):
         raise ValueError(f"{path} holds no MICRANet and no U-Net: choose another zoo.")
+    main = entry or students[0]
     student = next((each for each in students if _size(each) == _size(main)), None)
     classes = [f"class {number}" for number in range(_size(main)[1])]
     usage = main.usage or zoo.Usage(classes, dtype="uint8")
-    times = changes.get("magnification", usage.magnification) / usage.magnification
     if usage.pixel_size_um:  # of images that look as those of the training then
+        times = changes.get("magnification", usage.magnification) / usage.magnification
         changes = {"pixel_size_um": usage.pixel_size_um * times, **changes}
     usage = replace(usage, **changes)
     if usage.recipe == "evidence" and entry is None:
@@ -179,23 +179,22 @@ def judge(
     Each row has way, answers, F1 and balanced accuracy, both means over the classes; the best by
     balanced accuracy, then by F1, then the way of the zoo, comes first.
     """
-    votes: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
+    votes: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
     for name, image in images:
         for way, found in find(networks, image, networks.ways).items():
             kept = objects.numbered(found.masks, area, None) > 0  # as they are written
             for cls, box, yes in said[name]:
                 mask = kept[(networks.usage.classes.index(cls), *(box or ()))]
-                votes.setdefault((way, cls), []).append((mask.sum() >= area, yes))
+                votes.setdefault(way, {}).setdefault(cls, []).append((mask.sum() >= area, yes))
     rows = []
-    for way in networks.ways if votes else ():
-        measures = [_measures(np.array(pairs)) for (each, _), pairs in votes.items() if each == way]
-        f1, balanced = np.mean(measures, 0).tolist()
-        count = sum(len(pairs) for (each, _), pairs in votes.items() if each == way)
+    for way, each in votes.items():
+        f1, balanced = np.mean([_measures(np.array(pairs)) for pairs in each.values()], 0).tolist()
+        count = sum(map(len, each.values()))
         rows.append({"way": way, "answers": count, "F1": f1, "balanced accuracy": balanced})
     return sorted(rows, key=lambda row: (-row["balanced accuracy"], -row["F1"]))
 
 
 def _measures(pairs: NDArray[np.bool_]) -> tuple[float, float]:
     said, yes = pairs.T
-    shares = [(said == yes)[yes == each].mean() for each in (True, False) if (yes == each).any()]
+    shares = [(said == yes)[yes == each].mean() for each in np.unique(yes)]
     return metrics.dice(said, yes), float(np.mean(shares))
