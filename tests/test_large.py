@@ -2,8 +2,10 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -293,6 +295,42 @@ def find_in_blocks(path: Path, out: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         small_tiles(patch)
         large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
+
+
+def find_until_killed(path: Path, out: Path, calls: int, stage: str) -> None:
+    """Work in small tiles, and end by SIGKILL in the middle of a stage, after some blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_tiles(patch)
+        place, left = large.put, [calls]
+
+        def killing(levels, *rest) -> None:
+            place(levels, *rest)
+            left[0] -= str(levels[0].dtype) == stage
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        patch.setattr(large, "put", killing)
+        large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
+
+
+def test_a_killed_run_goes_on_block_by_block(tmp_path, tiles_of_128, monkeypatch) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "a.ome.zarr"
+    tifffile.imwrite(path, blobs(300, 410))
+    with torch.no_grad():
+        large.find(path, networks(), "self-trained", 9, 12, tmp_path / "b.ome.zarr", "key", None)
+    for stage in ("float32", "uint32"):
+        process = multiprocessing.get_context("spawn").Process(
+            target=find_until_killed, args=(path, out, 5, stage))  # fmt: skip
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    scored = []
+    scores = large.pixel_scores
+    monkeypatch.setattr(large, "pixel_scores", lambda *given: scored.append(1) or scores(*given))
+    with torch.no_grad():
+        large.find(path, networks(), "self-trained", 9, 12, out, "key", None)
+    assert not scored, "the network's part was done by the second run"
+    np.testing.assert_array_equal(labels_of(out), labels_of(tmp_path / "b.ome.zarr"))
 
 
 def megabytes_of(path: Path, out: Path) -> None:
