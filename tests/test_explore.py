@@ -113,6 +113,7 @@ CHANGES = {
     "threshold": {"threshold": "triangle"}, "area": {"area": 9}, "split": {"split": 3},
     "size": {"pixel_size_um": 0.1},
 }  # fmt: skip
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(order=st.lists(st.sampled_from(sorted(CHANGES)), max_size=6),
        back=st.lists(st.booleans(), min_size=6, max_size=6))  # fmt: skip

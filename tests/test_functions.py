@@ -13,6 +13,7 @@ BOOK = Path(__file__).parents[1] / "book"
 PAGE = BOOK / "functions.md"
 
 
+@pytest.mark.slow
 def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")

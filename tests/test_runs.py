@@ -216,6 +216,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "run" / "best.ckpt").is_file() and tr.history("~/run")["epoch"] == [1]
 
 
+@pytest.mark.slow
 def test_a_start_in_a_wrapping_begins_the_same_run(tmp_path: Path) -> None:
     model = random_model(1, 2)
     fit(tmp_path, 1, start=torch.nn.DataParallel(torch.compile(model)))

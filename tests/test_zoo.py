@@ -238,6 +238,7 @@ def test_save_refuses(tmp_path, model):
 # A disk that is full
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="file size limits are set as on Linux")
 def test_writes_that_truly_fail(tmp_path, model):
