@@ -41,6 +41,7 @@ def spectrum(counts: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=20)
 @given(size=st.integers(dendrites.SMALLEST, 150), seed=st.integers(0, 1000))
+@pytest.mark.slow
 def test_labels_number_objects_exactly(size: int, seed: int) -> None:
     (sample,) = actin.simulate(1, size, seed)
     assert sample.image.dtype == np.float32 and sample.image.shape == (1, size, size)

@@ -436,6 +436,7 @@ def test_interrupted_while_the_server_stalls(state, url, tmp_path) -> None:
     assert process.returncode and time.monotonic() - start < 15
 
 
+@pytest.mark.slow
 def test_killed_at_every_step(state, url, register, tmp_path) -> None:
     """A batch of files and an archive, killed again and again, then completed."""
     state.files |= {"z.zip": packed({f"{n}/{n}": b"x" * n for n in range(500)}), "many": CONTENT}

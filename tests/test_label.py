@@ -386,6 +386,7 @@ def trained() -> loop.Trained:
     return loop.Trained([bright_model(0.5)], usage, [1.0])
 
 
+@pytest.mark.slow
 def test_a_unet_of_answers_of_all_sizes_is_stored_beside_the_classifier(
     scenes: tuple, trained: loop.Trained, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from micranet_helpers.data import dataset, digits, mnist
 
 @settings(max_examples=5)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([32, 64, 128]))
+@pytest.mark.slow
 def test_labels_number_the_digits(seed: int, n: int, size: int) -> None:
     for sample in mnist.simulate(n, size, seed):
         assert sample.image.shape == (1, size, size) and sample.image.dtype == np.uint16

@@ -223,6 +223,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=8)
 @given(st.integers(0, 9), st.integers(5, 40), st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0, 0.5)]))
+@pytest.mark.slow
 def test_splits_keep_shares_and_classes(many, seed, count, shares) -> None:
     objects = np.random.default_rng(count).integers(0, 2, (count, 2), np.uint8)
     found = own.survey(many, Annotations(("a", "b"), {

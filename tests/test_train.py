@@ -310,6 +310,7 @@ def test_no_crop_and_a_network_in_training_are_refused() -> None:
         tr.logits_of(model.train(), TensorDataset(images, torch.zeros(2, 3)))
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(finished: dict[str, Path], tmp_path: Path) -> None:
     fit(tmp_path, num_workers=1)
     assert_same_run(tmp_path, finished["cosine"])

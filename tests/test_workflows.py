@@ -21,6 +21,7 @@ def read(path: Path) -> dict[str, Any]:
     return yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # `on` is no bool here
 
 
+@pytest.mark.slow
 def test_workflows_follow_the_public_schema() -> None:
     schema = ["--builtin-schema", "vendor.github-workflows"]
     command = [sys.executable, "-m", "check_jsonschema", *schema, *map(str, FILES)]

@@ -314,6 +314,7 @@ def test_endless_nesting_comes_to_an_end(tmp_path, case, monkeypatch):
     assert os.listdir(tmp_path) == ["zoo.hdf5"]
 
 
+@pytest.mark.slow
 def test_contents_of_damaged_files_are_refused_or_listed(full_zoo):
     refused = 0
     # HDF5 itself reads for ever in a heap of texts that is filled with zeros.

@@ -66,6 +66,7 @@ def assert_same_network(model, expected):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_mask_rcnns_of_the_cells(tmp_path, rcnn):
     path = tmp_path / "CTCModelZoo.hdf5"
     weights = {key: value.numpy() for key, value in named_as_in_2021(rcnn.state_dict()).items()}
@@ -79,6 +80,7 @@ def test_the_mask_rcnns_of_the_cells(tmp_path, rcnn):
     assert_same_network(*entry.models, rcnn)
 
 
+@pytest.mark.slow
 def test_a_saved_mask_rcnn_comes_back(tmp_path, rcnn):
     """In the file are torchvision's names of today."""
     path = tmp_path / "zoo.hdf5"
