@@ -81,6 +81,19 @@ def test_steps_of_4_are_mirrored_at_the_border() -> None:
     )
 
 
+def test_the_positions_that_cover_a_pixel_are_averaged() -> None:
+    """A spot at (18, 29) lights blocks 16–23 and 12–19 of rows, 24–31 and 28–35 of columns."""
+    images = torch.zeros(1, 1, 48, 64)
+    images[0, 0, 18, 29] = 1.0
+    scores = evidence(peaks_of_8x8(), images)
+    rows, columns = torch.zeros(48, 1), torch.zeros(64)
+    for start in (16, 12):
+        rows[start : start + 8] += 0.5
+    for start in (24, 28):
+        columns[start : start + 8] += 0.5
+    torch.testing.assert_close(scores[0, 0], 3 + 2 * rows * columns, atol=1e-4, rtol=0)
+
+
 def test_equals_grad_cam_of_4b_where_positive(model: MICRANet) -> None:
     images = random_images(2, 1, 96, 112)
     scores = evidence(model, images, step=8)

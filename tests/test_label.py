@@ -1,6 +1,7 @@
 """The labeller without a browser: answers on disk, agreement, advice, training, the widget."""
 
 import csv
+import os
 import re
 import shutil
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_what_is_no_answer_is_named_by_its_line(file: Path, line: str, message: 
     file.write_text("file,cell\na.png,1\n")
     with pytest.raises(ValueError, match="the first line of answers must be: file,top"):
         answers.read(file)
+
+
+def test_what_could_not_be_written_is_a_sentence_and_does_not_count(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    answers.append(file, [(BOX, "cell", YES)], "ann")
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"could not be written: free some space \(No space"):
+            answers.append(file, [(OTHER, "cell", YES)], "ann")
+    assert file.read_bytes() == before
 
 
 def test_minutes_are_measured_and_pauses_left_out() -> None:
@@ -475,3 +491,14 @@ def test_a_simulated_annotator_and_the_loop_reach_what_is_stated(tmp_path: Path)
     student, path = open_zoo(labeller.zoo).student.models[0], labeller.paths["0.tif"]
     np.testing.assert_array_equal(loop.masks_of(labeller.trained, path, student),
                                   loop.masks_of(labeller.trained, path, labeller.unet))  # fmt: skip
+def test_a_crop_that_is_not_no_is_followed_by_its_quarters(of_one: Labeller) -> None:
+    while (tile := of_one.view["tiles"][0])["box"].side > 16:
+        of_one.act("answer", [[list(tile["box"]), YES]])
+    shown = of_class(of_one)
+    assert [box.side for box in shown] == [128, 64, 32] and tile["box"][1:] == (0, 0, 16)
+    labels = answers.labels(of_one.file, of_one.shapes, 32, ["disc"])["00.tif"][..., 0]
+    click(of_one, NO)
+    again = answers.labels(of_one.file, of_one.shapes, 32, ["disc"])["00.tif"][..., 0]
+    np.testing.assert_array_equal(again, labels)
+
+

@@ -169,6 +169,15 @@ def test_merged_and_split_objects_by_hand():
     assert metrics.holders(np.zeros_like(true), pred).tolist() == []
 
 
+def test_seg_score_by_hand():
+    true = np.array([[7, 7, 7, 0, 3, 3, 0, 9, 9, 9]])
+    pred = np.array([[1, 1, 0, 0, 5, 0, 0, 2, 2, 2]])
+    # 1 covers 2/3 of 7 (IoU 2/3); 5 covers just half of 3, so it counts 0; 2 is 9.
+    assert metrics.seg_score(pred, true) == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert metrics.seg_score(torch.tensor(pred), true) == metrics.seg_score(pred, true)
+    assert np.isnan(metrics.seg_score(pred, true * 0))
+
+
 @quick
 @given(label_images, label_images)
 def test_seg_score_against_a_loop(pred, true):

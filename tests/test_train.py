@@ -46,8 +46,10 @@ def examples(n: int = 24, seed: int = 0) -> TensorDataset:
 class Breaking(Dataset):
     """Examples that raise an error once ``reads`` of them were read."""
 
-    def __init__(self, reads: int, error: Callable[[], BaseException]) -> None:
-        self.data, self.reads, self.error = examples(), reads, error
+    def __init__(
+        self, reads: int, error: Callable[[], BaseException], data: TensorDataset | None = None
+    ) -> None:
+        self.data, self.reads, self.error = data or examples(), reads, error
         self.labels = self.data.tensors[1]
 
     def __len__(self) -> int:
@@ -386,6 +388,16 @@ def test_unet_learns_masks(tmp_path: Path) -> None:
     assert 0.9 < log["val_exact"][-1] <= log["val_accuracy"][-1] <= 1
     with pytest.raises(ValueError, match="network = UNet"):
         fit(tmp_path, 6, mask_examples(), network="FalkUNet", **options)
+
+
+def test_interrupted_unet_ends_with_the_same_weights(tmp_path: Path) -> None:
+    options = {"validation": mask_examples(6, seed=5), "learning_rate": 1e-2, "network": "UNet"}
+    fit(tmp_path / "whole", 2, mask_examples(), **options)
+    broken = Breaking(2 + 2 * 16 + 3, PowerCut, mask_examples())
+    with pytest.raises(PowerCut):
+        fit(tmp_path / "again", 2, broken, **options)
+    fit(tmp_path / "again", 2, mask_examples(), **options)
+    assert_same_run(tmp_path / "again", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("network", learners.NETWORKS)
