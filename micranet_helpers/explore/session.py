@@ -176,8 +176,10 @@ _SCORES = (*_NETWORK, "image", "how")
 _FOUND = (*_SCORES, "cls", "above")
 _CROP = (*_NETWORK, "image", "top", "left", "side")
 _MAPS = (*_CROP, "cls")
-_SCORE = (*_MAPS, "layers", "how", "sigma")
-_LABELS = (*_SCORE, "threshold", "level", "above", "area", "split")
+_COMBINED = (*_MAPS, "layers", "how")
+_SCORE = (*_COMBINED, "sigma")
+_MARKED = (*_SCORE, "threshold", "level", "above")
+_LABELS = (*_MARKED, "area", "split")
 
 
 def _step(*fields: str) -> Callable[[Callable], property]:
@@ -348,6 +350,11 @@ class Session:
         """Tensor, float32, (8, S, S): the maps of the class, in [0, 1]."""
         return self.prediction.maps[self.cls]
 
+    @_step(*_COMBINED)
+    def combined(self) -> Tensor:
+        """Tensor, float32, (S, S): the chosen maps, combined."""
+        return combine(self.maps, self.how, [LAYERS.index(layer) for layer in self.choice.layers])
+
     @_step(*_SCORES)
     def scores(self) -> NDArray[np.float32]:
         """ndarray, float32, (K, H, W): scores of the whole image, 0 at the border of objects."""
@@ -365,10 +372,9 @@ class Session:
         """Tensor, float32, (S, S): the combined maps, smoothed; or the scores in the crop."""
         if self.marks:
             return torch.from_numpy(self.scores[self.cls])[self.window]
-        layers = [LAYERS.index(layer) for layer in self.choice.layers]
-        return gaussian(combine(self.maps, self.how, layers), self.choice.sigma)
+        return gaussian(self.combined, self.choice.sigma)
 
-    @property
+    @_step(*_MARKED)
     def marked(self) -> Tensor:
         """Tensor, bool, (S, S): pixels above the threshold; by one of the image's own, none if the
         map is constant."""

@@ -43,8 +43,10 @@ def open_questions(
         return box.side > least and answers.get(box, NO) != NO
 
     def is_asked(size: int) -> bool:
-        if size <= side or size > (largest or math.inf):
-            return size <= side
+        if size <= side:
+            return True
+        if size > (largest or math.inf):
+            return False
         given = [answer for box, answer in answers.items() if box.side == size]
         # A question about four boxes costs 1, and saves 4 times P(no).
         return len(given) < ENOUGH or given.count(YES) < 0.75 * len(given)

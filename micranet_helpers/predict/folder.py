@@ -277,14 +277,15 @@ def _files(
     colours = [[round(255 * x) for x in to_rgb(each)] for each in class_colours(usage.classes)]
     picture = Image.fromarray(outlined(found.picture, found.labels, colours))
     picture.save(overlay := io.BytesIO(), "PNG")
-    parts = [csv_bytes(objects.rows_of(found, usage, size, start, start + ROWS), COLUMNS)
-             for start in range(0, max(1, len(found.table)), ROWS)]  # fmt: skip
-    table = parts[0] + b"".join(part.partition(b"\n")[2] for part in parts[1:])
-    files = {"objects.csv": table, "overlay.png": overlay.getvalue()}
+    table, measured = [], {}
+    for start in range(0, max(1, len(found.table)), ROWS):
+        rows = objects.rows_of(found, usage, size, start, start + ROWS)
+        table.append(csv_bytes(rows, COLUMNS).split(b"\n", start > 0)[-1])  # one header
+        measured |= {row["id"]: {name: row[name] for name in row if name not in ("id", "class")}
+                     for row in rows if outlines}  # fmt: skip
+    files = {"objects.csv": b"".join(table), "overlay.png": overlay.getvalue()}
     if not outlines:
         return files
-    measured = {row["id"]: {name: row[name] for name in row if name not in ("id", "class")}
-                for row in objects.rows_of(found, usage, size)}  # fmt: skip
     named = zip(found.labels, usage.classes, strict=True)
     return files | {
         "mask.ome.tif": objects.mask_bytes(found.labels, usage.classes, size),

@@ -36,7 +36,7 @@ INTERNALS = (
     "lessons.subjects", "networks.precision", "networks.wrapped", "plots.png", "predict.objects",
     "predict.report", "zoo.export.shared",
 )  # fmt: skip
-"""Modules that no lesson calls and no page names: they have no page."""
+"""Modules that no lesson calls and no page names: the reference leaves them out."""
 
 NEEDS = "what you need"
 """First words of the table at the head of a chapter; the style sheet knows it by its class."""
