@@ -64,4 +64,6 @@ def run_all_cells(page: Any) -> None:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_selector(idle.replace("idle", "busy"))
+    # For a moment between two cells it may be idle, too.
+    page.locator(".jp-InputArea-prompt", has_text="*").first.wait_for(state="detached")
     page.wait_for_selector(idle)
