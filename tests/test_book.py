@@ -93,6 +93,7 @@ def test_sliders_change_the_picture_without_a_kernel(address: str, name: str, mo
         page = browser.new_page()
         page.route(lambda url: not url.startswith(address), lambda route: route.abort())
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and problems.append(said.text))
         page.goto(f"{address}{name}.html")
         frames = page.locator("figure[data-at]").filter(visible=True)
         for key in ("Home", "ArrowRight", "End"):
@@ -212,6 +213,8 @@ def test_every_page_opens_by_itself_and_suits_readers_of_all_kinds(
         page.add_init_script(f"for (const k of ['mode', 'theme']) localStorage[k] = '{theme}'")
         page.route(lambda url: not url.startswith(address), lambda route: route.abort())
         page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
+        page.on("console", lambda said: said.type == "error" and problems.append(
+            f"{page.url}: {said.text}"))  # fmt: skip
         page.on("response", lambda got: got.ok or problems.append(f"{got.status} {got.url}"))
         page.on("requestfailed", lambda lost: note_refused(lost, page.url, problems))
         page.goto(address)

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 
 from micranet_helpers import plots
@@ -285,6 +287,15 @@ def test_a_square_is_cut_out_and_stays_in_the_image(row, column, rows, columns) 
     expected = image[:, slice(*rows), slice(*columns)]
     np.testing.assert_array_equal(plots.cut_out(image, row, column, 8), expected)
     assert plots.cut_out(image, row, column, 99).shape == image.shape
+
+
+@given(st.integers(0, 29), st.integers(0, 39), st.integers(2, 12))
+def test_the_busiest_square_holds_what_there_is(row, column, side) -> None:
+    mask = np.zeros((30, 40), int)
+    mask[row, column] = 7
+    assert plots.cut_out(mask, *plots.busiest(mask, side), side).any()
+    mask[10 : 10 + side, 20 : 20 + side] = 1
+    assert plots.cut_out(mask, *plots.busiest(mask, side), side).all()
 
 
 def test_places_are_cut_out_of_images_and_masks_alike() -> None:

@@ -152,12 +152,14 @@ def test_tables_of_the_longer_runs_are_those_of_their_files(dataset: str) -> Non
     assert not runs[0].get("tallies") or results.together(runs) in text
 
 
-ROWS = {  # of the cover, as its alternative text names them, and what the card calls its score
-    "cells": ("cells in phase contrast", "Usiigaci: pixel F1, self-trained"),
-    "actin": ("fibres of F-actin", ""),
-    "smears": ("infected cells in a blood smear", ""),
-    "neuropil": ("mitochondria in an electron micrograph", "pixel F1, self-trained"),
-}
+ROWS = {  # of the cover, as alternative texts name them, and their scores by cards and results
+    "cells": ("cells in phase contrast", "MIT",
+              lambda: figure("cells", "Usiigaci: pixel F1, self-trained")),
+    "neuropil": ("mitochondria in an electron micrograph", "CC BY-NC-SA 3.0",
+                 lambda: values("em", "pixel F1, self-trained").mean()),
+    "actin": ("fibres of F-actin", "MIT", None),
+    "smears": ("infected cells in a blood smear", "MIT", None),
+}  # fmt: skip
 
 
 def card(name: str) -> str:
@@ -179,20 +181,21 @@ def test_the_picture_of_the_results_is_drawn_from_their_files(
 
 
 def test_what_pages_say_of_the_cover_is_what_it_shows() -> None:
-    """The picture carries its numbers, and they are those of the networks' cards."""
-    rows = json.loads(Image.open(BOOK / "images" / "cover.png").text["rows"])
-    assert list(rows) == list(ROWS)
-    said = []
-    for name, row in rows.items():
-        words, known = ROWS[name]
-        assert row["licence"] == "MIT" and f"On {row['images']} images of the split" in card(name)
-        assert not known or abs(figure(name, known) - row["pixel F1"]) < 0.005
+    """The pictures carry their numbers: those of the networks' cards, and of the results."""
+    shown = {name: json.loads(Image.open(BOOK / "images" / f"cover-{name}.png").text["row"])
+             for name in ROWS}  # fmt: skip
+    for name, row in shown.items():
+        words, licence, known = ROWS[name]
+        assert row["licence"].startswith(licence)
+        ships = licence == "MIT"  # the other is one run of another profile: some hundredths
+        assert not known or abs(known() - row["pixel F1"]) < (0.005 if ships else 0.03)
+        assert not ships or f"On {row['images']} images of the split" in card(name)
         kind = "real" if row["real"] else "simulated"
-        said.append(f"{words} ({kind}): {row['answers'] / 60:.0f} minutes of answers, pixel F1 "
-                    f"{row['pixel F1']:.2f}")  # fmt: skip
-    assert [name for name, row in rows.items() if row["real"]] == ["cells"]
-    for page in ("../README.md", "intro.ipynb"):
-        assert "; ".join(said) in text_of(page), "; ".join(said)
+        said = (f"{words} ({kind}): {row['answers'] / 60:.0f} minutes of answers, pixel F1 "
+                f"{row['pixel F1']:.2f}.](")  # fmt: skip
+        for page in ("../README.md", "intro.ipynb"):
+            assert said in text_of(page), said
+    assert [name for name, row in shown.items() if row["real"]] == ["cells", "neuropil"]
     assert "fibres are shown; rings are marked worse" in text_of("intro.ipynb")
     rings, fibres = (figure("actin", f"pixel F1, {kind}, in foreground")
                      for kind in ("rings", "fibres"))  # fmt: skip

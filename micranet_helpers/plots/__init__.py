@@ -25,6 +25,7 @@ from micranet_helpers.plots.colours import (
     style,
 )
 from micranet_helpers.plots.images import (
+    busiest,
     cut_out,
     label_titles,
     mark,
@@ -40,9 +41,9 @@ from micranet_helpers.plots.images import (
 from micranet_helpers.plots.sliders import slide
 
 __all__ = [
-    "CLASS_COLOURS", "SCORES", "SIGNED", "WIDTH", "class_colours", "cut_out", "label_titles",
-    "mark", "method_colour", "plot_bland_altman", "plot_budgets", "plot_counts", "plot_history",
-    "plot_matrix", "plot_methods", "plot_precision_recall", "run_colours", "show_detections",
-    "show_images", "show_maps", "show_outlines", "show_places", "show_samples", "show_score",
-    "show_wrong_detections", "slide", "style",
+    "CLASS_COLOURS", "SCORES", "SIGNED", "WIDTH", "busiest", "class_colours", "cut_out",
+    "label_titles", "mark", "method_colour", "plot_bland_altman", "plot_budgets", "plot_counts",
+    "plot_history", "plot_matrix", "plot_methods", "plot_precision_recall", "run_colours",
+    "show_detections", "show_images", "show_maps", "show_outlines", "show_places", "show_samples",
+    "show_score", "show_wrong_detections", "slide", "style",
 ]  # fmt: skip

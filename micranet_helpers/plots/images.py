@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import uniform_filter
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
@@ -377,6 +378,16 @@ def cut_out(array: Any, row: float, column: float, side: int) -> Any:
     top = int(np.clip(row - side // 2, 0, max(height - side, 0)))
     left = int(np.clip(column - side // 2, 0, max(width - side, 0)))
     return array[..., top : top + side, left : left + side]
+
+
+def busiest(mask: ArrayLike, side: int) -> tuple[int, int]:
+    """Find the square of an image, of ``side`` px, that a mask (H, W) fills most.
+
+    Returns row and column of its middle, px, for :func:`show_places`.
+    """
+    filled = uniform_filter((as_array(mask) > 0).astype(np.float32), side, mode="constant")
+    row, column = np.unravel_index(filled.argmax(), filled.shape)
+    return int(row), int(column)
 
 
 def show_places(

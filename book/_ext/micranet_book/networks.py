@@ -47,15 +47,16 @@ def rule_of(chapter: str, lines: Sequence[str] = ()) -> Rule:
     return rules.get(chapter) or ctc.rule(lines or ctc.DRAWN)
 
 
-def data_of(book: Path, name: str) -> tuple[Path, dict]:
+def data_of(book: Path, name: str, profile: str = "networks") -> tuple[Path, dict]:
     """Return the dataset of the chapter that trained a network, and the chapter's parameters.
 
-    The dataset is found or built under ``data/`` of the working directory.
+    ``profile`` is that of the training. The dataset is found or built under ``data/`` of the
+    working directory.
     """
     chapter = SHIPPED[name]
     declared = runner.inspect_parameters(book / f"{chapter}.ipynb")
     given = {key: yaml.safe_load(item["default"]) for key, item in declared.items()}
-    given |= runner.load_profile(book, "networks")[1].get(chapter, {})
+    given |= runner.load_profile(book, profile)[1].get(chapter, {})
     options = {"mnist": ["seed"], "ctc": ["lines"], "em": ["shrink"], "pvivax": ["fold"]}
     more = {name: given[name] for name in options.get(chapter, ())}
     source, sizes = given["source"], (given["num_images"], given["size"])
@@ -63,9 +64,9 @@ def data_of(book: Path, name: str) -> tuple[Path, dict]:
     return build_dataset(chapter, source, subset, *sizes, **more), given
 
 
-def crops_of(book: Path, name: str, split: str) -> CropDataset:
+def crops_of(book: Path, name: str, split: str, profile: str = "networks") -> CropDataset:
     """Cut the crops of a split as the chapter that trained a network did."""
-    path, given = data_of(book, name)
+    path, given = data_of(book, name, profile)
     stride = given["stride"] if split == "training" else given.get("test_stride", given["stride"])
     rule = rule_of(SHIPPED[name], given.get("lines", ()))
     return CropDataset(path, split, given["side"], stride, rule)
