@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make book        execute the chapters that have changed and build the pages"
 	@echo "                 (book/_build/html/index.html); start over: make book ARGS=--fresh"
-	@echo "                 on open data, hours: make book PROFILE=online"
+	@echo "                 on open data, 30 minutes: make book PROFILE=online"
 	@echo "make test        run all checks"
 	@echo "make test-quick  run the fast tests, which need no browser and no real data"
 	@echo "make test-faults kill, fill disks and read hostile files at length (about half an hour)"
