@@ -120,6 +120,20 @@ def test_blocks_give_the_scores_and_objects_of_the_whole(
     assert len(found.table) > 10 or scaling != "minmax"
 
 
+@pytest.mark.parametrize("times", [1.0, 1.5])
+def test_classes_that_are_no_objects_are_left_out(tmp_path, tiles_of_128, times) -> None:
+    image = np.where(blobs(300, 410) > 33000, np.uint16(60000), np.uint16(100))
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    both = networks(magnification=times, levels=(0.013, 0.0171), objects=["brighter"])
+    one = ways.objects_only(both)
+    assert (one.usage.classes, one.usage.levels) == (("brighter",), (0.0171,))
+    whole, part = (ways.find(net, image[None], ["self-trained"])["self-trained"].scores
+                   for net in (both, one))  # fmt: skip
+    np.testing.assert_array_equal(part, whole[1:])
+    equals_the_whole(tmp_path / "a.tif", image[None], one, "self-trained", 9, 12,
+                     tmp_path / "a.ome.zarr", 1e-4)  # fmt: skip
+
+
 @pytest.mark.parametrize("way", ["plain, bright", "plain, dark"])
 def test_a_plain_threshold_is_that_of_the_whole_image(tmp_path, tiles_of_128, way) -> None:
     image = blobs(300, 410)

@@ -27,7 +27,7 @@ from micranet_helpers.maps.cam import evidence
 from micranet_helpers.maps.detect import pieces, refined
 from micranet_helpers.maps.segmentation import pixel_scores
 from micranet_helpers.networks.unet import UNet
-from micranet_helpers.predict import find, open_zoo, predict
+from micranet_helpers.predict import find, open_zoo, predict, ways
 from micranet_helpers.zoo.usage import misfit, wrong_size
 
 USAGE = zoo.Usage(("cell",), "range", (100,), (1 / 800,), "uint16", pixel_size_um=0.2, side=64)
@@ -157,6 +157,23 @@ def test_planes_of_a_stack_and_two_classes(folder, tmp_path) -> None:
     place = tmp_path / "out" / "images" / "film.tif"
     assert tifffile.imread(place / "film-t4-mask.ome.tif").shape == (2, 56, 64)
     assert float(rows_of(place / "film-t4-objects.csv")[0]["area_um2"]) > 9 * 0.25
+
+
+def test_only_classes_that_are_objects_are_written(folder, tmp_path) -> None:
+    usage = zoo.Usage(("dot", "cell"), "range", (100,), (1 / 800,), levels=(-1e6, 0),
+                      objects=["cell"])  # fmt: skip
+    path = tmp_path / "zoo.hdf5"
+    zoo.save(path, "MICRANet", bright_model(classes=2), {}, usage=usage)
+    own = zoo.Usage(usage.classes, "range", (100,), (1 / 800,), levels=(7, 8))
+    zoo.save(path, "UNet", UNet(1, 2, depth=3, filters=4).eval(), {}, usage=own)
+    networks = ways.objects_only(ways.open_zoo(path))
+    assert [ways.models_of(networks, way)[1].tolist() for way in ("evidence", "self-trained")] == [
+        [[[0]]], [[[8]]]]  # fmt: skip
+    predict(folder, path, tmp_path / "out")
+    [mask, *_] = sorted((tmp_path / "out").rglob("*-mask.ome.tif"))
+    assert tifffile.imread(mask).ndim == 2 and "cell" in tifffile.TiffFile(mask).ome_metadata
+    rows = rows_of(tmp_path / "out" / "summary.csv")
+    assert all("objects, dot" not in row for row in rows) and rows[0]["objects"] == "3"
 
 
 def test_text_that_a_spreadsheet_would_run_is_quoted(folder, model, tmp_path) -> None:

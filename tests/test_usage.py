@@ -45,6 +45,7 @@ def test_text_keeps_everything_and_later_fields_do_no_harm() -> None:
         ({"scaling": "range"}, "an offset and a factor of each channel"),
         ({"offset": (1,)}, "an offset and a factor of each channel"),
         ({"offset": (1,), "factor": (np.nan,)}, "NaN"),
+        ({"objects": ("a", "b")}, "no class 'b' to be found"),
         ({"levels": (0, 0)}, "1 classes need as many levels"),
         ({"magnification": 0}, "magnification must be above 0"),
         ({"pixel_size_um": np.inf}, "pixel_size_um must be above 0"),

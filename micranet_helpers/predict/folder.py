@@ -100,7 +100,8 @@ def predict(
         Images, also in sub-folders: TIFF, also stacks, OME-TIFF, PNG, JPEG or BMP; with the extra
         ``microscopes`` ND2, LIF and CZI; with the extra ``large`` OME-Zarr (folders ``*.zarr``).
     model : path or str
-        A zoo, or ``"shipped:NAME"``, see :func:`micranet_helpers.zoo.shelf.locate`.
+        A zoo, or ``"shipped:NAME"``, see :func:`micranet_helpers.zoo.shelf.locate`. Classes that
+        are no objects, if it says so, are left out.
     out : path
         Folder of the results.
     group : str, optional
@@ -140,7 +141,7 @@ def predict(
     if not files:
         raise ValueError(f"{folder} holds no image: give a folder of TIFF, PNG or JPEG files.")
     path = zoo.locate(model)
-    networks = ways.open_zoo(path, group, **changes)
+    networks = ways.objects_only(ways.open_zoo(path, group, **changes))
     said = read_answers(answers)
     names = {*files, *(plane.relative_to(folder).as_posix() for path in files.values()
                        for plane in series.members(path))} if said else ()  # fmt: skip

@@ -185,7 +185,7 @@ def _of_network(
     models, levels = ways.models_of(networks, way)
     times = networks.usage.magnification
     if times == 1:
-        scores = pixel_scores(models, normalize(read(*block.seen), *scale))
+        scores = pixel_scores(models, normalize(read(*block.seen), *scale))[networks.shown]
         return scores[:, *_within(block.own, block.seen)] - levels
     down, up, around = [], [], []
     for own, seen, length in zip(block.own, block.seen, shape[1:], strict=True):
@@ -196,7 +196,7 @@ def _of_network(
         up.append(_taps(seen, step, reach, around[-1], length))
         down.append(_taps(own, 1 / step, 1, seen, whole))
     image = _resized(normalize(read(*around), *scale), *up)
-    return _resized(pixel_scores(models, image), *down) - levels
+    return _resized(pixel_scores(models, image)[networks.shown], *down) - levels
 
 
 def _taps(wanted: slice, step: float, reach: float, given: slice, length: int) -> sparse.csr_array:

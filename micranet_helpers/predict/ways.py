@@ -6,6 +6,7 @@ A way is judged by nothing but yes and no: whether whole images or boxes show a 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ class Networks:
     entry: zoo.ZooEntry | None
     student: zoo.ZooEntry | None
     usage: zoo.Usage
+    shown: list[int] | EllipsisType = ...  # of the outputs, those that are classes of the usage
 
     @property
     def main(self) -> zoo.ZooEntry:
@@ -80,6 +82,15 @@ def open_zoo(path: str | Path, group: str | None = None, **changes: Any) -> Netw
     return Networks(entry, student, usage)
 
 
+def objects_only(networks: Networks) -> Networks:
+    """Leave out the classes that are no objects, where the zoo says which are."""
+    usage = networks.usage
+    shown = [usage.classes.index(cls) for cls in usage.objects or usage.classes]
+    classes, levels = (values and [values[k] for k in shown]
+                       for values in (usage.classes, usage.levels))  # fmt: skip
+    return replace(networks, shown=shown, usage=replace(usage, classes=classes, levels=levels))
+
+
 def _size(entry: zoo.ZooEntry) -> tuple[int, int]:
     return entry.models[0].in_channels, entry.models[0].num_classes
 
@@ -117,17 +128,19 @@ def scores_of(networks: Networks, image: NDArray[Any], way: str) -> NDArray[np.f
         scores = (values - threshold_otsu(values)) / (values.std() or 1)
         return np.repeat(scores[None], len(usage.classes), 0)
     models, levels = models_of(networks, way)
-    return pixel_scores(models, usage.scaled(image), usage.magnification) - levels
+    logits = pixel_scores(models, usage.scaled(image), usage.magnification)
+    return logits[networks.shown] - levels
 
 
 def models_of(networks: Networks, way: str) -> tuple[list[nn.Module], NDArray[np.float32]]:
     """Return the models of a way and the levels of their scores, (K, 1, 1)."""
-    usage, entry = networks.usage, networks.entry
+    entry, levels = networks.entry, networks.usage.levels
     if way == "self-trained":
-        usage = networks.student.usage if entry else usage  # with levels of its own
+        if entry:  # the student has levels of its own, also for what is not shown
+            usage = networks.student.usage
+            levels = usage and usage.levels and np.array(usage.levels)[networks.shown].tolist()
         entry = networks.student
-    levels = usage and usage.levels or [0] * len(networks.usage.classes)
-    return entry.models, np.float32(levels)[:, None, None]
+    return entry.models, np.float32(levels or [0] * len(networks.usage.classes))[:, None, None]
 
 
 def grey(image: NDArray[Any], way: str) -> NDArray[np.float32]:

@@ -47,6 +47,8 @@ class Usage:
         U-Net.
     levels : tuple of float, (K,), optional
         Least score, a logit, of the pixels of each class; 0 where there is none.
+    objects : tuple of str
+        Names of the classes that are objects to be found; empty where all are.
 
     Raises
     ------
@@ -66,10 +68,12 @@ class Usage:
     magnification: float = 1.0
     recipe: str = "evidence"
     levels: tuple[float, ...] | None = None
+    objects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check each value and bring it into its one form."""
-        kinds = {"classes": str, "channels": str, "offset": float, "factor": float, "levels": float}
+        kinds = {"classes": str, "channels": str, "offset": float, "factor": float,
+                 "levels": float, "objects": str}  # fmt: skip
         for name, kind in kinds.items():
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(map(kind, values)))
@@ -220,6 +224,8 @@ def _wrong(usage: Usage) -> str:
         return f"there is no scaling {usage.scaling!r}, only {', '.join(SCALINGS)}"
     if not usage.classes or len({*usage.classes}) < len(usage.classes):
         return f"the classes need different names, not {usage.classes}"
+    if other := {*usage.objects} - {*usage.classes}:
+        return f"there is no class {min(other)!r} to be found"
     if usage.levels is not None and len(usage.levels) != len(usage.classes):
         return f"{len(usage.classes)} classes need as many levels, not {usage.levels}"
     if len(usage.offset) != len(usage.factor) or (usage.scaling == "range" and not usage.offset):

@@ -103,7 +103,8 @@ def _publish(name: str, work: Path, folder: Path) -> tuple[Path, Path]:
     # As the chapter's recipe by default: its U-Net, where it trains one.
     way = "self-trained" if students else "evidence"
     known = {"classes": rule.classes, "side": given["side"], "recipe": way,
-             "object_px": width_of(name, data)}  # fmt: skip
+             "object_px": width_of(name, data),
+             "objects": [cls for cls in rule.classes if cls.endswith(" cell")]}  # fmt: skip
     level = {"MICRANet": levels.tolist(), STUDENT: [0.0] * len(levels)}
     usages = {group: zoo.Usage.of_dataset(data, **known, levels=level[group]) for group in runs}
     return publish_weights(result, runs, folder, usages, half=True, name=name)
