@@ -107,17 +107,18 @@ def compared(scores: Mapping[str, float], way: str, other: str) -> str:
 
 
 def table(
-    rows: Mapping[str, Mapping[str, float]], *pair: str, corner: str = "", only: str = ""
+    rows: Mapping[str, Mapping[str, float]], *pairs: str, corner: str = "", only: str = ""
 ) -> str:  # fmt: skip
     """Make a Markdown table, and say below it for each column, or only for one, what is best.
 
     ``rows`` and ``corner`` are as for :func:`results.number_table`. The sentences are those of
-    :func:`best_of` and, for a ``pair`` of rows, of :func:`compared`.
+    :func:`best_of` and, for ``pairs`` of rows one after the other, of :func:`compared`.
     """
     columns = [only] if only else dict.fromkeys(name for row in rows.values() for name in row)
     lines = [results.number_table(rows, corner)]
     for column in columns:
         scores = {way: row[column] for way, row in rows.items() if column in row}
         lines.append(f"{column}{f' ({corner})' * bool(corner)}: {best_of(scores)}")
-        lines[-1] += f" {compared(scores, *pair)}." if pair else ""
+        for way, other in zip(pairs[::2], pairs[1::2], strict=True):
+            lines[-1] += f" {compared(scores, way, other)}."
     return "\n\n".join(lines)

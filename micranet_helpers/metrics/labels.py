@@ -70,7 +70,7 @@ def _right_labels(pred: Mask, target: Mask) -> Tensor:
     return pred == target
 
 
-def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
+def roc_areas(scores: ArrayLike, labels: ArrayLike) -> list[float]:
     """Compute the area under the ROC curve of each of K classes, in [0, 1].
 
     It is the probability that a crop with the class gets a higher score than one without it; 0.5 is
@@ -81,6 +81,7 @@ def roc_areas(scores: Tensor, labels: Tensor) -> list[float]:
     """
     from torchmetrics.functional.classification import binary_auroc  # takes seconds to load
 
+    scores, labels = map(torch.as_tensor, (scores, labels))
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
             f"Scores and labels must have one shape (crops, classes), not {tuple(scores.shape)} "

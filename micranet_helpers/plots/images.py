@@ -355,13 +355,13 @@ def show_maps(
         axis.set_axis_off()
 
 
-def show_score(axis: Axes, score: Tensor, title: str = "", signed: bool = False) -> None:
+def show_score(axis: Axes, score: ArrayLike, title: str = "", signed: bool = False) -> None:
     """Show a map (H, W) of finite values in the book's colours.
 
     ``signed`` maps are purple below 0, white at 0, orange above; others from dark blue, low, to
     yellow, high.
     """
-    values = score.cpu().numpy()
+    values = as_array(score)
     top = np.abs(values).max()
     axis.imshow(values, **({"cmap": SIGNED, "vmin": -top, "vmax": top} if signed
                            else {"cmap": SCORES}))  # fmt: skip
