@@ -70,5 +70,7 @@ def test_a_table_says_below_what_is_best_in_each_column() -> None:
     assert text.startswith("|  | F1 | found |") and text.count("Highest") == 1
     worse = "*a* (0.500) does worse than *b* (0.700) here."
     assert text.endswith(f"\n\nF1: Highest: *b* (0.700). {worse}")
+    twice = table(rows, "a", "b", "b", "a", only="F1")
+    assert twice == f"{text} *b* (0.700) beats *a* (0.500) here."
     assert "\n\nfound (simulated): " in table(rows, corner="simulated")
     assert table(rows).endswith("\n\nfound: Highest: *a* (3.000).")
