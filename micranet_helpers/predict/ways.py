@@ -85,7 +85,9 @@ def open_zoo(path: str | Path, group: str | None = None, **changes: Any) -> Netw
 def objects_only(networks: Networks) -> Networks:
     """Leave out the classes that are no objects, where the zoo says which are."""
     usage = networks.usage
-    shown = [usage.classes.index(cls) for cls in usage.objects or usage.classes]
+    if not usage.objects:
+        return networks
+    shown = [usage.classes.index(cls) for cls in usage.objects]
     classes, levels = (values and [values[k] for k in shown]
                        for values in (usage.classes, usage.levels))  # fmt: skip
     return replace(networks, shown=shown, usage=replace(usage, classes=classes, levels=levels))
