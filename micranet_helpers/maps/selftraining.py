@@ -277,10 +277,6 @@ def fit_student(
     return unet.to(best_device())
 
 
-NO = -10.0
-"""Evidence that certainly means "no cell", a logit."""
-
-
 def rises(image: NDArray[np.floating]) -> NDArray[np.floating]:
     """Compute the logarithm of the difference of two Gaussians of 1.5 and 20 px."""
     local = gaussian_filter(image, 1.5) - gaussian_filter(image, 20)
@@ -298,19 +294,24 @@ LOOKS: dict[str, Callable[[NDArray], NDArray]] = {
 }  # fmt: skip
 """Features that separate the cells of a line from the ground."""
 
+GROUND = {"Fluo-N2DL-HeLa": -10.0, "PhC-C2DL-PSC": 0.0, "Usiigaci": 0.0}
+"""Highest evidence, a logit, for a cell where the image shows none: nuclei shine, so there is no
+cell; in phase contrast parts of a cell look like the ground, so there may be one."""
+
 
 def guided(
     sample: Sample, score: NDArray[np.floating], lines: Sequence[str] = ctc.DRAWN
 ) -> NDArray[np.floating]:
-    """Keep the evidence for cells where the image shows something; set it to :data:`NO` elsewhere.
+    """Keep the evidence for cells where the image shows something; elsewhere cut it at the ground.
 
     The image is the first channel of a frame, divided by the threshold of Li & Lee 1993, doi
-    10.1016/0031-3203(93)90115-D. ``score``, float (2 L, H, W), is the evidence of L lines, cell and
-    contact in turn, ``lines`` are their names, some of :data:`LOOKS`. The result is a copy;
-    contacts are unchanged.
+    10.1016/0031-3203(93)90115-D; the ground is that of :data:`GROUND`. ``score``, float
+    (2 L, H, W), is the evidence of L lines, cell and contact in turn, ``lines`` are their names,
+    some of :data:`LOOKS`. The result is a copy; contacts are unchanged.
     """
     score = score.copy()
     for k, line in enumerate(lines):
         look = LOOKS[line](sample.pixels[0])
-        score[2 * k][look <= threshold_li(look)] = NO
+        ground = look <= threshold_li(look)
+        score[2 * k][ground] = np.minimum(score[2 * k][ground], GROUND[line])
     return score
