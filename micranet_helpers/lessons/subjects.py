@@ -122,7 +122,7 @@ SUBJECTS = {
         ),
         Subject(
             "ctc", ctc.RULE, questions=2, ours="evidence", num_images=20, size=320, side=64,
-            stride=32, test_stride=32, epochs=3, pixel_crops=1600, pixel_epochs=2, smallest=49,
+            stride=32, test_stride=32, epochs=9, pixel_crops=1600, pixel_epochs=4, smallest=49,
             near=96, pixel_batch=8, crops_as={"augment": True},
             fit_as={"batch_size": 16, "pool": "lse", "sharpness": 4.0},
         ),
