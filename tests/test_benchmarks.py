@@ -226,6 +226,6 @@ def test_cells_are_asked_about_by_their_middles_and_judged_as_detections(kept: P
     assert marks[30:50, 40:60].all() and marks.sum() == 20 * 20
     masks = np.zeros((1, 96, 96), bool)
     masks[0, 28:52, 38:62] = masks[0, 60:84, 10:34] = True  # one in the box, one beside it
-    masks[0, 60:69, 60:76] = True  # a crumb
+    masks[0, 60:67, 60:76] = True  # a crumb
     counts = budget.judged(data, [masks])["detection F1"]
     np.testing.assert_array_equal(counts, [[2], [3]])

@@ -36,7 +36,7 @@ HALO = 512  # px around a block in which an object that reaches into it is seen 
 CHUNK = 1024  # px, side of a piece of an OME-Zarr
 LOWEST, HIGHEST, FIRST = (3, 4), (5, 6), -1
 """Measures that are no sums: top and left; bottom and right; and the first pixel, the last of all.
-The others are those of ``objects.row_of``."""
+The others are sums, and then means: ``objects.NAMES``."""
 
 Stage = Callable[[str, Callable[["Block"], dict[str, Any]]], Iterator[dict[str, NDArray[Any]]]]
 
