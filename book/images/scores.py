@@ -20,7 +20,7 @@ ROWS = {  # dataset, metric, its ways: published, ours alone, with a U-Net; the 
     "digits (MNIST)": ("mnist", "pixel F1", ("published", "image and 4b", "")),
     "mitochondria": ("em", "pixel F1", ("published", "evidence", "self-trained")),
     "infected cells, found": ("pvivax", "F1", ("published", "evidence", "self-trained")),
-    **{f"cells, {line}": ("ctc", f"{line}: pixel F1", ("published", "evidence, image",
+    **{f"cells, {line}": ("ctc", f"{line}: pixel F1", ("published", "evidence and image",
                                                        "self-trained")) for line in LINES},
     **{f"F-actin {name}, simulated": ("actin", f"pixel F1, {name}", ("published", "in foreground",
                                                                      ""))
