@@ -167,13 +167,11 @@ def classified(data: Data, given: dict, seed: int) -> loop.Trained:
 def by_answers(
     data: Data, minutes: float, seed: int, how: str = "two at a time", error: float = 0
 ) -> Iterator[tuple[str, float, list]]:
-    """Yield the masks of evidence and, for pixels, of the U-Net that learns from it."""
+    """Yield the masks of evidence, and of the U-Net that learns from it."""
     given = answered(data, int(minutes * 60 / ask.SECONDS), how, seed, error)
     spent = len(given) * ask.SECONDS / 60
     trained = classified(data, given, seed)
     yield "evidence", spent, [loop.masks_of(trained, path) for path in data.tests.values()]
-    if data.subject.measure != "pixel F1":  # where a cell is needs no outline
-        return
     with tempfile.TemporaryDirectory() as folder:
         unet = loop.refine_now(trained, data.paths, [given], Path(folder, "zoo.hdf5"), EPOCHS,
                                seed=seed)  # fmt: skip
